@@ -1,0 +1,82 @@
+"""The agent that relay runs unless it is given another, made from what the environment says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from google.adk.agents import LlmAgent
+from google.adk.models import BaseLlm, Gemini
+from google.adk.tools.base_tool import BaseTool
+from google.adk.tools.google_search_tool import google_search
+
+from agent.credentials import api_key, missing_credentials, on_vertex, real
+from agent.live import gemini_major
+from agent.rehearsal import Rehearsal
+
+_DEFAULT_MODEL = "gemini-3.8-live"
+
+
+def get_current_time(timezone: str = "UTC") -> dict[str, str]:
+    """Tells the current date and time somewhere in the world.
+
+    Args:
+        timezone: the IANA name of a time zone, such as "Europe/Berlin" or "America/New_York".
+            For a city without a zone of its own, the zone that it lies in. Empty: UTC.
+
+    Returns:
+        "status": "success", with "timezone", "local_time" (ISO 8601, with its offset from UTC) and
+        "weekday"; or "status": "error", with a "message" that says what is wrong.
+    """
+    name = timezone.strip() or "UTC"
+    try:
+        now = datetime.now(ZoneInfo(name))
+    except (KeyError, ValueError, OSError):  # unknown; no such name is possible; a folder of zones
+        return {
+            "status": "error",
+            "message": f"There is no time zone {name!r}. Use an IANA name, such as Europe/Berlin.",
+        }
+    return {
+        "status": "success",
+        "timezone": name,
+        "local_time": now.isoformat(timespec="seconds"),
+        "weekday": now.strftime("%A"),
+    }
+
+
+def _model() -> BaseLlm:
+    name = os.environ.get("RELAY_MODEL", "").strip() or _DEFAULT_MODEL
+    if name == "rehearsal" or missing_credentials():
+        return Rehearsal()
+    if on_vertex() and real("GOOGLE_CLOUD_PROJECT") and real("GOOGLE_CLOUD_LOCATION"):
+        return Gemini(model=name)
+    # google-genai would take a placeholder in GOOGLE_API_KEY rather than a key in GEMINI_API_KEY, and
+    # a placeholder in GOOGLE_CLOUD_PROJECT rather than either. What it is given it does not look for.
+    return Gemini(model=name, client_kwargs={"api_key": api_key()})
+
+
+def _tools(model: BaseLlm) -> list[Callable[..., Any] | BaseTool]:
+    generation = gemini_major(model.model)
+    if generation is not None and generation >= 3:
+        return [google_search, get_current_time]
+    # Earlier ones refuse Google's own tools together with functions; and what is not Gemini has no
+    # Google Search at all.
+    return [google_search] if "gemini-" in model.model else [get_current_time]
+
+
+_chosen = _model()
+
+root_agent = LlmAgent(
+    name="assistant",
+    description="Answers questions, by voice or by text.",
+    model=_chosen,
+    instruction=(
+        "You are a helpful assistant that people talk to, by voice or by text. Answer in their language,"
+        " as one does in a conversation: in one to three sentences, without headings or lists, unless they"
+        " ask for more. Look up what may have changed since you were trained."
+    ),
+    tools=list(_tools(_chosen)),
+)

@@ -1,0 +1,237 @@
+"""A model whose live connections can be watched, so that relay and not ADK decides what a loss means.
+
+With a resumption handle ADK reconnects by itself: at once, without limit, telling nobody, and without
+what was on its way. So each model of an agent is replaced by a twin, of a subclass of its own class
+(ADK asks `isinstance(model, Gemini)`), whose `connect()` tells an observer what happens and turns every
+loss into a `LostConnection`, which ADK does not retry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import google.auth
+import google.auth.exceptions
+import google.auth.transport.requests
+from google.adk.agents import BaseAgent, LlmAgent
+from google.adk.models import BaseLlm, Gemini
+from google.adk.models.base_llm_connection import BaseLlmConnection, RealtimeInput
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
+from google.genai import types
+from google.genai.errors import APIError
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+_CONNECT_TIMEOUT = 15.0
+"""Seconds for the handshake and the setup of a connection."""
+
+_CLOSE_TIMEOUT = 2.0
+"""Seconds for its closing handshake; a peer that no longer reads would take google-genai ten."""
+
+_PERMANENT = frozenset({400, 401, 403, 404, 1007, 1008})
+"""HTTP statuses and close codes that a second try does not change (RFC 9110, RFC 6455 section 7.4)."""
+
+_CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class LostConnection(Exception):
+    """The connection to the model failed or ended before its time.
+
+    Attributes:
+        code: the close code or the HTTP status, where there was one.
+        reason: what the service said. For the log: it may name projects and models.
+        permanent: trying again would not help.
+    """
+
+    def __init__(self, code: int | None, reason: str, *, permanent: bool = False) -> None:
+        self.code = code
+        self.reason = reason
+        self.permanent = permanent
+        super().__init__(f"{code} {reason}".strip() if code else reason)
+
+
+class Observer(Protocol):
+    """What a run wants to know of its connections. Nothing here may wait."""
+
+    def connected(self) -> None:
+        """The connection is set up."""
+
+    def history(self, turns: list[types.Content]) -> list[types.Content]:
+        """What the model is to be told of the conversation so far."""
+
+    def sending(self, content: types.Content) -> None:
+        """A text or a tool's answer, stored in the session, now goes out."""
+
+    def sent(self) -> None:
+        """It has gone."""
+
+    def resumable(self, handle: str) -> None:
+        """The service can take the conversation up again from here."""
+
+    def going_away(self, time_left: float) -> None:
+        """The service will end the connection in `time_left` seconds."""
+
+
+observer: ContextVar[Observer] = ContextVar("observer")
+"""Who watches the connections that are opened in this context."""
+
+
+def watched_agent(agent: BaseAgent) -> BaseAgent:
+    """A clone of an agent, and of all below it, whose models can be watched; `agent` is left as it is."""
+    twin = agent.clone()
+    pending = [twin]
+    while pending:
+        one = pending.pop()
+        pending += one.sub_agents
+        # An agent without a model takes its parent's; the root has ADK's default.
+        if isinstance(one, LlmAgent) and (one.model or one is twin):
+            one.model = _watched(one.canonical_live_model)
+    return twin
+
+
+def _watched(model: BaseLlm) -> BaseLlm:
+    kind = type(model)
+    twin = model.model_copy()
+    twin.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": __name__})
+    return twin
+
+
+class _Watched(BaseLlm):
+    """Goes before a model's own class."""
+
+    @asynccontextmanager
+    async def connect(self, llm_request: LlmRequest) -> AsyncIterator[BaseLlmConnection]:
+        watcher = observer.get()
+        opening: AbstractAsyncContextManager[BaseLlmConnection] = super().connect(llm_request)
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
+                if isinstance(self, Gemini):
+                    await _fetch_credentials(self)
+                inner = await opening.__aenter__()
+        except Exception as error:
+            raise _lost(error) from error
+        watcher.connected()
+        try:
+            yield _WatchedConnection(inner, watcher)
+        finally:
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await opening.__aexit__(None, None, None)
+            except TimeoutError:
+                _abort(inner)
+
+
+class _WatchedConnection(BaseLlmConnection):
+    def __init__(self, inner: BaseLlmConnection, watcher: Observer) -> None:
+        self._inner = inner
+        self._watcher = watcher
+        self._failure: LostConnection | None = None
+
+    async def send_history(self, history: list[types.Content]) -> None:
+        try:
+            await self._inner.send_history(self._watcher.history(history))
+        except Exception as error:
+            raise _lost(error) from error
+
+    async def send_content(self, content: types.Content) -> None:
+        await self._send_content(content)
+
+    async def _send_content(self, content: types.Content, *, partial: bool = False) -> None:
+        self._watcher.sending(content)
+        try:
+            await self._inner._send_content(content, partial=partial)
+        except Exception as error:
+            await self._fail(error)
+        self._watcher.sent()
+
+    async def send_realtime(self, blob: RealtimeInput) -> None:
+        try:
+            await self._inner.send_realtime(blob)  # type: ignore[arg-type]  # its name says too little
+        except Exception as error:
+            await self._fail(error)
+
+    async def receive(self) -> AsyncGenerator[LlmResponse, None]:
+        try:
+            async with aclosing(self._inner.receive()) as responses:
+                async for response in responses:
+                    # ADK would store the handle and reconnect with it, and would reconnect at once on
+                    # goAway, in mid answer. Both are for relay to use.
+                    if update := response.live_session_resumption_update:
+                        if update.resumable and update.new_handle:
+                            self._watcher.resumable(update.new_handle)
+                    elif response.go_away:
+                        self._watcher.going_away(_seconds(response.go_away.time_left))
+                    else:
+                        yield response
+        except Exception as error:
+            if self._failure:
+                raise self._failure from error
+            lost = _lost(error)
+            if lost.code != 1000:
+                raise lost from error
+            # A model that says goodbye: to receive nothing ends the run without an error.
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+    async def _fail(self, error: Exception) -> None:
+        """Nobody awaits ADK's sending task: a failure to send shows only if receiving fails too."""
+        self._failure = _lost(error)
+        await self._inner.close()
+        raise self._failure from error
+
+
+async def _fetch_credentials(model: Gemini) -> None:
+    """Fetches Google Cloud credentials in a thread: google-genai would do it on the event loop."""
+    client = model._live_api_client._api_client
+    if not client.vertexai or client.api_key or (client.custom_base_url and not client.project):
+        return
+    if client._credentials is None:
+        client._credentials, _ = await asyncio.to_thread(google.auth.default, scopes=[_CLOUD_SCOPE])
+    if (credentials := client._credentials) and not credentials.valid:
+        await asyncio.to_thread(credentials.refresh, google.auth.transport.requests.Request())
+
+
+def _lost(error: Exception) -> LostConnection:
+    match error:
+        case LostConnection():
+            return error
+        case InvalidStatus():
+            code = error.response.status_code
+            return LostConnection(code, "the handshake was refused", permanent=code in _PERMANENT)
+        case APIError():
+            return LostConnection(
+                error.code, str(error.message or error.details or ""), permanent=error.code in _PERMANENT
+            )
+        case ConnectionClosed():
+            code = error.rcvd.code if error.rcvd else 1006
+            reason = error.rcvd.reason if error.rcvd else "no close frame"
+            return LostConnection(code, reason, permanent=code in _PERMANENT)
+        case google.auth.exceptions.GoogleAuthError():
+            return LostConnection(401, str(error), permanent=True)
+        case TimeoutError():
+            return LostConnection(None, "no answer in time")
+        case OSError():
+            return LostConnection(None, f"not reachable: {error}")
+        case _:
+            # google-genai's own complaints about the configuration (a missing key, a bad option).
+            return LostConnection(None, f"{type(error).__name__}: {error}", permanent=True)
+
+
+def _seconds(duration: str | None) -> float:
+    """A protobuf duration in JSON, "9.5s", in seconds."""
+    try:
+        return float((duration or "0s").removesuffix("s"))
+    except ValueError:
+        return 0.0
+
+
+def _abort(connection: Any) -> None:
+    """Frees the socket of a peer that does not finish the closing handshake."""
+    socket = getattr(getattr(connection, "_gemini_session", None), "_ws", None)
+    if transport := getattr(socket, "transport", None):
+        transport.abort()

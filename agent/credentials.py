@@ -1,0 +1,53 @@
+"""What the environment holds to talk to Gemini with."""
+
+from __future__ import annotations
+
+import os
+import re
+
+# A real key or project begins with none of these words followed by a separator, nor is it one of
+# them: this may say no to a placeholder only, never to somebody's credentials.
+_PLACEHOLDER = re.compile(
+    r"""
+    [\W_x]*                                                     # nothing, "...", "xxx"
+    | <.*> | \[.*\] | \{.*\} | \$.*                             # <key>, ${KEY}
+    | (your|paste|insert|enter|add|put|replace|change)[\W_].*   # your-api-key, PASTE_YOUR_…
+    | ((my|the|an?|google|gemini)[\W_]?)*api[\W_]?key           # api_key, GOOGLE_API_KEY
+    | key | todo | none | null | secret | placeholder | changeme
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
+def missing_credentials() -> str | None:
+    """What to set in the environment to talk to Gemini, in one sentence; None if it is all there.
+
+    A placeholder left in counts as nothing. Nothing is sent anywhere: a key may still be refused.
+    """
+    if not on_vertex():
+        if api_key():
+            return None
+        return (
+            "Set GOOGLE_API_KEY to a key from https://aistudio.google.com/apikey, or GOOGLE_GENAI_USE_VERTEXAI"
+            " to true with GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION, to talk to Gemini."
+        )
+    wanted = [name for name in ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION") if not real(name)]
+    if not wanted or api_key():
+        return None
+    return f"Vertex AI is asked for: set {' and '.join(wanted)}, or GOOGLE_API_KEY (express mode), to use it."
+
+
+def on_vertex() -> bool:
+    """Read as google-genai reads it: the newer name wins even when it is empty, and "yes" is no."""
+    old = os.environ.get("GOOGLE_GENAI_USE_VERTEXAI", "")
+    return os.environ.get("GOOGLE_GENAI_USE_ENTERPRISE", old).lower() in ("true", "1")
+
+
+def api_key() -> str | None:
+    return real("GOOGLE_API_KEY") or real("GEMINI_API_KEY")
+
+
+def real(name: str) -> str | None:
+    """The value of an environment variable, unless it is missing or a placeholder."""
+    value = os.environ.get(name, "").strip().strip("\"'")
+    return None if _PLACEHOLDER.fullmatch(value) else value

@@ -1,0 +1,219 @@
+"""What the user has said and the model has not been given yet."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
+from google.genai import types
+
+from agent.messages import AudioEnd, UserAudio, UserImage, UserText
+
+_SOUND_MAX_WAIT = 5.0
+"""Seconds after which waiting sound is stale: an answer to it would come too late."""
+
+_SOUND_MAX_MS = 60_000
+"""Sound that may wait; a client that sends it faster than it was spoken finds its end here."""
+
+_WORDS_MAX_BYTES = 8 * 1024 * 1024
+"""What may wait as text and pictures, which are never given up."""
+
+_SPEECH_LEVEL = 500
+"""Mean |sample| of 16-bit sound from which a frame counts as somebody speaking."""
+
+
+class InboxFullError(Exception):
+    """More text and pictures wait for the model than there is room for."""
+
+
+@dataclass(slots=True)
+class _Sound:
+    rate: int
+    since: float
+    pcm: bytearray = field(default_factory=bytearray)
+
+    @property
+    def ms(self) -> float:
+        return len(self.pcm) / 2 / self.rate * 1000
+
+
+class Inbox:
+    """A conversation's way up: bounded, in order, and it outlives the run that reads from it.
+
+    There are two lanes. Text and pictures overtake sound and are never given up; at their bound new
+    ones are refused. Sound shorter than `mic_ms` waits to be merged, because each send to the model
+    costs the same whatever its size; sound that has waited for 5 s, or is too much, is given up,
+    oldest first, and counted through `on_dropped` (milliseconds).
+    """
+
+    def __init__(self, *, mic_ms: float, on_dropped: Callable[[float], None]) -> None:
+        self.ready = asyncio.Event()
+        self._mic_ms = mic_ms
+        self._on_dropped = on_dropped
+        self._words: deque[tuple[float, UserText | UserImage]] = deque()
+        self._words_bytes = 0
+        self._sound: deque[_Sound | AudioEnd] = deque()
+        self._sound_ms = 0.0
+
+    def put(self, said: UserText | UserImage | UserAudio | AudioEnd) -> None:
+        """Takes what the user said; never waits.
+
+        Raises:
+            InboxFullError: 8 MiB of text and pictures wait already.
+        """
+        now = time.monotonic()
+        match said:
+            case UserAudio():
+                self._put_sound(said, now)
+                self._give_up_stale(now)
+            case AudioEnd():
+                self._sound.append(said)
+            case _:
+                size = _size(said)
+                if self._words_bytes + size > _WORDS_MAX_BYTES:
+                    raise InboxFullError
+                self._words_bytes += size
+                self._words.append((now, said))
+        if self._takeable():
+            self.ready.set()
+
+    def put_back(self, text: UserText) -> None:
+        """Returns a text that was taken and yet never reached the conversation's history."""
+        self._words_bytes += _size(text)
+        self._words.appendleft((time.monotonic(), text))
+        self.ready.set()
+
+    def take(self) -> UserText | UserImage | UserAudio | AudioEnd | None:
+        """What is next for the model, or None."""
+        if self._words:
+            _, said = self._words.popleft()
+            self._words_bytes -= _size(said)
+            return said
+        self._give_up_stale(time.monotonic())
+        if not self._takeable():
+            return None
+        match self._sound.popleft():
+            case AudioEnd() as end:
+                return end
+            case sound:
+                self._sound_ms -= sound.ms
+                return UserAudio(bytes(sound.pcm), sound.rate)
+
+    @property
+    def words_waiting_since(self) -> float | None:
+        """`time.monotonic()` of the oldest text or picture that waits, if one does."""
+        return self._words[0][0] if self._words else None
+
+    def __bool__(self) -> bool:
+        return bool(self._words or self._sound)
+
+    def _put_sound(self, said: UserAudio, now: float) -> None:
+        last = self._sound[-1] if self._sound else None
+        if not isinstance(last, _Sound) or last.rate != said.rate or last.ms >= self._mic_ms:
+            last = _Sound(said.rate, now)
+            self._sound.append(last)
+        last.pcm += said.pcm
+        self._sound_ms += len(said.pcm) / 2 / said.rate * 1000
+
+    def _takeable(self) -> bool:
+        if self._words:
+            return True
+        if not self._sound:
+            return False
+        first = self._sound[0]
+        # A short frame is let go when something follows that it can't be merged with.
+        return isinstance(first, AudioEnd) or len(self._sound) > 1 or first.ms >= self._mic_ms
+
+    def _give_up_stale(self, now: float) -> None:
+        dropped = 0.0
+        while self._sound:
+            first = self._sound[0]
+            if isinstance(first, _Sound):
+                if now - first.since <= _SOUND_MAX_WAIT and self._sound_ms <= _SOUND_MAX_MS:
+                    break
+                self._sound_ms -= first.ms
+                dropped += first.ms
+            elif not dropped:
+                break  # an end is worth sending unless the sound before it went
+            self._sound.popleft()
+        if dropped:
+            self._on_dropped(dropped)
+
+
+class Requests(LiveRequestQueue):
+    """What ADK reads in one run: its own tool answers, then what is in the inbox.
+
+    ADK's queue is unbounded, and its `close()` goes to the end. Here closing overtakes everything,
+    and what ADK itself puts in (the answers of tools) ends with the run, as the connection that
+    asked for it does.
+
+    Args:
+        inbox: where the user's input comes from.
+        on_taken: called with each input as ADK takes it.
+    """
+
+    def __init__(
+        self, inbox: Inbox, on_taken: Callable[[UserText | UserImage | UserAudio | AudioEnd], None]
+    ) -> None:
+        super().__init__()
+        self._inbox = inbox
+        self._on_taken = on_taken
+        self._own: deque[LiveRequest] = deque()
+        self.unsettled: tuple[UserText, float] | None = None
+        """The text ADK took last, and the `time.time()` it did, until it shows that it is stored."""
+
+    def send(self, req: LiveRequest) -> None:
+        if req.close:
+            self._closed = True
+        else:
+            self._own.append(req)
+        self._inbox.ready.set()
+
+    def close(self) -> None:
+        self.send(LiveRequest(close=True))
+
+    def send_content(self, content: types.Content, partial: bool = False) -> None:
+        self.send(LiveRequest(content=content, partial=partial))
+
+    async def get(self) -> LiveRequest:
+        # ADK comes back only when it is done with the item before.
+        self.unsettled = None
+        while True:
+            if self._closed:
+                return LiveRequest(close=True)
+            if self._own:
+                return self._own.popleft()
+            if (said := self._inbox.take()) is not None:
+                self._on_taken(said)
+                if isinstance(said, UserText):
+                    self.unsettled = (said, time.time())
+                return _request(said)
+            self._inbox.ready.clear()
+            await self._inbox.ready.wait()
+
+
+def _request(said: UserText | UserImage | UserAudio | AudioEnd) -> LiveRequest:
+    match said:
+        case UserAudio(pcm, rate):
+            return LiveRequest(blob=types.Blob(data=pcm, mime_type=f"audio/pcm;rate={rate}"))
+        case UserText(text):
+            return LiveRequest(content=types.Content(role="user", parts=[types.Part(text=text)]))
+        case UserImage(data, mime_type):
+            return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
+        case AudioEnd():
+            return LiveRequest(audio_stream_end=True)
+
+
+def is_speech(pcm: bytes) -> bool:
+    """Whether somebody speaks in this 16-bit sound; every eighth sample is enough to tell."""
+    samples = array("h", pcm)[::8]
+    return sum(map(abs, samples)) > _SPEECH_LEVEL * len(samples)
+
+
+def _size(said: UserText | UserImage) -> int:
+    return len(said.text.encode()) if isinstance(said, UserText) else len(said.data)

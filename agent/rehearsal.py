@@ -1,0 +1,406 @@
+"""The offline model: what a newcomer talks to before there is a key, and the tests always do.
+
+It behaves as a live model of Gemini's third generation does: it answers in sound with transcriptions
+of both sides, can be interrupted, calls a tool and does not end its turn before that has answered.
+It understands nothing. A text is told back; speech is played back as an echo-test call does, so that
+one hears that microphone, relay and loudspeaker work.
+
+There is no task and no thread in it. What is sent to the connection only changes its state; `receive()`
+is the one that answers, in its own time, and looks before each piece whether it was interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import zoneinfo
+from array import array
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache, lru_cache
+
+from google.adk.models import BaseLlm, LlmCapabilities
+from google.adk.models.base_llm_connection import BaseLlmConnection, RealtimeInput
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
+from google.genai import types
+
+_INTRODUCTION = "This is a rehearsal: no model is connected."
+_CLOCK = "get_current_time"
+
+_RATE_OUT = 24_000
+"""Samples a second of the answer, 16-bit mono; every Gemini Live model speaks at this rate."""
+
+_CHUNK = _RATE_OUT * 40 // 1000
+"""Samples of the answer that are sent at once."""
+
+_LEAD = 0.2
+"""Seconds that the answer is sent ahead of being heard: enough to play without gaps, and little
+enough that an interruption leaves nearly nothing stale on its way."""
+
+_NOTES = (262, 294, 330, 392, 440)
+"""Hz; a word's note goes by its length. A pentatonic scale has no wrong sequence."""
+
+_NOTE_LEVEL = 1500
+"""The peak of a word's note, of 32767: to be heard, not to be listened to."""
+
+_LONGEST_QUOTE = 300
+"""Characters of a text that are told back."""
+
+
+class Rehearsal(BaseLlm):
+    """A model that needs no key and no network.
+
+    Args:
+        words_per_second: how fast it speaks.
+        pace: how many times faster than it is to be heard its sound is sent; more than 1 is for tests.
+    """
+
+    model: str = "rehearsal"
+    words_per_second: float = 3.0
+    pace: float = 1.0
+
+    @property
+    def capabilities(self) -> LlmCapabilities:
+        """Nothing that needs declaring; not to say so would be answered with a FutureWarning."""
+        return LlmCapabilities(output_schema_and_tools=False)
+
+    @asynccontextmanager
+    async def connect(self, llm_request: LlmRequest) -> AsyncIterator[BaseLlmConnection]:
+        """A live connection, as `run_live` uses it."""
+        connection = _Connection(self, has_clock=_CLOCK in llm_request.tools_dict)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def generate_content_async(
+        self, llm_request: LlmRequest, stream: bool = False
+    ) -> AsyncGenerator[LlmResponse, None]:
+        """One answer in text, as `adk run` and the text chat of `adk web` ask for it."""
+        text, results = _read(llm_request.contents[-1] if llm_request.contents else types.Content())
+        answer = _reported(results[0]) if results else _reply(text, _CLOCK in llm_request.tools_dict)
+        if isinstance(answer, types.FunctionCall):
+            yield _said(types.Part(function_call=answer))
+            return
+        for word in _words(answer) if stream else ():
+            yield _said(types.Part(text=word), partial=True)
+            await asyncio.sleep(1 / self.words_per_second)
+        yield _said(types.Part(text=answer))
+
+
+class _Connection(BaseLlmConnection):
+    def __init__(self, model: Rehearsal, *, has_clock: bool) -> None:
+        self._model = model
+        self._has_clock = has_clock
+        self._ear = _Ear()
+        self._questions: deque[str | _Utterance] = deque()
+        self._results: dict[str, types.FunctionResponse] = {}
+        self._asides: dict[str, str] = {}  # to be said with the next answer
+        self._turns = 0
+        self._calls = 0
+        self._answering = False
+        self._interrupted = False
+        self._closed = False
+        self._news = asyncio.Event()
+        self._heard_until = 0.0  # event-loop time at which the sound sent so far has been played
+
+    # ---- what ADK sends: nothing here waits ----
+
+    async def send_history(self, history: list[types.Content]) -> None:
+        """What was said before; a history that ends with the user is answered."""
+        self._turns = len(history)
+        if not history:
+            return
+        before = len(history)
+        if history[-1].role == "user":
+            before -= 1
+            self._take(history[-1])
+        if before:
+            self._asides["history"] = f"I remember {before} {'turn' if before == 1 else 'turns'} before this."
+
+    async def send_content(self, content: types.Content) -> None:
+        """A text, which interrupts what is being said, or the answer of a tool."""
+        self._take(content)
+
+    async def send_realtime(self, input: RealtimeInput) -> None:
+        """Sound (`audio/pcm`, 16-bit mono, 16 kHz unless it says `;rate=N`), its end, or a picture."""
+        match input:
+            case types.Blob(data=bytes() as data, mime_type=str() as kind) if kind.startswith("audio/"):
+                rate = re.search(r"rate=([1-9]\d{3,5})\b", kind)
+                for heard in self._ear.hear(data, int(rate[1]) if rate else 16_000, wary=self._is_heard()):
+                    if isinstance(heard, _Utterance):
+                        self._ask(heard)
+                    else:
+                        self._interrupt()
+            case types.Blob():
+                self._see(input)
+            case types.ActivityEnd() | types.LiveClientRealtimeInput(audio_stream_end=True):
+                if utterance := self._ear.flush():
+                    self._ask(utterance)
+
+    async def close(self) -> None:
+        """Ends `receive()`."""
+        self._closed = True
+        self._news.set()
+
+    def _take(self, content: types.Content) -> None:
+        text, results = _read(content)
+        for part in content.parts or ():
+            if part.inline_data:
+                self._see(part.inline_data)
+        for result in results:
+            self._results[result.id or ""] = result
+        if results:
+            self._news.set()
+        else:
+            self._ask(text)
+
+    def _see(self, picture: types.Blob) -> None:
+        # The latest only: a camera sends one a second.
+        self._asides["picture"] = f"I got a picture of {math.ceil(len(picture.data or b'') / 1024)} KB."
+
+    def _ask(self, question: str | _Utterance) -> None:
+        self._questions.append(question)
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        self._interrupted = self._answering
+        self._news.set()
+
+    def _is_heard(self) -> bool:
+        """Whether the microphone may hear this side's own voice now, played and on its way back."""
+        return self._answering or asyncio.get_running_loop().time() < self._heard_until + 0.3
+
+    # ---- what ADK receives ----
+
+    async def receive(self) -> AsyncGenerator[LlmResponse, None]:
+        """One turn. Like the real connection's, to be called again after each; ends when closed."""
+        await self._wait(lambda: bool(self._questions))
+        if self._closed:
+            return
+        question = self._questions.popleft()
+        self._turns += 1
+        self._answering = True
+        self._interrupted = bool(self._questions)  # the next one came before this was begun
+        aloud = ""
+        async with aclosing(self._answer(question)) as responses:
+            async for response in responses:
+                if self._interrupted or self._closed:
+                    break
+                if response.output_transcription:
+                    aloud += response.output_transcription.text or ""
+                yield response
+        self._answering = False
+        was_interrupted, self._interrupted = self._interrupted, False
+        if self._closed:
+            return
+        if aloud:
+            yield _aloud(aloud, finished=True)
+        if was_interrupted:
+            yield LlmResponse(interrupted=True)
+        yield LlmResponse(turn_complete=True)
+
+    async def _answer(self, question: str | _Utterance) -> AsyncGenerator[LlmResponse, None]:
+        self._heard_until = asyncio.get_running_loop().time()
+        if isinstance(question, _Utterance):
+            heard = types.Transcription(text=f"({question.seconds:.1f} seconds of speech)", finished=True)
+            yield LlmResponse(input_transcription=heard, partial=False)
+            yield _aloud(f"You said this, for {question.seconds:.1f} seconds:")
+            for chunk in _resampled(question.pcm, question.rate):
+                yield await self._sound(chunk)
+            return
+        answer = _reply(question, self._has_clock)
+        if isinstance(answer, types.FunctionCall):
+            # Of an earlier connection's calls there may still be answers in the session.
+            self._calls += 1
+            answer.id = call_id = f"call-{self._turns}-{self._calls}"
+            yield _said(types.Part(function_call=answer))
+            await self._wait(lambda: call_id in self._results)
+            if call_id not in self._results:
+                return  # interrupted or closed
+            answer = _reported(self._results.pop(call_id))
+        asides = " ".join(self._asides.values())
+        self._asides.clear()
+        for word in _words(f"{answer} {asides}".strip()):
+            yield await self._sound(_note(len(word), int(_RATE_OUT / self._model.words_per_second)))
+            yield _aloud(word)
+        await self._until(self._heard_until)
+
+    async def _sound(self, pcm: bytes) -> LlmResponse:
+        """A piece of sound, when it is time to send it."""
+        await self._until(self._heard_until - _LEAD)
+        now = asyncio.get_running_loop().time()
+        # A listener that took its time gets the rest at the usual pace, not all at once.
+        self._heard_until = max(self._heard_until, now) + len(pcm) / 2 / _RATE_OUT / self._model.pace
+        return _said(types.Part(inline_data=types.Blob(data=pcm, mime_type=f"audio/pcm;rate={_RATE_OUT}")))
+
+    async def _until(self, when: float) -> None:
+        await self._wait(lambda: False, when)
+
+    async def _wait(self, done: Callable[[], bool], when: float | None = None) -> None:
+        """Waits until `done()` or an interruption or the end, at most until the event loop's time `when`."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(when):
+                while not (done() or self._interrupted or self._closed):
+                    self._news.clear()
+                    await self._news.wait()
+
+
+# ---- hearing ---------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class _Utterance:
+    pcm: bytes
+    rate: int
+    seconds: float
+    """How long somebody spoke; the sound has a little silence around it."""
+
+
+class _Ear:
+    """Finds where somebody begins and ends to speak, by loudness in windows of 20 ms."""
+
+    _WINDOW_MS = 20
+    _LEVEL = 500  # mean |sample| of a window from which somebody speaks
+    _WARY_LEVEL = 1000  # while one's own voice may come back from the loudspeaker
+    _ONSET_MS = 150  # shorter is a cough, a click, a key
+    _WARY_ONSET_MS = 200
+    _QUIET_MS = 600  # pauses within a sentence are shorter
+    _MARGIN_MS = 200  # kept on either side: speech begins and ends quietly
+    _LONGEST_MS = 30_000
+
+    def __init__(self) -> None:
+        self._rate = 0
+        self._forget()
+        self._rest = b""
+
+    def hear(self, pcm: bytes, rate: int, *, wary: bool) -> Iterator[_Utterance | None]:
+        """Takes sound in; yields None where speech begins, and the whole of it where it has ended."""
+        if rate != self._rate:
+            self._rate = rate
+            self._forget()
+            self._rest = b""
+        size = 2 * (rate * self._WINDOW_MS // 1000)
+        pcm = self._rest + pcm
+        whole = len(pcm) - len(pcm) % size
+        self._rest = pcm[whole:]
+        for start in range(0, whole, size):
+            window = array("h", pcm[start : start + size])
+            level = sum(map(abs, window)) / len(window)
+            self._sound += pcm[start : start + size]
+            if self._speaking:
+                self._quiet_ms = 0 if level >= self._LEVEL else self._quiet_ms + self._WINDOW_MS
+                del self._sound[: -self._bytes(self._LONGEST_MS)]
+                if self._quiet_ms >= self._QUIET_MS and (utterance := self.flush()):
+                    yield utterance
+                continue
+            # It leaks: the dips within a word are forgiven, and clicks do not add up.
+            is_loud = level >= (self._WARY_LEVEL if wary else self._LEVEL)
+            self._loud_ms = max(0, self._loud_ms + (self._WINDOW_MS if is_loud else -self._WINDOW_MS))
+            if not self._loud_ms:
+                del self._sound[: -self._bytes(self._MARGIN_MS)]
+                self._margin = len(self._sound)
+            elif self._loud_ms >= (self._WARY_ONSET_MS if wary else self._ONSET_MS):
+                self._speaking = True
+                yield None
+
+    def flush(self) -> _Utterance | None:
+        """What was said up to here, if somebody speaks."""
+        utterance = None
+        if self._speaking:
+            end = len(self._sound) - self._bytes(self._quiet_ms)
+            said = bytes(self._sound[: end + self._bytes(self._MARGIN_MS)])
+            utterance = _Utterance(said, self._rate, (end - self._margin) / 2 / self._rate)
+        self._forget()
+        return utterance
+
+    def _forget(self) -> None:
+        self._sound = bytearray()
+        self._margin = 0  # bytes before the first loud window
+        self._loud_ms = self._quiet_ms = 0
+        self._speaking = False
+
+    def _bytes(self, ms: int) -> int:
+        return 2 * (self._rate * ms // 1000)
+
+
+# ---- speaking --------------------------------------------------------------------------------
+
+
+def _said(part: types.Part, *, partial: bool | None = None) -> LlmResponse:
+    return LlmResponse(content=types.Content(role="model", parts=[part]), partial=partial)
+
+
+def _aloud(text: str, *, finished: bool = False) -> LlmResponse:
+    """A piece of the transcript of what is said; once more the whole of it when `finished`."""
+    spoken = types.Transcription(text=text, finished=finished)
+    return LlmResponse(output_transcription=spoken, partial=not finished)
+
+
+def _words(text: str) -> list[str]:
+    """Pieces that make up the text when put together again."""
+    return re.findall(r"\s*\S+\s*", text)
+
+
+@lru_cache(maxsize=32)
+def _note(length: int, samples: int) -> bytes:
+    """What a word sounds like: a soft note over the first half of its time, then silence."""
+    step = 2 * math.pi * _NOTES[length % len(_NOTES)] / _RATE_OUT
+    half = max(samples // 2, 1)
+    note = (_NOTE_LEVEL * math.sin(math.pi * i / half) * math.sin(step * i) for i in range(half))
+    return array("h", map(int, note)).tobytes() + bytes(2 * (samples - half))
+
+
+def _resampled(pcm: bytes, rate: int) -> Iterator[bytes]:
+    """Sound at the rate of the answer, by linear interpolation, chunk by chunk as it is needed."""
+    samples = array("h", pcm)
+    total = len(samples) * _RATE_OUT // rate
+    samples.append(samples[-1])
+    for start in range(0, total, _CHUNK):
+        chunk = array("h")
+        for i in range(start, min(start + _CHUNK, total)):
+            at, between = divmod(i * rate, _RATE_OUT)
+            chunk.append(samples[at] + (samples[at + 1] - samples[at]) * between // _RATE_OUT)
+        yield chunk.tobytes()
+
+
+# ---- finding something to say ----------------------------------------------------------------
+
+
+def _read(content: types.Content) -> tuple[str, list[types.FunctionResponse]]:
+    parts = content.parts or []
+    text = "".join(part.text for part in parts if part.text)
+    return text.strip(), [part.function_response for part in parts if part.function_response]
+
+
+def _reply(text: str, has_clock: bool) -> str | types.FunctionCall:
+    if has_clock and re.search(
+        r"\bwhat('s| is)? (the )?(current )?time\b|\btime is it\b", text, re.IGNORECASE
+    ):
+        place = re.search(r"\bin (.+?)( right now| now| please)?[\s?.!]*$", text, re.IGNORECASE)
+        zone = _zones().get(place[1].lower().replace(" ", "_"), place[1]) if place else "UTC"
+        return types.FunctionCall(name=_CLOCK, args={"timezone": zone})
+    quote = text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + " …"
+    return f"{_INTRODUCTION} You said: {quote}" if quote else _INTRODUCTION
+
+
+def _reported(result: types.FunctionResponse) -> str:
+    answer = result.response or {}
+    try:
+        when = datetime.fromisoformat(str(answer.get("local_time")))
+    except ValueError:
+        return f"{_INTRODUCTION} The tool says: {answer.get('message') or answer}"
+    return f"{_INTRODUCTION} The tool says: it is {when:%H:%M} on {when:%A} in {answer.get('timezone')}."
+
+
+@cache
+def _zones() -> dict[str, str]:
+    """Time zones by what one would call them, in lower case: "asia/tokyo" and "tokyo" → "Asia/Tokyo"."""
+    # From Z to A, so that a short name means its first zone, and a region before an old alias.
+    names = sorted(zoneinfo.available_timezones(), reverse=True)
+    return {name.lower().rpartition("/")[2]: name for name in names} | {name.lower(): name for name in names}

@@ -1,0 +1,198 @@
+"""The outbound queue: one a socket, between a conversation that never waits and a `send` that may.
+
+It is bounded in encoded bytes. A queue that falls behind holds fewer and larger frames, not more of
+them; at the bound the oldest sound is given up, and counted, while words are kept whatever happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from agent.messages import Audio, Dropped, Message, Text, Transcript, TurnEnd
+
+Frame = str | bytes
+"""One WebSocket message: str goes as a text frame, bytes as a binary one."""
+
+_MERGED_AUDIO_BYTES = 24_000
+"""500 ms of 24 kHz 16-bit sound: what a client has not got yet can still be recalled from it."""
+
+_MERGED_TEXT_CHARS = 16 * 1024
+
+_PCM_BYTES_PER_MS = 48
+
+
+class Close(Exception):
+    """The socket is to be closed, for the reason that goes into the close frame.
+
+    Attributes:
+        code: the close code (RFC 6455 section 7.4).
+        reason: a few words, at most 123 bytes.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(code, reason)
+
+
+@dataclass(slots=True)
+class _Entry:
+    frame: Frame
+    message: Message | None = None
+    close: Close | None = None
+
+    @property
+    def size(self) -> int:
+        return size(self.frame)
+
+
+class Outbox:
+    """A bounded queue of frames.
+
+    Args:
+        encode: turns a message into this socket's frame; None: it is not meant for this socket.
+        limit: how many bytes of encoded frames may wait.
+    """
+
+    def __init__(self, encode: Callable[[Message], Frame | None], limit: int) -> None:
+        self._encode = encode
+        self._limit = limit
+        self._entries: deque[_Entry] = deque()
+        self._audio: deque[_Entry] = deque()  # the entries that hold sound, in the same order
+        self._ready = asyncio.Event()
+        self._full = False
+        self._closing = False
+        self.bytes = 0
+        """What waits, in encoded bytes."""
+        self.dropped_ms = 0.0
+        """Sound given up at the bound since the beginning, in milliseconds."""
+
+    def put(self, message: Message) -> None:
+        """Queues a message. Never waits: what doesn't fit is given up or ends the socket."""
+        if self._closing:
+            return
+        if isinstance(message, TurnEnd) and message.interrupted:
+            self._recall_audio()
+        if self._entries and (merged := _merge(self._entries[-1].message, message)):
+            entry = self._entries[-1]
+            self.bytes -= entry.size
+            entry.message = merged
+            entry.frame = self._encode(merged) or ""
+            self.bytes += entry.size
+        elif (frame := self._encode(message)) is not None:
+            self._append(_Entry(frame, message))
+        if self.bytes > self._limit:
+            self._make_room()
+
+    def put_frame(self, frame: Frame) -> None:
+        """Queues a frame that is no message of the conversation's."""
+        if not self._closing:
+            self._append(_Entry(frame))
+
+    def put_first(self, frame: Frame) -> None:
+        """Queues a frame before all others: a ping that waits its turn measures the queue."""
+        if not self._closing:
+            self._entries.appendleft(_Entry(frame))
+            self.bytes += size(frame)
+            self._ready.set()
+
+    def close(self, code: int, reason: str) -> None:
+        """Ends the queue: what waits is still sent, then `get` raises; what comes is ignored."""
+        if not self._closing:
+            self._append(_Entry("", close=Close(code, reason)))
+            self._closing = True
+
+    def give_up(self) -> None:
+        """Frees what waits; the socket is gone, and what comes is ignored."""
+        self._closing = True
+        self._entries.clear()
+        self._audio.clear()
+        self.bytes = 0
+
+    async def get(self) -> Frame:
+        """The next frame to send.
+
+        Raises:
+            Close: it is time to close the socket (1013: words alone exceed the bound).
+        """
+        while not self._entries:
+            if self._full:
+                raise Close(1013, "too slow")
+            self._ready.clear()
+            await self._ready.wait()
+        entry = self._entries.popleft()
+        self.bytes -= entry.size
+        if entry.close:
+            raise entry.close
+        match entry.message:
+            case Audio():
+                self._audio.popleft()
+            case Dropped():
+                self._add_up(entry)
+        return entry.frame
+
+    def _append(self, entry: _Entry) -> None:
+        self._entries.append(entry)
+        self.bytes += entry.size
+        if isinstance(entry.message, Audio):
+            self._audio.append(entry)
+        self._ready.set()
+
+    def _recall_audio(self) -> None:
+        if self._audio:
+            self.bytes -= sum(entry.size for entry in self._audio)
+            self._audio.clear()
+            self._entries = deque(e for e in self._entries if not isinstance(e.message, Audio))
+
+    def _make_room(self) -> None:
+        """Gives up the oldest sound, in its place a note of how much it was."""
+        while self.bytes > self._limit and self._audio:
+            entry = self._audio.popleft()
+            assert isinstance(entry.message, Audio)
+            self.bytes -= entry.size
+            ms = len(entry.message.pcm) / _PCM_BYTES_PER_MS
+            self.dropped_ms += ms
+            entry.message = Dropped("down", ms)
+            entry.frame = self._encode(entry.message) or ""
+            self.bytes += entry.size
+        if self.bytes > self._limit:
+            self.give_up()
+            self._full = True
+            self._ready.set()
+
+    def _add_up(self, entry: _Entry) -> None:
+        """Joins the notes of dropped sound that follow this one to it."""
+        while self._entries and (merged := _add(entry.message, self._entries[0].message)):
+            self.bytes -= self._entries.popleft().size
+            entry.message = merged
+            entry.frame = self._encode(merged) or ""
+
+
+def size(frame: Frame) -> int:
+    """A frame's payload in bytes, as it goes over the wire."""
+    return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
+
+
+def _merge(waiting: Message | None, message: Message) -> Message | None:
+    """One message for two neighbors of a kind, or None where they have to stay apart."""
+    match waiting, message:
+        case Audio(), Audio() if len(waiting.pcm) + len(message.pcm) <= _MERGED_AUDIO_BYTES:
+            return Audio(message.seq, waiting.pcm + message.pcm)
+        case Text(), Text() if waiting.is_transcript == message.is_transcript:
+            if len(waiting.text) + len(message.text) <= _MERGED_TEXT_CHARS:
+                return replace(message, text=waiting.text + message.text)
+        case Transcript(final=False), Transcript():
+            return message  # it holds all that was heard so far
+        case _:
+            return _add(waiting, message)
+    return None
+
+
+def _add(waiting: Message | None, message: Message | None) -> Dropped | None:
+    match waiting, message:
+        case Dropped(), Dropped() if waiting.direction == message.direction:
+            return Dropped(message.direction, waiting.audio_ms + message.audio_ms)
+    return None

@@ -1,0 +1,174 @@
+// Everything around the conversation: the connection's state, notices, the call, the box to write in.
+
+const $ = (id) => document.getElementById(id);
+
+export const elements = {
+  messages: $("messages"),
+  latest: $("latest"),
+  composer: $("composer"),
+  text: $("text"),
+  send: $("send"),
+  audio: $("audio"),
+  mute: $("mute"),
+  stop: $("stop"),
+  elsewhere: $("elsewhere-button"),
+  retry: $("retry-button"),
+};
+
+// ---- screen readers
+
+// Says something once, when the reader's own speech allows. A live region that is set to the text it already has
+// stays silent, and two sentences in one moment would leave only the second: so each is a paragraph, removed later.
+export function announce(text) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  $("announcer").append(line);
+  setTimeout(() => line.remove(), 10000);
+}
+
+// ---- the connection
+
+const SHORT = {
+  connecting: "Connecting…",
+  connected: "Connected",
+  modelling: "Model reconnecting…",
+  elsewhere: "Continued elsewhere",
+  asleep: "Asleep",
+  ended: "Ended",
+};
+
+const BANNERS = {
+  elsewhere: "This conversation was continued elsewhere.",
+  waiting: "The connection was lost. What you write is sent when it is back.",
+  asleep: "Asleep, since nothing was said for a while. Write or speak to go on.",
+};
+
+let countdown = 0;
+let announced = "connected";
+
+export function showState(state) {
+  clearInterval(countdown);
+  $("state").dataset.state = state.name;
+  $("state-text").textContent = state.again ? "Reconnecting…" : (SHORT[state.name] ?? "");
+  if (state.name === "waiting") {
+    const until = performance.now() + state.delay;
+    const tick = () => {
+      const seconds = Math.ceil((until - performance.now()) / 1000);
+      $("state-text").textContent = seconds > 0 ? `Reconnecting in ${seconds} s` : "Reconnecting…";
+    };
+    tick();
+    countdown = setInterval(tick, 250);
+  }
+
+  const text = state.name === "ended" ? state.reason : BANNERS[state.name];
+  const hadFocus = [elements.elsewhere, elements.retry].includes(document.activeElement);
+  // While a try is under way after a wait, the banner stays as it was: it should not blink at every attempt.
+  const trying = state.name === "waiting" || (state.again && !$("banner").hidden);
+  $("banner").hidden = !text && !trying;
+  if (text || trying) $("banner-text").textContent = text ?? BANNERS.waiting;
+  elements.elsewhere.hidden = state.name !== "elsewhere";
+  elements.retry.hidden = state.name !== "ended" && !trying;
+  elements.retry.textContent = state.name === "ended" ? "Try again" : "Try now";
+  if (hadFocus && document.activeElement === document.body) focusText();
+
+  // Screen readers are told what changed, not every second of a countdown.
+  const kind = trying ? "waiting" : state.name;
+  if (kind === announced || kind === "connecting") return;
+  if (kind === "connected") announce("Connected again.");
+  else announce(kind === "modelling" ? "The model’s connection is being remade." : $("banner-text").textContent);
+  announced = kind;
+}
+
+export function showModel({ model, rehearsal }) {
+  $("model").textContent = rehearsal ? "Rehearsal agent" : (model ?? "");
+}
+
+// ---- notices
+
+// One card of each kind; without `text`, it goes away.
+export function notice(kind, text, { onDismiss } = {}) {
+  document.querySelector(`#notice [data-kind="${kind}"]`)?.remove();
+  if (!text) return;
+  const card = document.createElement("div");
+  card.className = "card";
+  card.dataset.kind = kind;
+  const paragraph = document.createElement("p");
+  paragraph.append(...[text].flat());
+  const close = document.createElement("button");
+  close.type = "button";
+  close.className = "round quiet";
+  close.setAttribute("aria-label", "Dismiss");
+  close.append(document.querySelector("#mute .icon").cloneNode(true));
+  close.querySelector("use").setAttribute("href", "#icon-close");
+  close.onclick = () => {
+    card.remove();
+    focusText();
+    onDismiss?.();
+  };
+  card.append(paragraph, close);
+  $("notice").append(card);
+  announce(paragraph.textContent);
+}
+
+export function code(text) {
+  const node = document.createElement("code");
+  node.textContent = text;
+  return node;
+}
+
+// ---- the call
+
+// `stage` is "off", "asking" (for the microphone) or "on".
+export function showCall(stage) {
+  const on = stage !== "off";
+  $("call").hidden = !on;
+  elements.audio.classList.toggle("active", on);
+  $("audio-label").textContent = on ? "End audio" : "Start audio";
+  elements.mute.disabled = stage !== "on";
+  if (!on) showLevels({ input: 0, output: 0 });
+}
+
+export function showMuted(muted) {
+  elements.mute.setAttribute("aria-pressed", String(muted));
+}
+
+export function showSpeaker(who, text, seconds) {
+  $("call").dataset.speaker = who;
+  if ($("speaker").textContent !== text) $("speaker").textContent = text;
+  $("call-time").textContent = `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+}
+
+const shown = { "meter-in": 0, "meter-out": 0 };
+let valuesShown = 0;
+
+export function showLevels({ input, output }) {
+  const now = performance.now();
+  const tell = now - valuesShown > 500; // for assistive technology: often enough
+  if (tell) valuesShown = now;
+  for (const [id, level] of Object.entries({ "meter-in": input, "meter-out": output })) {
+    // Up at once, down slowly: the eye reads a meter that way, and it does not flicker.
+    shown[id] = Math.max(level, shown[id] * 0.88);
+    $(id).style.setProperty("--level", shown[id].toFixed(3));
+    if (tell) $(id).setAttribute("aria-valuenow", String(Math.round(shown[id] * 100)));
+  }
+}
+
+// ---- writing
+
+// A touch keyboard covers half of the screen: there, the focus is left where it is.
+export function focusText() {
+  if (matchMedia("(pointer: fine)").matches) elements.text.focus();
+}
+
+export function showStop(shown) {
+  const hadFocus = document.activeElement === elements.stop;
+  elements.stop.hidden = !shown;
+  if (!shown && hadFocus) focusText();
+}
+
+export function fitText() {
+  const { text } = elements;
+  text.style.height = "auto";
+  text.style.height = `${text.scrollHeight + text.offsetHeight - text.clientHeight}px`;
+  elements.send.disabled = !text.value.trim();
+}
