@@ -306,7 +306,7 @@ class _Socket:
     async def serve(self, client: tuple[str, int] | None) -> None:
         """Serves the socket until its end, then closes it if it is still there."""
         began = time.monotonic()
-        end = Close(1011, "an internal error")
+        end = Close(1001, "the server is going")
         self._outbox.put_frame(self._hello())
         self._conversation.attach(self)
         try:
@@ -317,6 +317,7 @@ class _Socket:
         except* Close as ends:
             end = next(e for e in ends.exceptions if isinstance(e, Close))
         except* Exception as errors:
+            end = Close(1011, "an internal error")
             log.exception("%s: the socket failed", self._conversation.user_id, exc_info=errors.exceptions[0])
         finally:
             self._conversation.detach(self)

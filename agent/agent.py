@@ -47,7 +47,8 @@ def get_current_time(timezone: str = "UTC") -> dict[str, str]:
     }
 
 
-def _model() -> BaseLlm:
+def model_from_env() -> BaseLlm:
+    """The model that the environment asks for; the rehearsal one where there are no credentials for it."""
     name = os.environ.get("RELAY_MODEL", "").strip() or _DEFAULT_MODEL
     if name == "rehearsal" or missing_credentials():
         return Rehearsal()
@@ -58,7 +59,8 @@ def _model() -> BaseLlm:
     return Gemini(model=name, client_kwargs={"api_key": api_key()})
 
 
-def _tools(model: BaseLlm) -> list[Callable[..., Any] | BaseTool]:
+def tools_for(model: BaseLlm) -> list[Callable[..., Any] | BaseTool]:
+    """The tools that a model can take together."""
     generation = gemini_major(model.model)
     if generation is not None and generation >= 3:
         return [google_search, get_current_time]
@@ -67,7 +69,7 @@ def _tools(model: BaseLlm) -> list[Callable[..., Any] | BaseTool]:
     return [google_search] if "gemini-" in model.model else [get_current_time]
 
 
-_chosen = _model()
+_chosen = model_from_env()
 
 root_agent = LlmAgent(
     name="assistant",
@@ -78,5 +80,5 @@ root_agent = LlmAgent(
         " as one does in a conversation: in one to three sentences, without headings or lists, unless they"
         " ask for more. Look up what may have changed since you were trained."
     ),
-    tools=list(_tools(_chosen)),
+    tools=list(tools_for(_chosen)),
 )

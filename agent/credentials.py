@@ -28,8 +28,8 @@ def missing_credentials() -> str | None:
         if api_key():
             return None
         return (
-            "Set GOOGLE_API_KEY to a key from https://aistudio.google.com/apikey, or GOOGLE_GENAI_USE_VERTEXAI"
-            " to true with GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION, to talk to Gemini."
+            "To talk to Gemini, set GOOGLE_API_KEY to a key from https://aistudio.google.com/apikey, or"
+            " GOOGLE_GENAI_USE_VERTEXAI to true with GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION."
         )
     wanted = [name for name in ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION") if not real(name)]
     if not wanted or api_key():

@@ -105,7 +105,7 @@ class _Connection(BaseLlmConnection):
         self._calls = 0
         self._answering = False
         self._interrupted = False
-        self._closed = False
+        self._closed = asyncio.Event()
         self._news = asyncio.Event()
         self._heard_until = 0.0  # event-loop time at which the sound sent so far has been played
 
@@ -145,7 +145,7 @@ class _Connection(BaseLlmConnection):
 
     async def close(self) -> None:
         """Ends `receive()`."""
-        self._closed = True
+        self._closed.set()
         self._news.set()
 
     def _take(self, content: types.Content) -> None:
@@ -181,7 +181,7 @@ class _Connection(BaseLlmConnection):
     async def receive(self) -> AsyncGenerator[LlmResponse, None]:
         """One turn. Like the real connection's, to be called again after each; ends when closed."""
         await self._wait(lambda: bool(self._questions))
-        if self._closed:
+        if self._closed.is_set():
             return
         question = self._questions.popleft()
         self._turns += 1
@@ -190,14 +190,14 @@ class _Connection(BaseLlmConnection):
         aloud = ""
         async with aclosing(self._answer(question)) as responses:
             async for response in responses:
-                if self._interrupted or self._closed:
+                if self._interrupted or self._closed.is_set():
                     break
                 if response.output_transcription:
                     aloud += response.output_transcription.text or ""
                 yield response
         self._answering = False
         was_interrupted, self._interrupted = self._interrupted, False
-        if self._closed:
+        if self._closed.is_set():
             return
         if aloud:
             yield _aloud(aloud, finished=True)
@@ -246,7 +246,7 @@ class _Connection(BaseLlmConnection):
         """Waits until `done()` or an interruption or the end, at most until the event loop's time `when`."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(when):
-                while not (done() or self._interrupted or self._closed):
+                while not (done() or self._interrupted or self._closed.is_set()):
                     self._news.clear()
                     await self._news.wait()
 
@@ -276,15 +276,21 @@ class _Ear:
 
     def __init__(self) -> None:
         self._rate = 0
+        self._rest = b""  # of a window that is not whole yet
         self._forget()
-        self._rest = b""
+
+    def _forget(self) -> None:
+        self._sound = bytearray()
+        self._margin = 0  # bytes before the first loud window
+        self._loud_ms = self._quiet_ms = 0
+        self._speaking = False
 
     def hear(self, pcm: bytes, rate: int, *, wary: bool) -> Iterator[_Utterance | None]:
         """Takes sound in; yields None where speech begins, and the whole of it where it has ended."""
         if rate != self._rate:
             self._rate = rate
-            self._forget()
             self._rest = b""
+            self._forget()
         size = 2 * (rate * self._WINDOW_MS // 1000)
         pcm = self._rest + pcm
         whole = len(pcm) - len(pcm) % size
@@ -318,12 +324,6 @@ class _Ear:
             utterance = _Utterance(said, self._rate, (end - self._margin) / 2 / self._rate)
         self._forget()
         return utterance
-
-    def _forget(self) -> None:
-        self._sound = bytearray()
-        self._margin = 0  # bytes before the first loud window
-        self._loud_ms = self._quiet_ms = 0
-        self._speaking = False
 
     def _bytes(self, ms: int) -> int:
         return 2 * (self._rate * ms // 1000)

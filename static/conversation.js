@@ -147,7 +147,7 @@ export class Conversation {
     if (!tool) return;
     this.#tools.delete(tool_id);
     const seconds = (performance.now() - tool.start) / 1000;
-    finish(tool.card, `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`, "done");
+    finish(tool.card, seconds < 0.1 ? "done" : `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`, "done");
     const label = truncated ? "Result (the beginning of it)" : "Result";
     tool.card.append(element("p", "tool-label", label), element("pre", "", pretty(result)));
     this.#follow();

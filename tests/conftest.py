@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 import uvicorn
+from gemini import GeminiLive
 from google.adk.agents import LlmAgent
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from gemini import GeminiLive
 from relay import Relay
 
 Json = dict[str, Any]
