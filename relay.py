@@ -250,6 +250,9 @@ class Relay:
         except _NoSuchPathError as refusal:
             await _refuse(scope, receive, send, 4404, 404, str(refusal))
             return
+        if self.conversations.closing:
+            await _refuse(scope, receive, send, 1001, 503, "the server is going")
+            return
         await receive()  # websocket.connect
         binary = SUBPROTOCOL in scope["subprotocols"]
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if binary else None})
@@ -338,7 +341,7 @@ class _Socket:
             try:
                 async with asyncio.timeout(_CLOSE_WAIT):
                     await self._send({"type": "websocket.close", "code": end.code, "reason": end.reason})
-            except (TimeoutError, OSError):
+            except (TimeoutError, OSError, RuntimeError):
                 pass  # it stalls, or has gone meanwhile: the server ends what is left of it
 
     def _hello(self) -> str:
@@ -401,7 +404,9 @@ class _Socket:
                     await self._send({"type": "websocket.send", "bytes": frame})
                 else:
                     await self._send({"type": "websocket.send", "text": frame})
-            except OSError:  # what a server raises for a peer that has gone (ASGI spec 2.4)
+            except (OSError, RuntimeError):
+                # A peer that has gone is an OSError (ASGI spec 2.4). Where the server itself has closed,
+                # for a broken frame, uvicorn calls it a misuse until `receive` has told.
                 raise _Gone(1006, "") from None
             self._sending_since = None
             self._frames_out += 1

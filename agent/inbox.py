@@ -110,7 +110,8 @@ class Inbox:
         return self._words[0][0] if self._words else None
 
     def __bool__(self) -> bool:
-        return bool(self._words or self._sound)
+        """Whether there is something for the model; a short frame that waits to be merged is not."""
+        return self._takeable()
 
     def _put_sound(self, said: UserAudio, now: float) -> None:
         last = self._sound[-1] if self._sound else None

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from google.adk.agents import BaseAgent, LlmAgent
 from google.adk.agents.run_config import RunConfig, ToolThreadPoolConfig
@@ -44,6 +44,9 @@ log = logging.getLogger("relay.agent")
 
 APP_NAME = "relay"
 
+Owed = Literal["", "answer", "rest"]
+"""What the user waits for: nothing, the answer to a question, or the rest of an answer that was cut."""
+
 _DEAF_AFTER = 5.0
 """Seconds an open connection may leave a text untaken, or half sent, before it counts as lost."""
 
@@ -60,6 +63,7 @@ _GO_ON = (
     "(The connection was lost while you were speaking. I have what you said so far."
     " Go on from there, without saying it again.)"
 )
+_ANSWER_ME = "(The connection was lost before you answered my last message. Answer it now.)"
 _NO_ANSWER = "(The conversation was interrupted before I could answer.)"
 
 
@@ -138,7 +142,7 @@ class Run:
         inbox: where the user's input comes from.
         host: the conversation.
         handle: resume the service's own session instead of replaying the history.
-        owed: the history ends with something that was never answered, or not to its end.
+        owed: what the user still waits for from the run before.
     """
 
     def __init__(
@@ -151,7 +155,7 @@ class Run:
         host: Host,
         *,
         handle: str | None = None,
-        owed: bool = False,
+        owed: Owed = "",
     ) -> None:
         self._runner = runner
         self._config = config.model_copy(
@@ -255,10 +259,11 @@ class Run:
         A model answers a history that ends with the user, and is silent after one that ends with
         itself. What is added here is told to the model only; no session stores it.
         """
-        if not turns or (turns[-1].role == "user") == self.turn.owed:
+        owed = self.turn.owed
+        if not turns or (turns[-1].role == "user") == bool(owed):
             return turns
-        note = ("user", _GO_ON) if self.turn.owed else ("model", _NO_ANSWER)
-        return [*turns, types.Content(role=note[0], parts=[types.Part(text=note[1])])]
+        note = {"": _NO_ANSWER, "answer": _ANSWER_ME, "rest": _GO_ON}[owed]
+        return [*turns, types.Content(role="user" if owed else "model", parts=[types.Part(text=note)])]
 
     def sending(self, content: types.Content) -> None:
         # ADK stores a text before it sends it.
@@ -296,7 +301,7 @@ class _Turn:
     the whole only where there were none.
     """
 
-    def __init__(self, agent: BaseAgent | Any, host: Host, *, owed: bool) -> None:
+    def __init__(self, agent: BaseAgent | Any, host: Host, *, owed: Owed) -> None:
         self._number = host.number
         self.open = False
         """The agent has said something and not come to the end."""
@@ -306,7 +311,8 @@ class _Turn:
         """What the agent has said of this turn and ADK has not stored yet."""
         self.author = ""
         """Which agent says it."""
-        self._asked = int(owed)  # questions that no turn has answered yet
+        self._asked = 1 if owed else 0  # questions that no turn has answered yet
+        self._rest = owed == "rest"  # there is one, and the answer to it has begun
         self._asked_meanwhile = 0  # those of them that came after the open turn had begun
         self._muted = False
         self._cut = False
@@ -322,9 +328,11 @@ class _Turn:
         self._is_early = generation is not None and generation < 3
 
     @property
-    def owed(self) -> bool:
-        """The user waits for an answer, or for the rest of one."""
-        return self._asked > 0 or (self.open and not self._muted)
+    def owed(self) -> Owed:
+        """What the user waits for."""
+        if not self._asked and (self._muted or not self.open):
+            return ""
+        return "rest" if self._rest else "answer"
 
     def take(self, said: UserText | UserImage | UserAudio | AudioEnd) -> None:
         """The model was given this."""
@@ -357,11 +365,13 @@ class _Turn:
         if self.owed:
             self._muted = True
             self._asked = self._asked_meanwhile = 0
+            self._rest = False
             yield TurnEnd(self._number(), interrupted=True)
 
     def lost(self) -> Iterator[Message]:
         """The connection is gone: an open turn ends here. `said` stays, to be stored."""
         if self.open and not self._muted:
+            self._rest = not self._asked_meanwhile
             self._asked = max(self._asked, 1)
             yield TurnEnd(self._number(), interrupted=True)
         self.open = False
@@ -423,7 +433,7 @@ class _Turn:
     def _goes_on(self, author: str) -> None:
         if not self.open:
             self.open = True
-            self.given = False
+            self.given = self._rest = False
             self._asked_meanwhile = 0
         self.author = author
         self._cut = self._tool_answered = False
@@ -451,11 +461,12 @@ class _Turn:
     def _ask(self) -> None:
         self._asked += 1
         self._asked_meanwhile += 1
+        self._rest = False
 
     def _end(self, *, still_asked: int) -> None:
         self._asked = max(still_asked, 0)
         self._asked_meanwhile = 0
-        self.open = self._muted = self._tool_answered = False
+        self.open = self._rest = self._muted = self._tool_answered = False
         self.said = self._text = self._aloud = ""
         self._tools.clear()
 

@@ -102,7 +102,6 @@ class _Connection(BaseLlmConnection):
         self._results: dict[str, types.FunctionResponse] = {}
         self._asides: dict[str, str] = {}  # to be said with the next answer
         self._turns = 0
-        self._calls = 0
         self._answering = False
         self._interrupted = False
         self._closed = asyncio.Event()
@@ -113,11 +112,8 @@ class _Connection(BaseLlmConnection):
 
     async def send_history(self, history: list[types.Content]) -> None:
         """What was said before; a history that ends with the user is answered."""
-        self._turns = len(history)
-        if not history:
-            return
-        before = len(history)
-        if history[-1].role == "user":
+        self._turns = before = len(history)
+        if history and history[-1].role == "user":
             before -= 1
             self._take(history[-1])
         if before:
@@ -195,6 +191,7 @@ class _Connection(BaseLlmConnection):
                 if response.output_transcription:
                     aloud += response.output_transcription.text or ""
                 yield response
+        await self._until(self._heard_until)  # what is still being heard can be interrupted
         self._answering = False
         was_interrupted, self._interrupted = self._interrupted, False
         if self._closed.is_set():
@@ -216,9 +213,9 @@ class _Connection(BaseLlmConnection):
             return
         answer = _reply(question, self._has_clock)
         if isinstance(answer, types.FunctionCall):
-            # Of an earlier connection's calls there may still be answers in the session.
-            self._calls += 1
-            answer.id = call_id = f"call-{self._turns}-{self._calls}"
+            # Counted from the history on: ADK tells the calls of a session apart by their ids.
+            answer.id = call_id = f"call-{self._turns}"
+            self._results.clear()
             yield _said(types.Part(function_call=answer))
             await self._wait(lambda: call_id in self._results)
             if call_id not in self._results:
@@ -229,7 +226,6 @@ class _Connection(BaseLlmConnection):
         for word in _words(f"{answer} {asides}".strip()):
             yield await self._sound(_note(len(word), int(_RATE_OUT / self._model.words_per_second)))
             yield _aloud(word)
-        await self._until(self._heard_until)
 
     async def _sound(self, pcm: bytes) -> LlmResponse:
         """A piece of sound, when it is time to send it."""
@@ -351,7 +347,7 @@ def _words(text: str) -> list[str]:
 def _note(length: int, samples: int) -> bytes:
     """What a word sounds like: a soft note over the first half of its time, then silence."""
     step = 2 * math.pi * _NOTES[length % len(_NOTES)] / _RATE_OUT
-    half = max(samples // 2, 1)
+    half = samples // 2
     note = (_NOTE_LEVEL * math.sin(math.pi * i / half) * math.sin(step * i) for i in range(half))
     return array("h", map(int, note)).tobytes() + bytes(2 * (samples - half))
 
@@ -401,6 +397,7 @@ def _reported(result: types.FunctionResponse) -> str:
 @cache
 def _zones() -> dict[str, str]:
     """Time zones by what one would call them, in lower case: "asia/tokyo" and "tokyo" → "Asia/Tokyo"."""
-    # From Z to A, so that a short name means its first zone, and a region before an old alias.
+    # It reads the whole database, which takes a tenth of a second, and so only once. Backwards,
+    # because the first zone of a name is the one that is meant, and the last one put in stays.
     names = sorted(zoneinfo.available_timezones(), reverse=True)
     return {name.lower().rpartition("/")[2]: name for name in names} | {name.lower(): name for name in names}

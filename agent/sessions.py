@@ -29,7 +29,7 @@ from tenacity import (
 
 from agent.connection import LostConnection
 from agent.inbox import Inbox
-from agent.live import APP_NAME, Run, live_model, run_config, runner
+from agent.live import APP_NAME, Owed, Run, live_model, run_config, runner
 from agent.messages import Dropped, Ended, Error, Input, Interrupt, Message, Status, UserText
 
 log = logging.getLogger("relay.agent")
@@ -100,8 +100,9 @@ class Conversations:
         model = live_model(agent)
         self.model = model.model if model else agent.name
         self.is_rehearsal = self.model == "rehearsal"
+        self.closing = False
+        """No new conversation is to be begun."""
         self._open: dict[str, Conversation] = {}
-        self._closing = False
 
     def of(self, user_id: str) -> Conversation:
         """The user's conversation: the one in memory, or a new life of the one in the session."""
@@ -115,9 +116,9 @@ class Conversations:
 
     async def aclose(self) -> None:
         """Ends every run and awaits it, then closes ADK's runner and the session service."""
-        if self._closing:
+        if self.closing:
             return
-        self._closing = True
+        self.closing = True
         await asyncio.gather(*(conversation.aclose() for conversation in [*self._open.values()]))
         self._open.clear()
         await self.runner.close()
@@ -150,7 +151,7 @@ class Conversation:
         self._closing = False
         self._run: Run | None = None
         self._handle: str | None = None
-        self._owed = False
+        self._owed: Owed = ""
         self._ever_connected = False
         self._reconnecting = False
         self._last_content = time.monotonic()
@@ -194,7 +195,7 @@ class Conversation:
         """
         self._last_content = time.monotonic()
         if isinstance(said, Interrupt):
-            self._owed = False
+            self._owed = ""
             if self._run:
                 for message in self._run.turn.interrupt():
                     self.emit(message)
@@ -244,7 +245,10 @@ class Conversation:
                     continue
                 try:
                     await self._converse()
+                    # What came while the run ended is wanted still.
+                    self._wanted = bool(self._inbox)
                 except Exception as error:
+                    self._wanted = False
                     self._failed(error)
         finally:
             for timer in (self._grace, self._idle):
@@ -259,22 +263,19 @@ class Conversation:
             LostConnection: what is permanent, or still lost after the last try.
             Exception: the agent's own code failed, or the session could not be read.
         """
-        try:
-            await self._find_session()
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception(self._is_transient),
-                wait=wait_random_exponential(multiplier=0.5, max=10),
-                stop=stop_after_attempt(_TRIES) | stop_after_delay(_TRY_FOR),
-                sleep=self._pause,
-                before_sleep=self._log_retry,
-                reraise=True,
-            ):
-                with attempt:
-                    while not self._stop.is_set():
-                        if await self._drive(attempt.retry_state) and not self._inbox:
-                            return
-        finally:
-            self._wanted = False
+        await self._find_session()
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(self._is_transient),
+            wait=wait_random_exponential(multiplier=0.5, max=10),
+            stop=stop_after_attempt(_TRIES) | stop_after_delay(_TRY_FOR),
+            sleep=self._pause,
+            before_sleep=self._log_retry,
+            reraise=True,
+        ):
+            with attempt:
+                while not self._stop.is_set():
+                    if await self._drive(attempt.retry_state) and not self._inbox:
+                        return
 
     async def _drive(self, tries: RetryCallState) -> bool:
         """Sees one run to its end, whoever ends it, and leaves inbox and session in order.
@@ -304,20 +305,21 @@ class Conversation:
         elif error is None and not run.leaving and (run.turn.owed or not run.progressed):
             # A goodbye in mid answer, or before anything was said, is a loss all the same.
             error = LostConnection(1000, "the service closed the connection early")
-        if error and not self._reconnecting and self._is_transient(error):
+        was_up = not self._reconnecting
+        if error and was_up and self._is_transient(error):
             self._reconnecting = True
             self._tell(Status("reconnecting"))
         for message in run.turn.lost():
             self.emit(message)
         await self._settle(run)
         if error is None:
-            self._handle, self._owed = run.handle if run.leaving else None, False
+            self._handle, self._owed = run.handle if run.leaving else None, ""
             return not run.leaving
         if run.speech_pending:
             self._tell(Error("speech_lost", "The connection broke while you spoke. Please say it again."))
         if run.progressed:
-            # This loss begins a new series of tries; it is none of them.
-            tries.attempt_number = 0
+            tries.attempt_number = 0  # this loss begins a new series of tries; it is none of them
+        if run.progressed or was_up:
             tries.start_time = time.monotonic()
         first = tries.attempt_number == 0
         self._handle = run.handle if first and run.at_rest else None

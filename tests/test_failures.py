@@ -359,3 +359,57 @@ async def test_speech_that_was_lost_is_told(gemini: GeminiLive) -> None:
         await by_1011(gemini.connections[0])
         frames = await alice.until(lambda said: said.get("type") == "error")
     assert frames[-1]["code"] == "speech_lost"
+
+
+async def test_a_text_during_an_interrupted_answer_survives_a_loss(gemini: GeminiLive) -> None:
+    """The second text is with the model and unanswered when the connection dies."""
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "one":
+            await connection.say("la la la", complete=False)
+            await asyncio.Event().wait()
+        elif connection.number == 1:
+            await by_1011(connection)
+        await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, client(port) as alice:
+        await alice.say("one")
+        await alice.until(lambda said: said.get("data") == " la")
+        await alice.say("two")
+        frames = await alice.until(is_end)
+    # ADK stores the second text before the answer that it interrupted: the model is told which to answer.
+    assert "before you answered my last message" in words(frames)
+    assert user_texts(gemini) == ["one", "two"]
+
+
+async def test_what_could_not_be_said_is_kept_for_the_next_time(gemini: GeminiLive) -> None:
+    gemini.on_connect = lambda _: Plan(http_status=503)
+    relay = a_relay()
+    async with serving(relay) as port:
+        async with client(port) as alice:
+            await alice.say("hello")
+            await gemini.wait_for(lambda: gemini.connects >= 1)
+        gemini.on_connect = lambda _: None
+        await gemini.wait_for(lambda: not gemini.open_connections)
+        async with client(port) as alice:
+            assert await alice.ask("again") == "You said: again."
+    assert user_texts(gemini) == ["hello", "again"]
+
+
+async def test_many_renewals_do_not_use_up_the_tries(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.sessions._TRY_FOR", 0.5)
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(f"You said: {turn.text}.", delay=0.1)
+        if connection.number == 1:
+            await connection.go_away(50)
+
+    gemini.answer = answer
+    gemini.on_connect = {2: Plan(http_status=503), 3: Plan(http_status=503)}.get
+    async with serving(a_relay()) as port, client(port) as alice:
+        for _ in range(3):
+            await alice.ask("hello")
+    assert gemini.connects == 4
