@@ -380,7 +380,7 @@ async def test_a_text_during_an_interrupted_answer_survives_a_loss(gemini: Gemin
         frames = await alice.until(is_end)
     # ADK stores the second text before the answer that it interrupted: the model is told which to answer.
     assert "before you answered my last message" in words(frames)
-    assert user_texts(gemini) == ["one", "two"]
+    assert user_texts(gemini)[:2] == ["one", "two"]
 
 
 async def test_what_could_not_be_said_is_kept_for_the_next_time(gemini: GeminiLive) -> None:
