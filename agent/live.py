@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import time
@@ -98,7 +99,7 @@ def run_config(voice: str | None = None, language: str | None = None) -> RunConf
 
 def runner(agent: BaseAgent, sessions: BaseSessionService) -> Runner:
     """An ADK runner for `agent`, whose connections can be watched by a `Run`."""
-    app = App(name=APP_NAME, root_agent=watched_agent(agent), plugins=[_ToolErrors("tool_errors")])
+    app = App(name=APP_NAME, root_agent=watched_agent(agent), plugins=[_Tools("tools")])
     return Runner(app=app, session_service=sessions)
 
 
@@ -471,8 +472,20 @@ class _Turn:
         self._tools.clear()
 
 
-class _ToolErrors(BasePlugin):
-    """A tool that fails tells the model so, instead of ending the run for everybody."""
+class _Tools(BasePlugin):
+    """Whatever a tool does, the run goes on: ADK would end it, for the user to pay."""
+
+    async def after_tool_callback(
+        self,
+        *,
+        tool: BaseTool,
+        tool_args: dict[str, Any],
+        tool_context: ToolContext,
+        result: Any,
+    ) -> dict[str, Any] | None:
+        # Neither ADK nor google-genai can store or send what is not JSON.
+        answer = jsonable(result)
+        return answer if isinstance(answer, dict) else {"result": answer}
 
     async def on_tool_error_callback(
         self,
@@ -495,9 +508,13 @@ def gemini_major(model: str) -> int | None:
 def jsonable(value: Any) -> Any:
     """A JSON-serializable twin of whatever a tool was given or has answered; never an exception."""
     try:
-        return to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="strings", fallback=_describe)
-    except Exception:  # a cycle, an iterator that raises: all is possible in somebody's tool
-        return repr(value)
+        plain = to_jsonable_python(
+            value, bytes_mode="base64", inf_nan_mode="strings", fallback=_describe, serialize_unknown=True
+        )
+        # Half of a surrogate pair can be stored and sent by nobody.
+        return json.loads(json.dumps(plain, ensure_ascii=False).encode(errors="replace"))
+    except Exception:  # a cycle, an iterator that raises, a mile of brackets: all is possible in a tool
+        return f"<{type(value).__name__}>"
 
 
 def _describe(value: Any) -> Any:

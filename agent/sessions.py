@@ -245,8 +245,6 @@ class Conversation:
                     continue
                 try:
                     await self._converse()
-                    # What came while the run ended is wanted still.
-                    self._wanted = bool(self._inbox)
                 except Exception as error:
                     self._wanted = False
                     self._failed(error)
@@ -287,6 +285,7 @@ class Conversation:
             LostConnection: the run was lost; `_handle` and `_owed` say how the next one begins.
             Exception: whatever else made it fail.
         """
+        self._wanted = False
         self._run = run = Run(
             self._home.runner,
             self._home.config,
@@ -425,8 +424,10 @@ class Conversation:
         self._tell(Dropped("up", ms))
 
     def _want(self) -> None:
-        self._wanted = True
-        self._wake.set()
+        """Asks for a run. One that lives serves; one that is being ended does not."""
+        if self._run is None or self._stop.is_set():
+            self._wanted = True
+            self._wake.set()
 
     def _end(self) -> None:
         self._stop.set()
