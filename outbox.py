@@ -93,8 +93,11 @@ class Outbox:
             self._append(_Entry(frame))
 
     def put_first(self, frame: Frame) -> None:
-        """Queues a frame before all others: a ping that waits its turn measures the queue."""
-        if not self._closing:
+        """Queues a frame before all others: a ping that waits its turn measures the queue.
+
+        The same frame is not queued twice in a row, or a peer that asks and does not read would fill it.
+        """
+        if not self._closing and not (self._entries and self._entries[0].frame is frame):
             self._entries.appendleft(_Entry(frame))
             self.bytes += size(frame)
             self._ready.set()

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from dotenv import load_dotenv
 
@@ -137,9 +137,10 @@ class Relay:
         mic_ms: float = 40.0,
         grace: float = 30.0,
     ) -> None:
-        if min(queue_bytes, slow_timeout, ping_interval, pong_timeout) <= 0:
+        # Asked so that NaN, which is neither, is an error too.
+        if not all(n > 0 for n in (queue_bytes, slow_timeout, ping_interval, pong_timeout)):
             raise ValueError("queue_bytes, slow_timeout, ping_interval and pong_timeout must be above 0")
-        if min(idle_timeout, mic_ms, grace) < 0:
+        if not all(n >= 0 for n in (idle_timeout, mic_ms, grace)):
             raise ValueError("idle_timeout, mic_ms and grace must not be negative")
         self.conversations = Conversations(
             agent, config=run_config, sessions=sessions, grace=grace, idle_timeout=idle_timeout, mic_ms=mic_ms
@@ -172,10 +173,10 @@ class Relay:
         voice, language = os.environ.get("RELAY_VOICE"), os.environ.get("RELAY_LANGUAGE")
         agent = _agent_named(os.environ.get("RELAY_AGENT") or "agent:root_agent")
         if needs_credentials(agent) and (missing := missing_credentials()):
-            raise SettingsError(f"RELAY_AGENT speaks through Gemini. {missing}")
+            raise SettingsError(f"The agent of RELAY_AGENT speaks through Gemini. {missing}")
         try:
             relay = cls(agent, run_config=run_config(voice, language), **settings)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OSError) as error:
             raise SettingsError(str(error)) from error
         if relay.conversations.is_rehearsal:
             log.warning(
@@ -217,10 +218,9 @@ class Relay:
             response = _text_response(405, "Only GET and HEAD are served here.", [(b"allow", b"GET, HEAD")])
         elif path == "":
             # Mounted, and asked for without the slash that the page's relative URLs need.
-            target = scope.get("root_path", "").rstrip("/").rsplit("/", 1)[-1] + "/"
-            response = _text_response(
-                307, "See " + target, [(b"location", target.encode("ascii", "replace"))]
-            )
+            # "./", or a prefix with a colon in it would be taken for a scheme.
+            target = f"./{quote(_root(scope).rpartition('/')[2])}/"
+            response = _text_response(307, f"See {target}", [(b"location", target.encode())])
         elif path == "/health":
             response = self._health()
         elif file := self._files.get(path):
@@ -239,7 +239,11 @@ class Relay:
             "connections": self._connections,
             "uptime": round(time.monotonic() - self._started, 1),
         }
-        headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            *_SECURITY_HEADERS,
+        ]
         return _response(200, json.dumps(health).encode(), headers)
 
     # ---- WebSockets ----
@@ -289,8 +293,8 @@ class _Socket:
         self._sending_since: float | None = None
         self._pinged = 0.0
         """When the last ping was queued; 0: never."""
-        self._ping_sent: float | None = None
-        """When its `send` returned."""
+        self._ping_sent = 0.0
+        """When `send` returned of the first one that no frame has followed."""
         self._has_ponged = False
         self._frames_in = self._frames_out = 0
 
@@ -323,7 +327,8 @@ class _Socket:
             end = Close(1011, "an internal error")
             log.exception("%s: the socket failed", self._conversation.user_id, exc_info=errors.exceptions[0])
         finally:
-            self._conversation.detach(self)
+            # 1012: the server is going. Runs are ended while it still waits for its connections to go.
+            self._conversation.detach(self, at_once=end.code == 1012)
             self._outbox.give_up()
             log.info(
                 "%s %s from %s: %.1f s, %d frames in, %d out, %.0f ms of sound dropped, closed %d %s",
@@ -410,7 +415,7 @@ class _Socket:
                 raise _Gone(1006, "") from None
             self._sending_since = None
             self._frames_out += 1
-            if frame is PING:
+            if frame is PING and self._ping_sent <= self._last_frame:
                 self._ping_sent = time.monotonic()
 
     async def _watch(self) -> None:
@@ -425,7 +430,7 @@ class _Socket:
             if self._sending_since and now >= stalled_at:
                 raise Close(1013, "too slow")
             dead_at = float("inf")
-            if self._has_ponged and self._ping_sent and self._ping_sent > self._last_frame:
+            if self._has_ponged and self._ping_sent > self._last_frame:
                 dead_at = self._ping_sent + relay.pong_timeout
                 if now >= dead_at:
                     raise Close(4408, "no pong")
@@ -530,10 +535,15 @@ def _text_response(
 def _path(scope: Scope) -> str:
     """The path below where the application is mounted: servers pass the whole one and `root_path`."""
     path: str = scope["path"]
-    root = scope.get("root_path", "").rstrip("/")
+    root = _root(scope)
     if root and (path == root or path.startswith(root + "/")):
         return path[len(root) :]
     return path
+
+
+def _root(scope: Scope) -> str:
+    root: str = scope.get("root_path", "")
+    return root.rstrip("/")
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
@@ -560,6 +570,8 @@ def _agent_named(name: str) -> Any:
         raise SettingsError(f"RELAY_AGENT={name}: there is no module {error.name!r}") from error
     except AttributeError as error:
         raise SettingsError(f"RELAY_AGENT={name}: {error}") from error
+    except Exception as error:
+        raise SettingsError(f"RELAY_AGENT={name}: {type(error).__name__}: {error}") from error
 
 
 def _log_somewhere() -> None:
@@ -607,6 +619,10 @@ def main() -> None:
         # A stalled peer's connection is closed and yet never gone: without a limit it holds the process.
         timeout_graceful_shutdown=3,
     )
+    # All is closed. Only a tool that blocks a thread may still run, and Python would wait for it.
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -495,6 +496,8 @@ class _Tools(BasePlugin):
         tool_context: ToolContext,
         error: Exception,
     ) -> dict[str, Any] | None:
+        if isinstance(error, asyncio.CancelledError):
+            return None  # the run ends
         log.error("tool %s failed: %s: %s", tool.name, type(error).__name__, error)
         return {"status": "error", "message": f"The tool {tool.name} failed."}
 

@@ -178,14 +178,18 @@ class Conversation:
         if listener.is_audio:
             self._want()
 
-    def detach(self, listener: Listener) -> None:
-        """Takes a listener away; when it was the last, the conversation ends after the grace."""
+    def detach(self, listener: Listener, *, at_once: bool = False) -> None:
+        """Takes a listener away; when it was the last, the conversation ends after the grace.
+
+        Args:
+            at_once: nobody will come back, so there is no grace.
+        """
         self._listeners.remove(listener)
         if self._current is listener:
             self._current = None
         if not self._listeners:
             loop = asyncio.get_running_loop()
-            self._grace = loop.call_later(self._home.grace, self._end)
+            self._grace = loop.call_later(0 if at_once else self._home.grace, self._end)
 
     def put(self, said: Input) -> None:
         """Takes what the user says; never waits.
