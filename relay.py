@@ -16,16 +16,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
 import importlib
-import json
 import logging
 import os
 import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +32,7 @@ from dotenv import load_dotenv
 
 HERE = Path(__file__).parent
 
-import agent as _agent  # noqa: E402
+import agent as _agent
 
 if HERE / "agent" not in (Path(folder) for folder in getattr(_agent, "__path__", ())):
     raise ImportError(
@@ -43,13 +40,14 @@ if HERE / "agent" not in (Path(folder) for folder in getattr(_agent, "__path__",
         f" {getattr(_agent, '__file__', _agent)}. Rename that one, or run relay in a process of its own."
     )
 
-from agent.credentials import missing_credentials  # noqa: E402
-from agent.inbox import InboxFullError  # noqa: E402
-from agent.live import needs_credentials, run_config  # noqa: E402
-from agent.messages import Ended, Error, Message  # noqa: E402
-from agent.sessions import Conversation, Conversations  # noqa: E402
-from dialects import PING, PONG, SUBPROTOCOL, BadFrameError, decode, encoder, to_json  # noqa: E402
-from outbox import Close, Frame, Outbox  # noqa: E402
+import responses
+from agent.credentials import missing_credentials
+from agent.inbox import InboxFullError
+from agent.live import needs_credentials, run_config
+from agent.messages import Ended, Error, Message
+from agent.sessions import Conversation, Conversations
+from dialects import PING, PONG, SUBPROTOCOL, BadFrameError, decode, encoder, to_json
+from outbox import Close, Frame, Outbox
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -63,27 +61,6 @@ _CLOSE_WAIT = 1.0
 
 _MAX_BAD_FRAMES = 20
 """So many in a row are no mistakes any more."""
-
-_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".webmanifest": "application/manifest+json",
-}
-
-_SECURITY_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"permissions-policy", b"microphone=(self), camera=(), geolocation=()"),
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
-        b" connect-src 'self'; manifest-src 'self'; worker-src 'self'; media-src 'self' blob:;"
-        b" base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
-    ),
-]
 
 _SETTINGS: dict[str, Callable[[str], Any]] = {
     "sessions": str,
@@ -149,7 +126,7 @@ class Relay:
         self.slow_timeout = slow_timeout
         self.ping_interval = ping_interval
         self.pong_timeout = pong_timeout
-        self._files = _static_files()
+        self._files = responses.static_files(HERE / "static")
         self._started = time.monotonic()
         self._connections = 0
 
@@ -215,36 +192,31 @@ class Relay:
     async def _http(self, scope: Scope, send: Send) -> None:
         path = _path(scope)
         if scope["method"] not in ("GET", "HEAD"):
-            response = _text_response(405, "Only GET and HEAD are served here.", [(b"allow", b"GET, HEAD")])
+            response = responses.text(405, "Only GET and HEAD are served here.", (b"allow", b"GET, HEAD"))
         elif path == "":
             # Mounted, and asked for without the slash that the page's relative URLs need.
             # "./", or a prefix with a colon in it would be taken for a scheme.
             target = f"./{quote(_root(scope).rpartition('/')[2])}/"
-            response = _text_response(307, f"See {target}", [(b"location", target.encode())])
+            response = responses.text(307, f"See {target}", (b"location", target.encode()))
         elif path == "/health":
-            response = self._health()
+            response = responses.as_json(self._health())
         elif file := self._files.get(path):
-            response = file.response(_header(scope, b"if-none-match"))
+            known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
+            response = file.response(known)
         else:
-            response = _text_response(404, "There is nothing here.")
+            response = responses.text(404, "There is nothing here.")
         start, body = response
         # A Content-Length stands in the answer to HEAD too (RFC 9110 section 9.3.2).
         await send(start)
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    def _health(self) -> tuple[Event, bytes]:
-        health = {
+    def _health(self) -> dict[str, Any]:
+        return {
             "status": "ok",
             "model": self.conversations.model,
             "connections": self._connections,
             "uptime": round(time.monotonic() - self._started, 1),
         }
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"cache-control", b"no-store"),
-            *_SECURITY_HEADERS,
-        ]
-        return _response(200, json.dumps(health).encode(), headers)
 
     # ---- WebSockets ----
 
@@ -476,60 +448,11 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status:
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         await send({"type": "websocket.close", "code": code, "reason": reason})
     elif "websocket.http.response" in (scope.get("extensions") or {}):
-        start, body = _text_response(status, reason)
+        start, body = responses.text(status, reason)
         await send({**start, "type": "websocket.http.response.start"})
         await send({"type": "websocket.http.response.body", "body": body})
     else:
         await send({"type": "websocket.close", "code": code, "reason": reason})
-
-
-@dataclass(slots=True, frozen=True)
-class _File:
-    """A static file as it is served."""
-
-    body: bytes
-    etag: bytes
-    headers: list[tuple[bytes, bytes]]
-
-    def response(self, if_none_match: bytes) -> tuple[Event, bytes]:
-        known = {tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")}
-        if self.etag in known or b"*" in known:
-            return {"type": "http.response.start", "status": 304, "headers": self.headers}, b""
-        return _response(200, self.body, self.headers)
-
-
-def _static_files() -> dict[str, _File]:
-    """The files of static/ by the path they are served at.
-
-    Read once, and found by their whole path: no request can name anything else.
-    """
-    files = {}
-    for file in sorted((HERE / "static").rglob("*")):
-        if file.is_file():
-            body = file.read_bytes()
-            etag = b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
-            headers = [
-                (b"content-type", _TYPES.get(file.suffix, "application/octet-stream").encode()),
-                (b"etag", etag),
-                (b"cache-control", b"no-cache"),  # kept, but asked for each time: a deployed page is seen
-                *_SECURITY_HEADERS,
-            ]
-            files[f"/static/{file.relative_to(HERE / 'static').as_posix()}"] = _File(body, etag, headers)
-    files["/"] = files["/static/index.html"]
-    files["/favicon.ico"] = files["/static/icon.svg"]
-    return files
-
-
-def _response(status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> tuple[Event, bytes]:
-    headers = [*headers, (b"content-length", b"%d" % len(body))]
-    return {"type": "http.response.start", "status": status, "headers": headers}, body
-
-
-def _text_response(
-    status: int, text: str, headers: list[tuple[bytes, bytes]] | None = None
-) -> tuple[Event, bytes]:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), *_SECURITY_HEADERS, *(headers or [])]
-    return _response(status, f"{text}\n".encode(), headers)
 
 
 def _path(scope: Scope) -> str:
@@ -544,10 +467,6 @@ def _path(scope: Scope) -> str:
 def _root(scope: Scope) -> str:
     root: str = scope.get("root_path", "")
     return root.rstrip("/")
-
-
-def _header(scope: Scope, name: bytes) -> bytes:
-    return b",".join(value for key, value in scope["headers"] if key == name)
 
 
 def _brief(frame: Frame) -> str:

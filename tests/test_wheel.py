@@ -18,7 +18,7 @@ from conftest import client
 
 from relay import HERE
 
-SHIPPED = {"relay.py", "outbox.py", "dialects.py", "agent", "static"}
+SHIPPED = {"relay.py", "responses.py", "outbox.py", "dialects.py", "agent", "static"}
 
 # What is installed in the place of its own that is looked for first, and what from the tests' environment.
 WHERE = """
