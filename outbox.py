@@ -40,13 +40,11 @@ class Close(Exception):
 
 @dataclass(slots=True)
 class _Entry:
-    frame: Frame
+    frame: Frame | None
+    """None: merged sound, encoded when it is sent, so that the queue holds it once and not twice."""
+    size: int
     message: Message | None = None
     close: Close | None = None
-
-    @property
-    def size(self) -> int:
-        return size(self.frame)
 
 
 class Outbox:
@@ -76,21 +74,25 @@ class Outbox:
             return
         if isinstance(message, TurnEnd) and message.interrupted:
             self._recall_audio()
+        if (frame := self._encode(message)) is None:
+            return
         if self._entries and (merged := _merge(self._entries[-1].message, message)):
             entry = self._entries[-1]
-            self.bytes -= entry.size
-            entry.message = merged
-            entry.frame = self._encode(merged) or ""
-            self.bytes += entry.size
-        elif (frame := self._encode(message)) is not None:
-            self._append(_Entry(frame, message))
+            if isinstance(merged, Audio):
+                entry.message, entry.frame = merged, None
+                entry.size += size(frame)  # a little more than it will be: it has one header less
+                self.bytes += size(frame)
+            else:
+                self._replace(entry, merged)
+        else:
+            self._append(_Entry(frame, size(frame), message))
         if self.bytes > self._limit:
             self._make_room()
 
     def put_frame(self, frame: Frame) -> None:
         """Queues a frame that is no message of the conversation's."""
         if not self._closing:
-            self._append(_Entry(frame))
+            self._append(_Entry(frame, size(frame)))
 
     def put_first(self, frame: Frame) -> None:
         """Queues a frame before all others: a ping that waits its turn measures the queue.
@@ -98,14 +100,14 @@ class Outbox:
         The same frame is not queued twice in a row, or a peer that asks and does not read would fill it.
         """
         if not self._closing and not (self._entries and self._entries[0].frame is frame):
-            self._entries.appendleft(_Entry(frame))
+            self._entries.appendleft(_Entry(frame, size(frame)))
             self.bytes += size(frame)
             self._ready.set()
 
     def close(self, code: int, reason: str) -> None:
         """Ends the queue: what waits is still sent, then `get` raises; what comes is ignored."""
         if not self._closing:
-            self._append(_Entry("", close=Close(code, reason)))
+            self._append(_Entry("", 0, close=Close(code, reason)))
             self._closing = True
 
     def give_up(self) -> None:
@@ -131,11 +133,19 @@ class Outbox:
         if entry.close:
             raise entry.close
         match entry.message:
-            case Audio():
+            case Audio() as sound:
                 self._audio.popleft()
+                if entry.frame is None:
+                    return self._encode(sound) or b""
             case Dropped():
                 self._add_up(entry)
-        return entry.frame
+        return entry.frame or ""
+
+    def _replace(self, entry: _Entry, message: Message) -> None:
+        """Puts another message into a queued entry."""
+        frame = self._encode(message) or ""
+        self.bytes += size(frame) - entry.size
+        entry.frame, entry.size, entry.message = frame, size(frame), message
 
     def _append(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -155,12 +165,9 @@ class Outbox:
         while self.bytes > self._limit and self._audio:
             entry = self._audio.popleft()
             assert isinstance(entry.message, Audio)
-            self.bytes -= entry.size
             ms = len(entry.message.pcm) / _PCM_BYTES_PER_MS
             self.dropped_ms += ms
-            entry.message = Dropped("down", ms)
-            entry.frame = self._encode(entry.message) or ""
-            self.bytes += entry.size
+            self._replace(entry, Dropped("down", ms))
         if self.bytes > self._limit:
             self.give_up()
             self._full = True

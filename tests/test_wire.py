@@ -456,8 +456,9 @@ async def test_a_good_frame_between_bad_ones_makes_up_for_them(gemini: GeminiLiv
             for _ in range(19):
                 await alice.socket.send("nonsense")
             await alice.send(type="ping")
-        errors = [said for said in await alice.until(lambda _: len(alice.frames) == 40) if "code" in said]
-        assert len(errors) == 38
+            await alice.until(lambda said: said.get("type") == "pong")
+        while sum("code" in said for said in alice.frames) < 38:  # a pong overtakes
+            await alice.next()
         assert await alice.ask("hello") == "You said: hello."
 
 

@@ -1,0 +1,299 @@
+"""However it ends, nothing stays behind: no connection to the model, no task."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from conftest import Client, a_relay, client, serving
+from gemini import Connection, GeminiLive, Plan, UserTurn, speech
+from google.adk.agents import LlmAgent
+from raw import Peer, frame, upgrade
+from websockets.exceptions import ConnectionClosed
+
+
+@pytest.fixture(autouse=True)
+def _no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    # uvicorn 0.54 says this of every refusal that is an HTTP response, which is none of an error.
+    spurious = "ASGI callable returned without completing handshake."
+    records = caplog.get_records("call")
+    errors = [r for r in records if r.levelno >= logging.ERROR and r.getMessage() != spurious]
+    assert [(r.name, r.getMessage(), r.exc_text) for r in errors] == []
+
+
+Task = asyncio.Task[Any]
+
+
+def tasks() -> set[Task]:
+    """The tasks of this loop but the test's own."""
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+async def only(before: set[Task], timeout: float = 10) -> None:
+    """Until there are no more tasks than there were."""
+    try:
+        async with asyncio.timeout(timeout):
+            while more := tasks() - before:
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"still there: {more}") from None
+
+
+async def slowly(connection: Connection, turn: UserTurn) -> None:
+    await connection.say("la " * 200, delay=0.005)
+
+
+# ---- ugly ways to come and go ----------------------------------------------------------------------
+
+
+async def abort(port: int, user: str) -> None:
+    async with Peer.upgraded(port, user, audio=True) as peer:
+        await peer.send(mime_type="text/plain", data="hello")
+
+
+async def in_mid_answer(port: int, user: str) -> None:
+    async with client(port, user) as alice:
+        await alice.say("hello")
+        await alice.next()
+
+
+async def killed_in_mid_sound(port: int, user: str) -> None:
+    async with Peer.upgraded(port, user, audio=True) as peer:
+        await peer.send_raw(frame(speech(100), 2))
+        await peer.send(mime_type="text/plain", data="hello")
+        await peer.next()
+
+
+async def half_a_handshake(port: int, user: str) -> None:
+    async with Peer.connected(port) as peer:
+        await peer.send_raw(upgrade(f"/ws/{user}")[:60])
+
+
+async def gone_before_the_answer(port: int, user: str) -> None:
+    async with Peer.connected(port) as peer:
+        await peer.send_raw(upgrade(f"/ws/{user}?is_audio=true"))
+
+
+async def refused_and_gone(port: int, user: str) -> None:
+    async with Peer.connected(port) as peer:
+        await peer.send_raw(upgrade("/nothing", subprotocol=user[-1] in "02468"))
+
+
+async def garbage(port: int, user: str) -> None:
+    async with Peer.upgraded(port, user, audio=True) as peer:
+        await peer.send_raw(b"\xff" * 50)
+        await peer.ended()
+
+
+async def nonsense(port: int, user: str) -> None:
+    async with Peer.upgraded(port, user) as peer:
+        await peer.send(mime_type="text/plain", data="hello")
+        await peer.send_raw(frame(b"nonsense") * 30)
+        assert (await peer.rest())[-1]["code"] == 1008
+
+
+async def half_a_frame(port: int, user: str) -> None:
+    async with Peer.upgraded(port, user, audio=True) as peer:
+        await peer.send_raw(frame(bytes(1_000), 2)[:500])
+
+
+async def nothing_at_all(port: int, user: str) -> None:
+    async with Peer.connected(port):
+        pass
+
+
+async def taken_over(port: int, user: str) -> None:
+    async with Peer.upgraded(port, user) as peer:
+        await peer.send(mime_type="text/plain", data="hello")
+        async with client(port, user, audio=True) as alice:
+            await alice.next()
+
+
+WAYS: list[Callable[[int, str], Awaitable[None]]] = [
+    abort,
+    in_mid_answer,
+    killed_in_mid_sound,
+    half_a_handshake,
+    gone_before_the_answer,
+    refused_and_gone,
+    garbage,
+    nonsense,
+    half_a_frame,
+    nothing_at_all,
+    taken_over,
+]
+
+
+async def test_a_hundred_clients_come_and_go(gemini: GeminiLive) -> None:
+    gemini.answer = slowly
+    async with serving(a_relay()) as port:
+        before = tasks()
+        clients = [(way, f"user{n}") for n in range(10) for way in WAYS]
+        random.Random(1).shuffle(clients)
+        for start in range(0, len(clients), 22):
+            await asyncio.gather(*(way(port, user) for way, user in clients[start : start + 22]))
+        await gemini.wait_for(lambda: gemini.open_connections == 0, timeout=20)
+        await only(before)
+        async with client(port) as alice:
+            await alice.ask("still there?")
+    assert gemini.connects > 10
+
+
+# ---- the relay ends -----------------------------------------------------------------------------------
+
+
+async def ending(who: Client) -> tuple[int, str]:
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            await who.next()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+async def test_closed_in_mid_answer(gemini: GeminiLive) -> None:
+    """As a host does that runs no lifespan."""
+    gemini.answer = slowly
+    relay = a_relay(grace=60)
+    async with serving(relay, lifespan="off") as port:
+        before = tasks()
+        async with client(port) as alice, client(port, "bob", audio=True) as bob:
+            await alice.say("hello")
+            await alice.next()
+            await gemini.wait_for(lambda: gemini.open_connections == 2)
+            async with asyncio.timeout(3):
+                await relay.aclose()
+            assert gemini.open_connections == 0
+            assert await ending(alice) == (1001, "the server is going")
+            assert await ending(bob) == (1001, "the server is going")
+        await only(before)
+
+
+async def test_closed_while_nobody_is_there(gemini: GeminiLive) -> None:
+    relay = a_relay(grace=60)
+    async with serving(relay, lifespan="off") as port:
+        before = tasks()
+        async with client(port) as alice:
+            await alice.ask("hello")
+        assert gemini.open_connections == 1
+    await relay.aclose()
+    assert gemini.open_connections == 0
+    await only(before)
+
+
+async def test_a_socket_that_comes_after_the_end_leaves_nothing_behind(gemini: GeminiLive) -> None:
+    relay = a_relay(grace=60)
+    async with serving(relay, lifespan="off") as port:
+        before = tasks()
+        await relay.aclose()
+        with pytest.raises((ConnectionClosed, TimeoutError)):
+            async with client(port, audio=True) as late:
+                await late.say("hello?")
+                await late.turn(3)
+        await only(before)
+        assert gemini.open_connections == 0
+
+
+async def test_the_server_is_told_to_stop_in_mid_answer(gemini: GeminiLive) -> None:
+    gemini.answer = slowly
+    async with serving(a_relay(grace=60)) as port:
+        started = asyncio.get_running_loop().time()
+        alice_is_over = asyncio.create_task(_stays(port))
+        await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].said)
+    assert asyncio.get_running_loop().time() - started < 3
+    assert await alice_is_over == 1012  # uvicorn says so before the application hears of it
+    assert gemini.open_connections == 0
+
+
+async def _stays(port: int) -> int:
+    async with client(port) as alice:
+        await alice.say("hello")
+        return (await ending(alice))[0]
+
+
+async def test_closed_while_a_tool_runs(gemini: GeminiLive) -> None:
+    called, released = threading.Event(), threading.Event()
+
+    def endless() -> str:
+        """Ends when the test does: a thread can't be canceled."""
+        called.set()
+        released.wait(30)
+        return ""
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.call_tool("endless", {})
+
+    gemini.answer = answer
+    relay = a_relay(LlmAgent(name="tester", model="gemini-3.8-live", tools=[endless]))
+    async with serving(relay, lifespan="off") as port:
+        before = tasks()
+        async with client(port) as alice:
+            await alice.say("go")
+            assert await asyncio.to_thread(called.wait, 5)
+            async with asyncio.timeout(6):
+                await relay.aclose()
+            assert (await ending(alice))[0] == 1001
+            released.set()
+        await only(before)
+    assert gemini.open_connections == 0
+
+
+async def test_closed_while_the_model_is_being_reached(gemini: GeminiLive) -> None:
+    gemini.on_connect = lambda _: Plan(hang="setup")
+    relay = a_relay()
+    async with serving(relay, lifespan="off") as port:
+        before = tasks()
+        async with client(port) as alice:
+            await alice.say("hello")
+            await gemini.wait_for(lambda: gemini.open_connections == 1)
+            async with asyncio.timeout(6):
+                await relay.aclose()
+            assert (await ending(alice))[0] == 1001
+        await gemini.wait_for(lambda: gemini.open_connections == 0)
+        await only(before)
+
+
+async def test_closed_while_it_tries_again(gemini: GeminiLive) -> None:
+    gemini.on_connect = lambda number: Plan(http_status=503) if number > 1 else None
+    relay = a_relay()
+    async with serving(relay, lifespan="off") as port:
+        before = tasks()
+        async with client(port) as alice:
+            await alice.ask("hello")
+            gemini.connections[0].abort()
+            await alice.until(lambda said: said.get("state") == "reconnecting")
+            async with asyncio.timeout(3):
+                await relay.aclose()
+            assert (await ending(alice))[0] == 1001
+        await only(before)
+
+
+async def test_a_host_whose_application_is_canceled(gemini: GeminiLive) -> None:
+    """A server may cancel what does not end by itself; the seat is freed all the same."""
+    relay = a_relay()
+    events: asyncio.Queue[Any] = asyncio.Queue()
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+    scope = {
+        "type": "websocket",
+        "path": "/ws/alice",
+        "query_string": b"is_audio=true",
+        "subprotocols": [],
+        "headers": [],
+    }
+    before = tasks()
+    await events.put({"type": "websocket.connect"})
+    socket = asyncio.create_task(relay(scope, events.get, sent.put))
+    while (await sent.get())["type"] != "websocket.send":
+        pass
+    await gemini.connection()
+    socket.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await socket
+    await gemini.wait_for(lambda: gemini.open_connections == 0)
+    await only(before)
+    await relay.aclose()
