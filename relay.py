@@ -451,6 +451,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status:
         start, body = responses.text(status, reason)
         await send({**start, "type": "websocket.http.response.start"})
         await send({"type": "websocket.http.response.body", "body": body})
+        await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns
     else:
         await send({"type": "websocket.close", "code": code, "reason": reason})
 

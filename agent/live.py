@@ -341,6 +341,9 @@ class _Turn:
         self.given = True
         if isinstance(said, UserText):
             self._ask()
+            if self._muted and not self.open:
+                # The service may take this and what was to be muted as one turn.
+                self._muted, self._cut = False, True
 
     def take_back(self) -> None:
         """The model was not given the last text after all."""
@@ -445,7 +448,7 @@ class _Turn:
         if not self._muted and not self._cut:
             yield TurnEnd(self._number(), interrupted=True)
         # What interrupted, if it was a text, is still to be answered.
-        self._end(still_asked=self._asked if self._muted else self._asked - 1)
+        self._end(still_asked=self._asked if self._muted or self._cut else self._asked - 1)
         self._cut = True
 
     def _completed(self, event: Event) -> Iterator[Message]:

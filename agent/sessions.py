@@ -186,7 +186,9 @@ class Conversation:
         """
         self._listeners.remove(listener)
         if self._current is listener:
-            self._current = None
+            self._current = self._listeners[-1] if self._listeners else None
+            # The one before it has the conversation again, or it would be answered to nobody.
+            self._tell(Status("reconnecting" if self._reconnecting else "live"))
         if not self._listeners:
             loop = asyncio.get_running_loop()
             self._grace = loop.call_later(0 if at_once else self._home.grace, self._end)

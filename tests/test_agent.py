@@ -203,3 +203,29 @@ async def test_vertex_credentials_are_fetched_off_the_loop(
     assert gemini.connections[0].vertex
     # One second on the event loop would show; building the client itself takes its tenths.
     assert slowest < 0.8
+
+
+async def test_a_text_after_an_early_stop_is_answered(gemini: GeminiLive) -> None:
+    """The service takes both texts as one turn and tells of no interruption."""
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "one":
+            await asyncio.Event().wait()
+        await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, client(port) as alice:
+        await alice.say("one")
+        await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)
+        await alice.send(type="interrupt")
+        assert (await alice.turn())[-1]["interrupted"]
+        gemini.connections[0].turn_open = False
+        assert await alice.ask("two") == "You said: two."
+
+
+async def test_the_older_socket_has_the_conversation_again_when_the_newer_leaves(gemini: GeminiLive) -> None:
+    async with serving(a_relay()) as port, client(port) as older:
+        async with client(port):
+            assert (await older.next())["state"] == "elsewhere"
+        assert (await older.next())["state"] == "live"
+        assert await older.ask("hello") == "You said: hello."
