@@ -41,6 +41,9 @@ MAX_IMAGE_BYTES = 4 * 1024 * 1024
 MAX_TOOL_BYTES = 64 * 1024
 """What a tool was given or answered is cut on the wire beyond this."""
 
+_MAX_PLAIN_CHARS = 256 * 1024
+"""A text at its limit, each byte spelled as \\u00xx, has room in it; what is longer is sound or a picture."""
+
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = "audio_end, interrupt, ping, pong"
 
@@ -68,6 +71,11 @@ def decode(frame: Frame) -> Input | Literal["ping", "pong"]:
     """
     if isinstance(frame, bytes):
         return UserAudio(_pcm(frame))
+    if len(frame) > _MAX_PLAIN_CHARS and frame.count(",") + frame.count("[") > 64:
+        # Millions of little values would hold up everybody for seconds.
+        raise BadFrameError(
+            "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters holds one base64 string."
+        )
     try:
         said = json.loads(frame)
     except (ValueError, RecursionError):

@@ -73,7 +73,7 @@ class Outbox:
         if self._closing:
             return
         if isinstance(message, TurnEnd) and message.interrupted:
-            self._recall_audio()
+            self.recall_audio()
         if (frame := self._encode(message)) is None:
             return
         if self._entries and (merged := _merge(self._entries[-1].message, message)):
@@ -154,7 +154,8 @@ class Outbox:
             self._audio.append(entry)
         self._ready.set()
 
-    def _recall_audio(self) -> None:
+    def recall_audio(self) -> None:
+        """Takes the sound that waits out of the queue: nobody wants to hear it any more."""
         if self._audio:
             self.bytes -= sum(entry.size for entry in self._audio)
             self._audio.clear()

@@ -44,7 +44,7 @@ import responses
 from agent.credentials import missing_credentials
 from agent.inbox import InboxFullError
 from agent.live import needs_credentials, run_config
-from agent.messages import Ended, Error, Message
+from agent.messages import Ended, Error, Interrupt, Message
 from agent.sessions import Conversation, Conversations
 from dialects import PING, PONG, SUBPROTOCOL, BadFrameError, decode, encoder, to_json
 from outbox import Close, Frame, Outbox
@@ -58,6 +58,9 @@ log = logging.getLogger("relay")
 
 _CLOSE_WAIT = 1.0
 """Seconds a stalled peer has to take the close frame: `send` waits for it to read."""
+
+_FRAMES_A_TURN = 32
+"""So many frames are read from one socket before all others have a turn."""
 
 _MAX_BAD_FRAMES = 20
 """So many in a row are no mistakes any more."""
@@ -115,10 +118,18 @@ class Relay:
         grace: float = 30.0,
     ) -> None:
         # Asked so that NaN, which is neither, is an error too.
-        if not all(n > 0 for n in (queue_bytes, slow_timeout, ping_interval, pong_timeout)):
-            raise ValueError("queue_bytes, slow_timeout, ping_interval and pong_timeout must be above 0")
-        if not all(n >= 0 for n in (idle_timeout, mic_ms, grace)):
-            raise ValueError("idle_timeout, mic_ms and grace must not be negative")
+        above_zero = {
+            "queue_bytes": queue_bytes,
+            "slow_timeout": slow_timeout,
+            "ping_interval": ping_interval,
+            "pong_timeout": pong_timeout,
+        }
+        for name, value in above_zero.items():
+            if not value > 0:
+                raise ValueError(f"{name} is {value}, but must be above 0")
+        for name, value in {"idle_timeout": idle_timeout, "mic_ms": mic_ms, "grace": grace}.items():
+            if not value >= 0:
+                raise ValueError(f"{name} is {value}, but must not be negative")
         self.conversations = Conversations(
             agent, config=run_config, sessions=sessions, grace=grace, idle_timeout=idle_timeout, mic_ms=mic_ms
         )
@@ -146,7 +157,8 @@ class Relay:
                 try:
                     settings[name] = read(value)
                 except ValueError:
-                    raise SettingsError(f"{variable} is {value!r}, but must be a number") from None
+                    kind = "a whole number" if read is int else "a number"
+                    raise SettingsError(f"{variable} is {value!r}, but must be {kind}") from None
         voice, language = os.environ.get("RELAY_VOICE"), os.environ.get("RELAY_LANGUAGE")
         agent = _agent_named(os.environ.get("RELAY_AGENT") or "agent:root_agent")
         if needs_credentials(agent) and (missing := missing_credentials()):
@@ -158,7 +170,7 @@ class Relay:
         if relay.conversations.is_rehearsal:
             log.warning(
                 "This is the rehearsal agent, which only repeats what it hears. %s",
-                missing_credentials() or "",
+                missing_credentials() or "RELAY_MODEL asks for it.",
             )
         return relay
 
@@ -226,12 +238,15 @@ class Relay:
         except _NoSuchPathError as refusal:
             await _refuse(scope, receive, send, 4404, 404, str(refusal))
             return
-        if self.conversations.closing:
+        if self.conversations.is_closing():
             await _refuse(scope, receive, send, 1001, 503, "the server is going")
             return
         await receive()  # websocket.connect
-        binary = SUBPROTOCOL in scope["subprotocols"]
+        binary = SUBPROTOCOL in scope.get("subprotocols", ())
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if binary else None})
+        if self.conversations.is_closing():  # meanwhile
+            await send({"type": "websocket.close", "code": 1001, "reason": "the server is going"})
+            return
         self._connections += 1
         try:
             conversation = self.conversations.of(user_id)
@@ -300,6 +315,7 @@ class _Socket:
             log.exception("%s: the socket failed", self._conversation.user_id, exc_info=errors.exceptions[0])
         finally:
             # 1012: the server is going. Runs are ended while it still waits for its connections to go.
+            # A client may close with it too, and only gives up its own grace.
             self._conversation.detach(self, at_once=end.code == 1012)
             self._outbox.give_up()
             log.info(
@@ -312,7 +328,7 @@ class _Socket:
                 self._frames_out,
                 self._outbox.dropped_ms,
                 end.code,
-                end.reason,
+                _printable(end.reason),
             )
         if not isinstance(end, _Gone):
             try:
@@ -345,6 +361,8 @@ class _Socket:
                 raise _Gone(event.get("code", 1005), event.get("reason") or "")
             self._last_frame = time.monotonic()
             self._frames_in += 1
+            if self._frames_in % _FRAMES_A_TURN == 0:
+                await asyncio.sleep(0)  # `receive` does not wait while frames wait
             text = event.get("text")
             frame: Frame = event["bytes"] if text is None else text
             if self._debug:
@@ -357,6 +375,8 @@ class _Socket:
                     case "pong":
                         self._has_ponged = True
                     case _:
+                        if isinstance(said, Interrupt):  # also of an answer that is over and still queued
+                            self._outbox.recall_audio()
                         self._conversation.put(said)
                 bad_frames = 0
             except BadFrameError as bad:
@@ -383,7 +403,9 @@ class _Socket:
                     await self._send({"type": "websocket.send", "text": frame})
             except (OSError, RuntimeError):
                 # A peer that has gone is an OSError (ASGI spec 2.4). Where the server itself has closed,
-                # for a broken frame, uvicorn calls it a misuse until `receive` has told.
+                # for a broken frame, uvicorn calls it a misuse until `receive` has told. What that tells
+                # is the code, so it goes first.
+                await asyncio.sleep(_CLOSE_WAIT)
                 raise _Gone(1006, "") from None
             self._sending_since = None
             self._frames_out += 1
@@ -430,7 +452,7 @@ def _target(scope: Scope) -> tuple[str, bool]:
     # RFC 3986 section 2.3: what needs no escape in a URL.
     if not re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", found[1]):
         raise _NoSuchPathError("user_id is 1 to 128 of A-Z a-z 0-9 . _ ~ -")
-    query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
     is_audio = query.get("is_audio", ["false"])[-1]
     if is_audio not in ("true", "false"):
         raise _NoSuchPathError("is_audio is true or false")
@@ -444,7 +466,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status:
     once told; any other gets an HTTP response where the server can send one.
     """
     await receive()  # websocket.connect
-    if SUBPROTOCOL in scope["subprotocols"]:
+    if SUBPROTOCOL in scope.get("subprotocols", ()):
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         await send({"type": "websocket.close", "code": code, "reason": reason})
     elif "websocket.http.response" in (scope.get("extensions") or {}):
@@ -474,7 +496,12 @@ def _brief(frame: Frame) -> str:
     """A frame for the log: sound and pictures are not worth a line of base64."""
     if isinstance(frame, bytes):
         return f"{len(frame)} bytes of sound"
-    return frame if len(frame) <= 300 else f"{frame[:300]}… ({len(frame)} characters)"
+    return _printable(frame[:300]) + (f"… ({len(frame)} characters)" if len(frame) > 300 else "")
+
+
+def _printable(said: str) -> str:
+    """What a peer said, in one line: it could forge lines of the log otherwise."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
 
 
 def _agent_named(name: str) -> Any:
@@ -497,7 +524,7 @@ def _agent_named(name: str) -> Any:
 def _log_somewhere() -> None:
     """Shows what relay logs if nobody has asked for logs: servers set up their own loggers only."""
     if log.level == logging.NOTSET:
-        log.setLevel(logging.getLogger("uvicorn").level or logging.INFO)
+        log.setLevel(logging.getLogger("uvicorn.error").level or logging.INFO)  # --log-level
     if not logging.getLogger().handlers and not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s:     relay: %(message)s"))
@@ -526,14 +553,19 @@ def main() -> None:
     """`python relay.py`: what `uvicorn relay:app` does, with the settings that suit it."""
     import uvicorn
 
-    parser = argparse.ArgumentParser(description="Serve the page and the agent of this folder.")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
+    parser = argparse.ArgumentParser(
+        description="Serve the page and an ADK live agent.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on")
+    parser.add_argument("--log-level", default="info", help="debug shows every frame")
     arguments = parser.parse_args()
     uvicorn.run(
         "relay:app",
         host=arguments.host,
         port=arguments.port,
+        log_level=arguments.log_level,
         # Sound does not compress; trying costs 13 % of a voice session's CPU.
         ws_per_message_deflate=False,
         # A stalled peer's connection is closed and yet never gone: without a limit it holds the process.

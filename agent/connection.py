@@ -24,7 +24,7 @@ from google.adk.models.llm_request import LlmRequest
 from google.adk.models.llm_response import LlmResponse
 from google.genai import types
 from google.genai.errors import APIError
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 _CONNECT_TIMEOUT = 15.0
 """Seconds for the handshake and the setup of a connection."""
@@ -203,6 +203,8 @@ def _lost(error: Exception) -> LostConnection:
         case InvalidStatus():
             code = error.response.status_code
             return LostConnection(code, "the handshake was refused", permanent=code in _PERMANENT)
+        case InvalidHandshake():  # it broke off, or something else answered
+            return LostConnection(None, f"the handshake failed: {error}")
         case APIError():
             return LostConnection(
                 error.code, str(error.message or error.details or ""), permanent=error.code in _PERMANENT

@@ -27,6 +27,9 @@ def missing_credentials() -> str | None:
     if not on_vertex():
         if api_key():
             return None
+        for name in ("GOOGLE_API_KEY", "GEMINI_API_KEY"):
+            if os.environ.get(name, "").strip():
+                return f"{name} is a placeholder: put a key from https://aistudio.google.com/apikey there."
         return (
             "To talk to Gemini, set GOOGLE_API_KEY to a key from https://aistudio.google.com/apikey, or"
             " GOOGLE_GENAI_USE_VERTEXAI to true with GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_LOCATION."

@@ -20,6 +20,9 @@ _SOUND_MAX_WAIT = 5.0
 _SOUND_MAX_MS = 60_000
 """Sound that may wait; a client that sends it faster than it was spoken finds its end here."""
 
+_SOUND_MAX_PIECES = 4096
+"""And in how many pieces, however short: many thousand changes of the rate are not sound."""
+
 _WORDS_MAX_BYTES = 8 * 1024 * 1024
 """What may wait as text and pictures, which are never given up."""
 
@@ -72,7 +75,8 @@ class Inbox:
                 self._put_sound(said, now)
                 self._give_up_stale(now)
             case AudioEnd():
-                self._sound.append(said)
+                if not (self._sound and isinstance(self._sound[-1], AudioEnd)):
+                    self._sound.append(said)
             case _:
                 size = _size(said)
                 if self._words_bytes + size > _WORDS_MAX_BYTES:
@@ -119,6 +123,7 @@ class Inbox:
             last = _Sound(said.rate, now)
             self._sound.append(last)
         last.pcm += said.pcm
+        last.since = now
         self._sound_ms += len(said.pcm) / 2 / said.rate * 1000
 
     def _takeable(self) -> bool:
@@ -132,16 +137,17 @@ class Inbox:
 
     def _give_up_stale(self, now: float) -> None:
         dropped = 0.0
-        while self._sound:
-            first = self._sound[0]
+        at = 1 if self._sound and isinstance(self._sound[0], AudioEnd) else 0  # its sound is sent already
+        while at < len(self._sound):
+            first = self._sound[at]
             if isinstance(first, _Sound):
-                if now - first.since <= _SOUND_MAX_WAIT and self._sound_ms <= _SOUND_MAX_MS:
+                fits = self._sound_ms <= _SOUND_MAX_MS and len(self._sound) <= _SOUND_MAX_PIECES
+                fresh = fits and now - first.since <= _SOUND_MAX_WAIT
+                if fresh or (first is self._sound[-1] and first.ms < self._mic_ms):
                     break
                 self._sound_ms -= first.ms
                 dropped += first.ms
-            elif not dropped:
-                break  # an end is worth sending unless the sound before it went
-            self._sound.popleft()
+            del self._sound[at]  # an end goes with the sound before it
         if dropped:
             self._on_dropped(dropped)
 

@@ -245,6 +245,8 @@ class Run:
             return None
         if waiting is not None and now - max(waiting, self._connected_at) > _DEAF_AFTER:
             return LostConnection(None, f"a text was not taken within {_DEAF_AFTER:g} s")
+        if self.unsettled and time.time() - self.unsettled[1] > _DEAF_AFTER:
+            return LostConnection(None, f"a text was not stored within {_DEAF_AFTER:g} s")
         if self._sending_since is not None and now - self._sending_since > _DEAF_AFTER:
             return LostConnection(None, f"a text was not sent within {_DEAF_AFTER:g} s")
         return None
@@ -252,6 +254,8 @@ class Run:
     # ---- told by the connection (connection.Observer) ----
 
     def connected(self) -> None:
+        # An agent that another one hands over to opens a connection of its own.
+        self.handle = self._leave_by = self._sending_since = None
         self._connected_at = time.monotonic()
         self._host.connected()
 
@@ -314,8 +318,9 @@ class _Turn:
         self.author = ""
         """Which agent says it."""
         self._asked = 1 if owed else 0  # questions that no turn has answered yet
-        self._rest = owed == "rest"  # there is one, and the answer to it has begun
+        self._rest = owed == "rest"  # the answer to the first of them was begun, and cut
         self._asked_meanwhile = 0  # those of them that came after the open turn had begun
+        self._heard_meanwhile = False  # speech was told after that; a question only if it interrupts
         self._muted = False
         self._cut = False
         self._text = ""
@@ -325,8 +330,7 @@ class _Turn:
         self._tool_answered = False
         model = live_model(agent)
         generation = gemini_major(model.model) if model else None
-        # Up to the second generation Gemini ends a turn before tools have answered, and tells what
-        # it heard after it has answered that.
+        # Up to the second generation Gemini ends a turn before tools have answered.
         self._is_early = generation is not None and generation < 3
 
     @property
@@ -334,20 +338,18 @@ class _Turn:
         """What the user waits for."""
         if not self._asked and (self._muted or not self.open):
             return ""
-        return "rest" if self._rest else "answer"
+        return "rest" if self._rest and not self._asked_meanwhile else "answer"
 
     def take(self, said: UserText | UserImage | UserAudio | AudioEnd) -> None:
         """The model was given this."""
         self.given = True
         if isinstance(said, UserText):
             self._ask()
-            if self._muted and not self.open:
-                # The service may take this and what was to be muted as one turn.
-                self._muted, self._cut = False, True
 
     def take_back(self) -> None:
         """The model was not given the last text after all."""
         self._asked = max(self._asked - 1, 0)
+        self._asked_meanwhile = max(self._asked_meanwhile - 1, 0)
 
     def messages(self, event: Event) -> Iterator[Message]:
         """What an event says to the user, in order."""
@@ -359,7 +361,8 @@ class _Turn:
         elif event.output_transcription:
             yield from self._agent_spoke(event.output_transcription, event.author)
         if event.error_code:
-            yield Error("model_error", f"The model reported: {event.error_message or event.error_code}")
+            log.error("the model reported %s: %s", event.error_code, event.error_message)
+            yield Error("model_error", "The model reported an error. The server's log says which.")
         if event.interrupted:
             yield from self._interrupted()
         if event.turn_complete:
@@ -376,7 +379,7 @@ class _Turn:
     def lost(self) -> Iterator[Message]:
         """The connection is gone: an open turn ends here. `said` stays, to be stored."""
         if self.open and not self._muted:
-            self._rest = not self._asked_meanwhile
+            self._rest = True
             self._asked = max(self._asked, 1)
             yield TurnEnd(self._number(), interrupted=True)
         self.open = False
@@ -415,7 +418,9 @@ class _Turn:
         if heard.finished:
             self._heard = ""
             if heard.text:
-                if not (self._is_early and self.open):
+                if self.open:
+                    self._heard_meanwhile = True
+                else:
                     self._ask()
                 yield Transcript(self._number(), heard.text, final=True)
         elif heard.text:
@@ -438,7 +443,7 @@ class _Turn:
     def _goes_on(self, author: str) -> None:
         if not self.open:
             self.open = True
-            self.given = self._rest = False
+            self.given = self._rest = self._heard_meanwhile = False
             self._asked_meanwhile = 0
         self.author = author
         self._cut = self._tool_answered = False
@@ -447,8 +452,11 @@ class _Turn:
         # A second mark of the same interruption says nothing new.
         if not self._muted and not self._cut:
             yield TurnEnd(self._number(), interrupted=True)
-        # What interrupted, if it was a text, is still to be answered.
-        self._end(still_asked=self._asked if self._muted or self._cut else self._asked - 1)
+        # What interrupted is still to be answered.
+        if self.open:
+            self._end(still_asked=self._asked_meanwhile + self._heard_meanwhile)
+        else:
+            self._end(still_asked=self._asked if self._muted or self._cut else self._asked - 1)
         self._cut = True
 
     def _completed(self, event: Event) -> Iterator[Message]:
@@ -461,12 +469,14 @@ class _Turn:
             return  # the answer to the tool's answer is still to come
         if not self._muted:
             yield TurnEnd(self._number())
-        self._end(still_asked=self._asked_meanwhile)
+        self._end(still_asked=self._asked_meanwhile if self.open else self._asked - 1)
 
     def _ask(self) -> None:
         self._asked += 1
         self._asked_meanwhile += 1
-        self._rest = False
+        if self._muted and not self.open:
+            # The service may take this and what was to be muted as one turn.
+            self._muted, self._cut = False, True
 
     def _end(self, *, still_asked: int) -> None:
         self._asked = max(still_asked, 0)

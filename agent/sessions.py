@@ -8,13 +8,10 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlparse
 
 from google.adk.agents import BaseAgent
 from google.adk.agents.run_config import RunConfig
-from google.adk.cli.service_registry import get_service_registry
 from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
@@ -31,6 +28,7 @@ from agent.connection import LostConnection
 from agent.inbox import Inbox
 from agent.live import APP_NAME, Owed, Run, live_model, run_config, runner
 from agent.messages import Dropped, Ended, Error, Input, Interrupt, Message, Status, UserText
+from agent.store import session_service
 
 log = logging.getLogger("relay.agent")
 
@@ -92,7 +90,7 @@ class Conversations:
         if (adk := logging.getLogger("google_adk")).level == logging.NOTSET:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
-        self.service = _service(sessions) if isinstance(sessions, str) else sessions
+        self.service = session_service(sessions) if isinstance(sessions, str) else sessions
         self.runner = runner(agent, self.service)
         self.grace = grace
         self.idle_timeout = idle_timeout
@@ -100,9 +98,14 @@ class Conversations:
         model = live_model(agent)
         self.model = model.model if model else agent.name
         self.is_rehearsal = self.model == "rehearsal"
-        self.closing = False
-        """No new conversation is to be begun."""
+        self._closing = False
+        self._ending = asyncio.Lock()
+        self._ended = False
         self._open: dict[str, Conversation] = {}
+
+    def is_closing(self) -> bool:
+        """Whether no new conversation is to be begun."""
+        return self._closing
 
     def of(self, user_id: str) -> Conversation:
         """The user's conversation: the one in memory, or a new life of the one in the session."""
@@ -116,15 +119,17 @@ class Conversations:
 
     async def aclose(self) -> None:
         """Ends every run and awaits it, then closes ADK's runner and the session service."""
-        if self.closing:
-            return
-        self.closing = True
-        await asyncio.gather(*(conversation.aclose() for conversation in [*self._open.values()]))
-        self._open.clear()
-        await self.runner.close()
-        close: Callable[[], Awaitable[None]] | None = getattr(self.service, "close", None)
-        if close:
-            await close()
+        self._closing = True
+        async with self._ending:  # who asks second waits for the first
+            if self._ended:
+                return
+            self._ended = True
+            await asyncio.gather(*(conversation.aclose() for conversation in [*self._open.values()]))
+            self._open.clear()
+            await self.runner.close()
+            close: Callable[[], Awaitable[None]] | None = getattr(self.service, "close", None)
+            if close:
+                await close()
 
 
 class Conversation:
@@ -248,6 +253,7 @@ class Conversation:
                     if self._closing or not self._listeners:
                         return
                     self._stop.clear()
+                    self._wanted = self._wanted or bool(self._inbox)
                     continue
                 try:
                     await self._converse()
@@ -316,19 +322,20 @@ class Conversation:
             self._tell(Status("reconnecting"))
         for message in run.turn.lost():
             self.emit(message)
+        self._handle, self._owed = None, run.turn.owed  # what holds if the session can't be read now
         await self._settle(run)
+        if run.speech_pending and not self._stop.is_set():
+            self._tell(Error("speech_lost", "The connection broke while you spoke. Please say it again."))
         if error is None:
             self._handle, self._owed = run.handle if run.leaving else None, ""
             return not run.leaving
-        if run.speech_pending:
-            self._tell(Error("speech_lost", "The connection broke while you spoke. Please say it again."))
         if run.progressed:
             tries.attempt_number = 0  # this loss begins a new series of tries; it is none of them
         if run.progressed or was_up:
             tries.start_time = time.monotonic()
         first = tries.attempt_number == 0
         self._handle = run.handle if first and run.at_rest else None
-        self._owed = run.turn.owed
+        self._owed = run.turn.owed if self._owed else ""  # unless the user has had enough meanwhile
         raise error
 
     async def _watch(self, run: Run, driving: asyncio.Task[None]) -> Exception | None:
@@ -358,12 +365,16 @@ class Conversation:
         """Sees to it that each text is in the history or in the inbox, and a cut answer in the history."""
         if not (run.unsettled or run.turn.said):
             return
-        session = await self._find_session()
-        if run.unsettled:
-            text, taken_at = run.unsettled
-            if not any(_is_user_text(event, text, taken_at) for event in session.events):
-                self._inbox.put_back(text)
-                run.turn.take_back()
+        session = None
+        try:
+            session = await self._find_session()
+        finally:
+            if run.unsettled:
+                text, taken_at = run.unsettled
+                events = session.events if session else []  # unreadable: better twice than never
+                if not any(_is_user_text(event, text, taken_at) for event in events):
+                    self._inbox.put_back(text)
+                    run.turn.take_back()
         if run.turn.said:
             await self._append(session, run.turn.author, "model", run.turn.said)
 
@@ -450,19 +461,6 @@ class Conversation:
         self._end()
 
 
-def _service(uri: str) -> BaseSessionService:
-    """The session service that an ADK URI names; the folder of a sqlite file is made."""
-    if uri.startswith("sqlite:"):
-        Path(urlparse(uri).path[1:]).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        service = get_service_registry().create_session_service(uri)
-    except ImportError as error:
-        raise ValueError(f"sessions={uri.split(':')[0]}: is not installed here: {error}") from error
-    if service is None:
-        raise ValueError(f"{uri.split(':')[0]!r} is no session service that ADK knows; try sqlite:///file.db")
-    return service
-
-
 def _is_user_text(event: Event, text: UserText, since: float) -> bool:
     parts = event.content.parts if event.content else None
     return bool(event.author == "user" and event.timestamp >= since and parts and parts[0].text == text.text)
@@ -482,7 +480,7 @@ def _explain(error: Exception, model: str) -> Error:
     if error.code in (401, 403) or "api key" in refused or "api_key" in refused:
         words = "The model service refused the credentials: check the server's API key or Google Cloud login."
     elif error.code == 404 or "not found" in refused:
-        words = f"The model service does not know the model {model!r}: check RELAY_MODEL."
+        words = f"The model service does not know the model {model!r}: check its name."
     elif error.permanent:
         words = f"The model {model!r} refused this conversation ({error.code}). The server's log says why."
     else:

@@ -108,7 +108,7 @@ function rehearsal(rehearsing) {
       view.code("GOOGLE_API_KEY"),
       " in ",
       view.code(".env"),
-      " and restart.",
+      " and restart. If you have, the server’s log says what is missing.",
     ],
     { onDismiss: () => store.setItem("relay.rehearsal", "known") },
   );

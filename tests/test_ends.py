@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from gemini import Connection, GeminiLive, Plan, UserTurn, speech
 from google.adk.agents import LlmAgent
 from raw import Peer, frame, upgrade
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from agent.rehearsal import Rehearsal
 
 
 @pytest.fixture(autouse=True)
@@ -299,3 +302,57 @@ async def test_a_host_whose_application_is_canceled(gemini: GeminiLive) -> None:
     await gemini.wait_for(lambda: gemini.open_connections == 0)
     await only(before)
     await relay.aclose()
+
+
+async def test_a_client_forges_no_lines_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="relay")
+    async with serving(a_relay()) as port, client(port) as alice:
+        await alice.socket.send("nonsense\nERROR: forged")
+        await alice.next()
+        await alice.socket.close(4999, "x\nERROR: forged\x1b[31m")
+    told = [record.getMessage() for record in caplog.records if record.name == "relay"]
+    assert any("forged" in line for line in told)
+    assert all(line.isprintable() for line in told)
+
+
+async def test_a_flood_of_frames_leaves_others_a_turn() -> None:
+    relay = a_relay(LlmAgent(name="tester", model=Rehearsal()))
+    frames = 3200
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    events: list[dict[str, Any]] = [{"type": "websocket.connect"}]
+    events += [{"type": "websocket.receive", "bytes": b"\0\0"}] * frames
+    events += [{"type": "websocket.disconnect", "code": 1000}]
+    reading = iter(events)
+
+    async def receive() -> dict[str, Any]:
+        return next(reading)  # as a server's queue does while it is not empty: without waiting
+
+    async def send(event: Any) -> None:
+        pass
+
+    waiting = asyncio.create_task(others())
+    await relay({"type": "websocket", "path": "/ws/alice", "headers": []}, receive, send)
+    waiting.cancel()
+    await relay.aclose()
+    assert turns >= frames / 32
+
+
+async def test_many_users_at_once_can_all_be_kept(tmp_path: Path) -> None:
+    agent = LlmAgent(name="tester", model=Rehearsal(words_per_second=1000))
+    relay = a_relay(agent, sessions=f"sqlite:///{tmp_path}/sessions.db")
+
+    async def speak(port: int, number: int) -> None:
+        async with client(port, f"user{number}", open_timeout=60) as user:
+            await user.say("hello")
+            frames = await user.turn(60)
+            assert frames[-1].get("turn_complete"), frames
+
+    async with serving(relay) as port:
+        await asyncio.gather(*(speak(port, number) for number in range(150)))

@@ -351,6 +351,17 @@ async def test_without_credentials_it_is_a_rehearsal_and_says_so_once(
     assert "GOOGLE_API_KEY" in line
 
 
+@pytest.mark.parametrize("command", [PYTHON, UVICORN], ids=["python", "uvicorn"])
+async def test_the_log_level_is_relays_too(tmp_path: Path, command: list[str]) -> None:
+    async with serving_process([*command, "--log-level", "debug"], tmp_path) as relay:
+        async with client(relay.port) as alice:
+            await alice.say("hello")
+            await alice.next()
+        await relay.stop()
+        assert any("[CLIENT TO AGENT]" in line for line in relay.log)
+        assert any("[AGENT TO CLIENT]" in line for line in relay.log)
+
+
 @pytest.mark.parametrize(
     ("environment", "complaint"),
     [
