@@ -211,24 +211,10 @@ def _fields(message: Message) -> dict[str, Any]:
                 "interrupted": interrupted or None,
                 "seq": seq,
             }
-        case ToolStart(seq, tool_id, tool_name, arguments, timestamp):
-            return {
-                "type": "tool_start",
-                "tool_id": tool_id,
-                "tool_name": tool_name,
-                **_cut("arguments", arguments),
-                "timestamp": timestamp,
-                "seq": seq,
-            }
-        case ToolComplete(seq, tool_id, tool_name, result, timestamp):
-            return {
-                "type": "tool_complete",
-                "tool_id": tool_id,
-                "tool_name": tool_name,
-                **_cut("result", result),
-                "timestamp": timestamp,
-                "seq": seq,
-            }
+        case ToolStart():
+            return _tool("tool_start", message, "arguments", message.arguments)
+        case ToolComplete():
+            return _tool("tool_complete", message, "result", message.result)
         case Dropped(direction, audio_ms):
             return {"type": "dropped", "direction": direction, "audio_ms": round(audio_ms)}
         case Status(state):
@@ -237,6 +223,17 @@ def _fields(message: Message) -> dict[str, Any]:
             return {"type": "error", "code": code, "message": text}
         case _:
             raise TypeError(f"{type(message).__name__} has no frame")
+
+
+def _tool(kind: str, message: ToolStart | ToolComplete, name: str, value: Any) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "tool_id": message.tool_id,
+        "tool_name": message.tool_name,
+        **_cut(name, value),
+        "timestamp": message.timestamp,
+        "seq": message.seq,
+    }
 
 
 def _cut(name: str, value: Any) -> dict[str, Any]:

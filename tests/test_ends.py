@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from agent.rehearsal import Rehearsal
 
-
-@pytest.fixture(autouse=True)
-def _no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    # uvicorn 0.54 says this of every refusal that is an HTTP response, which is none of an error.
-    spurious = "ASGI callable returned without completing handshake."
-    records = caplog.get_records("call")
-    errors = [r for r in records if r.levelno >= logging.ERROR and r.getMessage() != spurious]
-    assert [(r.name, r.getMessage(), r.exc_text) for r in errors] == []
+pytestmark = pytest.mark.usefixtures("no_errors")
 
 
 Task = asyncio.Task[Any]

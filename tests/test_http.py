@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin
@@ -33,14 +32,7 @@ TYPES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    # uvicorn 0.54 says this of every refusal that is an HTTP response, which is none of an error.
-    spurious = "ASGI callable returned without completing handshake."
-    records = caplog.get_records("call")
-    errors = [r for r in records if r.levelno >= logging.ERROR and r.getMessage() != spurious]
-    assert [(r.name, r.getMessage(), r.exc_text) for r in errors] == []
+pytestmark = pytest.mark.usefixtures("no_errors")
 
 
 class Response:

@@ -8,7 +8,7 @@ import itertools
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,15 +27,7 @@ from websockets.typing import Subprotocol
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(20)
 
 
-@pytest.fixture(autouse=True)
-def _no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing that a client does is worth an error in the server's log."""
-    yield
-    # uvicorn 0.54 says this of every refusal that is an HTTP response, which is none of an error.
-    spurious = "ASGI callable returned without completing handshake."
-    records = caplog.get_records("call")
-    errors = [r for r in records if r.levelno >= logging.ERROR and r.getMessage() != spurious]
-    assert [(r.name, r.getMessage(), r.exc_text) for r in errors] == []
+pytestmark = pytest.mark.usefixtures("no_errors")
 
 
 def encoded(data: bytes) -> str:
