@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, AnyStr, Literal, Protocol
 
 from google.adk.agents import BaseAgent, LlmAgent
 from google.adk.agents.run_config import RunConfig, ToolThreadPoolConfig
@@ -60,6 +60,12 @@ _GO_AWAY_MARGIN = 2.0
 
 _SPEECH_FORGOTTEN = 10.0
 """Seconds after which speech without a transcript was noise."""
+
+_AUDIO_PIECE = 24_000
+"""Bytes of a message's sound at the most: 500 ms at 24 kHz."""
+
+_TEXT_PIECE = 16 * 1024
+"""Characters of a message's text at the most."""
 
 _GO_ON = (
     "(The connection was lost while you were speaking. I have what you said so far."
@@ -321,11 +327,11 @@ class _Turn:
         self._rest = owed == "rest"  # the answer to the first of them was begun, and cut
         self._asked_meanwhile = 0  # those of them that came after the open turn had begun
         self._heard_meanwhile = False  # speech was told after that; a question only if it interrupts
-        self._muted = False
-        self._cut = False
-        self._text = ""
-        self._heard = ""
-        self._aloud = ""
+        self._muted = False  # the user has had enough of this turn
+        self._cut = False  # an interruption was told, and its `turn_complete` is still to come
+        self._text = ""  # pieces of text since the last whole
+        self._aloud = ""  # the same of what is said aloud
+        self._heard = ""  # and of what the user says
         self._tools: set[str] = set()
         self._tool_answered = False
         model = live_model(agent)
@@ -388,7 +394,8 @@ class _Turn:
         if (blob := part.inline_data) and blob.data:
             self._goes_on(event.author)
             if not self._muted and (blob.mime_type or "").startswith("audio/"):
-                yield Audio(self._number(), blob.data)
+                for pcm in _pieces(blob.data, _AUDIO_PIECE):
+                    yield Audio(self._number(), pcm)
         elif part.text and not part.thought:
             self._goes_on(event.author)
             if event.partial:
@@ -398,8 +405,9 @@ class _Turn:
             else:
                 fresh = "" if self._text else part.text
                 self._text = self.said = ""
-            if fresh and not self._muted:
-                yield Text(self._number(), fresh)
+            if not self._muted:
+                for text in _pieces(fresh, _TEXT_PIECE):
+                    yield Text(self._number(), text)
         elif call := part.function_call:
             if not event.partial:
                 self._goes_on(event.author)
@@ -438,7 +446,8 @@ class _Turn:
         if fresh:
             self._goes_on(author)
             if not self._muted:
-                yield Text(self._number(), fresh, is_transcript=True)
+                for text in _pieces(fresh, _TEXT_PIECE):
+                    yield Text(self._number(), text, is_transcript=True)
 
     def _goes_on(self, author: str) -> None:
         if not self.open:
@@ -539,6 +548,12 @@ def _describe(value: Any) -> Any:
 
         return MessageToDict(value)
     return repr(value)
+
+
+def _pieces(whole: AnyStr, size: int) -> Iterator[AnyStr]:
+    """What is said at once, in frames that no client is too small for and that can be recalled."""
+    for start in range(0, len(whole), size):
+        yield whole[start : start + size]
 
 
 def _when(event: Event) -> str:

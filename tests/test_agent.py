@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import threading
 import time
@@ -229,3 +230,22 @@ async def test_the_older_socket_has_the_conversation_again_when_the_newer_leaves
             assert (await older.next())["state"] == "elsewhere"
         assert (await older.next())["state"] == "live"
         assert await older.ask("hello") == "You said: hello."
+
+
+async def test_what_is_said_at_once_comes_in_frames_of_a_sane_size(gemini: GeminiLive) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.send_text_parts("x" * 900_000)
+        blob = {"mimeType": "audio/pcm;rate=24000", "data": base64.b64encode(bytes(600_000)).decode()}
+        await connection.send(
+            {"serverContent": {"modelTurn": {"role": "model", "parts": [{"inlineData": blob}]}}}
+        )
+        await connection.turn_complete()
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, client(port, audio=True) as alice:
+        await alice.say("hello")
+        frames = await alice.turn()
+        assert words(frames) == "x" * 900_000
+        assert alice.audio == bytes(600_000)
+        assert max(len(said.get("data", "")) for said in frames) == 16 * 1024
+        assert max(len(said.get("pcm", b"")) for said in frames) == 24_000
