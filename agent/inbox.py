@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
 from google.genai import types
 
-from agent.messages import AudioEnd, UserAudio, UserImage, UserText
+from agent.messages import AudioEnd, ForModel, UserAudio, UserImage, UserText
 
 _SOUND_MAX_WAIT = 5.0
 """Seconds after which waiting sound is stale: an answer to it would come too late."""
@@ -42,7 +42,7 @@ class _Sound:
 
     @property
     def ms(self) -> float:
-        return len(self.pcm) / 2 / self.rate * 1000
+        return _ms(self.pcm, self.rate)
 
 
 class Inbox:
@@ -63,7 +63,7 @@ class Inbox:
         self._sound: deque[_Sound | AudioEnd] = deque()
         self._sound_ms = 0.0
 
-    def put(self, said: UserText | UserImage | UserAudio | AudioEnd) -> None:
+    def put(self, said: ForModel) -> None:
         """Takes what the user said; never waits.
 
         Raises:
@@ -92,7 +92,7 @@ class Inbox:
         self._words.appendleft((time.monotonic(), text))
         self.ready.set()
 
-    def take(self) -> UserText | UserImage | UserAudio | AudioEnd | None:
+    def take(self) -> ForModel | None:
         """What is next for the model, or None."""
         if self._words:
             _, said = self._words.popleft()
@@ -124,7 +124,7 @@ class Inbox:
             self._sound.append(last)
         last.pcm += said.pcm
         last.since = now
-        self._sound_ms += len(said.pcm) / 2 / said.rate * 1000
+        self._sound_ms += _ms(said.pcm, said.rate)
 
     def _takeable(self) -> bool:
         if self._words:
@@ -164,9 +164,7 @@ class Requests(LiveRequestQueue):
         on_taken: called with each input as ADK takes it.
     """
 
-    def __init__(
-        self, inbox: Inbox, on_taken: Callable[[UserText | UserImage | UserAudio | AudioEnd], None]
-    ) -> None:
+    def __init__(self, inbox: Inbox, on_taken: Callable[[ForModel], None]) -> None:
         super().__init__()
         self._inbox = inbox
         self._on_taken = on_taken
@@ -204,7 +202,7 @@ class Requests(LiveRequestQueue):
             await self._inbox.ready.wait()
 
 
-def _request(said: UserText | UserImage | UserAudio | AudioEnd) -> LiveRequest:
+def _request(said: ForModel) -> LiveRequest:
     match said:
         case UserAudio(pcm, rate):
             return LiveRequest(blob=types.Blob(data=pcm, mime_type=f"audio/pcm;rate={rate}"))
@@ -220,6 +218,10 @@ def is_speech(pcm: bytes) -> bool:
     """Whether somebody speaks in this 16-bit sound; every eighth sample is enough to tell."""
     samples = array("h", pcm)[::8]
     return sum(map(abs, samples)) > _SPEECH_LEVEL * len(samples)
+
+
+def _ms(pcm: bytes | bytearray, rate: int) -> float:
+    return len(pcm) / 2 / rate * 1000
 
 
 def _size(said: UserText | UserImage) -> int:

@@ -29,8 +29,8 @@ from agent.connection import LostConnection, observer, watched_agent
 from agent.inbox import Inbox, Requests, is_speech
 from agent.messages import (
     Audio,
-    AudioEnd,
     Error,
+    ForModel,
     Message,
     Text,
     ToolComplete,
@@ -38,7 +38,6 @@ from agent.messages import (
     Transcript,
     TurnEnd,
     UserAudio,
-    UserImage,
     UserText,
 )
 
@@ -299,7 +298,7 @@ class Run:
         if self.at_rest:
             self.close()
 
-    def _taken(self, said: UserText | UserImage | UserAudio | AudioEnd) -> None:
+    def _taken(self, said: ForModel) -> None:
         self.handle = None  # it no longer covers all that was said
         self.turn.take(said)
         if isinstance(said, UserAudio) and is_speech(said.pcm):
@@ -346,7 +345,7 @@ class _Turn:
             return ""
         return "rest" if self._rest and not self._asked_meanwhile else "answer"
 
-    def take(self, said: UserText | UserImage | UserAudio | AudioEnd) -> None:
+    def take(self, said: ForModel) -> None:
         """The model was given this."""
         self.given = True
         if isinstance(said, UserText):

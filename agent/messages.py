@@ -45,7 +45,10 @@ class Interrupt:
     """The user has heard enough of this answer."""
 
 
-Input = UserText | UserAudio | UserImage | AudioEnd | Interrupt
+ForModel = UserText | UserImage | UserAudio | AudioEnd
+"""What the model is given."""
+
+Input = ForModel | Interrupt
 
 # ---- to the user: what was said, numbered ----------------------------------------------------
 

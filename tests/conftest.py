@@ -132,14 +132,27 @@ async def client(
         yield Client(connection, hello)
 
 
-@pytest.fixture
-async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
+@asynccontextmanager
+async def stand_in(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
     """The stand-in for the Gemini Live service, which google-genai takes for the real one."""
     async with GeminiLive() as service:
         for name, value in service.env.items():
             monkeypatch.setenv(name, value)
         yield service
         assert service.violations == []
+
+
+@pytest.fixture
+async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
+    """The stand-in, in the test's own event loop."""
+    async with stand_in(monkeypatch) as service:
+        yield service
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """relay tries again at once; how long it waits is the library's affair."""
+    monkeypatch.setattr("agent.sessions.wait_random_exponential", lambda **_: lambda _state: 0.01)
 
 
 @pytest.fixture

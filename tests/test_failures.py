@@ -34,12 +34,7 @@ async def close_code(alice: Client) -> tuple[int, str]:
     return closed.value.rcvd.code, closed.value.rcvd.reason
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tries again at once; how long it waits is the library's affair."""
-    monkeypatch.setattr("agent.sessions.wait_random_exponential", lambda **_: lambda _state: 0.01)
-
-
+pytestmark = pytest.mark.usefixtures("quick_retries")
 Death = Callable[[Connection], Awaitable[None]]
 
 
@@ -151,8 +146,6 @@ async def test_lost_in_a_tool_call(gemini: GeminiLive, death: Death) -> None:
 
 
 async def test_texts_of_the_meantime_are_kept_in_order(gemini: GeminiLive) -> None:
-    gate = asyncio.Event()
-
     async def answer(connection: Connection, turn: UserTurn) -> None:
         if connection.number == 1:
             await by_1011(connection)
@@ -167,7 +160,6 @@ async def test_texts_of_the_meantime_are_kept_in_order(gemini: GeminiLive) -> No
         await alice.say("two")
         await alice.say("three")
         await gemini.wait_for(lambda: gemini.connections[-1].texts[-2:] == ["two", "three"])
-        gate.set()
         await alice.until(lambda said: said.get("data") == " three.")
     assert user_texts(gemini) == ["one", "two", "three"]
 

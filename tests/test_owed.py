@@ -19,10 +19,7 @@ from agent.live import Owed, _Turn
 from agent.messages import AudioEnd, Message, Text, UserAudio, UserText
 from agent.rehearsal import Rehearsal
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agent.sessions.wait_random_exponential", lambda **_: lambda _state: 0.01)
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 def is_end(said: Json) -> bool:

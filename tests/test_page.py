@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
-from conftest import Json, a_relay, need, serving
+from conftest import Json, a_relay, need, serving, stand_in
 from gemini import Connection, GeminiLive, Plan, UserTurn
 from google.adk.agents import LlmAgent
 from playwright.async_api import Browser, ConsoleMessage, Page, WebSocket, async_playwright, expect
@@ -117,11 +117,8 @@ async def browser(wav: Path) -> AsyncIterator[Browser]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
     """The stand-in that all tests have, in the browser's event loop."""
-    async with GeminiLive() as service:
-        for name, value in service.env.items():
-            monkeypatch.setenv(name, value)
+    async with stand_in(monkeypatch) as service:
         yield service
-        assert service.violations == []
 
 
 @dataclass
