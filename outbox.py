@@ -7,14 +7,20 @@ them; at the bound the oldest sound is given up, and counted, while words are ke
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.messages import Audio, Dropped, Message, Text, Transcript, TurnEnd
+from agent.messages import Audio, Dropped, Message, Text, Transcript, TurnEnd, Typing
 
 Frame = str | bytes
 """One WebSocket message: str goes as a text frame, bytes as a binary one."""
+
+Frames = Frame | tuple[Frame, ...] | None
+"""What a message is on the wire: one frame, several that stay as they are, or nothing."""
+
+Encode = Callable[[Message], Frames]
 
 _MERGED_AUDIO_BYTES = 24_000
 """500 ms of 24 kHz 16-bit sound: what a client has not got yet can still be recalled from it."""
@@ -51,12 +57,12 @@ class Outbox:
     """A bounded queue of frames.
 
     Args:
-        encode: turns a message into this socket's frame; None: it is not meant for this socket.
+        encode: turns a message into this socket's frames.
         limit: how many bytes of encoded frames may wait.
     """
 
-    def __init__(self, encode: Callable[[Message], Frame | None], limit: int) -> None:
-        self._encode = encode
+    def __init__(self, encode: Encode, limit: int) -> None:
+        self.encode = encode
         self._limit = limit
         self._entries: deque[_Entry] = deque()
         self._audio: deque[_Entry] = deque()  # the entries that hold sound, in the same order
@@ -74,9 +80,13 @@ class Outbox:
             return
         if isinstance(message, TurnEnd) and message.interrupted:
             self.recall_audio()
-        if (frame := self._encode(message)) is None:
+        frame = self.encode(message)
+        if frame is None:
             return
-        if self._entries and (merged := _merge(self._entries[-1].message, message)):
+        if isinstance(frame, tuple):
+            for one in frame:
+                self._append(_Entry(one, size(one)))
+        elif self._entries and (merged := _merge(self._entries[-1].message, message)):
             entry = self._entries[-1]
             if isinstance(merged, Audio):
                 entry.message, entry.frame = merged, None
@@ -88,6 +98,14 @@ class Outbox:
             self._append(_Entry(frame, size(frame), message))
         if self.bytes > self._limit:
             self._make_room()
+
+    def replay(self, messages: Sequence[Message]) -> None:
+        """Queues what was said before, beyond the bound: it was bounded where it was kept."""
+        limit, self._limit = self._limit, sys.maxsize
+        before = self.bytes
+        for message in messages:
+            self.put(message)
+        self._limit = limit + self.bytes - before
 
     def put_frame(self, frame: Frame) -> None:
         """Queues a frame that is no message of the conversation's."""
@@ -136,16 +154,21 @@ class Outbox:
             case Audio() as sound:
                 self._audio.popleft()
                 if entry.frame is None:
-                    return self._encode(sound) or b""
+                    return self._frame(sound)
             case Dropped():
                 self._add_up(entry)
         return entry.frame or ""
 
     def _replace(self, entry: _Entry, message: Message) -> None:
         """Puts another message into a queued entry."""
-        frame = self._encode(message) or ""
+        frame = self._frame(message)
         self.bytes += size(frame) - entry.size
         entry.frame, entry.size, entry.message = frame, size(frame), message
+
+    def _frame(self, message: Message) -> Frame:
+        """The one frame of a message that has been merged."""
+        frame = self.encode(message)
+        return frame if isinstance(frame, str | bytes) else ""
 
     def _append(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -179,7 +202,7 @@ class Outbox:
         while self._entries and (merged := _add(entry.message, self._entries[0].message)):
             self.bytes -= self._entries.popleft().size
             entry.message = merged
-            entry.frame = self._encode(merged) or ""
+            entry.frame = self._frame(merged)
 
 
 def size(frame: Frame) -> int:
@@ -192,6 +215,8 @@ def _merge(waiting: Message | None, message: Message) -> Message | None:
     match waiting, message:
         case Audio(), Audio() if len(waiting.pcm) + len(message.pcm) <= _MERGED_AUDIO_BYTES:
             return Audio(message.seq, waiting.pcm + message.pcm)
+        case Typing(), Typing() if waiting.connection_id == message.connection_id:
+            return message
         case Text(), Text() if waiting.is_transcript == message.is_transcript:
             if len(waiting.text) + len(message.text) <= _MERGED_TEXT_CHARS:
                 return replace(message, text=waiting.text + message.text)

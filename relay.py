@@ -3,9 +3,10 @@
     uvicorn relay:app          serves the page and the agent of this folder
     Relay(agent=my_agent)      the same as an ASGI application, alone or mounted in another
 
-This file knows sockets and no ADK; `agent/` knows ADK and no sockets. A frame is read here, goes through
-`dialects.decode` into the conversation, whose messages come back through `dialects.encoder` and the
-`outbox.Outbox` of each socket.
+This file tells what a request is for. A WebSocket is served by `sockets.py`: a frame is read there, goes
+through its dialect's `decode` into the conversation, whose messages come back through the dialect's
+`encoder` and the `outbox.Outbox` of each socket. All of these know sockets and no ADK; `agent/` knows ADK
+and no sockets.
 
 ASGI in a few lines (https://asgi.readthedocs.io, spec versions 2.3 to 2.5): the server calls the
 application once a connection, with a `scope` that says what it is, and two coroutines to `receive` and to
@@ -21,11 +22,10 @@ import logging
 import os
 import re
 import sys
-import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote
 
 from dotenv import load_dotenv
@@ -42,28 +42,17 @@ if HERE / "agent" not in (Path(folder) for folder in getattr(_agent, "__path__",
 
 import responses
 from agent.credentials import missing_credentials
-from agent.inbox import InboxFullError
 from agent.live import needs_credentials, run_config
-from agent.messages import Ended, Error, Interrupt, Message
-from agent.sessions import Conversation, Conversations
-from dialects import PING, PONG, SUBPROTOCOL, BadFrameError, decode, encoder, to_json
-from outbox import Close, Frame, Outbox
-
-Scope = MutableMapping[str, Any]
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
+from agent.room import After
+from agent.sessions import Conversations, UnknownConversationError
+from api import Api
+from dialects import Dialect, is_name
+from dialects.chat import CHAT
+from dialects.live import SUBPROTOCOL, live
+from dialects.turn import TURN
+from sockets import Limits, Receive, Scope, Send, Socket
 
 log = logging.getLogger("relay")
-
-_CLOSE_WAIT = 1.0
-"""Seconds a stalled peer has to take the close frame: `send` waits for it to read."""
-
-_FRAMES_A_TURN = 32
-"""So many frames are read from one socket before all others have a turn."""
-
-_MAX_BAD_FRAMES = 20
-"""So many in a row are no mistakes any more."""
 
 _SETTINGS: dict[str, Callable[[str], Any]] = {
     "sessions": str,
@@ -74,6 +63,8 @@ _SETTINGS: dict[str, Callable[[str], Any]] = {
     "idle_timeout": float,
     "mic_ms": float,
     "grace": float,
+    "replay_bytes": int,
+    "replay_seconds": float,
 }
 """The settings of `Relay` and how each is read from RELAY_<NAME>."""
 
@@ -97,6 +88,9 @@ class Relay:
             ends and its sockets are closed; 0: never.
         mic_ms: shorter microphone frames are merged up to so many milliseconds.
         grace: seconds that a run outlives its conversation's last socket; 0: it ends at once.
+        replay_bytes: bytes of a conversation's messages that are kept for a socket that comes back;
+            0: none.
+        replay_seconds: seconds that they are kept.
 
     Raises:
         TypeError: `agent` is no ADK agent.
@@ -116,6 +110,8 @@ class Relay:
         idle_timeout: float = 600.0,
         mic_ms: float = 40.0,
         grace: float = 30.0,
+        replay_bytes: int = 4 * 1024 * 1024,
+        replay_seconds: float = 60.0,
     ) -> None:
         # Asked so that NaN, which is neither, is an error too.
         above_zero = {
@@ -127,19 +123,30 @@ class Relay:
         for name, value in above_zero.items():
             if not value > 0:
                 raise ValueError(f"{name} is {value}, but must be above 0")
-        for name, value in {"idle_timeout": idle_timeout, "mic_ms": mic_ms, "grace": grace}.items():
+        not_negative = {
+            "idle_timeout": idle_timeout,
+            "mic_ms": mic_ms,
+            "grace": grace,
+            "replay_bytes": replay_bytes,
+            "replay_seconds": replay_seconds,
+        }
+        for name, value in not_negative.items():
             if not value >= 0:
                 raise ValueError(f"{name} is {value}, but must not be negative")
         self.conversations = Conversations(
-            agent, config=run_config, sessions=sessions, grace=grace, idle_timeout=idle_timeout, mic_ms=mic_ms
+            agent,
+            config=run_config,
+            sessions=sessions,
+            grace=grace,
+            idle_timeout=idle_timeout,
+            mic_ms=mic_ms,
+            replay_bytes=replay_bytes,
+            replay_seconds=replay_seconds,
         )
-        self.queue_bytes = queue_bytes
-        self.slow_timeout = slow_timeout
-        self.ping_interval = ping_interval
-        self.pong_timeout = pong_timeout
+        self._limits = Limits(queue_bytes, slow_timeout, ping_interval, pong_timeout, idle_timeout)
         self._files = responses.static_files(HERE / "static")
-        self._started = time.monotonic()
-        self._connections = 0
+        self._sockets: set[Socket] = set()
+        self._api = Api(self.conversations, self._limits, lambda: len(self._sockets))
 
     @classmethod
     def from_env(cls) -> Relay:
@@ -177,7 +184,7 @@ class Relay:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                await self._http(scope, send)
+                await self._http(scope, receive, send)
             case "websocket":
                 await self._websocket(scope, receive, send)
             case "lifespan":
@@ -187,6 +194,8 @@ class Relay:
 
     async def aclose(self) -> None:
         """Ends every conversation. For hosts that run no lifespan; `lifespan.shutdown` calls it too."""
+        for socket in [*self._sockets]:
+            socket.stop()
         await self.conversations.aclose()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -201,262 +210,105 @@ class Relay:
 
     # ---- HTTP ----
 
-    async def _http(self, scope: Scope, send: Send) -> None:
-        path = _path(scope)
-        if scope["method"] not in ("GET", "HEAD"):
-            response = responses.text(405, "Only GET and HEAD are served here.", (b"allow", b"GET, HEAD"))
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, method = _path(scope), scope["method"]
+        response: responses.Response | None
+        if handlers := self._api.handlers(path):
+            if handler := handlers.get("GET" if method == "HEAD" else method):
+                response = await self._api.respond(handler, scope, receive, send)
+            else:
+                response = responses.not_allowed(*handlers)
+        elif method not in ("GET", "HEAD"):
+            response = responses.not_allowed("GET")
         elif path == "":
             # Mounted, and asked for without the slash that the page's relative URLs need.
             # "./", or a prefix with a colon in it would be taken for a scheme.
             target = f"./{quote(_root(scope).rpartition('/')[2])}/"
             response = responses.text(307, f"See {target}", (b"location", target.encode()))
-        elif path == "/health":
-            response = responses.as_json(self._health())
         elif file := self._files.get(path):
             known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
             response = file.response(known)
         else:
-            response = responses.text(404, "There is nothing here.")
-        start, body = response
-        # A Content-Length stands in the answer to HEAD too (RFC 9110 section 9.3.2).
-        await send(start)
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-
-    def _health(self) -> dict[str, Any]:
-        return {
-            "status": "ok",
-            "model": self.conversations.model,
-            "connections": self._connections,
-            "uptime": round(time.monotonic() - self._started, 1),
-        }
+            response = responses.HttpError(404, "There is nothing here.").response()
+        if response:
+            start, body = response
+            # A Content-Length stands in the answer to HEAD too (RFC 9110 section 9.3.2).
+            await send(start)
+            await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
 
     # ---- WebSockets ----
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            user_id, is_audio = _target(scope)
-        except _NoSuchPathError as refusal:
+            target = _target(scope)
+            if target.user_id and target.session_id:
+                await self.conversations.check(target.user_id, target.session_id)
+        except (_NoSuchPathError, UnknownConversationError) as refusal:
             await _refuse(scope, receive, send, 4404, 404, str(refusal))
             return
         if self.conversations.is_closing():
             await _refuse(scope, receive, send, 1001, 503, "the server is going")
             return
         await receive()  # websocket.connect
-        binary = SUBPROTOCOL in scope.get("subprotocols", ())
-        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if binary else None})
+        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if _offers(scope) else None})
         if self.conversations.is_closing():  # meanwhile
             await send({"type": "websocket.close", "code": 1001, "reason": "the server is going"})
             return
-        self._connections += 1
+        socket = Socket(self.conversations, self._limits, target.dialect, receive, send)
+        self._sockets.add(socket)
         try:
-            conversation = self.conversations.of(user_id)
-            socket = _Socket(self, conversation, receive, send, is_audio=is_audio, binary=binary)
-            await socket.serve(scope.get("client"))
+            await socket.serve(scope.get("client"), target.user_id, target.session_id, target.after)
         finally:
-            self._connections -= 1
+            self._sockets.discard(socket)
 
 
-class _Socket:
-    """One accepted WebSocket: reads, writes and watches, until one of the three finds that it is over."""
+class _Target(NamedTuple):
+    """What a WebSocket is for."""
 
-    def __init__(
-        self,
-        relay: Relay,
-        conversation: Conversation,
-        receive: Receive,
-        send: Send,
-        *,
-        is_audio: bool,
-        binary: bool,
-    ) -> None:
-        self.is_audio = is_audio
-        self._relay = relay
-        self._conversation = conversation
-        self._receive = receive
-        self._send = send
-        self._outbox = Outbox(encoder(is_audio=is_audio, binary=binary), relay.queue_bytes)
-        self._debug = log.isEnabledFor(logging.DEBUG)
-        self._last_frame = time.monotonic()
-        self._sending_since: float | None = None
-        self._pinged = 0.0
-        """When the last ping was queued; 0: never."""
-        self._ping_sent = 0.0
-        """When `send` returned of the first one that no frame has followed."""
-        self._has_ponged = False
-        self._frames_in = self._frames_out = 0
-
-    def put(self, message: Message) -> None:
-        """Takes a message of the conversation's; never waits."""
-        match message:
-            case Ended("idle"):
-                self._outbox.close(4408, "idle")
-            case Ended("failed"):
-                self._outbox.close(1011, "the agent failed")
-            case Ended("stopping"):
-                self._outbox.close(1001, "the server is going")
-            case _:
-                self._outbox.put(message)
-
-    async def serve(self, client: tuple[str, int] | None) -> None:
-        """Serves the socket until its end, then closes it if it is still there."""
-        began = time.monotonic()
-        end = Close(1001, "the server is going")
-        self._outbox.put_frame(self._hello())
-        self._conversation.attach(self)
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._write())
-                group.create_task(self._watch())
-                group.create_task(self._read())
-        except* Close as ends:
-            end = next(e for e in ends.exceptions if isinstance(e, Close))
-        except* Exception as errors:
-            end = Close(1011, "an internal error")
-            log.exception("%s: the socket failed", self._conversation.user_id, exc_info=errors.exceptions[0])
-        finally:
-            # 1012: the server is going. Runs are ended while it still waits for its connections to go.
-            # A client may close with it too, and only gives up its own grace.
-            self._conversation.detach(self, at_once=end.code == 1012)
-            self._outbox.give_up()
-            log.info(
-                "%s %s from %s: %.1f s, %d frames in, %d out, %.0f ms of sound dropped, closed %d %s",
-                self._conversation.user_id,
-                "audio" if self.is_audio else "text",
-                client[0] if client else "?",
-                time.monotonic() - began,
-                self._frames_in,
-                self._frames_out,
-                self._outbox.dropped_ms,
-                end.code,
-                _printable(end.reason),
-            )
-        if not isinstance(end, _Gone):
-            try:
-                async with asyncio.timeout(_CLOSE_WAIT):
-                    await self._send({"type": "websocket.close", "code": end.code, "reason": end.reason})
-            except (TimeoutError, OSError, RuntimeError):
-                pass  # it stalls, or has gone meanwhile: the server ends what is left of it
-
-    def _hello(self) -> str:
-        conversations, conversation = self._relay.conversations, self._conversation
-        return to_json(
-            {
-                "type": "hello",
-                "session_id": conversation.session_id,
-                "user_id": conversation.user_id,
-                "model": conversations.model,
-                "rehearsal": conversations.is_rehearsal,
-                "is_audio": self.is_audio,
-                "ping_interval": self._relay.ping_interval,
-                "epoch": conversation.epoch,
-                "seq": conversation.seq,
-            }
-        )
-
-    async def _read(self) -> None:
-        bad_frames = 0
-        while True:
-            event = await self._receive()
-            if event["type"] == "websocket.disconnect":
-                raise _Gone(event.get("code", 1005), event.get("reason") or "")
-            self._last_frame = time.monotonic()
-            self._frames_in += 1
-            if self._frames_in % _FRAMES_A_TURN == 0:
-                await asyncio.sleep(0)  # `receive` does not wait while frames wait
-            text = event.get("text")
-            frame: Frame = event["bytes"] if text is None else text
-            if self._debug:
-                log.debug("[CLIENT TO AGENT] %s: %s", self._conversation.user_id, _brief(frame))
-            try:
-                said = decode(frame)
-                match said:
-                    case "ping":
-                        self._outbox.put_first(PONG)
-                    case "pong":
-                        self._has_ponged = True
-                    case _:
-                        if isinstance(said, Interrupt):  # also of an answer that is over and still queued
-                            self._outbox.recall_audio()
-                        self._conversation.put(said)
-                bad_frames = 0
-            except BadFrameError as bad:
-                self._outbox.put(Error(bad.code, str(bad)))
-                bad_frames += 1
-                if bad_frames == _MAX_BAD_FRAMES:
-                    self._outbox.close(1008, f"{_MAX_BAD_FRAMES} bad frames in a row")
-                    return
-            except InboxFullError:
-                self._outbox.put(
-                    Error("busy", "Too much waits for the model already: try again in a moment.")
-                )
-
-    async def _write(self) -> None:
-        while True:
-            frame = await self._outbox.get()
-            if self._debug:
-                log.debug("[AGENT TO CLIENT] %s: %s", self._conversation.user_id, _brief(frame))
-            self._sending_since = time.monotonic()
-            try:
-                if isinstance(frame, bytes):
-                    await self._send({"type": "websocket.send", "bytes": frame})
-                else:
-                    await self._send({"type": "websocket.send", "text": frame})
-            except (OSError, RuntimeError):
-                # A peer that has gone is an OSError (ASGI spec 2.4). Where the server itself has closed,
-                # for a broken frame, uvicorn calls it a misuse until `receive` has told. What that tells
-                # is the code, so it goes first.
-                await asyncio.sleep(_CLOSE_WAIT)
-                raise _Gone(1006, "") from None
-            self._sending_since = None
-            self._frames_out += 1
-            if frame is PING and self._ping_sent <= self._last_frame:
-                self._ping_sent = time.monotonic()
-
-    async def _watch(self) -> None:
-        """Pings a client that is quiet, and gives up one that is dead or has stalled.
-
-        Deadlines are looked at when they may have come; nothing is armed or canceled a frame.
-        """
-        relay = self._relay
-        while True:
-            now = time.monotonic()
-            stalled_at = (self._sending_since or now) + relay.slow_timeout
-            if self._sending_since and now >= stalled_at:
-                raise Close(1013, "too slow")
-            dead_at = float("inf")
-            if self._has_ponged and self._ping_sent > self._last_frame:
-                dead_at = self._ping_sent + relay.pong_timeout
-                if now >= dead_at:
-                    raise Close(4408, "no pong")
-            ping_at = max(self._last_frame, self._pinged) + relay.ping_interval
-            if now >= ping_at:
-                self._outbox.put_first(PING)
-                self._pinged = now
-                ping_at = now + min(relay.ping_interval, relay.pong_timeout)
-            await asyncio.sleep(max(min(stalled_at, dead_at, ping_at) - now, 0.001))
-
-
-class _Gone(Close):
-    """The peer has closed the socket: there is nothing left to close."""
+    dialect: Dialect
+    user_id: str | None = None
+    session_id: str | None = None
+    after: After | None = None
 
 
 class _NoSuchPathError(Exception):
     """A WebSocket was asked for that does not exist; the text says why."""
 
 
-def _target(scope: Scope) -> tuple[str, bool]:
-    """Whose conversation a WebSocket is for, and whether it wants sound."""
-    found = re.fullmatch(r"/ws/([^/]*)", _path(scope))
+def _target(scope: Scope) -> _Target:
+    """What a WebSocket is for, as its path and its query say."""
+    path = _path(scope)
+    if path == "/ws":
+        return _Target(CHAT)
+    if path == "/api/v1/chat/stream":
+        return _Target(TURN)
+    found = re.fullmatch(r"/ws/([^/]*)", path)
     if not found:
-        raise _NoSuchPathError("the path is /ws/{user_id}")
-    # RFC 3986 section 2.3: what needs no escape in a URL.
-    if not re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", found[1]):
-        raise _NoSuchPathError("user_id is 1 to 128 of A-Z a-z 0-9 . _ ~ -")
+        raise _NoSuchPathError("the paths are /ws/{user_id}, /ws and /api/v1/chat/stream")
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    session_id, after = query.get("session_id", [None])[-1], query.get("after", [None])[-1]
+    for name, value in {"user_id": found[1], "session_id": session_id}.items():
+        if value is not None and not is_name(value):
+            raise _NoSuchPathError(f"{name} is 1 to 128 of A-Z a-z 0-9 . _ ~ -")
     is_audio = query.get("is_audio", ["false"])[-1]
     if is_audio not in ("true", "false"):
         raise _NoSuchPathError("is_audio is true or false")
-    return found[1], is_audio == "true"
+    binary = _offers(scope)
+    dialect = live(is_audio=is_audio == "true", binary=binary, newest=not (binary or session_id))
+    return _Target(dialect, found[1], session_id, _after(after) if after is not None else None)
+
+
+def _after(after: str) -> After:
+    """The last message that a client has got, `<epoch>.<N>` or `<N>`."""
+    found = re.fullmatch(r"(?:([A-Za-z0-9_-]{1,64})\.)?([0-9]{1,15})", after)
+    if not found:
+        raise _NoSuchPathError("after is <epoch>.<N>, or N")
+    return After(found[1], int(found[2]))
+
+
+def _offers(scope: Scope) -> bool:
+    """Whether the client offers the subprotocol."""
+    return SUBPROTOCOL in scope.get("subprotocols", ())
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status: int, reason: str) -> None:
@@ -466,11 +318,11 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status:
     once told; any other gets an HTTP response where the server can send one.
     """
     await receive()  # websocket.connect
-    if SUBPROTOCOL in scope.get("subprotocols", ()):
+    if _offers(scope):
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         await send({"type": "websocket.close", "code": code, "reason": reason})
     elif "websocket.http.response" in (scope.get("extensions") or {}):
-        start, body = responses.text(status, reason)
+        start, body = responses.HttpError(status, reason).response()
         await send({**start, "type": "websocket.http.response.start"})
         await send({"type": "websocket.http.response.body", "body": body})
         await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns
@@ -490,18 +342,6 @@ def _path(scope: Scope) -> str:
 def _root(scope: Scope) -> str:
     root: str = scope.get("root_path", "")
     return root.rstrip("/")
-
-
-def _brief(frame: Frame) -> str:
-    """A frame for the log: sound and pictures are not worth a line of base64."""
-    if isinstance(frame, bytes):
-        return f"{len(frame)} bytes of sound"
-    return _printable(frame[:300]) + (f"… ({len(frame)} characters)" if len(frame) > 300 else "")
-
-
-def _printable(said: str) -> str:
-    """What a peer said, in one line: it could forge lines of the log otherwise."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
 
 
 def _agent_named(name: str) -> Any:

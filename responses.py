@@ -19,10 +19,20 @@ _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
+
+_PLACES = {
+    "/": "index.html",
+    "/demo": "demo.html",
+    "/docs": "docs.html",
+    "/openapi.json": "openapi.json",
+    "/favicon.ico": "icon.svg",
+}
+"""What is served at a path of its own, too."""
 
 _SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
@@ -35,6 +45,25 @@ _SECURITY: Headers = [
         b" base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
     ),
 ]
+
+
+class HttpError(Exception):
+    """A request is answered with an error.
+
+    Attributes:
+        status: the status code (RFC 9110 section 15).
+        detail: what was wrong, and what would be right.
+    """
+
+    def __init__(self, status: int, detail: str, *headers: tuple[bytes, bytes]) -> None:
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+        super().__init__(status, detail)
+
+    def response(self) -> Response:
+        """The error as it is sent."""
+        return as_json({"detail": self.detail}, self.status, *self.headers)
 
 
 @dataclass(slots=True, frozen=True)
@@ -70,8 +99,9 @@ def static_files(folder: Path) -> dict[str, StaticFile]:
                 *_SECURITY,
             ]
             files[f"/static/{file.relative_to(folder).as_posix()}"] = StaticFile(body, etag, headers)
-    files["/"] = files["/static/index.html"]
-    files["/favicon.ico"] = files["/static/icon.svg"]
+    for path, name in _PLACES.items():
+        if f"/static/{name}" in files:
+            files[path] = files[f"/static/{name}"]
     return files
 
 
@@ -81,10 +111,29 @@ def text(status: int, said: str, *headers: tuple[bytes, bytes]) -> Response:
     return _response(status, f"{said}\n".encode(), [plain, *_SECURITY, *headers])
 
 
-def as_json(value: Any) -> Response:
+def as_json(value: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> Response:
     """A JSON document that is true only now."""
-    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *_SECURITY]
-    return _response(200, json.dumps(value).encode(), headers)
+    plain = (b"content-type", b"application/json")
+    return _response(
+        status, json.dumps(value).encode(), [plain, (b"cache-control", b"no-store"), *_SECURITY, *headers]
+    )
+
+
+def not_allowed(*methods: str) -> Response:
+    """405, with what would be allowed (RFC 9110 section 15.5.6)."""
+    allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
+    return HttpError(405, f"Allowed here: {allowed}.", (b"allow", allowed.encode())).response()
+
+
+def event_stream() -> MutableMapping[str, Any]:
+    """The beginning of a stream of server-sent events, which no proxy is to hold back."""
+    headers = [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-store"),
+        (b"x-accel-buffering", b"no"),
+        *_SECURITY,
+    ]
+    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def _response(status: int, body: bytes, headers: Headers) -> Response:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from array import array
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
 from google.genai import types
@@ -26,41 +24,25 @@ _SOUND_MAX_PIECES = 4096
 _WORDS_MAX_BYTES = 8 * 1024 * 1024
 """What may wait as text and pictures, which are never given up."""
 
-_SPEECH_LEVEL = 500
-"""Mean |sample| of 16-bit sound from which a frame counts as somebody speaking."""
-
 
 class InboxFullError(Exception):
     """More text and pictures wait for the model than there is room for."""
-
-
-@dataclass(slots=True)
-class _Sound:
-    rate: int
-    since: float
-    pcm: bytearray = field(default_factory=bytearray)
-
-    @property
-    def ms(self) -> float:
-        return _ms(self.pcm, self.rate)
 
 
 class Inbox:
     """A conversation's way up: bounded, in order, and it outlives the run that reads from it.
 
     There are two lanes. Text and pictures overtake sound and are never given up; at their bound new
-    ones are refused. Sound shorter than `mic_ms` waits to be merged, because each send to the model
-    costs the same whatever its size; sound that has waited for 5 s, or is too much, is given up,
-    oldest first, and counted through `on_dropped` (milliseconds).
+    ones are refused. Sound that has waited for 5 s, or is too much, is given up, oldest first, and
+    counted through `on_dropped` (milliseconds).
     """
 
-    def __init__(self, *, mic_ms: float, on_dropped: Callable[[float], None]) -> None:
+    def __init__(self, *, on_dropped: Callable[[float], None]) -> None:
         self.ready = asyncio.Event()
-        self._mic_ms = mic_ms
         self._on_dropped = on_dropped
         self._words: deque[tuple[float, UserText | UserImage]] = deque()
         self._words_bytes = 0
-        self._sound: deque[_Sound | AudioEnd] = deque()
+        self._sound: deque[tuple[float, UserAudio | AudioEnd]] = deque()
         self._sound_ms = 0.0
 
     def put(self, said: ForModel) -> None:
@@ -72,18 +54,19 @@ class Inbox:
         now = time.monotonic()
         match said:
             case UserAudio():
-                self._put_sound(said, now)
+                self._sound.append((now, said))
+                self._sound_ms += _ms(said)
                 self._give_up_stale(now)
             case AudioEnd():
-                if not (self._sound and isinstance(self._sound[-1], AudioEnd)):
-                    self._sound.append(said)
+                if not (self._sound and isinstance(self._sound[-1][1], AudioEnd)):
+                    self._sound.append((now, said))
             case _:
                 size = _size(said)
                 if self._words_bytes + size > _WORDS_MAX_BYTES:
                     raise InboxFullError
                 self._words_bytes += size
                 self._words.append((now, said))
-        if self._takeable():
+        if self:
             self.ready.set()
 
     def put_back(self, text: UserText) -> None:
@@ -99,54 +82,46 @@ class Inbox:
             self._words_bytes -= _size(said)
             return said
         self._give_up_stale(time.monotonic())
-        if not self._takeable():
+        if not self._sound:
             return None
-        match self._sound.popleft():
-            case AudioEnd() as end:
-                return end
-            case sound:
-                self._sound_ms -= sound.ms
-                return UserAudio(bytes(sound.pcm), sound.rate)
+        _, sound = self._sound.popleft()
+        if isinstance(sound, UserAudio):
+            self._sound_ms -= _ms(sound)
+        return sound
+
+    def clear(self) -> None:
+        """Throws away what waits."""
+        self._words.clear()
+        self._sound.clear()
+        self._words_bytes = 0
+        self._sound_ms = 0.0
 
     @property
     def words_waiting_since(self) -> float | None:
         """`time.monotonic()` of the oldest text or picture that waits, if one does."""
         return self._words[0][0] if self._words else None
 
+    @property
+    def has_text(self) -> bool:
+        """Whether a text waits."""
+        return any(isinstance(said, UserText) for _, said in self._words)
+
     def __bool__(self) -> bool:
-        """Whether there is something for the model; a short frame that waits to be merged is not."""
-        return self._takeable()
-
-    def _put_sound(self, said: UserAudio, now: float) -> None:
-        last = self._sound[-1] if self._sound else None
-        if not isinstance(last, _Sound) or last.rate != said.rate or last.ms >= self._mic_ms:
-            last = _Sound(said.rate, now)
-            self._sound.append(last)
-        last.pcm += said.pcm
-        last.since = now
-        self._sound_ms += _ms(said.pcm, said.rate)
-
-    def _takeable(self) -> bool:
-        if self._words:
-            return True
-        if not self._sound:
-            return False
-        first = self._sound[0]
-        # A short frame is let go when something follows that it can't be merged with.
-        return isinstance(first, AudioEnd) or len(self._sound) > 1 or first.ms >= self._mic_ms
+        """Whether there is something for the model."""
+        return bool(self._words or self._sound)
 
     def _give_up_stale(self, now: float) -> None:
         dropped = 0.0
-        at = 1 if self._sound and isinstance(self._sound[0], AudioEnd) else 0  # its sound is sent already
+        # An end whose sound is sent already is no sound.
+        at = 1 if self._sound and isinstance(self._sound[0][1], AudioEnd) else 0
         while at < len(self._sound):
-            first = self._sound[at]
-            if isinstance(first, _Sound):
+            since, sound = self._sound[at]
+            if isinstance(sound, UserAudio):
                 fits = self._sound_ms <= _SOUND_MAX_MS and len(self._sound) <= _SOUND_MAX_PIECES
-                fresh = fits and now - first.since <= _SOUND_MAX_WAIT
-                if fresh or (first is self._sound[-1] and first.ms < self._mic_ms):
+                if fits and now - since <= _SOUND_MAX_WAIT:
                     break
-                self._sound_ms -= first.ms
-                dropped += first.ms
+                self._sound_ms -= _ms(sound)
+                dropped += _ms(sound)
             del self._sound[at]  # an end goes with the sound before it
         if dropped:
             self._on_dropped(dropped)
@@ -162,12 +137,19 @@ class Requests(LiveRequestQueue):
     Args:
         inbox: where the user's input comes from.
         on_taken: called with each input as ADK takes it.
+        on_stored: called with each text once it shows that ADK has stored it.
     """
 
-    def __init__(self, inbox: Inbox, on_taken: Callable[[ForModel], None]) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        on_taken: Callable[[ForModel], None],
+        on_stored: Callable[[UserText], None],
+    ) -> None:
         super().__init__()
         self._inbox = inbox
         self._on_taken = on_taken
+        self._on_stored = on_stored
         self._own: deque[LiveRequest] = deque()
         self.unsettled: tuple[UserText, float] | None = None
         """The text ADK took last, and the `time.time()` it did, until it shows that it is stored."""
@@ -185,9 +167,15 @@ class Requests(LiveRequestQueue):
     def send_content(self, content: types.Content, partial: bool = False) -> None:
         self.send(LiveRequest(content=content, partial=partial))
 
+    def settle(self) -> None:
+        """The text that ADK took last is stored."""
+        if self.unsettled:
+            text, _ = self.unsettled
+            self.unsettled = None
+            self._on_stored(text)
+
     async def get(self) -> LiveRequest:
-        # ADK comes back only when it is done with the item before.
-        self.unsettled = None
+        self.settle()  # ADK comes back only when it is done with the item before
         while True:
             if self._closed:
                 return LiveRequest(close=True)
@@ -214,14 +202,8 @@ def _request(said: ForModel) -> LiveRequest:
             return LiveRequest(audio_stream_end=True)
 
 
-def is_speech(pcm: bytes) -> bool:
-    """Whether somebody speaks in this 16-bit sound; every eighth sample is enough to tell."""
-    samples = array("h", pcm)[::8]
-    return sum(map(abs, samples)) > _SPEECH_LEVEL * len(samples)
-
-
-def _ms(pcm: bytes | bytearray, rate: int) -> float:
-    return len(pcm) / 2 / rate * 1000
+def _ms(sound: UserAudio) -> float:
+    return len(sound.pcm) / 2 / sound.rate * 1000
 
 
 def _size(said: UserText | UserImage) -> int:

@@ -26,7 +26,7 @@ from google.genai import types
 from pydantic_core import to_jsonable_python
 
 from agent.connection import LostConnection, observer, watched_agent
-from agent.inbox import Inbox, Requests, is_speech
+from agent.inbox import Inbox, Requests
 from agent.messages import (
     Audio,
     Error,
@@ -138,6 +138,9 @@ class Host(Protocol):
     def connected(self) -> None:
         """The model's connection is there."""
 
+    def stored(self, text: UserText) -> None:
+        """A text is in the session."""
+
 
 class Run:
     """One `run_live` and its connection to the model, from its start to its end.
@@ -172,7 +175,7 @@ class Run:
         self._session_id = session_id
         self._inbox = inbox
         self._host = host
-        self._requests = Requests(inbox, self._taken)
+        self._requests = Requests(inbox, self._taken, host.stored)
         self.turn = _Turn(runner.agent, host, owed=owed)
         self.handle: str | None = None
         """A resumption handle that covers all that was said."""
@@ -278,7 +281,7 @@ class Run:
 
     def sending(self, content: types.Content) -> None:
         # ADK stores a text before it sends it.
-        self._requests.unsettled = None
+        self._requests.settle()
         self._sending_since = time.monotonic()
 
     def sent(self) -> None:
@@ -301,7 +304,7 @@ class Run:
     def _taken(self, said: ForModel) -> None:
         self.handle = None  # it no longer covers all that was said
         self.turn.take(said)
-        if isinstance(said, UserAudio) and is_speech(said.pcm):
+        if isinstance(said, UserAudio) and said.is_speech:
             self._spoke_at = time.monotonic()
 
 
@@ -381,12 +384,12 @@ class _Turn:
             self._rest = False
             yield TurnEnd(self._number(), interrupted=True)
 
-    def lost(self) -> Iterator[Message]:
+    def lost(self, *, goes_on: bool) -> Iterator[Message]:
         """The connection is gone: an open turn ends here. `said` stays, to be stored."""
         if self.open and not self._muted:
             self._rest = True
             self._asked = max(self._asked, 1)
-            yield TurnEnd(self._number(), interrupted=True)
+            yield TurnEnd(self._number(), interrupted=True, goes_on=goes_on)
         self.open = False
 
     def _part(self, part: types.Part, event: Event) -> Iterator[Message]:

@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 @dataclass(slots=True, frozen=True)
 class UserText:
-    """A user's turn, as text."""
+    """A user's turn, as text. `id`: the client's own name for it, so that it can be sent again."""
 
     text: str
+    id: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -25,6 +26,8 @@ class UserAudio:
 
     pcm: bytes
     rate: int = 16_000
+    is_speech: bool = False
+    """Somebody speaks in it; told by `agent.floor`."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,12 +48,31 @@ class Interrupt:
     """The user has heard enough of this answer."""
 
 
+@dataclass(slots=True, frozen=True)
+class UserTyping:
+    """Somebody begins to write, or stops."""
+
+    typing: bool
+
+
 ForModel = UserText | UserImage | UserAudio | AudioEnd
 """What the model is given."""
 
-Input = ForModel | Interrupt
+Input = ForModel | Interrupt | UserTyping
 
 # ---- to the user: what was said, numbered ----------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Written:
+    """Somebody has written a text; told to everybody else. `connection_id` is the writer's socket."""
+
+    seq: int
+    text: str
+    connection_id: str
+    id: str
+    message_count: int
+    """Messages of the conversation, this one included."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,6 +82,8 @@ class Text:
     seq: int
     text: str
     is_transcript: bool = False
+    number: int = 0
+    """Which piece of the answer it is: 1, 2, 3 …"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -77,6 +101,9 @@ class Transcript:
     seq: int
     text: str
     final: bool
+    connection_id: str = ""
+    """Whose socket the speech came from."""
+    message_count: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -102,14 +129,109 @@ class ToolComplete:
 
 
 @dataclass(slots=True, frozen=True)
+class Answer:
+    """A whole answer of the agent's."""
+
+    text: str
+    pieces: int
+    """How many `Text`s it came in."""
+    tools: tuple[ToolCall, ...]
+    seconds: float
+    """From the question, or where there was none from the first piece, to the end."""
+    message_count: int
+    """Messages of the conversation, this one included."""
+    interrupted: bool
+
+
+@dataclass(slots=True, frozen=True)
+class ToolCall:
+    """A tool that was used; `result` is None while it has not answered."""
+
+    tool_id: str
+    tool_name: str
+    arguments: Any
+    result: Any
+
+
+@dataclass(slots=True, frozen=True)
 class TurnEnd:
-    """The agent's turn is over, or (`interrupted`) was cut off: sound still unplayed is stale."""
+    """The agent's turn is over, or (`interrupted`) was cut off: sound still unplayed is stale.
+
+    `goes_on`: the model's connection was lost, and when it is remade the agent says the rest.
+    `answer`: the whole of it, unless it goes on.
+    """
 
     seq: int
     interrupted: bool = False
+    goes_on: bool = False
+    answer: Answer | None = None
 
 
 # ---- to the user: how things stand, not numbered ---------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class TurnStart:
+    """The agent begins to answer."""
+
+
+@dataclass(slots=True, frozen=True)
+class Line:
+    """A whole message of the conversation; `open`: the agent is still saying it."""
+
+    role: Literal["user", "agent"]
+    text: str
+    open: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Gap:
+    """Messages `first` to `last` are no longer kept; `lines` Lines follow, the conversation as it is."""
+
+    first: int
+    last: int
+    lines: int
+
+
+@dataclass(slots=True, frozen=True)
+class Ack:
+    """The text of that id is stored: it need not be sent again."""
+
+    id: str
+
+
+@dataclass(slots=True, frozen=True)
+class Taken:
+    """A request was taken, for whoever made it; `ahead`: so many are answered before it."""
+
+    text: str
+    ahead: int
+    message_count: int
+
+
+@dataclass(slots=True, frozen=True)
+class Presence:
+    """Who came and who left, and how many listen now."""
+
+    joined: tuple[str, ...]
+    left: tuple[str, ...]
+    connections: int
+
+
+@dataclass(slots=True, frozen=True)
+class Typing:
+    """Somebody begins to write, or stops."""
+
+    connection_id: str
+    typing: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Reset:
+    """The conversation was emptied, and goes on in a new epoch; `deleted`: as one that is not kept yet."""
+
+    epoch: str
+    deleted: bool
 
 
 @dataclass(slots=True, frozen=True)
@@ -142,5 +264,8 @@ class Ended:
     why: Literal["idle", "failed", "stopping"]
 
 
-Said = Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
-Message = Said | Dropped | Status | Error | Ended
+Said = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
+"""What is numbered, and can be replayed."""
+
+Notice = TurnStart | Line | Gap | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ended
+Message = Said | Notice

@@ -1,60 +1,49 @@
-"""Conversations: who listens, what is said, and when a run starts and ends."""
+"""All conversations: those in memory, and those that the session service keeps."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Protocol
+from dataclasses import dataclass
 
 from google.adk.agents import BaseAgent
 from google.adk.agents.run_config import RunConfig
-from google.adk.events import Event
-from google.adk.sessions import BaseSessionService, Session
-from google.genai import types
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_random_exponential,
-)
+from google.adk.sessions import BaseSessionService
 
-from agent.connection import LostConnection
-from agent.inbox import Inbox
-from agent.live import APP_NAME, Owed, Run, live_model, run_config, runner
-from agent.messages import Dropped, Ended, Error, Input, Interrupt, Message, Status, UserText
-from agent.store import session_service
+from agent.conversation import Conversation, Stats, create_session, created_at, default_id
+from agent.history import lines_of
+from agent.live import APP_NAME, live_model, run_config, runner
+from agent.messages import Line
+from agent.store import owner_of, session_service
 
 log = logging.getLogger("relay.agent")
 
-_END_WAIT = 2.0
-"""Seconds a run is given to end by itself before it is cancelled."""
+GUEST = "guest"
+"""Whose the conversations are that no live user has begun: of the chat and turn dialects, and over HTTP."""
 
-_CLOSE_WAIT = 5.0
-"""Seconds after which `aclose` no longer waits for a run that does not even heed its cancellation."""
-
-_LOOK_EVERY = 1.0
-"""Seconds between two looks at whether a run's connection is as good as lost."""
-
-_TRIES = 5
-_TRY_FOR = 60.0
-"""How often, and for how many seconds, a lost connection is remade without any progress."""
+_DEFAULT = default_id("")
+"""What only the ids of default conversations begin with."""
 
 
-class Listener(Protocol):
-    """Who attends a conversation."""
+class UnknownConversationError(LookupError):
+    """There is no such conversation, or it is somebody else's."""
 
-    @property
-    def is_audio(self) -> bool:
-        """Whether it wants to hear and to speak, and so needs the model's connection at once."""
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"There is no conversation {session_id!r}.")
 
-    def put(self, message: Message) -> None:
-        """Takes a message; must not wait."""
+
+@dataclass(slots=True, frozen=True)
+class Summary:
+    """A conversation as it is kept. Times are as of `time.time()`."""
+
+    session_id: str
+    created_at: float
+    last_activity: float
+    user_messages: int
+    model_messages: int
+    connections: int
 
 
 class Conversations:
@@ -67,6 +56,8 @@ class Conversations:
         grace: seconds that a run outlives its conversation's last listener.
         idle_timeout: seconds without content in either direction after which it ends; 0: never.
         mic_ms: milliseconds of sound that are sent to the model at once.
+        replay_bytes: bytes of each conversation's messages that are kept for sockets that come back.
+        replay_seconds: seconds that they are kept.
 
     Raises:
         ValueError: the URI names no session service that is installed here.
@@ -82,6 +73,8 @@ class Conversations:
         grace: float,
         idle_timeout: float,
         mic_ms: float,
+        replay_bytes: int,
+        replay_seconds: float,
     ) -> None:
         if not isinstance(agent, BaseAgent):
             raise TypeError(f"agent must be an ADK agent, not {type(agent).__name__}")
@@ -95,6 +88,9 @@ class Conversations:
         self.grace = grace
         self.idle_timeout = idle_timeout
         self.mic_ms = mic_ms
+        self.replay_bytes = replay_bytes
+        self.replay_seconds = replay_seconds
+        self.stats = Stats()
         model = live_model(agent)
         self.model = model.model if model else agent.name
         self.is_rehearsal = self.model == "rehearsal"
@@ -102,20 +98,133 @@ class Conversations:
         self._ending = asyncio.Lock()
         self._ended = False
         self._open: dict[str, Conversation] = {}
+        self._counts: dict[str, tuple[float, int, int]] = {}
 
     def is_closing(self) -> bool:
         """Whether no new conversation is to be begun."""
         return self._closing
 
-    def of(self, user_id: str) -> Conversation:
-        """The user's conversation: the one in memory, or a new life of the one in the session."""
-        if user_id not in self._open:
-            self._open[user_id] = Conversation(self, user_id)
-        return self._open[user_id]
+    @property
+    def active(self) -> int:
+        """How many conversations are in memory."""
+        return len(self._open)
+
+    async def open(self, user_id: str, session_id: str | None = None) -> Conversation:
+        """A conversation of the user's, which is begun if there is none of that id; None: the default one.
+
+        Whoever asks attends at once: without a listener, it is soon forgotten.
+
+        Raises:
+            UnknownConversationError: the id is another user's.
+            Exception: the session could not be read.
+        """
+        wanted = session_id or default_id(user_id)
+        await self.check(user_id, wanted)
+        while True:
+            if wanted not in self._open:
+                self._open[wanted] = Conversation(self, user_id, wanted)
+            conversation = self._open[wanted]
+            if conversation.user_id != user_id:
+                raise UnknownConversationError(wanted)
+            await conversation.ready()
+            if self._open.get(wanted) is conversation:  # it has not ended meanwhile
+                return conversation
+
+    async def find(self, session_id: str) -> Conversation:
+        """A conversation of the guest's that there is already.
+
+        Raises:
+            UnknownConversationError: there is none.
+            Exception: the session could not be read.
+        """
+        if not self._is_guests(session_id):
+            raise UnknownConversationError(session_id)
+        conversation = self._open.get(session_id)
+        if not conversation:
+            session = await self.service.get_session(app_name=APP_NAME, user_id=GUEST, session_id=session_id)
+            if session is None:
+                raise UnknownConversationError(session_id)
+        return await self.open(GUEST, session_id)
+
+    async def check(self, user_id: str, session_id: str) -> None:
+        """Looks whether an id may be used by a user.
+
+        Raises:
+            UnknownConversationError: it is another user's.
+        """
+        if session_id == default_id(user_id):
+            return
+        if conversation := self._open.get(session_id):
+            owner: str | None = conversation.user_id
+        elif session_id.startswith(_DEFAULT):
+            owner = session_id.removeprefix(_DEFAULT)
+        else:
+            owner = await owner_of(self.service, APP_NAME, session_id)
+        if owner not in (None, user_id):
+            raise UnknownConversationError(session_id)
+
+    async def create(self) -> str:
+        """Makes a conversation of the guest's, and returns its id."""
+        session_id = secrets.token_hex(16)
+        await create_session(self.service, GUEST, session_id)
+        self.stats.created += 1
+        return session_id
+
+    async def reset(self, session_id: str, *, delete: bool) -> None:
+        """Empties a conversation of the guest's, for all that attend it.
+
+        Raises:
+            UnknownConversationError: there is none.
+        """
+        await (await self.find(session_id)).reset(delete=delete)
+        self._counts.pop(session_id, None)
+
+    async def read(self, session_id: str) -> tuple[Summary, list[Line]]:
+        """A conversation of the guest's, and what was said in it.
+
+        Raises:
+            UnknownConversationError: there is none.
+        """
+        if not self._is_guests(session_id):
+            raise UnknownConversationError(session_id)
+        if (conversation := self._open.get(session_id)) and _exists(conversation):
+            return _summary(conversation), conversation.room.history.lines()
+        session = await self.service.get_session(app_name=APP_NAME, user_id=GUEST, session_id=session_id)
+        if session is None:
+            raise UnknownConversationError(session_id)
+        lines = lines_of(session)
+        by_user = sum(line.role == "user" for line in lines)
+        return (
+            Summary(
+                session_id, created_at(session), session.last_update_time, by_user, len(lines) - by_user, 0
+            ),
+            lines,
+        )
+
+    async def list(self, limit: int) -> list[Summary]:
+        """The guest's conversations, the latest `limit` of them, the one last used first."""
+        stored = await self.service.list_sessions(app_name=APP_NAME, user_id=GUEST)
+        known = {session.id: session.last_update_time for session in stored.sessions}
+        here = {one.session_id: one for one in self._open.values() if one.user_id == GUEST and _exists(one)}
+        known |= {session_id: one.last_activity for session_id, one in here.items()}
+        latest = sorted(known, key=lambda session_id: known[session_id], reverse=True)[:limit]
+        made = {session.id: created_at(session) for session in stored.sessions}
+        summaries = []
+        for session_id in latest:
+            if one := here.get(session_id):
+                summaries.append(_summary(one))
+                continue
+            try:
+                by_user, by_model = await self._count(session_id, known[session_id])
+            except UnknownConversationError:  # deleted meanwhile
+                continue
+            summaries.append(Summary(session_id, made[session_id], known[session_id], by_user, by_model, 0))
+        return summaries
 
     def forget(self, conversation: Conversation) -> None:
         """Called by a conversation that nobody needs in memory any more."""
-        self._open.pop(conversation.user_id, None)
+        if self._open.get(conversation.session_id) is conversation:
+            del self._open[conversation.session_id]
 
     async def aclose(self) -> None:
         """Ends every run and awaits it, then closes ADK's runner and the session service."""
@@ -131,358 +240,34 @@ class Conversations:
             if close:
                 await close()
 
+    def _is_guests(self, session_id: str) -> bool:
+        """Whether it may be the guest's: those of live users are not for everybody."""
+        conversation = self._open.get(session_id)
+        if conversation:
+            return conversation.user_id == GUEST
+        return not session_id.startswith(_DEFAULT) or session_id == default_id(GUEST)
 
-class Conversation:
-    """A user's conversation: one ADK session and, while it is in use, one run.
-
-    One task owns the run. It sleeps until there is something to say or somebody who wants to hear,
-    makes a run, remakes it when its connection is lost, and ends it; so there is never a second one.
-    """
-
-    def __init__(self, home: Conversations, user_id: str) -> None:
-        self.user_id = user_id
-        self.session_id = f"live-{user_id}"
-        self.epoch = secrets.token_urlsafe(6)
-        """Names this life of the conversation in memory: its numbers mean nothing in another."""
-        self.seq = 0
-        """The number of the last message."""
-        self._home = home
-        self._inbox = Inbox(mic_ms=home.mic_ms, on_dropped=self._dropped_up)
-        self._listeners: list[Listener] = []
-        self._current: Listener | None = None
-        self._wanted = False
-        self._wake = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._closing = False
-        self._run: Run | None = None
-        self._handle: str | None = None
-        self._owed: Owed = ""
-        self._ever_connected = False
-        self._reconnecting = False
-        self._last_content = time.monotonic()
-        self._grace: asyncio.TimerHandle | None = None
-        self._idle: asyncio.TimerHandle | None = None
-        self._task = asyncio.create_task(self._live(), name=f"conversation {user_id}")
-
-    # ---- for the listeners ----
-
-    def attach(self, listener: Listener) -> None:
-        """Gives the conversation to `listener`; the one before it stays, and is told `elsewhere`."""
-        if self._grace:
-            self._grace.cancel()
-            self._grace = None
-        if self._current:
-            self._current.put(Status("elsewhere"))
-        self._listeners.append(listener)
-        self._current = listener
-        self._last_content = time.monotonic()
-        if self._idle is None and self._home.idle_timeout > 0:
-            self._look_for_idleness()
-        if self._reconnecting:
-            listener.put(Status("reconnecting"))
-        if listener.is_audio:
-            self._want()
-
-    def detach(self, listener: Listener, *, at_once: bool = False) -> None:
-        """Takes a listener away; when it was the last, the conversation ends after the grace.
-
-        Args:
-            at_once: nobody will come back, so there is no grace.
-        """
-        self._listeners.remove(listener)
-        if self._current is listener:
-            self._current = self._listeners[-1] if self._listeners else None
-            # The one before it has the conversation again, or it would be answered to nobody.
-            self._tell(Status("reconnecting" if self._reconnecting else "live"))
-        if not self._listeners:
-            loop = asyncio.get_running_loop()
-            self._grace = loop.call_later(0 if at_once else self._home.grace, self._end)
-
-    def put(self, said: Input) -> None:
-        """Takes what the user says; never waits.
-
-        Raises:
-            InboxFullError: too much text waits for the model already.
-        """
-        self._last_content = time.monotonic()
-        if isinstance(said, Interrupt):
-            self._owed = ""
-            if self._run:
-                for message in self._run.turn.interrupt():
-                    self.emit(message)
-        elif not self._closing:
-            self._inbox.put(said)
-            self._want()
-
-    async def aclose(self) -> None:
-        """Ends the run, lets the listeners go, and awaits the conversation's task."""
-        self._closing = True
-        for listener in self._listeners:
-            listener.put(Ended("stopping"))
-        self._end()
-        _, late = await asyncio.wait({self._task}, timeout=_CLOSE_WAIT)
-        if late:
-            log.error("%s: the run did not end within %g s", self.user_id, _CLOSE_WAIT)
-
-    # ---- for the run (live.Host) ----
-
-    def number(self) -> int:
-        self.seq += 1
-        return self.seq
-
-    def emit(self, message: Message) -> None:
-        self._last_content = time.monotonic()
-        self._tell(message)
-
-    def connected(self) -> None:
-        self._ever_connected = True
-        if self._reconnecting:
-            self._reconnecting = False
-            self._tell(Status("live"))
-
-    # ---- the life of a conversation ----
-
-    async def _live(self) -> None:
-        try:
-            while True:
-                while not (self._wanted or self._stop.is_set()):
-                    self._wake.clear()
-                    await self._wake.wait()
-                if self._stop.is_set():
-                    await self._keep_unsaid()
-                    if self._closing or not self._listeners:
-                        return
-                    self._stop.clear()
-                    self._wanted = self._wanted or bool(self._inbox)
-                    continue
-                try:
-                    await self._converse()
-                except Exception as error:
-                    self._wanted = False
-                    self._failed(error)
-        finally:
-            for timer in (self._grace, self._idle):
-                if timer:
-                    timer.cancel()
-            self._home.forget(self)
-
-    async def _converse(self) -> None:
-        """Keeps the model connected until the conversation comes to rest or is stopped.
-
-        Raises:
-            LostConnection: what is permanent, or still lost after the last try.
-            Exception: the agent's own code failed, or the session could not be read.
-        """
-        await self._find_session()
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(self._is_transient),
-            wait=wait_random_exponential(multiplier=0.5, max=10),
-            stop=stop_after_attempt(_TRIES) | stop_after_delay(_TRY_FOR),
-            sleep=self._pause,
-            before_sleep=self._log_retry,
-            reraise=True,
-        ):
-            with attempt:
-                while not self._stop.is_set():
-                    if await self._drive(attempt.retry_state) and not self._inbox:
-                        return
-
-    async def _drive(self, tries: RetryCallState) -> bool:
-        """Sees one run to its end, whoever ends it, and leaves inbox and session in order.
-
-        Returns:
-            Whether the conversation is at rest; False: the next run is to follow at once.
-
-        Raises:
-            LostConnection: the run was lost; `_handle` and `_owed` say how the next one begins.
-            Exception: whatever else made it fail.
-        """
-        self._wanted = False
-        self._run = run = Run(
-            self._home.runner,
-            self._home.config,
-            self.user_id,
-            self.session_id,
-            self._inbox,
-            self,
-            handle=self._handle,
-            owed=self._owed,
-        )
-        driving = asyncio.create_task(run.drive(), name=f"run {self.user_id}")
-        error = await self._watch(run, driving)
-        self._run = None
-        if self._stop.is_set():
-            error = None
-        elif error is None and not run.leaving and (run.turn.owed or not run.progressed):
-            # A goodbye in mid answer, or before anything was said, is a loss all the same.
-            error = LostConnection(1000, "the service closed the connection early")
-        was_up = not self._reconnecting
-        if error and was_up and self._is_transient(error):
-            self._reconnecting = True
-            self._tell(Status("reconnecting"))
-        for message in run.turn.lost():
-            self.emit(message)
-        self._handle, self._owed = None, run.turn.owed  # what holds if the session can't be read now
-        await self._settle(run)
-        if run.speech_pending and not self._stop.is_set():
-            self._tell(Error("speech_lost", "The connection broke while you spoke. Please say it again."))
-        if error is None:
-            self._handle, self._owed = run.handle if run.leaving else None, ""
-            return not run.leaving
-        if run.progressed:
-            tries.attempt_number = 0  # this loss begins a new series of tries; it is none of them
-        if run.progressed or was_up:
-            tries.start_time = time.monotonic()
-        first = tries.attempt_number == 0
-        self._handle = run.handle if first and run.at_rest else None
-        self._owed = run.turn.owed if self._owed else ""  # unless the user has had enough meanwhile
-        raise error
-
-    async def _watch(self, run: Run, driving: asyncio.Task[None]) -> Exception | None:
-        """Waits for a run's end, or brings it about; returns why it failed, if it did."""
-        stopping = asyncio.create_task(self._stop.wait())
-        overdue: LostConnection | None = None
-        try:
-            while not (driving.done() or stopping.done() or overdue):
-                await asyncio.wait(
-                    {driving, stopping}, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
-                )
-                overdue = run.overdue()
-            if not (driving.done() or overdue):
-                run.close()
-                await asyncio.wait({driving}, timeout=_END_WAIT)
-        finally:
-            stopping.cancel()
-            if not driving.done():
-                driving.cancel()
-                await asyncio.wait({driving})
-        if overdue or driving.cancelled():
-            return overdue
-        failure = driving.exception()
-        return failure if isinstance(failure, Exception) else None
-
-    async def _settle(self, run: Run) -> None:
-        """Sees to it that each text is in the history or in the inbox, and a cut answer in the history."""
-        if not (run.unsettled or run.turn.said):
-            return
-        session = None
-        try:
-            session = await self._find_session()
-        finally:
-            if run.unsettled:
-                text, taken_at = run.unsettled
-                events = session.events if session else []  # unreadable: better twice than never
-                if not any(_is_user_text(event, text, taken_at) for event in events):
-                    self._inbox.put_back(text)
-                    run.turn.take_back()
-        if run.turn.said:
-            await self._append(session, run.turn.author, "model", run.turn.said)
-
-    async def _keep_unsaid(self) -> None:
-        """Stores the texts that no model could be given before the conversation ended."""
-        if self._listeners and not self._closing:
-            return
-        texts = [said for said in iter(self._inbox.take, None) if isinstance(said, UserText)]
-        if texts:
-            try:
-                session = await self._find_session()
-                for said in texts:
-                    await self._append(session, "user", "user", said.text)
-            except Exception as error:
-                log.error("%s: %d texts could not be stored: %s", self.user_id, len(texts), error)
-
-    async def _append(self, session: Session, author: str, role: str, text: str) -> None:
-        content = types.Content(role=role, parts=[types.Part(text=text)])
-        await self._home.service.append_event(session, Event(author=author, content=content))
-
-    async def _find_session(self) -> Session:
-        """The conversation's ADK session; made, if this is its very beginning."""
-        service, user_id, session_id = self._home.service, self.user_id, self.session_id
-        session = await service.get_session(app_name=APP_NAME, user_id=user_id, session_id=session_id)
-        return session or await service.create_session(
-            app_name=APP_NAME, user_id=user_id, session_id=session_id
-        )
-
-    def _failed(self, error: Exception) -> None:
-        log.error("%s: %s", self.user_id, _one_line(error))
-        self._reconnecting = False
-        self._tell(_explain(error, self._home.model))
-        for listener in self._listeners:
-            listener.put(Ended("failed"))
-
-    def _is_transient(self, error: BaseException) -> bool:
-        """Whether to try again: always, once the model has been reached."""
-        if self._ever_connected:
-            return isinstance(error, Exception)
-        return isinstance(error, LostConnection) and not error.permanent
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
-
-    def _log_retry(self, tries: RetryCallState) -> None:
-        error = tries.outcome.exception() if tries.outcome else None
-        log.warning(
-            "%s: %s; try %d of %d in %.1f s",
-            self.user_id,
-            _one_line(error),
-            tries.attempt_number + 1,
-            _TRIES,
-            tries.upcoming_sleep,
-        )
-
-    # ---- small things ----
-
-    def _tell(self, message: Message) -> None:
-        if self._current:
-            self._current.put(message)
-
-    def _dropped_up(self, ms: float) -> None:
-        self._tell(Dropped("up", ms))
-
-    def _want(self) -> None:
-        """Asks for a run. One that lives serves; one that is being ended does not."""
-        if self._run is None or self._stop.is_set():
-            self._wanted = True
-            self._wake.set()
-
-    def _end(self) -> None:
-        self._stop.set()
-        self._wake.set()
-
-    def _look_for_idleness(self) -> None:
-        left = self._last_content + self._home.idle_timeout - time.monotonic()
-        if left > 0:
-            self._idle = asyncio.get_running_loop().call_later(left, self._look_for_idleness)
-            return
-        self._idle = None
-        for listener in self._listeners:
-            listener.put(Ended("idle"))
-        self._end()
+    async def _count(self, session_id: str, updated: float) -> tuple[int, int]:
+        """How many messages a stored session has; read again only when it has changed."""
+        counted = self._counts.get(session_id)
+        if not counted or counted[0] != updated:
+            summary, _ = await self.read(session_id)
+            counted = updated, summary.user_messages, summary.model_messages
+            self._counts[session_id] = counted
+        return counted[1], counted[2]
 
 
-def _is_user_text(event: Event, text: UserText, since: float) -> bool:
-    parts = event.content.parts if event.content else None
-    return bool(event.author == "user" and event.timestamp >= since and parts and parts[0].text == text.text)
+def _exists(conversation: Conversation) -> bool:
+    return conversation.is_kept or bool(conversation.room.history.message_count)
 
 
-def _one_line(error: BaseException | None) -> str:
-    """What failed, for the log: the service's own words, without a traceback."""
-    what = str(error) if isinstance(error, LostConnection) else f"{type(error).__name__}: {error}"
-    return "the model's connection: " * isinstance(error, LostConnection) + " ".join(what.split())[:500]
-
-
-def _explain(error: Exception, model: str) -> Error:
-    """What failed, for the user: plain words, and nothing of the service's own."""
-    if not isinstance(error, LostConnection):
-        return Error("agent_failed", "The agent failed. The server's log says why.")
-    refused = error.reason.lower()
-    if error.code in (401, 403) or "api key" in refused or "api_key" in refused:
-        words = "The model service refused the credentials: check the server's API key or Google Cloud login."
-    elif error.code == 404 or "not found" in refused:
-        words = f"The model service does not know the model {model!r}: check its name."
-    elif error.permanent:
-        words = f"The model {model!r} refused this conversation ({error.code}). The server's log says why."
-    else:
-        return Error("model_unavailable", "The model could not be reached. Please try again later.")
-    return Error("model_refused", words)
+def _summary(conversation: Conversation) -> Summary:
+    history = conversation.room.history
+    return Summary(
+        conversation.session_id,
+        conversation.created_at,
+        conversation.last_activity,
+        history.user_messages,
+        history.message_count - history.user_messages,
+        len(conversation.room.listeners),
+    )

@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 from google.adk.cli.service_registry import get_service_registry
 from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
+from google.adk.sessions.base_session_service import ListSessionsResponse
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
 
@@ -36,6 +37,14 @@ def session_service(uri: str) -> BaseSessionService:
     if service is None:
         raise ValueError(f"{scheme!r} is no session service that ADK knows; try sqlite:///file.db")
     return service
+
+
+async def owner_of(service: BaseSessionService, app_name: str, session_id: str) -> str | None:
+    """Whose session has this id; None: there is none. ADK itself asks for the user, to find a session."""
+    if isinstance(service, _Sqlite):
+        return await service.owner_of(app_name, session_id)
+    everybodys = await service.list_sessions(app_name=app_name)
+    return next((session.user_id for session in everybodys.sessions if session.id == session_id), None)
 
 
 class _Sqlite(SqliteSessionService):
@@ -63,3 +72,18 @@ class _Sqlite(SqliteSessionService):
     async def append_event(self, session: Session, event: Event) -> Event:
         async with self._turn:
             return await super().append_event(session, event)
+
+    async def list_sessions(self, **named: Any) -> ListSessionsResponse:
+        async with self._turn:
+            return await super().list_sessions(**named)
+
+    async def delete_session(self, **named: Any) -> None:
+        async with self._turn:
+            await super().delete_session(**named)
+
+    async def owner_of(self, app_name: str, session_id: str) -> str | None:
+        """What `list_sessions` of all users would tell, without reading them all."""
+        async with self._turn, self._get_db_connection() as database:
+            query = "SELECT user_id FROM sessions WHERE app_name = ? AND id = ?"
+            rows = await database.execute_fetchall(query, (app_name, session_id))
+            return next((str(row[0]) for row in rows), None)

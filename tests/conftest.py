@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import os
@@ -64,10 +65,14 @@ class Client:
     socket: ClientConnection
     hello: Json
     frames: list[Json] = field(default_factory=list)
+    presence: list[Json] = field(default_factory=list)
     audio: bytes = b""
 
     async def next(self, timeout: float = 10) -> Json:
-        """The next frame; binary sound as a message of type `binary`. Pings are answered."""
+        """The next frame; binary sound as a message of type `binary`.
+
+        Pings are answered, and who comes and goes is kept in `presence`: neither comes in any order.
+        """
         while True:
             frame = await asyncio.wait_for(self.socket.recv(), timeout)
             if isinstance(frame, bytes):
@@ -75,8 +80,13 @@ class Client:
                 self.audio += frame[4:]
             else:
                 said = json.loads(frame)
+                if said.get("mime_type") == "audio/pcm":
+                    self.audio += base64.b64decode(said["data"])
             if said.get("type") == "ping":
                 await self.send(type="pong")
+                continue
+            if said.get("type") == "presence":
+                self.presence.append(said)
                 continue
             self.frames.append(said)
             return said
@@ -121,10 +131,11 @@ async def client(
     audio: bool = False,
     subprotocol: bool = True,
     path: str = "",
+    query: str = "",
     **options: Any,
 ) -> AsyncIterator[Client]:
     """A client that has been greeted."""
-    url = f"ws://127.0.0.1:{port}{path}/ws/{user}?is_audio={str(audio).lower()}"
+    url = f"ws://127.0.0.1:{port}{path}/ws/{user}?is_audio={str(audio).lower()}{query}"
     subprotocols = [Subprotocol("relay.v1")] if subprotocol else None
     async with connect(url, subprotocols=subprotocols, proxy=None, **options) as connection:
         hello = json.loads(await connection.recv())
@@ -152,7 +163,7 @@ async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """relay tries again at once; how long it waits is the library's affair."""
-    monkeypatch.setattr("agent.sessions.wait_random_exponential", lambda **_: lambda _state: 0.01)
+    monkeypatch.setattr("agent.conversation.wait_random_exponential", lambda **_: lambda _state: 0.01)
 
 
 @pytest.fixture

@@ -225,8 +225,8 @@ async def test_a_text_after_an_early_stop_is_answered(gemini: GeminiLive) -> Non
 
 
 async def test_the_older_socket_has_the_conversation_again_when_the_newer_leaves(gemini: GeminiLive) -> None:
-    async with serving(a_relay()) as port, client(port) as older:
-        async with client(port):
+    async with serving(a_relay()) as port, client(port, subprotocol=False) as older:
+        async with client(port, subprotocol=False):
             assert (await older.next())["state"] == "elsewhere"
         assert (await older.next())["state"] == "live"
         assert await older.ask("hello") == "You said: hello."

@@ -180,8 +180,8 @@ async def test_nobody_is_idle_where_that_is_turned_off(gemini: GeminiLive) -> No
 async def test_a_superseded_socket_is_not_idle_while_its_successor_talks(gemini: GeminiLive) -> None:
     async with (
         serving(a_relay(idle_timeout=0.5)) as port,
-        client(port) as older,
-        client(port) as newer,
+        client(port, subprotocol=False) as older,
+        client(port, subprotocol=False) as newer,
     ):
         assert await older.next() == {"type": "status", "state": "elsewhere"}
         until = time.monotonic() + 1.2

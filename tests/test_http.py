@@ -101,11 +101,19 @@ async def test_health_says_how_it_goes(gemini: GeminiLive) -> None:
 
     async with serving(a_relay()) as port:
         first = await health(port)
-        assert first.pop("uptime") >= 0
-        assert first == {"status": "ok", "model": "gemini-3.8-live", "connections": 0}
+        assert first.pop("uptime_seconds") >= 0
+        assert first == {
+            "status": "ok",
+            "model": "gemini-3.8-live",
+            "total_requests": 0,
+            "successful_requests": 0,
+            "failed_requests": 0,
+            "active_sessions": 0,
+            "websocket_connections": 0,
+        }
         async with client(port), client(port, "bob"):
-            assert (await health(port))["connections"] == 2
-        while (await health(port))["connections"]:
+            assert (await health(port))["websocket_connections"] == 2
+        while (await health(port))["websocket_connections"]:
             await asyncio.sleep(0.01)
 
 

@@ -14,6 +14,7 @@ from google.adk.sessions import InMemorySessionService, Session
 from google.genai import types
 
 from agent.connection import LostConnection
+from agent.floor import Floor
 from agent.inbox import Inbox
 from agent.live import Owed, _Turn
 from agent.messages import AudioEnd, Message, Text, UserAudio, UserText
@@ -92,13 +93,13 @@ def test_a_cut_answer_owes_its_rest_unless_more_was_asked() -> None:
     turn = a_turn()
     turn.take(UserText("one"))
     tell(turn, spoke("la"))
-    list(turn.lost())
+    list(turn.lost(goes_on=True))
     assert owed(turn) == "rest"
     turn = a_turn()
     turn.take(UserText("one"))
     tell(turn, spoke("la"))
     turn.take(UserText("two"))
-    list(turn.lost())
+    list(turn.lost(goes_on=True))
     assert owed(turn) == "answer"
     turn.take_back()
     assert owed(turn) == "rest"
@@ -152,7 +153,7 @@ def test_the_services_own_words_are_for_the_log(caplog: pytest.LogCaptureFixture
 
 async def test_sound_is_bounded_whatever_is_muted() -> None:
     dropped: list[float] = []
-    inbox = Inbox(mic_ms=40, on_dropped=dropped.append)
+    inbox = Inbox(on_dropped=dropped.append)
     for _ in range(100):
         inbox.put(AudioEnd())
         inbox.put(UserAudio(bytes(1_000_000)))
@@ -163,16 +164,16 @@ async def test_sound_is_bounded_whatever_is_muted() -> None:
     assert kept + sum(dropped) * 32 == 100 * 1_000_000
 
 
-async def test_a_short_frame_waits_for_the_next_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    dropped: list[float] = []
-    inbox = Inbox(mic_ms=40, on_dropped=dropped.append)
-    inbox.put(UserAudio(bytes(320)))
-    monkeypatch.setattr("agent.inbox._SOUND_MAX_WAIT", 0.0)
-    assert inbox.take() is None
-    monkeypatch.undo()
-    inbox.put(UserAudio(bytes(1280)))
-    assert inbox.take() == UserAudio(bytes(1600))
-    assert dropped == []
+async def test_a_short_frame_waits_for_the_next() -> None:
+    heard: list[Any] = []
+    floor = Floor(mic_ms=40, hear=heard.append, refuse=heard.append)
+    floor.put("alice", UserAudio(bytes(320)))
+    assert heard == []
+    floor.put("alice", UserAudio(bytes(1280)))
+    assert heard == [UserAudio(bytes(1600))]
+    floor.put("alice", UserAudio(bytes(320)))
+    floor.end("alice")
+    assert heard[1:] == [UserAudio(bytes(320)), AudioEnd()]
 
 
 # ---- through the relay -----------------------------------------------------------------------

@@ -31,7 +31,8 @@ from agent.messages import (
     UserImage,
     UserText,
 )
-from dialects import PING, PONG, BadFrameError, decode, encoder, to_json
+from dialects import BadFrameError, to_json
+from dialects.live import PING, PONG, decode, live
 from outbox import Close, Outbox, size
 
 # ---- frames from a client --------------------------------------------------------------------
@@ -109,9 +110,9 @@ def test_sound_comes_through_as_it_is(pcm: bytes, rate: int) -> None:
 
 MS = 48  # bytes of sound in a millisecond
 ENCODERS = {
-    "words": encoder(is_audio=False, binary=False),
-    "base64": encoder(is_audio=True, binary=False),
-    "binary": encoder(is_audio=True, binary=True),
+    "words": live(is_audio=False, binary=False, newest=False).encoder(""),
+    "base64": live(is_audio=True, binary=False, newest=False).encoder(""),
+    "binary": live(is_audio=True, binary=True, newest=False).encoder(""),
 }
 
 # What a conversation does next: (kind, how much), or get, or a frame out of the order.

@@ -54,7 +54,7 @@ async def talks_on(connection: Connection, turn: UserTurn) -> None:
 async def taken(relay: Relay, seq: int, timeout: float = 20) -> None:
     """Until alice's conversation has emitted message number `seq`."""
     async with asyncio.timeout(timeout):
-        while relay.conversations.of("alice").seq < seq:
+        while (await relay.conversations.open("alice")).room.seq < seq:
             await asyncio.sleep(0.01)
 
 
@@ -145,7 +145,7 @@ async def test_sound_is_given_up_at_the_bound_and_told_while_words_never_are(gem
     relay = a_relay(queue_bytes=200_000, slow_timeout=30)
     async with serving(relay) as port, Peer.upgraded(port, audio=True) as peer:
         await peer.send(mime_type="text/plain", data="go")
-        await taken(relay, 1_501)
+        await taken(relay, 1_502)
         assert 0 < queued() <= 200_000
         frames = await peer.until(lambda said: said.get("turn_complete"))
     connection = gemini.connections[0]
@@ -176,11 +176,11 @@ async def test_little_stale_sound_follows_an_interruption(gemini: GeminiLive, ho
     relay = a_relay(slow_timeout=30)
     async with serving(relay) as port, Peer.upgraded(port, audio=True) as peer:
         await peer.send(mime_type="text/plain", data="go")
-        await taken(relay, 250)
+        await taken(relay, 251)
         if how == "the client":
             await peer.send(type="interrupt")
         await peer.send(mime_type="text/plain", data="stop")
-        await taken(relay, 251)
+        await taken(relay, 253)  # both texts, the sound, and that it was interrupted
         frames = await peer.until(lambda said: said.get("turn_complete"))
     sent = gemini.connections[0].sound
     cut = next(n for n, said in enumerate(frames) if said.get("interrupted"))
@@ -201,7 +201,7 @@ async def test_a_slow_reader_gets_fewer_and_larger_frames(gemini: GeminiLive) ->
     relay = a_relay(slow_timeout=30)
     async with serving(relay) as port, Peer.upgraded(port, audio=True, subprotocol=False) as peer:
         await peer.send(mime_type="text/plain", data="go")
-        await taken(relay, 1_001)
+        await taken(relay, 1_002)
         frames = await peer.until(lambda said: said.get("turn_complete"))
     sound = [base64.b64decode(said["data"]) for said in frames[:-1]]
     assert b"".join(sound) == gemini.connections[0].sound
@@ -252,7 +252,7 @@ async def test_pings_by_the_thousand_from_a_peer_that_does_not_read(gemini: Gemi
         Peer.upgraded(port, audio=True) as peer,
     ):
         await peer.send(mime_type="text/plain", data="go")
-        await taken(relay, 1_001)
+        await taken(relay, 1_002)
         before = queued()
         assert before > 1_000_000
         await peer.send_raw(frame(b'{"type":"ping"}') * 10_000)

@@ -18,7 +18,10 @@ from conftest import client
 
 from relay import HERE
 
-SHIPPED = {"relay.py", "responses.py", "outbox.py", "dialects.py", "agent", "static"}
+SHIPPED = {
+    *("relay.py", "api.py", "responses.py", "sockets.py", "outbox.py"),
+    *("dialects", "agent", "static"),
+}
 
 # What is installed in the place of its own that is looked for first, and what from the tests' environment.
 WHERE = """

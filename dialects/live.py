@@ -1,33 +1,41 @@
-"""What goes over the wire, and nothing of when: frames to what was said, messages to frames."""
+"""The live dialect, `WS /ws/{user_id}`: voice and text, as ADK's streaming sample has them and more."""
 
 from __future__ import annotations
 
 import binascii
-import json
 import re
 from base64 import b64encode
-from collections.abc import Callable
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from agent.messages import (
+    Ack,
     Audio,
     AudioEnd,
     Dropped,
     Error,
+    Gap,
     Input,
     Interrupt,
+    Line,
     Message,
+    Presence,
+    Reset,
     Status,
     Text,
     ToolComplete,
     ToolStart,
     Transcript,
     TurnEnd,
+    Typing,
     UserAudio,
     UserImage,
     UserText,
+    UserTyping,
+    Written,
 )
-from outbox import Frame
+from dialects import BadFrameError, Command, Dialect, Welcome, cut, json_object, once, text_of, to_json
+from outbox import Encode, Frame
 
 SUBPROTOCOL = "relay.v1"
 """Offered by a client that wants sound as binary frames."""
@@ -35,35 +43,21 @@ SUBPROTOCOL = "relay.v1"
 PING = '{"type":"ping"}'
 PONG = '{"type":"pong"}'
 
-MAX_TEXT_BYTES = 32 * 1024
 MAX_AUDIO_BYTES = 1024 * 1024
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
-MAX_TOOL_BYTES = 64 * 1024
-"""What a tool was given or answered is cut on the wire beyond this."""
+_MAX_ID_CHARS = 64
 
 _MAX_PLAIN_CHARS = 256 * 1024
 """A text at its limit, each byte spelled as \\u00xx, has room in it; what is longer is sound or a picture."""
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
-_TYPES = "audio_end, interrupt, ping, pong"
-
-
-class BadFrameError(Exception):
-    """A frame that means nothing.
-
-    Attributes:
-        code: for programs, such as `bad_data`.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        self.code = code
-        super().__init__(message)
+_TYPES = "audio_end, interrupt, typing_start, typing_stop, ping, pong"
 
 
 # ---- from the client -------------------------------------------------------------------------
 
 
-def decode(frame: Frame) -> Input | Literal["ping", "pong"]:
+def decode(frame: Frame) -> Command:
     """What a client's frame says.
 
     Raises:
@@ -76,12 +70,7 @@ def decode(frame: Frame) -> Input | Literal["ping", "pong"]:
         raise BadFrameError(
             "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters holds one base64 string."
         )
-    try:
-        said = json.loads(frame)
-    except (ValueError, RecursionError):
-        raise BadFrameError("bad_message", "A text frame must be JSON.") from None
-    if not isinstance(said, dict):
-        raise BadFrameError("bad_message", "A text frame must be a JSON object.")
+    said = json_object(frame)
     if "mime_type" in said:
         return _content(said)
     match said.get("type"):
@@ -93,6 +82,10 @@ def decode(frame: Frame) -> Input | Literal["ping", "pong"]:
             return AudioEnd()
         case "interrupt":
             return Interrupt()
+        case "typing_start":
+            return UserTyping(True)
+        case "typing_stop":
+            return UserTyping(False)
         case None:
             raise BadFrameError("bad_message", f"Content has a mime_type ({_MIME_TYPES}), all else a type.")
         case _:
@@ -104,7 +97,7 @@ def _content(said: dict[str, Any]) -> Input:
     kind, _, parameter = mime_type.partition(";") if isinstance(mime_type, str) else ("", "", "")
     match kind.strip():
         case "text/plain":
-            return UserText(_text(_data(said)))
+            return UserText(text_of(said, "data"), _id(said))
         case "audio/pcm":
             return UserAudio(_pcm(_decode_base64(_data(said), MAX_AUDIO_BYTES)), _rate(parameter))
         case "image/jpeg" | "image/png" as image:
@@ -120,16 +113,11 @@ def _data(said: dict[str, Any]) -> str:
     return data
 
 
-def _text(text: str) -> str:
-    if not text.strip():
-        raise BadFrameError("bad_data", "The text is empty.")
-    try:
-        length = len(text.encode())
-    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
-        raise BadFrameError("bad_data", "The text is not valid Unicode.") from None
-    if length > MAX_TEXT_BYTES:
-        raise BadFrameError("too_large", f"The text has {length} bytes; {MAX_TEXT_BYTES} are taken.")
-    return text
+def _id(said: dict[str, Any]) -> str:
+    name = said.get("id", "")
+    if isinstance(name, str) and len(name) <= _MAX_ID_CHARS and name.isprintable():
+        return name
+    raise BadFrameError("bad_data", f"id must be a string of at most {_MAX_ID_CHARS} characters.")
 
 
 def _decode_base64(data: str, limit: int) -> bytes:
@@ -166,44 +154,47 @@ def _rate(parameter: str) -> int:
 # ---- to the client ---------------------------------------------------------------------------
 
 
-def encoder(*, is_audio: bool, binary: bool) -> Callable[[Message], Frame | None]:
-    """How messages go to one kind of socket.
-
-    Args:
-        is_audio: it wants sound; without, it gets the words of it only.
-        binary: sound goes as 4 bytes of `seq` (big-endian) and the PCM, not as base64 in JSON.
-    """
-    if not is_audio:
-        return _encode_words
-    return _encode_binary if binary else _encode_json
-
-
 def _encode_words(message: Message) -> Frame | None:
-    return None if isinstance(message, Audio) else to_json(_fields(message))
+    return None if isinstance(message, Audio) else _encode_fields(message)
 
 
-def _encode_binary(message: Message) -> Frame:
+def _encode_binary(message: Message) -> Frame | None:
     if isinstance(message, Audio):
         return message.seq.to_bytes(4, "big") + message.pcm
-    return to_json(_fields(message))
+    return _encode_fields(message)
 
 
-def _encode_json(message: Message) -> Frame:
+def _encode_json(message: Message) -> Frame | None:
     if isinstance(message, Audio):
         data = b64encode(message.pcm).decode("ascii")
         return f'{{"mime_type":"audio/pcm","data":"{data}","seq":{message.seq}}}'
-    return to_json(_fields(message))
+    return _encode_fields(message)
 
 
-def _fields(message: Message) -> dict[str, Any]:
+def _encode_fields(message: Message) -> Frame | None:
+    fields = _fields(message)
+    return to_json(fields) if fields else None
+
+
+def _fields(message: Message) -> dict[str, Any] | None:
     match message:
         case Text(seq, text, is_transcript):
             said: dict[str, Any] = {"mime_type": "text/plain", "data": text}
             if is_transcript:
                 said["is_transcript"] = True
             return said | {"seq": seq}
-        case Transcript(seq, text, final):
-            return {"type": "transcript", "role": "user", "text": text, "final": final, "seq": seq}
+        case Transcript(seq, text, final, connection_id):
+            return {
+                "type": "transcript",
+                "role": "user",
+                "connection_id": connection_id,
+                "text": text,
+                "final": final,
+                "seq": seq,
+            }
+        case Written(seq, text, connection_id, name):
+            written = {"type": "message", "role": "user", "connection_id": connection_id, "text": text}
+            return written | ({"id": name} if name else {}) | {"seq": seq}
         case TurnEnd(seq, interrupted):
             # The custom-streaming sample's page reads null for "no".
             return {
@@ -221,8 +212,21 @@ def _fields(message: Message) -> dict[str, Any]:
             return {"type": "status", "state": state}
         case Error(code, text):
             return {"type": "error", "code": code, "message": text}
-        case _:
-            raise TypeError(f"{type(message).__name__} has no frame")
+        case Gap(first, last, lines):
+            return {"type": "gap", "from": first, "to": last, "messages": lines}
+        case Line(role, text, is_open):
+            line = {"type": "message", "role": role, "text": text}
+            return line | {"open": True} if is_open else line
+        case Ack(name):
+            return {"type": "ack", "id": name}
+        case Presence(joined, left, connections):
+            return {"type": "presence", "joined": joined, "left": left, "connections": connections}
+        case Typing(connection_id, typing):
+            return {"type": "typing", "connection_id": connection_id, "typing": typing}
+        case Reset(epoch, deleted):
+            return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
+        case _:  # the beginning of a turn, a request: nothing that this dialect tells
+            return None
 
 
 def _tool(kind: str, message: ToolStart | ToolComplete, name: str, value: Any) -> dict[str, Any]:
@@ -230,24 +234,57 @@ def _tool(kind: str, message: ToolStart | ToolComplete, name: str, value: Any) -
         "type": kind,
         "tool_id": message.tool_id,
         "tool_name": message.tool_name,
-        **_cut(name, value),
+        **cut(name, value),
         "timestamp": message.timestamp,
         "seq": message.seq,
     }
 
 
-def _cut(name: str, value: Any) -> dict[str, Any]:
-    encoded = to_json(value).encode()
-    if len(encoded) <= MAX_TOOL_BYTES:
-        return {name: value}
-    return {name: encoded[:MAX_TOOL_BYTES].decode(errors="ignore"), "truncated": True}
+def _welcome(to: Welcome) -> Frame:
+    return to_json(
+        {
+            "type": "hello",
+            "session_id": to.session_id,
+            "user_id": to.user_id,
+            "connection_id": to.connection_id,
+            "connections": to.connections,
+            "model": to.model,
+            "rehearsal": to.is_rehearsal,
+            "is_audio": to.is_audio,
+            "ping_interval": to.ping_interval,
+            "epoch": to.epoch,
+            "seq": to.seq,
+        }
+    )
 
 
-def to_json(value: Any) -> str:
-    """Compact JSON; characters as they are, unless one of them is half of a surrogate pair."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
-    return text
+def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:
+    encode = once(encode)
+    return Dialect(
+        name="audio" if is_audio else "text",
+        decode=decode,
+        encoder=lambda session_id: encode,
+        connected=lambda connection_id, model: None,
+        welcome=_welcome,
+        ping=PING,
+        pong=lambda connection_id: PONG,
+        is_audio=is_audio,
+        attends="all",
+    )
+
+
+_WORDS = _dialect(_encode_words, is_audio=False)
+_BINARY = _dialect(_encode_binary, is_audio=True)
+_JSON = _dialect(_encode_json, is_audio=True)
+
+
+def live(*, is_audio: bool, binary: bool, newest: bool) -> Dialect:
+    """The live dialect of one kind of socket.
+
+    Args:
+        is_audio: it wants sound; without, it gets the words of it only.
+        binary: sound goes as 4 bytes of `seq` (big-endian) and the PCM, not as base64 in JSON.
+        newest: of a user's sockets of its kind only the newest is served.
+    """
+    dialect = (_BINARY if binary else _JSON) if is_audio else _WORDS
+    return replace(dialect, attends="newest") if newest else dialect

@@ -1,0 +1,710 @@
+"""A conversation: what is said in it, and when its run starts and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict, deque
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from google.adk.agents.run_config import RunConfig
+from google.adk.events import Event
+from google.adk.runners import Runner
+from google.adk.sessions import BaseSessionService, Session
+from google.genai import types
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from agent.connection import LostConnection
+from agent.floor import Floor
+from agent.history import lines_of
+from agent.inbox import Inbox, InboxFullError
+from agent.live import APP_NAME, Owed, Run
+from agent.messages import (
+    Ack,
+    AudioEnd,
+    Dropped,
+    Ended,
+    Error,
+    Input,
+    Interrupt,
+    Message,
+    Said,
+    Status,
+    Taken,
+    Transcript,
+    TurnEnd,
+    UserAudio,
+    UserImage,
+    UserText,
+    UserTyping,
+    Written,
+)
+from agent.room import After, Listener, Room
+
+log = logging.getLogger("relay.agent")
+
+_END_WAIT = 2.0
+"""Seconds a run is given to end by itself before it is cancelled."""
+
+_CLOSE_WAIT = 5.0
+"""Seconds after which `aclose` no longer waits for a run that does not even heed its cancellation."""
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at whether a run's connection is as good as lost."""
+
+_TRIES = 5
+_TRY_FOR = 60.0
+"""How often, and for how many seconds, a lost connection is remade without any progress."""
+
+
+_CREATED_AT = "relay_created_at"
+"""Where a session's state has the time it was made at; ADK keeps only that of the last event."""
+
+_MAX_WAITING = 16
+"""Requests that may wait for the answers before them."""
+
+_MAX_HELD = 64
+"""Texts that may be said while the conversation is being emptied."""
+
+_MAX_IDS = 4096
+"""So many of the latest ids of texts are known again."""
+
+_UNATTENDED = 5.0
+"""Seconds that somebody has to attend after having asked for the conversation."""
+
+
+class BusyError(Exception):
+    """Too many requests wait already; the text says what would be right."""
+
+
+class Home(Protocol):
+    """What a conversation needs to know of where it lives."""
+
+    runner: Runner
+    service: BaseSessionService
+    config: RunConfig
+    model: str
+    stats: Stats
+    grace: float
+    idle_timeout: float
+    mic_ms: float
+    replay_bytes: int
+    replay_seconds: float
+
+    def forget(self, conversation: Conversation) -> None:
+        """The conversation is over: nobody needs it in memory any more."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """Requests for an answer, and conversations that were made, since the start."""
+
+    requests: int = 0
+    successful: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    """How long the successful ones took, all together."""
+    created: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    """A text whose answer somebody waits for."""
+
+    text: UserText
+    listener: Listener
+
+
+class Conversation:
+    """A user's conversation: one ADK session and, while it is in use, one run.
+
+    One task owns the run. It sleeps until there is something to say or somebody who wants to hear,
+    makes a run, remakes it when its connection is lost, and ends it; so there is never a second one.
+    The same task empties the session, so no run can write into one that is gone.
+    """
+
+    def __init__(self, home: Home, user_id: str, session_id: str) -> None:
+        self.user_id = user_id
+        self.session_id = session_id
+        self.room = Room(replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
+        self.is_kept = False
+        """There is an ADK session of it."""
+        self.created_at = self.last_activity = time.time()
+        self._home = home
+        self._name = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
+        self._inbox = Inbox(on_dropped=self._dropped_up)
+        self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech)
+        self._texts: OrderedDict[str, Listener | None] = OrderedDict()  # by id; None: it is stored
+        self._request: _Request | None = None
+        self._asked_at = 0.0
+        self._waiting: deque[_Request] = deque()
+        self._held: list[tuple[Input, Listener]] = []
+        self._resets: list[tuple[bool, asyncio.Future[None]]] = []
+        self._wanted = False
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._closing = False
+        self._run: Run | None = None
+        self._handle: str | None = None
+        self._owed: Owed = ""
+        self._ever_connected = False
+        self._reconnecting = False
+        self._last_content = time.monotonic()
+        loop = asyncio.get_running_loop()
+        self._grace: asyncio.TimerHandle | None = loop.call_later(_UNATTENDED, self._end)
+        self._idle: asyncio.TimerHandle | None = None
+        self._loading = asyncio.create_task(self._load(), name=f"history {self._name}")
+        self._task = asyncio.create_task(self._live(), name=f"conversation {self._name}")
+
+    # ---- for the listeners ----
+
+    async def ready(self) -> None:
+        """Waits until it is known what the session holds.
+
+        Raises:
+            Exception: the session could not be read.
+        """
+        await asyncio.shield(self._loading)
+
+    def attach(self, listener: Listener, after: After | None = None) -> None:
+        """Lets `listener` attend: from now on, or from the message after the one it has got last."""
+        if self._grace:
+            self._grace.cancel()
+            self._grace = None
+        self.room.enter(listener, after)
+        self._last_content = time.monotonic()
+        if self._idle is None and self._home.idle_timeout > 0:
+            self._look_for_idleness()
+        if self._reconnecting:
+            listener.put(Status("reconnecting"))
+        if listener.is_audio:
+            self._want()
+
+    def detach(self, listener: Listener, *, at_once: bool = False) -> None:
+        """Takes a listener away; when it was the last, the conversation ends after the grace.
+
+        Args:
+            at_once: nobody will come back, so there is no grace.
+        """
+        for request in [request for request in self._waiting if request.listener is listener]:
+            self._waiting.remove(request)
+            self._home.stats.failed += 1
+        if listener.attends == "own" and self._request and self._request.listener is listener:
+            at_once = True  # its answer is for nobody else
+            self._home.stats.failed += 1
+            self._request = None
+            self.room.answer(None)
+        self._floor.end(listener.connection_id)
+        self.room.leave(listener, is_live=not self._reconnecting)
+        if not self.room.listeners:
+            loop = asyncio.get_running_loop()
+            self._grace = loop.call_later(0 if at_once else self._home.grace, self._end)
+
+    def put(self, said: Input, listener: Listener) -> None:
+        """Takes what a listener says; never waits.
+
+        Raises:
+            InboxFullError: too much text waits for the model already.
+        """
+        self._last_content = time.monotonic()
+        if self._closing:
+            return
+        if self._resets:
+            self._hold(said, listener)
+            return
+        match said:
+            case Interrupt():
+                self._interrupt()
+            case UserTyping(typing):
+                self.room.typing(listener, typing)
+            case UserText():
+                self._say(said, listener)
+            case UserAudio():
+                self._floor.put(listener.connection_id, said)
+            case AudioEnd():
+                self._floor.end(listener.connection_id)
+            case UserImage():
+                self._inbox.put(said)
+                self._want()
+
+    def ask(self, text: str, listener: Listener) -> None:
+        """Takes a text whose answer is `listener`'s: it waits until those before it are answered.
+
+        Raises:
+            BusyError: 16 wait already, or the conversation is being emptied.
+            InboxFullError: too much text waits for the model already.
+        """
+        self._last_content = time.monotonic()
+        self._home.stats.requests += 1
+        if len(self._waiting) >= _MAX_WAITING or self._resets:
+            self._home.stats.failed += 1
+            raise BusyError(f"{len(self._waiting)} messages wait for their answers already: try again later.")
+        ahead = len(self._waiting) + self._is_answering()
+        listener.put(Taken(text, ahead, self.room.history.message_count))
+        self._waiting.append(_Request(UserText(text), listener))
+        self._answer_next()
+
+    async def reset(self, *, delete: bool) -> None:
+        """Empties the conversation, and all that attend are told; what is said meanwhile comes after.
+
+        Args:
+            delete: no session is made until something is said again.
+
+        Raises:
+            Exception: the session could not be deleted.
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._resets.append((delete, done))
+        self._interrupt()
+        self._drop_requests("The conversation was emptied before it was your turn.")
+        self._inbox.clear()
+        self._end()
+        await asyncio.shield(done)
+
+    async def aclose(self) -> None:
+        """Ends the run, lets the listeners go, and awaits the conversation's task."""
+        self._closing = True
+        self._dismiss(Ended("stopping"))
+        self._end()
+        _, late = await asyncio.wait({self._task}, timeout=_CLOSE_WAIT)
+        if late:
+            log.error("%s: the run did not end within %g s", self._name, _CLOSE_WAIT)
+
+    # ---- for the run (live.Host) ----
+
+    def number(self) -> int:
+        return self.room.number()
+
+    def emit(self, message: Message) -> None:
+        self._last_content = time.monotonic()
+        match message:
+            case Transcript():
+                self.room.say(replace(message, connection_id=self._floor.spoke))
+            case TurnEnd(goes_on=False):
+                self.last_activity = time.time()
+                if self._request:
+                    self._home.stats.successful += 1
+                    self._home.stats.seconds += time.monotonic() - self._asked_at
+                self.room.say(message)
+                self._request = None
+                self.room.answer(None)
+                # Only when the turn has taken note of its end is it known what else is owed.
+                asyncio.get_running_loop().call_soon(self._answer_next)
+            case _ if isinstance(message, Said):
+                self.room.say(message)
+            case _:
+                self.room.tell(message)
+
+    def connected(self) -> None:
+        self._ever_connected = True
+        if self._reconnecting:
+            self._reconnecting = False
+            self.room.tell(Status("live"))
+
+    def stored(self, text: UserText) -> None:
+        self.last_activity = time.time()
+        if text.id in self._texts:
+            listener, self._texts[text.id] = self._texts[text.id], None
+            if listener in self.room.listeners:
+                listener.put(Ack(text.id))
+
+    # ---- what is said ----
+
+    def _say(self, text: UserText, listener: Listener) -> None:
+        if text.id and text.id in self._texts:  # it comes again, because its ack was lost
+            if self._texts[text.id] is None:
+                listener.put(Ack(text.id))
+            else:
+                self._texts[text.id] = listener
+            return
+        self._inbox.put(text)
+        if text.id:
+            self._texts[text.id] = listener
+            if len(self._texts) > _MAX_IDS:
+                self._texts.popitem(last=False)
+        self.room.typing(listener, False)
+        self.room.say(Written(self.number(), text.text, listener.connection_id, text.id, 0), but=listener)
+        self._want()
+
+    def _interrupt(self) -> None:
+        self._owed = ""
+        self.room.recall_audio()
+        if self._run:
+            for message in self._run.turn.interrupt():
+                self.emit(message)
+        elif self.room.history.is_answering or self._request:  # the rest was to come with the next run
+            self.emit(TurnEnd(self.number(), interrupted=True))
+
+    def _hear(self, sound: UserAudio | AudioEnd) -> None:
+        self._inbox.put(sound)
+        # The end of somebody's sound who leaves is worth no connection of its own.
+        if isinstance(sound, UserAudio):
+            self._want()
+
+    def _refuse_speech(self, connection_id: str) -> None:
+        for listener in self.room.listeners:
+            if listener.connection_id == connection_id:
+                listener.put(Error("busy", "Somebody else is speaking: wait until they pause."))
+
+    def _hold(self, said: Input, listener: Listener) -> None:
+        if isinstance(said, (UserText, UserImage)):  # sound and typing are of the moment
+            if len(self._held) >= _MAX_HELD:
+                raise InboxFullError
+            self._held.append((said, listener))
+
+    # ---- requests: one at a time ----
+
+    def _is_answering(self) -> bool:
+        owed = self._run.turn.owed if self._run else self._owed
+        return bool(self._request or owed or self._inbox.has_text)
+
+    def _answer_next(self) -> None:
+        if self._waiting and not self._is_answering():
+            self._request = request = self._waiting.popleft()
+            self._asked_at = time.monotonic()
+            self.room.answer(request.listener)
+            try:
+                self._say(request.text, request.listener)
+            except InboxFullError:  # of pictures; texts wait their turn
+                self._drop_requests("Too much waits for the model already: try again in a moment.")
+
+    def _drop_requests(self, why: str) -> None:
+        """Gives up what waits for an answer, and tells."""
+        dropped = [*([self._request] if self._request else []), *self._waiting]
+        self._request = None
+        self._waiting.clear()
+        self.room.answer(None)
+        self._home.stats.failed += len(dropped)
+        for request in dropped:
+            request.listener.put(Error("busy", why))
+
+    # ---- the life of a conversation ----
+
+    async def _live(self) -> None:
+        try:
+            while True:
+                while not (self._wanted or self._stop.is_set()):
+                    self._wake.clear()
+                    await self._wake.wait()
+                if self._stop.is_set():
+                    if self._resets:
+                        await self._empty()
+                    await self._keep_unsaid()
+                    if self._closing or not self.room.listeners:
+                        return
+                    self._stop.clear()
+                    self._wanted = self._wanted or bool(self._inbox)
+                    self._answer_next()
+                    continue
+                try:
+                    await self._converse()
+                except Exception as error:
+                    self._wanted = False
+                    self._failed(error)
+        finally:
+            for timer in (self._grace, self._idle):
+                if timer:
+                    timer.cancel()
+            self._loading.cancel()
+            self.room.close()
+            self._home.forget(self)
+
+    async def _converse(self) -> None:
+        """Keeps the model connected until the conversation comes to rest or is stopped.
+
+        Raises:
+            LostConnection: what is permanent, or still lost after the last try.
+            Exception: the agent's own code failed, or the session could not be read.
+        """
+        await self.ready()
+        await self._find_session()
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(self._is_transient),
+            wait=wait_random_exponential(multiplier=0.5, max=10),
+            stop=stop_after_attempt(_TRIES) | stop_after_delay(_TRY_FOR),
+            sleep=self._pause,
+            before_sleep=self._log_retry,
+            reraise=True,
+        ):
+            with attempt:
+                while not self._stop.is_set():
+                    if await self._drive(attempt.retry_state) and not self._inbox:
+                        return
+
+    async def _drive(self, tries: RetryCallState) -> bool:
+        """Sees one run to its end, whoever ends it, and leaves inbox and session in order.
+
+        Returns:
+            Whether the conversation is at rest; False: the next run is to follow at once.
+
+        Raises:
+            LostConnection: the run was lost; `_handle` and `_owed` say how the next one begins.
+            Exception: whatever else made it fail.
+        """
+        self._wanted = False
+        self._run = run = Run(
+            self._home.runner,
+            self._home.config,
+            self.user_id,
+            self.session_id,
+            self._inbox,
+            self,
+            handle=self._handle,
+            owed=self._owed,
+        )
+        driving = asyncio.create_task(run.drive(), name=f"run {self._name}")
+        error = await self._watch(run, driving)
+        self._run = None
+        if self._stop.is_set():
+            error = None
+        elif error is None and not run.leaving and (run.turn.owed or not run.progressed):
+            # A goodbye in mid answer, or before anything was said, is a loss all the same.
+            error = LostConnection(1000, "the service closed the connection early")
+        was_up = not self._reconnecting
+        if error and was_up and self._is_transient(error):
+            self._reconnecting = True
+            self.room.tell(Status("reconnecting"))
+        for message in run.turn.lost(goes_on=error is not None):
+            self.emit(message)
+        self._handle, self._owed = None, run.turn.owed  # what holds if the session can't be read now
+        await self._settle(run)
+        if run.speech_pending and not self._stop.is_set():
+            self.room.tell(Error("speech_lost", "The connection broke while you spoke. Please say it again."))
+        if error is None:
+            self._handle, self._owed = run.handle if run.leaving else None, ""
+            return not run.leaving
+        if run.progressed:
+            tries.attempt_number = 0  # this loss begins a new series of tries; it is none of them
+        if run.progressed or was_up:
+            tries.start_time = time.monotonic()
+        first = tries.attempt_number == 0
+        self._handle = run.handle if first and run.at_rest else None
+        self._owed = run.turn.owed if self._owed else ""  # unless the user has had enough meanwhile
+        raise error
+
+    async def _watch(self, run: Run, driving: asyncio.Task[None]) -> Exception | None:
+        """Waits for a run's end, or brings it about; returns why it failed, if it did."""
+        stopping = asyncio.create_task(self._stop.wait())
+        overdue: LostConnection | None = None
+        try:
+            while not (driving.done() or stopping.done() or overdue):
+                await asyncio.wait(
+                    {driving, stopping}, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
+                )
+                overdue = run.overdue()
+            if not (driving.done() or overdue):
+                run.close()
+                await asyncio.wait({driving}, timeout=_END_WAIT)
+        finally:
+            stopping.cancel()
+            if not driving.done():
+                driving.cancel()
+                await asyncio.wait({driving})
+        if overdue or driving.cancelled():
+            return overdue
+        failure = driving.exception()
+        return failure if isinstance(failure, Exception) else None
+
+    async def _settle(self, run: Run) -> None:
+        """Sees to it that each text is in the history or in the inbox, and a cut answer in the history."""
+        if not (run.unsettled or run.turn.said):
+            return
+        session = None
+        try:
+            session = await self._find_session()
+        finally:
+            if run.unsettled:
+                text, taken_at = run.unsettled
+                events = session.events if session else []  # unreadable: better twice than never
+                if not any(_is_user_text(event, text, taken_at) for event in events):
+                    self._inbox.put_back(text)
+                    run.turn.take_back()
+                else:
+                    self.stored(text)
+        if run.turn.said:
+            await self._append(session, run.turn.author, "model", run.turn.said)
+
+    async def _keep_unsaid(self) -> None:
+        """Stores the texts that no model could be given before the conversation ended."""
+        if self.room.listeners and not self._closing:
+            return
+        texts = [said for said in iter(self._inbox.take, None) if isinstance(said, UserText)]
+        if texts:
+            try:
+                session = await self._find_session()
+                for said in texts:
+                    await self._append(session, "user", "user", said.text)
+            except Exception as error:
+                log.error("%s: %d texts could not be stored: %s", self._name, len(texts), error)
+
+    async def _append(self, session: Session, author: str, role: str, text: str) -> None:
+        content = types.Content(role=role, parts=[types.Part(text=text)])
+        await self._home.service.append_event(session, Event(author=author, content=content))
+
+    async def _find_session(self) -> Session:
+        """The conversation's ADK session; made, if this is its very beginning."""
+        service, user_id, session_id = self._home.service, self.user_id, self.session_id
+        session = await service.get_session(app_name=APP_NAME, user_id=user_id, session_id=session_id)
+        if session is None:
+            session = await create_session(service, user_id, session_id)
+            self._home.stats.created += 1
+        self.is_kept = True
+        return session
+
+    async def _load(self) -> None:
+        """Reads what the session holds, before any run can add to it."""
+        try:
+            session = await self._home.service.get_session(
+                app_name=APP_NAME, user_id=self.user_id, session_id=self.session_id
+            )
+            if session:
+                self.is_kept = True
+                self.created_at = created_at(session)
+                self.last_activity = session.last_update_time
+                self.room.history.load(lines_of(session))
+        except Exception:
+            self._home.forget(self)  # who asks next finds out anew
+            self._end()
+            raise
+
+    async def _empty(self) -> None:
+        """Deletes the session, now that no run writes into it, and begins a new epoch."""
+        resets, self._resets = self._resets, []
+        delete = resets[-1][0]
+        error: Exception | None = None
+        try:
+            service, user_id, session_id = self._home.service, self.user_id, self.session_id
+            await service.delete_session(app_name=APP_NAME, user_id=user_id, session_id=session_id)
+            self.is_kept = False
+            if not delete:
+                await create_session(service, user_id, session_id)
+                self.is_kept = True
+        except Exception as failure:
+            error = failure
+            log.error("%s: the session could not be deleted: %s", self._name, _one_line(failure))
+        else:
+            self._handle, self._owed = None, ""
+            self._texts.clear()
+            self.created_at = self.last_activity = time.time()
+            self.room.restart(deleted=delete)
+        held, self._held = self._held, []
+        for said, listener in held:
+            if listener in self.room.listeners:
+                self.put(said, listener)
+        for _, done in resets:
+            if not done.done():
+                done.set_exception(error) if error else done.set_result(None)
+
+    def _failed(self, error: Exception) -> None:
+        log.error("%s: %s", self._name, _one_line(error))
+        self._reconnecting = False
+        self._dismiss(_explain(error, self._home.model), Ended("failed"))
+
+    def _is_transient(self, error: BaseException) -> bool:
+        """Whether to try again: always, once the model has been reached."""
+        if self._ever_connected:
+            return isinstance(error, Exception)
+        return isinstance(error, LostConnection) and not error.permanent
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def _log_retry(self, tries: RetryCallState) -> None:
+        error = tries.outcome.exception() if tries.outcome else None
+        log.warning(
+            "%s: %s; try %d of %d in %.1f s",
+            self._name,
+            _one_line(error),
+            tries.attempt_number + 1,
+            _TRIES,
+            tries.upcoming_sleep,
+        )
+
+    # ---- small things ----
+
+    def _dismiss(self, *last_words: Message) -> None:
+        """Tells all, those that wait for their turn too, that it is over."""
+        self._home.stats.failed += len(self._waiting) + bool(self._request)
+        self._request = None
+        self._waiting.clear()
+        for listener in [*self.room.listeners]:
+            for message in last_words:
+                listener.put(message)
+
+    def _dropped_up(self, ms: float) -> None:
+        self.room.tell(Dropped("up", ms))
+
+    def _want(self) -> None:
+        """Asks for a run. One that lives serves; one that is being ended does not."""
+        if self._run is None or self._stop.is_set():
+            self._wanted = True
+            self._wake.set()
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._wake.set()
+
+    def _look_for_idleness(self) -> None:
+        left = self._last_content + self._home.idle_timeout - time.monotonic()
+        if left > 0:
+            self._idle = asyncio.get_running_loop().call_later(left, self._look_for_idleness)
+            return
+        self._idle = None
+        self._dismiss(Ended("idle"))
+        self._end()
+
+
+def default_id(user_id: str) -> str:
+    """The id of the conversation that a live user has without having asked for another."""
+    return f"live-{user_id}"
+
+
+async def create_session(service: BaseSessionService, user_id: str, session_id: str) -> Session:
+    """Makes an ADK session that remembers when it was made."""
+    return await service.create_session(
+        app_name=APP_NAME, user_id=user_id, session_id=session_id, state={_CREATED_AT: time.time()}
+    )
+
+
+def created_at(session: Session) -> float:
+    """When a session was made, as `time.time()`."""
+    made = session.state.get(_CREATED_AT)
+    return float(made) if isinstance(made, int | float) else session.last_update_time
+
+
+def _is_user_text(event: Event, text: UserText, since: float) -> bool:
+    parts = event.content.parts if event.content else None
+    return bool(event.author == "user" and event.timestamp >= since and parts and parts[0].text == text.text)
+
+
+def _one_line(error: BaseException | None) -> str:
+    """What failed, for the log: the service's own words, without a traceback."""
+    what = str(error) if isinstance(error, LostConnection) else f"{type(error).__name__}: {error}"
+    return "the model's connection: " * isinstance(error, LostConnection) + " ".join(what.split())[:500]
+
+
+def _explain(error: Exception, model: str) -> Error:
+    """What failed, for the user: plain words, and nothing of the service's own."""
+    if not isinstance(error, LostConnection):
+        return Error("agent_failed", "The agent failed. The server's log says why.")
+    refused = error.reason.lower()
+    if error.code in (401, 403) or "api key" in refused or "api_key" in refused:
+        words = "The model service refused the credentials: check the server's API key or Google Cloud login."
+    elif error.code == 404 or "not found" in refused:
+        words = f"The model service does not know the model {model!r}: check its name."
+    elif error.permanent:
+        words = f"The model {model!r} refused this conversation ({error.code}). The server's log says why."
+    else:
+        return Error("model_unavailable", "The model could not be reached. Please try again later.")
+    return Error("model_refused", words)

@@ -1,0 +1,151 @@
+"""The conversation in whole texts: what the session holds, and what was said since."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from google.adk.sessions import Session
+
+from agent.messages import (
+    Answer,
+    Line,
+    Said,
+    Text,
+    ToolCall,
+    ToolComplete,
+    ToolStart,
+    Transcript,
+    TurnEnd,
+    TurnStart,
+    Written,
+)
+
+_LINES_BYTES = 1024 * 1024
+"""What is told of a conversation at once, as text: its end."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """The answer that the agent is giving."""
+
+    at: int  # its place among the lines, if it has words
+    since: float
+    texts: list[str] = field(default_factory=list)
+
+
+class History:
+    """The messages of a conversation, and the answer that is being given."""
+
+    def __init__(self) -> None:
+        self._lines: list[Line] = []
+        self._open: _Open | None = None
+        self._tools: dict[str, ToolCall] = {}
+        self._asked_at: float | None = None
+
+    @property
+    def message_count(self) -> int:
+        return len(self._lines)
+
+    @property
+    def user_messages(self) -> int:
+        return sum(line.role == "user" for line in self._lines)
+
+    @property
+    def is_answering(self) -> bool:
+        """An answer was begun, and its end has not come."""
+        return self._open is not None
+
+    def load(self, earlier: list[Line]) -> None:
+        """Puts what the session holds before what was said since."""
+        self._lines[:0] = earlier
+        if self._open:
+            self._open.at += len(earlier)
+
+    def lines(self) -> list[Line]:
+        """The last messages, oldest first, at most a MiB of them."""
+        lines: list[Line] = []
+        left = _LINES_BYTES
+        for at in range(len(self._lines) - 1, -1, -1):
+            line = self._lines[at]
+            if self._open and self._open.texts and at == self._open.at:
+                line = Line("agent", "".join(self._open.texts), open=True)
+            left -= len(line.text.encode(errors="replace"))
+            if left < 0:
+                break
+            lines.append(line)
+        return lines[::-1]
+
+    def note(self, message: Said) -> Iterator[Said | TurnStart]:
+        """Takes note of a message, and passes it on with what is now known of it."""
+        match message:
+            case Text():
+                if not self._open:
+                    yield self._begin()
+                assert self._open
+                if not self._open.texts:
+                    self._open.at = len(self._lines)
+                    self._lines.append(Line("agent", ""))
+                self._open.texts.append(message.text)
+                yield replace(message, number=len(self._open.texts))
+            case Written() | Transcript(final=True):
+                self._lines.append(Line("user", message.text))
+                self._asked_at = time.monotonic()
+                yield replace(message, message_count=len(self._lines))
+            case ToolStart():
+                # After a stop, tools go on and are shown; they begin no other answer.
+                if not self._open and self._asked_at is not None:
+                    yield self._begin()
+                if self._open:
+                    call = ToolCall(message.tool_id, message.tool_name, message.arguments, None)
+                    self._tools[message.tool_id] = call
+                yield message
+            case ToolComplete():
+                if call_ := self._tools.get(message.tool_id):
+                    self._tools[message.tool_id] = replace(call_, result=message.result)
+                yield message
+            case TurnEnd(goes_on=False):
+                if not self._open:
+                    yield self._begin()
+                yield replace(message, answer=self._end(message.interrupted))
+            case _:
+                yield message
+
+    def _begin(self) -> TurnStart:
+        self._open = _Open(-1, self._asked_at or time.monotonic())
+        self._asked_at = None
+        self._tools.clear()
+        return TurnStart()
+
+    def _end(self, interrupted: bool) -> Answer:
+        assert self._open
+        answer, self._open = self._open, None
+        text = "".join(answer.texts)
+        if text:
+            self._lines[answer.at] = Line("agent", text)
+        return Answer(
+            text,
+            len(answer.texts),
+            tuple(self._tools.values()),
+            time.monotonic() - answer.since,
+            len(self._lines),
+            interrupted,
+        )
+
+
+def lines_of(session: Session) -> list[Line]:
+    """The messages of an ADK session, oldest first."""
+    lines = []
+    for event in session.events:
+        if event.partial:
+            continue
+        by_user = event.author == "user"
+        if event.content:
+            text = "".join(part.text or "" for part in event.content.parts or () if not part.thought)
+            if text:
+                lines.append(Line("user" if by_user else "agent", text))
+        for role, spoken in (("user", event.input_transcription), ("agent", event.output_transcription)):
+            if spoken and spoken.text:
+                lines.append(Line("user" if role == "user" else "agent", spoken.text))
+    return lines
