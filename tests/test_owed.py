@@ -48,6 +48,9 @@ class _Host:
     def connected(self) -> None:
         raise AssertionError("a turn knows no connection")
 
+    def stored(self, text: UserText) -> None:
+        raise AssertionError("a turn knows no session")
+
 
 def a_turn(inherited: Owed = "") -> _Turn:
     return _Turn(LlmAgent(name="tester", model="gemini-3.8-live"), _Host(), owed=inherited)
