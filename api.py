@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import re
 import secrets
 import time
@@ -20,13 +19,18 @@ from urllib.parse import parse_qs
 from agent.conversation import BusyError
 from agent.inbox import InboxFullError
 from agent.messages import Ended, Error, Message, TurnEnd
-from agent.sessions import GUEST, Conversations, Summary, UnknownConversationError
+from agent.sessions import (
+    GUEST,
+    Conversations,
+    StoppingError,
+    StoreError,
+    Summary,
+    UnknownConversationError,
+)
 from dialects import BadFrameError, turn
 from outbox import Close, Frame, Outbox
 from responses import HttpError, Response, as_json, event_stream
 from sockets import Limits, Receive, Scope, Send
-
-log = logging.getLogger("relay")
 
 MAX_BODY_BYTES = 64 * 1024
 
@@ -78,9 +82,10 @@ class Api:
             return _busy(str(full) or "Too much waits for the model already.").response()
         except _GoneError:
             return None
-        except Exception as error:
-            log.error("%s %r: %s: %s", scope["method"], scope["path"], type(error).__name__, error)
-            return HttpError(500, "The server failed. Its log says why.").response()
+        except StoppingError:
+            return HttpError(*_ENDS["stopping"]).response()
+        except StoreError:
+            return HttpError(500, "The conversations can't be reached. The server's log says why.").response()
 
     def handlers(self, path: str) -> dict[str, Handler]:
         """Who answers a path, by method; nobody, if there is no such path."""

@@ -44,7 +44,7 @@ import responses
 from agent.credentials import missing_credentials
 from agent.live import needs_credentials, run_config
 from agent.room import After
-from agent.sessions import Conversations, UnknownConversationError
+from agent.sessions import Conversations, StoreError, UnknownConversationError
 from api import Api
 from dialects import Dialect, is_name
 from dialects.chat import CHAT
@@ -245,6 +245,9 @@ class Relay:
                 await self.conversations.check(target.user_id, target.session_id)
         except (_NoSuchPathError, UnknownConversationError) as refusal:
             await _refuse(scope, receive, send, 4404, 404, str(refusal))
+            return
+        except StoreError:
+            await _refuse(scope, receive, send, 1011, 500, "the conversations can't be reached")
             return
         if self.conversations.is_closing():
             await _refuse(scope, receive, send, 1001, 503, "the server is going")

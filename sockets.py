@@ -14,7 +14,7 @@ from agent.conversation import BusyError, Conversation
 from agent.inbox import InboxFullError
 from agent.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd
 from agent.room import After
-from agent.sessions import GUEST, Conversations, UnknownConversationError
+from agent.sessions import GUEST, Conversations, StoppingError, StoreError, UnknownConversationError
 from dialects import Ask, BadFrameError, Command, Create, Dialect, Join, Welcome
 from outbox import Close, Frame, Outbox
 
@@ -125,11 +125,16 @@ class Socket:
         try:
             if user_id is not None:
                 self._name = f"{user_id} {self._name}"
-                self._enter(await self._conversations.open(user_id, session_id), after)
+                try:
+                    self._enter(await self._conversations.open(user_id, session_id), after)
+                except StoreError:
+                    self._fail()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write())
                 group.create_task(self._watch())
                 group.create_task(self._read())
+        except* (StoppingError, UnknownConversationError):
+            pass  # meanwhile
         except* Close as ends:
             end = next(e for e in ends.exceptions if isinstance(e, Close))
         except* Exception as errors:
@@ -217,6 +222,9 @@ class Socket:
                 if bad_frames == _MAX_BAD_FRAMES or self.attends == "own":
                     self._outbox.close(1008, f"{bad_frames} bad frames in a row")
                     return
+            except StoreError:
+                self._fail()
+                return
             except UnknownConversationError as unknown:
                 self._refuse("unknown_session", str(unknown), 1008)
             except BusyError as busy:
@@ -251,6 +259,11 @@ class Socket:
                 if isinstance(said, Interrupt):  # also of an answer that is over and still queued
                     self._outbox.recall_audio()
                 conversation.put(said, self)
+
+    def _fail(self) -> None:
+        """The session service has failed."""
+        self.put(Error("agent_failed", "The conversations can't be reached. The server's log says why."))
+        self.put(Ended("failed"))
 
     def _refuse(self, code: str, why: str, close_code: int) -> None:
         self._outbox.put(Error(code, why))

@@ -242,7 +242,6 @@ class Conversation:
 
         Raises:
             BusyError: 16 wait already, or the conversation is being emptied.
-            InboxFullError: too much text waits for the model already.
         """
         self._last_content = time.monotonic()
         self._home.stats.requests += 1
@@ -352,9 +351,7 @@ class Conversation:
             self._want()
 
     def _refuse_speech(self, connection_id: str) -> None:
-        for listener in self.room.listeners:
-            if listener.connection_id == connection_id:
-                listener.put(Error("busy", "Somebody else is speaking: wait until they pause."))
+        self.room.whisper(connection_id, Error("busy", "Somebody else is speaking: wait until they pause."))
 
     def _hold(self, said: Input, listener: Listener) -> None:
         if isinstance(said, (UserText, UserImage)):  # sound and typing are of the moment
@@ -365,7 +362,7 @@ class Conversation:
     # ---- requests: one at a time ----
 
     def _is_answering(self) -> bool:
-        owed = self._run.turn.owed if self._run else self._owed
+        owed = self._run.turn.owed if self._run else self._reconnecting and self._owed
         return bool(self._request or owed or self._inbox.has_text)
 
     def _answer_next(self) -> None:
@@ -479,7 +476,8 @@ class Conversation:
         self._handle, self._owed = None, run.turn.owed  # what holds if the session can't be read now
         await self._settle(run)
         if run.speech_pending and not self._stop.is_set():
-            self.room.tell(Error("speech_lost", "The connection broke while you spoke. Please say it again."))
+            lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
+            self.room.whisper(self._floor.spoke, lost)
         if error is None:
             self._handle, self._owed = run.handle if run.leaving else None, ""
             return not run.leaving
@@ -554,7 +552,7 @@ class Conversation:
     async def _find_session(self) -> Session:
         """The conversation's ADK session; made, if this is its very beginning."""
         service, user_id, session_id = self._home.service, self.user_id, self.session_id
-        session = await service.get_session(app_name=APP_NAME, user_id=user_id, session_id=session_id)
+        session = await get_session(service, user_id, session_id)
         if session is None:
             session = await create_session(service, user_id, session_id)
             self._home.stats.created += 1
@@ -564,9 +562,7 @@ class Conversation:
     async def _load(self) -> None:
         """Reads what the session holds, before any run can add to it."""
         try:
-            session = await self._home.service.get_session(
-                app_name=APP_NAME, user_id=self.user_id, session_id=self.session_id
-            )
+            session = await get_session(self._home.service, self.user_id, self.session_id)
             if session:
                 self.is_kept = True
                 self.created_at = created_at(session)
@@ -590,13 +586,13 @@ class Conversation:
                 await create_session(service, user_id, session_id)
                 self.is_kept = True
         except Exception as failure:
-            error = failure
-            log.error("%s: the session could not be deleted: %s", self._name, _one_line(failure))
+            error = failure  # for who asked; it is logged there
         else:
             self._handle, self._owed = None, ""
             self._texts.clear()
             self.created_at = self.last_activity = time.time()
             self.room.restart(deleted=delete)
+            self._wanted = self._wanted or any(listener.is_audio for listener in self.room.listeners)
         held, self._held = self._held, []
         for said, listener in held:
             if listener in self.room.listeners:
@@ -608,6 +604,7 @@ class Conversation:
     def _failed(self, error: Exception) -> None:
         log.error("%s: %s", self._name, _one_line(error))
         self._reconnecting = False
+        self.room.history.cut()
         self._dismiss(_explain(error, self._home.model), Ended("failed"))
 
     def _is_transient(self, error: BaseException) -> bool:
@@ -643,7 +640,7 @@ class Conversation:
                 listener.put(message)
 
     def _dropped_up(self, ms: float) -> None:
-        self.room.tell(Dropped("up", ms))
+        self.room.whisper(self._floor.speaker or self._floor.spoke, Dropped("up", ms))
 
     def _want(self) -> None:
         """Asks for a run. One that lives serves; one that is being ended does not."""
@@ -668,6 +665,11 @@ class Conversation:
 def default_id(user_id: str) -> str:
     """The id of the conversation that a live user has without having asked for another."""
     return f"live-{user_id}"
+
+
+async def get_session(service: BaseSessionService, user_id: str, session_id: str) -> Session | None:
+    """A stored session, with all its events; None: there is none."""
+    return await service.get_session(app_name=APP_NAME, user_id=user_id, session_id=session_id)
 
 
 async def create_session(service: BaseSessionService, user_id: str, session_id: str) -> Session:

@@ -63,6 +63,11 @@ class History:
         if self._open:
             self._open.at += len(earlier)
 
+    def cut(self) -> None:
+        """The answer under way will not go on."""
+        if self._open:
+            self._end(interrupted=True)
+
     def lines(self) -> list[Line]:
         """The last messages, oldest first, at most a MiB of them."""
         lines: list[Line] = []

@@ -172,6 +172,12 @@ class Room:
             if listener is not but:
                 listener.put(message)
 
+    def whisper(self, connection_id: str, message: Message) -> None:
+        """Tells a message to one listener, if it is still there."""
+        for listener in self.listeners:
+            if listener.connection_id == connection_id:
+                listener.put(message)
+
     def recall_audio(self) -> None:
         """What was said aloud so far is not wanted any more."""
         self._journal.recall_audio()

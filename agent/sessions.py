@@ -7,12 +7,13 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from google.adk.agents import BaseAgent
 from google.adk.agents.run_config import RunConfig
-from google.adk.sessions import BaseSessionService
+from google.adk.sessions import BaseSessionService, Session
 
-from agent.conversation import Conversation, Stats, create_session, created_at, default_id
+from agent.conversation import Conversation, Stats, create_session, created_at, default_id, get_session
 from agent.history import lines_of
 from agent.live import APP_NAME, live_model, run_config, runner
 from agent.messages import Line
@@ -20,11 +21,21 @@ from agent.store import owner_of, session_service
 
 log = logging.getLogger("relay.agent")
 
+T = TypeVar("T")
+
 GUEST = "guest"
 """Whose the conversations are that no live user has begun: of the chat and turn dialects, and over HTTP."""
 
 _DEFAULT = default_id("")
 """What only the ids of default conversations begin with."""
+
+
+class StoppingError(Exception):
+    """No conversation is begun any more: the server is going."""
+
+
+class StoreError(Exception):
+    """The session service failed; it is logged already."""
 
 
 class UnknownConversationError(LookupError):
@@ -116,17 +127,20 @@ class Conversations:
 
         Raises:
             UnknownConversationError: the id is another user's.
-            Exception: the session could not be read.
+            StoppingError: the server is going.
+            StoreError: the session could not be read.
         """
         wanted = session_id or default_id(user_id)
         await self.check(user_id, wanted)
         while True:
+            if self._closing:
+                raise StoppingError
             if wanted not in self._open:
                 self._open[wanted] = Conversation(self, user_id, wanted)
             conversation = self._open[wanted]
             if conversation.user_id != user_id:
                 raise UnknownConversationError(wanted)
-            await conversation.ready()
+            await _of_store(conversation.ready())
             if self._open.get(wanted) is conversation:  # it has not ended meanwhile
                 return conversation
 
@@ -135,15 +149,13 @@ class Conversations:
 
         Raises:
             UnknownConversationError: there is none.
-            Exception: the session could not be read.
+            StoppingError: the server is going.
+            StoreError: the session could not be read.
         """
         if not self._is_guests(session_id):
             raise UnknownConversationError(session_id)
-        conversation = self._open.get(session_id)
-        if not conversation:
-            session = await self.service.get_session(app_name=APP_NAME, user_id=GUEST, session_id=session_id)
-            if session is None:
-                raise UnknownConversationError(session_id)
+        if session_id not in self._open:
+            await self._stored(session_id)
         return await self.open(GUEST, session_id)
 
     async def check(self, user_id: str, session_id: str) -> None:
@@ -151,6 +163,7 @@ class Conversations:
 
         Raises:
             UnknownConversationError: it is another user's.
+            StoreError: it could not be found out.
         """
         if session_id == default_id(user_id):
             return
@@ -159,14 +172,18 @@ class Conversations:
         elif session_id.startswith(_DEFAULT):
             owner = session_id.removeprefix(_DEFAULT)
         else:
-            owner = await owner_of(self.service, APP_NAME, session_id)
+            owner = await _of_store(owner_of(self.service, APP_NAME, session_id))
         if owner not in (None, user_id):
             raise UnknownConversationError(session_id)
 
     async def create(self) -> str:
-        """Makes a conversation of the guest's, and returns its id."""
+        """Makes a conversation of the guest's, and returns its id.
+
+        Raises:
+            StoreError: it could not be stored.
+        """
         session_id = secrets.token_hex(16)
-        await create_session(self.service, GUEST, session_id)
+        await _of_store(create_session(self.service, GUEST, session_id))
         self.stats.created += 1
         return session_id
 
@@ -175,8 +192,10 @@ class Conversations:
 
         Raises:
             UnknownConversationError: there is none.
+            StoppingError: the server is going.
+            StoreError: the session could not be deleted.
         """
-        await (await self.find(session_id)).reset(delete=delete)
+        await _of_store((await self.find(session_id)).reset(delete=delete))
         self._counts.pop(session_id, None)
 
     async def read(self, session_id: str) -> tuple[Summary, list[Line]]:
@@ -184,14 +203,13 @@ class Conversations:
 
         Raises:
             UnknownConversationError: there is none.
+            StoreError: the session could not be read.
         """
         if not self._is_guests(session_id):
             raise UnknownConversationError(session_id)
         if (conversation := self._open.get(session_id)) and _exists(conversation):
             return _summary(conversation), conversation.room.history.lines()
-        session = await self.service.get_session(app_name=APP_NAME, user_id=GUEST, session_id=session_id)
-        if session is None:
-            raise UnknownConversationError(session_id)
+        session = await self._stored(session_id)
         lines = lines_of(session)
         by_user = sum(line.role == "user" for line in lines)
         return (
@@ -202,8 +220,12 @@ class Conversations:
         )
 
     async def list(self, limit: int) -> list[Summary]:
-        """The guest's conversations, the latest `limit` of them, the one last used first."""
-        stored = await self.service.list_sessions(app_name=APP_NAME, user_id=GUEST)
+        """The guest's conversations, the latest `limit` of them, the one last used first.
+
+        Raises:
+            StoreError: they could not be read.
+        """
+        stored = await _of_store(self.service.list_sessions(app_name=APP_NAME, user_id=GUEST))
         known = {session.id: session.last_update_time for session in stored.sessions}
         here = {one.session_id: one for one in self._open.values() if one.user_id == GUEST and _exists(one)}
         known |= {session_id: one.last_activity for session_id, one in here.items()}
@@ -240,6 +262,12 @@ class Conversations:
             if close:
                 await close()
 
+    async def _stored(self, session_id: str) -> Session:
+        session = await _of_store(get_session(self.service, GUEST, session_id))
+        if session is None:
+            raise UnknownConversationError(session_id)
+        return session
+
     def _is_guests(self, session_id: str) -> bool:
         """Whether it may be the guest's: those of live users are not for everybody."""
         conversation = self._open.get(session_id)
@@ -255,6 +283,15 @@ class Conversations:
             counted = updated, summary.user_messages, summary.model_messages
             self._counts[session_id] = counted
         return counted[1], counted[2]
+
+
+async def _of_store(asked: Awaitable[T]) -> T:
+    """What the session service answers; that it failed is logged once, here."""
+    try:
+        return await asked
+    except Exception as error:
+        log.error("the session service failed: %s: %s", type(error).__name__, error)
+        raise StoreError from error
 
 
 def _exists(conversation: Conversation) -> bool:
