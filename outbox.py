@@ -66,7 +66,7 @@ class Outbox:
         self._limit = limit
         self._entries: deque[_Entry] = deque()
         self._audio: deque[_Entry] = deque()  # the entries that hold sound, in the same order
-        self._ready = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None  # cheaper than an Event, of which each has many
         self._full = False
         self._closing = False
         self.bytes = 0
@@ -120,7 +120,7 @@ class Outbox:
         if not self._closing and not (self._entries and self._entries[0].frame is frame):
             self._entries.appendleft(_Entry(frame, size(frame)))
             self.bytes += size(frame)
-            self._ready.set()
+            self._wake()
 
     def close(self, code: int, reason: str) -> None:
         """Ends the queue: what waits is still sent, then `get` raises; what comes is ignored."""
@@ -144,8 +144,8 @@ class Outbox:
         while not self._entries:
             if self._full:
                 raise Close(1013, "too slow")
-            self._ready.clear()
-            await self._ready.wait()
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
         entry = self._entries.popleft()
         self.bytes -= entry.size
         if entry.close:
@@ -158,6 +158,10 @@ class Outbox:
             case Dropped():
                 self._add_up(entry)
         return entry.frame or ""
+
+    def _wake(self) -> None:
+        if self._waiting and not self._waiting.done():
+            self._waiting.set_result(None)
 
     def _replace(self, entry: _Entry, message: Message) -> None:
         """Puts another message into a queued entry."""
@@ -175,7 +179,7 @@ class Outbox:
         self.bytes += entry.size
         if isinstance(entry.message, Audio):
             self._audio.append(entry)
-        self._ready.set()
+        self._wake()
 
     def recall_audio(self) -> None:
         """Takes the sound that waits out of the queue: nobody wants to hear it any more."""
@@ -195,7 +199,7 @@ class Outbox:
         if self.bytes > self._limit:
             self.give_up()
             self._full = True
-            self._ready.set()
+            self._wake()
 
     def _add_up(self, entry: _Entry) -> None:
         """Joins the notes of dropped sound that follow this one to it."""

@@ -66,6 +66,8 @@ class Socket:
         self._receive = receive
         self._send = send
         self._conversation: Conversation | None = None
+        self._stays = False
+        """It is for one conversation, and stays in it even when that is deleted."""
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes)
         self._name = dialect.name
         self._debug = log.isEnabledFor(logging.DEBUG)
@@ -86,8 +88,10 @@ class Socket:
             self._outbox.close(*_CLOSES[message.why])
             return
         self._outbox.put(message)
+        if self._stays:
+            return
         match message:
-            case Reset(deleted=True) if self._roams:
+            case Reset(deleted=True):
                 self._leave()
             case TurnEnd(goes_on=False) if self.attends == "own":
                 self._outbox.close(1000, "done")
@@ -125,6 +129,7 @@ class Socket:
         try:
             if user_id is not None:
                 self._name = f"{user_id} {self._name}"
+                self._stays = True
                 try:
                     self._enter(await self._conversations.open(user_id, session_id), after)
                 except StoreError:
@@ -162,11 +167,6 @@ class Socket:
                     await self._send({"type": "websocket.close", "code": end.code, "reason": end.reason})
             except (TimeoutError, OSError, RuntimeError):
                 pass  # it stalls, or has gone meanwhile: the server ends what is left of it
-
-    @property
-    def _roams(self) -> bool:
-        """It goes from conversation to conversation, and a deleted one is none to stay in."""
-        return self._dialect.name == "chat"
 
     def _enter(self, conversation: Conversation, after: After | None = None, *, is_new: bool = False) -> None:
         """Attends another conversation. Nothing may be awaited since it was opened."""
