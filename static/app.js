@@ -4,58 +4,76 @@
 import { stats, Voice } from "./audio.js";
 import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
+import { Fallback } from "./fallback.js";
+import { keptId, randomId, sessionStorageOrNothing } from "./identity.js";
+import { Others } from "./others.js";
 import * as view from "./view.js";
 
 const MAX_TEXT = 32 * 1024; // bytes of UTF-8, the server's bound for one message
 const LOUD = 0.35; // of a level of 1: somebody is speaking
+const BUSY = 5000; // ms that it is still shown why one was not heard
 const HANG = 500; // ms that they still count as speaking afterwards: the pauses between words
 
 const { elements } = view;
 const parameters = new URLSearchParams(location.search);
-const user = whoAmI();
+// A conversation belongs to a user. Without sign-in that is whoever has this browser; `?user=` says it otherwise, and
+// `?session=` chooses among the user's conversations.
+const user = parameters.get("user") || keptId("relay.user");
+const session = parameters.get("session");
 const store = sessionStorageOrNothing();
 
 window.relayStats = stats; // counters only; for tests and the curious
 
 // ---- what comes
 
-const conversation = new Conversation(elements.messages, elements.latest, {
-  announce: view.announce,
-  resend: (id, text) => connection.sendText(id, text),
-});
+const conversation = new Conversation(elements.messages, elements.latest, { announce: view.announce });
+
+// Relative to the page, so it is found under any prefix; http → ws and https → wss.
+const socketURL = new URL(`ws/${encodeURIComponent(user)}`, document.baseURI.replace(/^http/, "ws"));
+if (session) socketURL.searchParams.set("session_id", session);
 
 const connection = new Connection({
-  // Relative to the page, so it is found under any prefix; http → ws and https → wss.
-  url: new URL(`ws/${encodeURIComponent(user)}`, document.baseURI.replace(/^http/, "ws")),
+  url: socketURL,
+  health: new URL("health", document.baseURI),
   debug: parameters.has("debug"),
   on: {
     state(state) {
       view.showState(state);
-      if (!["connecting", "connected"].includes(state.name)) elements.messages.classList.add("ready"); // see hello()
-      if (state.name === "waiting" || state.name === "ended") conversation.unexpect();
-      if (["elsewhere", "asleep", "ended"].includes(state.name)) {
+      if (!["connecting", "connected"].includes(state.name)) reveal();
+      if (["asleep", "ended", "blocked"].includes(state.name)) {
         conversation.unexpect();
+        conversation.hush();
+        discarding = false;
         if (call) endCall(); // a page that nobody talks to must not go on recording
       }
-      if (!["connecting", "connected", "modelling"].includes(state.name)) {
-        discarding = false;
-        conversation.hush();
-      }
+      if (state.name !== "connecting" && !connected()) others.lost();
+      goWithout(state.name === "blocked");
       update();
     },
-    hello(frame, resumed, news) {
+    hello(frame) {
       view.showModel(frame);
-      discarding = false;
-      if (!resumed) {
-        conversation.missed(news);
-        call?.voice.endOfTurn();
-      }
       rehearsal(frame.rehearsal);
-      elements.messages.classList.add("ready"); // shown only now, when no notice can push it down any more
+      others.greeted(frame.connections);
+      if (stopOwed) stopOwed = !connection.sendControl("interrupt");
+      update();
+    },
+    history(lines, ids) {
+      conversation.history(lines, ids);
+      call?.voice.endOfTurn(); // what follows does not follow on from what was heard last
+      discarding = false;
+      reveal();
+      update();
+    },
+    cleared(how, ids) {
+      conversation.cleared(`This conversation was ${how}.`, ids);
+      call?.voice.flush();
+      discarding = false;
       update();
     },
     sent: (id) => conversation.left(id),
-    doubtful: (ids) => ids.forEach((id) => conversation.doubt(id)),
+    unsent: (id) => conversation.waits(id),
+    placed: (id) => conversation.placed(id),
+    confirmed: (id) => conversation.confirmed(id),
     sound(samples) {
       stats.receivedFrames++;
       stats.receivedAudioBytes += samples.byteLength;
@@ -69,11 +87,28 @@ const connection = new Connection({
   },
 });
 
+function connected() {
+  return ["connected", "modelling"].includes(connection.state.name);
+}
+
+// Shown only when it is known what there is to show: nothing moves any more then.
+function reveal() {
+  elements.messages.classList.add("ready");
+}
+
 function receive(frame) {
   if (frame.mime_type === "text/plain") return conversation.said(frame.data);
+  const speaker = frame.mine ? "" : frame.connection_id;
   switch (frame.type) {
+    case "message":
+      others.writes(speaker, false);
+      return conversation.wrote(frame.text, nameOf(speaker));
     case "transcript":
-      if (frame.role === "user") conversation.heard(frame.text, frame.final);
+      return conversation.heard(frame.text, frame.final, { speaker, who: speaker && nameOf(speaker) });
+    case "presence":
+      return others.present(frame);
+    case "typing":
+      if (speaker) others.writes(speaker, frame.typing);
       return;
     case "tool_start":
       return conversation.toolStarted(frame);
@@ -81,9 +116,8 @@ function receive(frame) {
       return conversation.toolCompleted(frame);
     case "dropped":
       return conversation.lost(frame.direction, frame.audio_ms);
-    case "gap":
-      return conversation.missed(true);
     case "error":
+      if (frame.code === "busy") return busy(frame.message);
       conversation.unexpect();
       return conversation.note("error", frame.message);
   }
@@ -96,6 +130,18 @@ function receive(frame) {
     } else call?.voice.endOfTurn();
     conversation.ended({ interrupted: Boolean(frame.interrupted), aloud: Boolean(call) });
   }
+}
+
+// Told again and again while it lasts, and shown once.
+let busyFor = 0;
+
+function busy(message) {
+  if (!busyFor) view.notice("busy", message);
+  clearTimeout(busyFor);
+  busyFor = setTimeout(() => {
+    busyFor = 0;
+    view.notice("busy");
+  }, BUSY);
 }
 
 function rehearsal(rehearsing) {
@@ -114,9 +160,20 @@ function rehearsal(rehearsing) {
   );
 }
 
-// ---- writing
+// ---- the others
 
-let texts = 0;
+const others = new Others({
+  send: (type) => connection.sendControl(type),
+  on: { here: view.showHere, announce: view.announceHere, writing: view.showWriting },
+});
+
+// With several others, they are told apart by the beginnings of their connections' ids.
+function nameOf(speaker) {
+  if (!parameters.get("user")) return "You, in another window"; // nobody else knows this user's name
+  return others.here > 2 ? `Somebody else (${speaker.slice(0, 4)})` : "Somebody else";
+}
+
+// ---- writing
 
 function write(text) {
   text = text.trim();
@@ -128,9 +185,13 @@ function write(text) {
     return false;
   }
   view.notice("text");
-  const id = ++texts;
-  conversation.typed(id, text, !["connected", "modelling"].includes(connection.state.name));
-  connection.sendText(id, text);
+  others.stopped();
+  const id = randomId();
+  conversation.typed(id, text, !connected() && !without);
+  if (without) {
+    beside = true;
+    fallback.send(id, text);
+  } else connection.sendText(id, text);
   return true;
 }
 
@@ -141,7 +202,10 @@ elements.composer.addEventListener("submit", (event) => {
   view.focusText();
 });
 
-elements.text.addEventListener("input", view.fitText);
+elements.text.addEventListener("input", () => {
+  view.fitText();
+  others.wrote(elements.text.value);
+});
 elements.text.addEventListener("keydown", (event) => {
   // While an input method is composing, Enter chooses a word (Safari tells so only by 229).
   if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
@@ -157,17 +221,63 @@ elements.messages.addEventListener("click", ({ target }) => {
   view.focusText();
 });
 
-elements.elsewhere.addEventListener("click", () => connection.retry());
 elements.retry.addEventListener("click", () => connection.retry());
+
+// ---- without a WebSocket
+
+let without = false;
+let beside = false; // something was said that the conversation does not know of
+
+const fallback = new Fallback({
+  url: new URL("api/v1/chat", document.baseURI),
+  // The guest's own conversation is the same one here and there.
+  session: user === "guest" && session ? session : keptId("relay.fallback"),
+  on: {
+    sent(id) {
+      conversation.left(id);
+      update();
+    },
+    refused: (id) => conversation.refused(id),
+    message(frame) {
+      receive(frame);
+      update();
+    },
+    idle: update,
+  },
+});
+
+function goWithout(now) {
+  if (now === without) return;
+  if (beside) {
+    const text = "What was written above stays in a conversation of its own: the agent does not know it here.";
+    conversation.note("beside", text);
+  }
+  without = conversation.aside = now;
+  beside = false;
+  view.showAudio(now ? "Audio needs a WebSocket, and none gets through from here." : "");
+  view.notice(
+    "without",
+    now &&
+      "No WebSocket gets through from here. You can go on in writing: each answer comes whole, in a conversation of " +
+        "its own. Audio is off until a WebSocket gets through.",
+  );
+  if (!now) return;
+  for (const { id, text } of connection.takeUntried()) {
+    beside = true;
+    fallback.send(id, text);
+  }
+}
 
 // ---- stopping an answer
 
 // After a stop, sound that was already on its way is thrown away, until the server confirms the end of that turn.
 let discarding = false;
+let stopOwed = false; // there was nobody to hear it
 
 function stop() {
-  if (conversation.answering) {
-    connection.sendControl("interrupt");
+  if (fallback.busy) fallback.stop();
+  else if (conversation.answering) {
+    stopOwed = !connection.sendControl("interrupt");
     discarding = true;
   } else if (call?.voice.playing) conversation.markInterrupted();
   call?.voice.flush();
@@ -230,7 +340,7 @@ function endCall(why) {
   if (why) view.notice("microphone", why);
   discarding = false;
   // The answer under way goes on in writing.
-  const name = connection.state.name;
+  const { name } = connection.state;
   if (ready && ["connecting", "connected", "modelling", "waiting"].includes(name)) connection.open(false);
   update();
 }
@@ -254,8 +364,8 @@ function drawLevels() {
 
 // Everything that follows from the present state, and from nothing else.
 function update() {
-  const connected = ["connected", "modelling"].includes(connection.state.name);
-  view.showStop((conversation.answering && connected && !discarding) || Boolean(call?.voice.playing));
+  const stoppable = conversation.answering && connected() && !discarding;
+  view.showStop(stoppable || fallback.busy || Boolean(call?.voice.playing));
   if (call) view.showSpeaker(...speaking(), call.ready ? (performance.now() - call.since) / 1000 : 0);
 }
 
@@ -268,32 +378,6 @@ function speaking() {
   if (performance.now() - call.loud < HANG) return ["user", "You are speaking"];
   if (conversation.expecting) return ["none", "Thinking…"];
   return ["none", "Listening"];
-}
-
-// ---- who this is
-
-// A conversation belongs to a user. Without sign-in that is whoever has this browser; `?user=` says it otherwise.
-function whoAmI() {
-  const given = parameters.get("user");
-  if (given) return given;
-  // Not randomUUID(): browsers have that on secure origins only.
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  const fresh = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-  try {
-    const known = localStorage.getItem("relay.user") ?? fresh;
-    localStorage.setItem("relay.user", known);
-    return known;
-  } catch {
-    return fresh; // storage is switched off: the conversation lasts as long as the page
-  }
-}
-
-function sessionStorageOrNothing() {
-  try {
-    return window.sessionStorage;
-  } catch {
-    return { getItem: () => null, setItem: () => {} };
-  }
 }
 
 view.fitText();

@@ -1,25 +1,38 @@
-// The socket: opening it, noticing that it died, opening it again, and keeping what was typed meanwhile.
+// The socket: opening it, noticing that it died, opening it again, and seeing to it that nothing is lost meanwhile.
+//
+// All that is said has a number (`seq`), within a life of the conversation on the server (`epoch`). Every socket is
+// opened with the last number that was seen, and the server goes on from there. Where it cannot, it tells the whole
+// conversation instead: so it is with a page that has just been loaded, too. What is written here has a random id,
+// and is sent again until the server has confirmed it; an id that the server knows is not said twice.
 //
 // Knows frames and close codes; knows nothing of the page. Reports by calling the handlers it is given:
 //   state(state)      {name, …}, see below
-//   hello(frame, resumed, news)   a new socket is ready; `resumed`: nothing can have been missed; `news`: something
-//                     has been said since the former one was lost
-//   message(frame)    any other JSON frame that the page should see
+//   hello(frame)      a new socket is ready
+//   message(frame)    any other JSON frame that the page should see; of what a user said, `mine` tells whether it was
+//                     said from this page
 //   sound(samples)    an Int16Array, 24 kHz mono
-//   sent(id)          a text of sendText() has left
-//   doubtful(ids)     texts that were sent just before the connection was lost: they may not have arrived
+//   history(lines, ids)   the conversation, [{role, text, open}, …], in the place of all that was shown of it; the
+//                     texts of these ids are not in it yet
+//   cleared(how, ids) the conversation was emptied, "cleared" or "deleted"; but for the texts of these ids
+//   sent(id), unsent(id)  a text of sendText() has left; the connection was lost before it was confirmed
+//   placed(id)        the connection was lost when it was written: it was said after all that was told so far
+//   confirmed(id)     it has arrived
 //
 // State names: connecting · connected · modelling (connected, but the server is remaking its own connection to the
-// model) · waiting (for the next try; has `delay`, in ms) · elsewhere (a newer socket has the conversation) ·
-// asleep (closed as idle; the next input opens it) · ended (retrying would not help; has `reason`).
+// model) · waiting (for the next try; has `delay`, in ms) · blocked (the server is there, but no WebSocket gets
+// through; tried again now and then) · asleep (closed as idle; the next input opens it) · ended (retrying would not
+// help; has `reason`).
 
 const SUBPROTOCOL = "relay.v1"; // asks for sound as binary frames: a quarter less to send, nothing to decode
 const FIRST_DELAY = 500;
 const MAX_DELAY = 15000;
-const HELLO_TIMEOUT = 15000;
+const HELLO_TIMEOUT = 15000; // the history that follows included
 const PROBE_TIMEOUT = 10000;
+const HEALTH_TIMEOUT = 5000;
 const SETTLED = 5000; // a connection that lived this long was a success: the next backoff starts small again
 const MAX_FAILURES = 6; // in a row, of an agent that says it failed for good
+const MAX_UNOPENED = 3; // sockets in a row that were never opened: something may be in the way
+const BLOCKED_DELAY = 20000;
 const MAX_BUFFERED = 256 * 1024; // bytes: about eight seconds of microphone
 
 const REFUSALS = {
@@ -30,83 +43,109 @@ const REFUSALS = {
 
 export class Connection {
   #url;
+  #health;
   #on;
   #log;
   #socket = null;
-  #retiring = null; // the former socket, while a handover is under way
+  #former = null; // the socket before it, until the new one is ready
   #ready = false; // hello has come
+  #opened = false; // the upgrade was granted
   #audio = false;
-  #outbox = []; // texts waiting for a connection
-  #unconfirmed = []; // texts sent since the server was last heard
+  #epoch = null;
+  #seq = 0; // the last number seen
+  #announced = null; // the epoch of hello, while its history is still to come
+  #lines = null; // the history that is coming: {to, count, lines}
+  #ids = new Set(); // connection ids that this page has had
+  #own = new Set(); // ids of all texts that were written here
+  // Those not confirmed yet: {id, text, late, sent, seq}. `sent`: by the present socket. `seq`: the last number seen
+  // when it was sent first, if it was. `late`: what is told before it is confirmed was said before it.
+  #texts = [];
+  #known = new Map(); // text → how often a user is known to have said it
   #attempt = 0;
   #failures = 0;
+  #unopened = 0;
   #timer = 0; // the next try, or the wait for hello
   #settling = 0;
   #probe = 0;
   #heard = 0;
   #silence = 60000; // longest that a living server says nothing
-  #epoch = null;
-  #seq = 0;
   state = { name: "connecting" };
 
-  constructor({ url, on, debug }) {
+  // `health`: a URL that answers over plain HTTP if the server is there.
+  constructor({ url, health, on, debug }) {
     this.#url = url;
+    this.#health = health;
     this.#on = on;
     this.#log = debug ? logFrame : () => {};
     setInterval(() => this.#watch(), 5000);
-    addEventListener("online", () => this.hurry());
+    addEventListener("online", () => (this.#ready ? this.#startProbe() : this.hurry()));
     document.addEventListener("visibilitychange", () => document.hidden || this.hurry());
   }
 
   // ---- what the page asks for
 
-  // Opens a socket, or replaces the present one (to switch between writing and speaking, or to take the conversation
-  // back). The new one is opened before the old one is closed, so that the words of an answer under way are not lost.
+  // Opens a socket, or replaces the present one (to switch between writing and speaking). The new one goes on where
+  // the old one was at this moment. That stays open until then: without any, the server might end an answer.
   open(audio = this.#audio) {
     this.#audio = audio;
-    this.#retire();
-    this.#ready = false;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#probe);
-    this.#probe = 0;
-    this.#become({ name: "connecting", again: this.#attempt > 0 });
+    if (this.#ready) {
+      this.#former = this.#socket;
+      silence(this.#former);
+    } else if (this.#socket) abandon(this.#socket);
+    this.#reset();
+    if (this.state.name !== "blocked") this.#become({ name: "connecting", again: this.#attempt > 0 });
 
     const url = new URL(this.#url);
     url.searchParams.set("is_audio", String(audio));
+    url.searchParams.set("after", `${this.#epoch ?? 0}.${this.#seq}`); // 0.0: tell me everything
     const socket = new WebSocket(url, SUBPROTOCOL);
     socket.binaryType = "arraybuffer";
-    socket.onmessage = ({ data }) => this.#receive(socket, data);
-    socket.onclose = ({ code, reason }) => this.#lost(socket, code, reason);
+    socket.onopen = () => {
+      this.#opened = true;
+      this.#unopened = 0;
+    };
+    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onclose = ({ code, reason }) => this.#lost(code, reason);
     this.#socket = socket;
-    this.#timer = setTimeout(() => this.#lost(socket, 0, "no hello"), HELLO_TIMEOUT);
+    this.#timer = setTimeout(() => this.#lost(0, "no hello"), HELLO_TIMEOUT);
   }
 
-  // Sends a text now, or as soon as there is a connection. `id` comes back in sent() and doubtful().
+  // Sends a text now, or as soon as there is a connection. `id` is random, and comes back in the handlers.
   sendText(id, text) {
-    this.#outbox.push({ id, text });
+    this.#own.add(id);
+    this.#texts.push({ id, text, late: !this.#ready, sent: false, seq: null });
     this.#flush();
-    if (["asleep", "elsewhere"].includes(this.state.name)) this.open();
+    if (this.state.name === "asleep") this.open();
+  }
+
+  // The texts that no socket has taken yet: they are somebody else's to send now.
+  takeUntried() {
+    const untried = this.#texts.filter(({ seq }) => seq === null);
+    this.#texts = this.#texts.filter(({ seq }) => seq !== null);
+    return untried;
   }
 
   // Sends a frame of the microphone, and says what became of it: "sent", "unheard" (nobody is there just now) or
   // "dropped", because the network is slower than speech. Sound that waits is worth nothing when it arrives, and a
   // queue without a bound only grows.
   sendSound(buffer) {
-    if (!this.#ready || this.state.name === "elsewhere") return "unheard";
+    if (!this.#ready) return "unheard";
     if (this.#socket.bufferedAmount > MAX_BUFFERED) return "dropped";
     this.#send(buffer);
     return "sent";
   }
 
-  // Sends {"type": type}, if there is anybody to hear it.
+  // Sends {"type": type}, if there is anybody to hear it; returns whether there is.
   sendControl(type) {
     if (this.#ready) this.#send(JSON.stringify({ type }));
+    return this.#ready;
   }
 
   // Something suggests that trying now is worth while: the network is back, the reader is looking.
   hurry() {
-    if (this.state.name === "waiting") this.open();
-    else if (this.#ready && performance.now() - this.#heard > this.#silence / 2) this.#startProbe();
+    if (["waiting", "blocked"].includes(this.state.name)) {
+      if (!this.#socket) this.open();
+    } else if (this.#ready && performance.now() - this.#heard > this.#silence / 2) this.#startProbe();
   }
 
   // Another try because the reader asks for it.
@@ -123,151 +162,228 @@ export class Connection {
   }
 
   #flush() {
-    if (!this.#ready || this.state.name === "elsewhere") return;
-    for (const { id, text } of this.#outbox.splice(0)) {
-      this.#send(JSON.stringify({ mime_type: "text/plain", data: text }));
-      this.#unconfirmed.push(id);
-      this.#on.sent(id);
+    if (!this.#ready || this.#announced) return;
+    for (const text of this.#texts) {
+      if (text.sent) continue;
+      // If it was said all the same, and nothing since, that is the first thing which is told again.
+      if (text.seq === this.#seq) text.late = true;
+      text.seq ??= this.#seq;
+      text.sent = true;
+      this.#send(JSON.stringify({ mime_type: "text/plain", data: text.text, id: text.id }));
+      this.#on.sent(text.id);
     }
   }
 
-  #receive(socket, data) {
+  #receive(data) {
     this.#log("[AGENT TO CLIENT]", data);
-    const current = socket === this.#socket;
-    if (current) {
-      // Anything that comes is a sign of life.
-      this.#heard = performance.now();
-      this.#unconfirmed.length = 0;
-      clearTimeout(this.#probe);
-      this.#probe = 0;
-    }
+    // Anything that comes is a sign of life.
+    this.#heard = performance.now();
+    clearTimeout(this.#probe);
+    this.#probe = 0;
 
     if (data instanceof ArrayBuffer) {
-      if (data.byteLength < 4) return;
-      this.#seq = Math.max(this.#seq, new DataView(data).getUint32(0)); // big-endian
+      if (data.byteLength < 4 || !this.#isNew(new DataView(data).getUint32(0))) return; // big-endian
       this.#on.sound(new Int16Array(data.slice(4, data.byteLength - (data.byteLength % 2))));
       return;
     }
     const frame = JSON.parse(data);
-    if (frame.seq && frame.type !== "hello") this.#seq = Math.max(this.#seq, frame.seq);
     switch (frame.type) {
       case "hello":
-        return current && this.#hello(frame);
+        return this.#hello(frame);
       case "ping":
-        if (socket.readyState !== WebSocket.OPEN) return;
-        this.#log("[CLIENT TO AGENT]", '{"type":"pong"}');
-        return socket.send('{"type":"pong"}');
+        return this.sendControl("pong");
       case "pong":
         return;
       case "status":
-        return this.#status(current, frame.state);
+        return this.#become({ name: frame.state === "reconnecting" ? "modelling" : "connected" });
+      case "ack":
+        return this.#confirm(frame.id);
+      case "gap":
+        this.#lines = { to: frame.to, count: frame.messages, lines: [] };
+        return this.#rewrite();
+      case "cleared":
+      case "deleted":
+        return this.#restart(frame);
     }
-    if (frame.mime_type === "audio/pcm") this.#on.sound(decode(frame.data));
-    else {
-      if (frame.type !== "error") this.#failures = 0; // the agent does work
-      this.#on.message(frame);
+    if (this.#lines && frame.type === "message") {
+      this.#lines.lines.push(frame);
+      return this.#rewrite();
     }
+    if (frame.seq && !this.#isNew(frame.seq)) return;
+    if (frame.mime_type === "audio/pcm") return this.#on.sound(decode(frame.data));
+    if (frame.type !== "error") this.#failures = 0; // the agent does work
+    if (this.#own.has(frame.id)) return this.#place(frame.id); // a former socket said it, or it would not be told
+    if (frame.type === "message" || (frame.type === "transcript" && frame.final)) this.#learn(frame.text);
+    if ("connection_id" in frame) frame.mine = !frame.connection_id || this.#ids.has(frame.connection_id);
+    this.#on.message(frame);
+  }
+
+  #isNew(seq) {
+    if (seq <= this.#seq) return false;
+    this.#seq = seq;
+    return true;
   }
 
   #hello(frame) {
-    clearTimeout(this.#timer);
     this.#silence = (frame.ping_interval ?? 25) * 2000 + 10000;
-    const same = frame.epoch === this.#epoch;
-    const news = same ? frame.seq !== this.#seq : frame.seq > 0; // said while nobody was here
-    const resumed = this.#epoch === null || this.#retiring !== null || (same && !news);
-    this.#epoch = frame.epoch;
-    if (!this.#retiring) this.#seq = frame.seq ?? 0; // otherwise the former socket still delivers up to there
+    this.#ids.add(frame.connection_id);
     this.#ready = true;
     this.#settling = setTimeout(() => (this.#attempt = 0), SETTLED);
-    // What was on its way to the former socket may still come; it is told `elsewhere` after the last of it.
-    const former = this.#retiring;
-    setTimeout(() => former && this.#dismiss(former), 2000);
+    if (frame.epoch === this.#epoch) clearTimeout(this.#timer);
+    else this.#announced = frame.epoch;
+    if (this.#former) abandon(this.#former);
+    this.#former = null;
     this.#become({ name: "connected" });
-    this.#on.hello(frame, resumed, news);
+    this.#on.hello(frame);
     this.#flush();
   }
 
-  #status(current, state) {
-    if (!current) {
-      if (state === "elsewhere") this.#dismiss(this.#retiring); // elsewhere is here
-      return;
-    }
-    if (state === "reconnecting") this.#become({ name: "modelling" });
-    if (state === "live") this.#become({ name: "connected" });
-    if (state === "elsewhere") this.#become({ name: "elsewhere" });
+  // ---- what is known of the conversation
+
+  // The history counts when it is there to its last line: a socket that is lost before that asks for it again.
+  #rewrite() {
+    const { to, count, lines } = this.#lines;
+    if (lines.length < count) return;
+    this.#lines = null;
+    clearTimeout(this.#timer);
+    this.#epoch = this.#announced ?? this.#epoch;
+    this.#announced = null;
+    this.#seq = to;
+
+    // What was sent before the connection was lost may have arrived, and be in it: where a text is there once more
+    // than it was before.
+    const before = this.#known;
+    this.#known = new Map();
+    for (const { role, text } of lines) if (role === "user") this.#learn(text);
+    this.#texts = this.#texts.filter(({ text, seq }) => {
+      const times = before.get(text) ?? 0;
+      if (seq === null || (this.#known.get(text) ?? 0) <= times) return true;
+      before.set(text, times + 1);
+      return false;
+    });
+    this.#on.history(lines, this.#unconfirmed());
+    this.#flush();
+  }
+
+  // The server has emptied the conversation: a new life of it begins, in which it has seen no id yet.
+  #restart({ type, epoch, seq }) {
+    clearTimeout(this.#timer);
+    this.#epoch = epoch;
+    this.#seq = seq;
+    this.#announced = this.#lines = null;
+    this.#known.clear();
+    for (const text of this.#texts) text.sent = false;
+    this.#on.cleared(type, this.#unconfirmed());
+    this.#flush();
+  }
+
+  #unconfirmed() {
+    return this.#texts.map(({ id }) => id);
+  }
+
+  #confirm(id) {
+    const index = this.#texts.findIndex((text) => text.id === id);
+    if (index < 0) return;
+    const [{ text, late }] = this.#texts.splice(index, 1);
+    this.#learn(text);
+    if (late) this.#on.placed(id);
+    this.#on.confirmed(id);
+  }
+
+  #place(id) {
+    const text = this.#texts.find((text) => text.id === id);
+    if (!text) return;
+    text.late = false;
+    this.#on.placed(id);
+  }
+
+  #learn(text) {
+    text = text.trim();
+    this.#known.set(text, (this.#known.get(text) ?? 0) + 1);
   }
 
   // ---- ends
 
-  #lost(socket, code, reason) {
-    if (socket !== this.#socket) return;
-    this.#abandon(socket);
+  #lost(code, reason) {
+    const opened = this.#opened;
+    const unsure = this.#texts.filter(({ sent }) => sent);
+    if (this.#socket) abandon(this.#socket);
     this.#socket = null;
-    this.#ready = false;
-    clearTimeout(this.#timer);
-    clearTimeout(this.#settling);
-    clearTimeout(this.#probe);
-    this.#probe = 0;
-    if (this.#retiring) this.#dismiss(this.#retiring);
-    if (this.#unconfirmed.length) this.#on.doubtful(this.#unconfirmed.splice(0));
+    this.#reset();
+    for (const { id } of unsure) this.#on.unsent(id);
 
-    // Two pages that take one conversation from each other by turns would never stop.
-    if (this.state.name === "elsewhere") return;
-    if (code in REFUSALS) return this.#become({ name: "ended", reason: reason || REFUSALS[code] });
-    if (code === 1000 || (code === 4408 && /idle/i.test(reason))) return this.#become({ name: "asleep" });
+    if (code in REFUSALS) return this.#end({ name: "ended", reason: reason || REFUSALS[code] });
+    if (code === 1000 || (code === 4408 && /idle/i.test(reason))) return this.#end({ name: "asleep" });
     if (code === 1011 && ++this.#failures >= MAX_FAILURES) {
-      return this.#become({ name: "ended", reason: reason || "The agent cannot be reached." });
+      return this.#end({ name: "ended", reason: reason || "The agent cannot be reached." });
     }
     // Exponential backoff with full jitter: any moment up to the bound, so that the thousand pages which one restart
     // cut off do not all come back in the same instant.
     const delay = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.#attempt++);
     this.#timer = setTimeout(() => this.open(), delay);
-    this.#become({ name: "waiting", delay });
+    if (this.state.name !== "blocked") this.#become({ name: "waiting", delay });
+    if (!opened && ++this.#unopened >= MAX_UNOPENED) this.#askWhy(delay);
+    else if (this.state.name === "blocked") this.#become({ name: "waiting", delay });
   }
 
-  // Makes room for a new socket, keeping the former one listening if it works.
-  #retire() {
-    const socket = this.#socket;
+  // Is it the server that is gone, or do only WebSockets not get through?
+  async #askWhy(delay) {
+    const options = { cache: "no-store", signal: AbortSignal.timeout(HEALTH_TIMEOUT) };
+    const served = await fetch(this.#health, options).then(({ ok }) => ok, () => false);
+    if (this.#socket || !["waiting", "blocked"].includes(this.state.name)) return; // it is being tried already
+    if (served) {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.open(), BLOCKED_DELAY);
+      if (this.state.name !== "blocked") this.#become({ name: "blocked" });
+    } else if (this.state.name === "blocked") this.#become({ name: "waiting", delay });
+  }
+
+  #end(state) {
+    if (this.#former) abandon(this.#former);
+    this.#former = null;
+    this.#audio = false; // whoever comes back comes back writing: nobody leaves a microphone open for hours
+    this.#become(state);
+  }
+
+  // Forgets all that was about one socket.
+  #reset() {
+    this.#ready = this.#opened = false;
+    this.#announced = this.#lines = null;
+    for (const text of this.#texts) text.sent = false;
+    clearTimeout(this.#timer);
     clearTimeout(this.#settling);
-    if (this.#retiring) this.#dismiss(this.#retiring);
-    if (socket && this.#ready && socket.readyState === WebSocket.OPEN && this.state.name !== "elsewhere") {
-      this.#retiring = socket;
-    } else if (socket) this.#abandon(socket);
-    this.#socket = null;
-  }
-
-  #dismiss(socket) {
-    if (socket === this.#retiring) this.#retiring = null;
-    if (socket) this.#abandon(socket);
-  }
-
-  // Closes without waiting for an answer: a dead peer gives none, and onclose would come only after a long timeout.
-  #abandon(socket) {
-    socket.onmessage = socket.onclose = null;
-    // Closing one that is not open yet would be reported in the console as an error.
-    if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(1000);
-    else socket.close(1000);
+    clearTimeout(this.#probe);
+    this.#probe = 0;
   }
 
   // A connection can die without a word (a laptop that slept, a network that changed). The server's heartbeat would
   // have been heard by now; so ask, and give up on silence.
   #watch() {
-    if (this.#ready && !this.#probe && performance.now() - this.#heard > this.#silence) this.#startProbe();
+    if (this.#ready && performance.now() - this.#heard > this.#silence) this.#startProbe();
   }
 
   #startProbe() {
     if (this.#probe) return;
-    const socket = this.#socket;
     this.sendControl("ping");
-    this.#probe = setTimeout(() => this.#lost(socket, 0, "no answer"), PROBE_TIMEOUT);
+    this.#probe = setTimeout(() => this.#lost(0, "no answer"), PROBE_TIMEOUT);
   }
 
   #become(state) {
-    // Whoever comes back from these comes back writing: nobody leaves a microphone open for hours.
-    if (["elsewhere", "asleep", "ended"].includes(state.name)) this.#audio = false;
     this.state = state;
     this.#on.state(state);
   }
+}
+
+function silence(socket) {
+  socket.onopen = socket.onmessage = socket.onclose = null;
+}
+
+// Closes without waiting for an answer: a dead peer gives none, and onclose would come only after a long timeout.
+function abandon(socket) {
+  silence(socket);
+  // Closing one that is not open yet would be reported in the console as an error.
+  if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(1000);
+  else socket.close(1000);
 }
 
 // base64 → samples, for a server that does not speak the subprotocol.

@@ -1,7 +1,9 @@
 // The messages: who said what, in the order in which it makes sense to a reader.
 //
-// What comes over the wire is a stream of pieces. Here they become bubbles: one for each thing the user said, one for
+// What comes over the wire is a stream of pieces. Here they become bubbles: one for each thing a user said, one for
 // each answer, with the tools that the answer used inside it. Everything is set as text, never as markup.
+//
+// `who` is the name of somebody else who said something; without it, it was said here.
 
 const EXPECT_TIMEOUT = 30000; // an agent may choose to say nothing; then the three dots go away again
 const NEAR = 48; // pixels from the bottom that still count as being there
@@ -10,24 +12,27 @@ export class Conversation {
   #root;
   #latest;
   #announce;
-  #resend;
+  #welcome;
   #answer = null; // the bubble that is being filled: {item, bubble, line, text, started}
   #lastAnswer = null;
-  #hearing = null; // the utterance that is being recognized
+  #hearing = new Map(); // speaker → the utterance of theirs that is being recognized
   #asked = false; // the present turn's question is already shown
   #unanswered = false;
   #expecting = 0;
-  #sent = new Map(); // id → item, of texts that may still change
+  #unconfirmed = new Map(); // id → item, of texts that may not have arrived
   #tools = new Map(); // tool_id → the card of a running tool
   #pinned = true; // the reader is at the bottom, and wants to stay there
   #notice = null; // the last line that was no bubble: {item, kind, text, count}
 
-  // `announce(text)` speaks to screen readers; `resend(id, text)` sends a text again.
-  constructor(root, latest, { announce, resend }) {
+  // What is said now belongs to another conversation: it stays where it is when this one is told anew.
+  aside = false;
+
+  // `announce(text)` speaks to screen readers.
+  constructor(root, latest, { announce }) {
     this.#root = root;
     this.#latest = latest;
     this.#announce = announce;
-    this.#resend = resend;
+    this.#welcome = root.querySelector("#welcome");
     root.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     latest.addEventListener("click", () => this.#toEnd());
     // The pane changes its height when the keyboard opens, a notice appears or the window turns.
@@ -45,8 +50,8 @@ export class Conversation {
   // ---- the user
 
   typed(id, text, waiting) {
-    const item = this.#bubble("user", "You", text);
-    this.#sent.set(id, item);
+    const item = this.#bubble("user", "You", { text });
+    this.#unconfirmed.set(id, item);
     this.#place(item);
     if (waiting) mark(item, "Waiting to be sent", "waiting");
     this.#asked = this.#unanswered = true;
@@ -55,42 +60,64 @@ export class Conversation {
   }
 
   left(id) {
-    const item = this.#sent.get(id);
+    const item = this.#unconfirmed.get(id);
     if (!item?.classList.contains("waiting")) return;
     mark(item, "", "");
+    this.#unanswered = true;
     this.#expect();
   }
 
-  doubt(id) {
-    const item = this.#sent.get(id);
+  // The connection was lost before it was known whether this has arrived.
+  waits(id) {
+    const item = this.#unconfirmed.get(id);
     if (!item) return;
-    mark(item, "May not have arrived", "doubtful");
-    const again = element("button", "link", "Send again");
-    again.type = "button";
-    again.onclick = () => {
-      mark(item, "", "");
-      this.#resend(id, item.querySelector(".text").textContent);
-    };
-    item.querySelector(".meta").append(again);
+    mark(item, "Waiting to be sent", "waiting");
+    this.unexpect();
+  }
+
+  confirmed(id) {
+    this.#unconfirmed.delete(id);
+  }
+
+  // All that was said before this text is shown now, and it stands below.
+  placed(id) {
+    const item = this.#unconfirmed.get(id);
+    if (item && item !== this.#lastSettled()) this.#place(item);
+  }
+
+  refused(id) {
+    const item = this.#unconfirmed.get(id);
+    if (item) mark(item, "Not answered", "interrupted");
+    this.#unconfirmed.delete(id);
+    this.unexpect();
+  }
+
+  // Somebody else has written something.
+  wrote(text, who) {
+    this.#place(this.#bubble("user", who, { text, other: true }));
+    this.#asked = this.#unanswered = true;
+    this.#expect();
+    this.#follow();
   }
 
   // What was heard. `text` is the whole utterance so far, and replaces what was shown of it.
-  heard(text, final) {
-    if (!this.#hearing) {
+  heard(text, final, { speaker = "", who = "" } = {}) {
+    let item = this.#hearing.get(speaker);
+    if (!item) {
       if (!text.trim()) return;
-      this.#hearing = this.#bubble("user", "You", "");
-      this.#hearing.classList.add("heard");
+      item = this.#bubble("user", who || "You", { text: "", other: Boolean(who) });
+      item.classList.add("heard");
+      this.#hearing.set(speaker, item);
       // Recognition can be later than the answer that it led to. The question still belongs above it, unless that
       // answer's question is there already: then this is somebody speaking into it.
-      if (this.#answer && !(this.#answer.started && this.#asked)) this.#answer.item.before(this.#hearing);
-      else this.#place(this.#hearing);
+      if (this.#answer && !(this.#answer.started && this.#asked)) this.#answer.item.before(item);
+      else this.#place(item);
       this.#asked = true;
     }
-    const item = this.#hearing;
     item.querySelector(".text").textContent = text.trim();
     item.classList.toggle("partial", !final);
     if (final) {
-      this.#hearing = null;
+      this.#hearing.delete(speaker);
       if (!text.trim()) item.remove();
       else if (item === this.#root.lastElementChild) {
         this.#unanswered = true;
@@ -100,12 +127,13 @@ export class Conversation {
     this.#follow();
   }
 
-  // The connection went away in the middle of an utterance: nobody will recognize the rest of it.
+  // The conversation has ended in the middle of an utterance: nobody will recognize the rest of it.
   hush() {
-    if (!this.#hearing) return;
-    this.#hearing.classList.remove("partial");
-    mark(this.#hearing, "Not heard to the end", "interrupted");
-    this.#hearing = null;
+    for (const item of this.#hearing.values()) {
+      item.classList.remove("partial");
+      mark(item, "Not heard to the end", "interrupted");
+    }
+    this.#hearing.clear();
   }
 
   // ---- the agent
@@ -147,54 +175,106 @@ export class Conversation {
     if (!tool) return;
     this.#tools.delete(tool_id);
     const seconds = (performance.now() - tool.start) / 1000;
-    finish(tool.card, seconds < 0.1 ? "done" : `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`, "done");
+    tool.card.classList.add("done");
+    const state = seconds < 0.1 ? "done" : `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+    tool.card.querySelector(".tool-state").textContent = state;
     const label = truncated ? "Result (the beginning of it)" : "Result";
     tool.card.append(element("p", "tool-label", label), element("pre", "", pretty(result)));
     this.#follow();
   }
 
   // The turn is over. `aloud`: the reader has heard the answer, and need not be told it again.
-  ended({ interrupted = false, aloud = false, why = "Interrupted" } = {}) {
+  ended({ interrupted = false, aloud = false } = {}) {
     // What was interrupted is an earlier answer, of which the last words were still being heard. This one is to come.
     if (interrupted && this.expecting && this.#unanswered) return;
-    const answer = this.#answer;
-    this.#answer = null;
     clearTimeout(this.#expecting);
-    if (answer && !answer.started) {
-      answer.item.remove();
+    if (this.expecting) {
+      this.#answer.item.remove();
+      this.#answer = null;
       this.#unanswered = false;
-    } else if (answer) {
-      answer.item.classList.remove("open");
-      this.#lastAnswer = answer;
-      if (interrupted) this.markInterrupted(why);
-      if (!aloud && answer.text) this.#announce(`Agent: ${answer.text}${interrupted ? ` (${why})` : ""}`);
+    } else if (this.#answer) {
+      const { text } = this.#answer;
+      this.#close();
+      if (interrupted) this.markInterrupted();
+      if (!aloud && text) this.#announce(`Agent: ${text}${interrupted ? " (Interrupted)" : ""}`);
       const last = this.#root.lastElementChild;
       this.#asked = last.classList.contains("user");
       // Something was asked while this answer was still going on.
-      if (this.#unanswered && this.#asked && !this.#hearing && !last.classList.contains("waiting")) this.#expect();
+      if (this.#unanswered && this.#asked && !this.#hearing.size && !last.classList.contains("waiting")) {
+        this.#expect();
+      }
     }
     this.#follow();
   }
 
-  markInterrupted(why = "Interrupted") {
-    if (!this.#lastAnswer) return;
-    mark(this.#lastAnswer.item, why, "interrupted");
-  }
-
-  // The connection was lost and is back, and something may have been missed; with `news`, something was.
-  missed(news) {
-    for (const { card } of this.#tools.values()) finish(card, "answer not seen", "unknown");
-    if (this.answering) this.ended({ interrupted: true, why: "The connection was lost here" });
-    else {
-      this.ended();
-      if (news) this.note("gap", "Something was said meanwhile that is not shown here.");
-    }
+  markInterrupted() {
+    if (this.#lastAnswer) mark(this.#lastAnswer.item, "Interrupted", "interrupted");
   }
 
   // No answer can come now (the connection is gone, or the agent has reported an error).
   unexpect() {
     if (this.expecting) this.ended();
     this.#unanswered = false;
+  }
+
+  // ---- the whole
+
+  // The conversation as the server knows it, [{role, text, open}, …], in the place of what is shown of it. The texts
+  // of these ids are not in it yet, and follow. What is shown already stays as it is, with all that is no text.
+  history(lines, ids) {
+    lines = lines.filter(({ text }) => text.trim());
+    const coming = new Set(ids.map((id) => this.#unconfirmed.get(id)));
+    const shown = [...this.#root.children].filter(
+      (item) => item.matches(".message:not(.expected)") && !item.dataset.aside && !coming.has(item),
+    );
+    const differs = lines.findIndex((line, index) => !shown[index] || !shows(shown[index], line));
+    const same = differs < 0 ? lines.length : differs;
+    for (const item of shown.slice(0, same)) if (item.classList.contains("waiting")) mark(item, "", "");
+
+    const aside = this.#empty(shown[same - 1]);
+    for (const { role, text, open } of lines.slice(same)) {
+      if (role === "user") this.#place(this.#bubble("user", "You", { text, now: false }));
+      else {
+        this.#open({ now: false });
+        this.said(text);
+        if (!open) this.#close();
+      }
+    }
+    this.#asked = lines.at(-1)?.role === "user";
+    this.#root.append(...aside);
+    this.#restore(ids);
+  }
+
+  // Somebody has emptied the conversation, and it begins anew.
+  cleared(why, ids) {
+    this.#empty();
+    this.#restore(ids);
+    this.note("cleared", why);
+  }
+
+  // Takes out all that follows `last`; returns what of it belongs to another conversation.
+  #empty(last = null) {
+    clearTimeout(this.#expecting);
+    if (this.answering) this.#close();
+    this.#answer?.item.remove();
+    this.#answer = this.#lastAnswer = this.#notice = null;
+    this.#unanswered = this.#asked = false;
+    this.#hearing.clear();
+    this.#tools.clear();
+    const items = [...this.#root.children];
+    const rest = items.slice(items.indexOf(last) + 1);
+    for (const item of rest) item.remove();
+    return rest.filter((item) => item.dataset.aside);
+  }
+
+  // Puts back what was written here and is still on its way.
+  #restore(ids) {
+    const coming = [...this.#unconfirmed].filter(([id]) => ids.includes(id));
+    this.#unconfirmed = new Map(coming);
+    for (const [, item] of coming) this.#place(item);
+    if (coming.length) this.#asked = this.#unanswered = true;
+    if (!this.#root.childElementCount) this.#root.append(this.#welcome);
+    this.#follow();
   }
 
   // ---- everything else
@@ -235,16 +315,17 @@ export class Conversation {
 
   // ---- parts
 
-  #bubble(side, who, text) {
+  #bubble(side, who, { text = null, other = false, now = true } = {}) {
     const item = element("div", `message ${side}`);
+    item.classList.toggle("other", other);
     const bubble = element("div", "bubble");
-    bubble.append(element("span", "visually-hidden", `${who}: `));
-    if (side === "user") bubble.append(element("div", "text", text));
+    const name = element("span", other ? "who" : "visually-hidden", who);
+    name.append(element("span", "visually-hidden", ": "));
+    bubble.append(name);
+    if (text !== null) bubble.append(element("div", "text", text));
     const meta = element("div", "meta");
-    const now = new Date();
-    const time = element("time", "", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-    time.dateTime = now.toISOString();
-    meta.append(time, element("span", "mark"));
+    if (now) meta.append(clock()); // of what was said before, nobody knows when
+    meta.append(element("span", "mark"));
     item.append(bubble, meta);
     return item;
   }
@@ -262,11 +343,17 @@ export class Conversation {
     return answer;
   }
 
-  #open() {
-    const item = this.#bubble("agent", "Agent");
+  #open(options) {
+    const item = this.#bubble("agent", "Agent", options);
     item.classList.add("expected");
     this.#answer = { item, bubble: item.firstChild, line: null, text: "", started: false };
     this.#place(item);
+  }
+
+  #close() {
+    this.#answer.item.classList.remove("open");
+    this.#lastAnswer = this.#answer;
+    this.#answer = null;
   }
 
   // Three dots where the answer will be.
@@ -281,12 +368,14 @@ export class Conversation {
       this.#answer.bubble.append(dots);
     }
     clearTimeout(this.#expecting);
-    this.#expecting = setTimeout(() => this.unexpect(), EXPECT_TIMEOUT);
+    // Aside, it is known when no answer comes.
+    if (!this.aside) this.#expecting = setTimeout(() => this.unexpect(), EXPECT_TIMEOUT);
     this.#follow();
   }
 
   #place(item) {
-    this.#root.querySelector("#welcome")?.remove();
+    if (!item.classList.contains("cleared")) this.#welcome.remove();
+    if (this.aside) item.dataset.aside = "true";
     // Dots stand for what comes next, so they stay last.
     if (this.expecting && this.#answer.item !== item) this.#answer.item.before(item);
     else this.#root.append(item);
@@ -300,7 +389,7 @@ export class Conversation {
   // ---- scrolling
 
   #follow() {
-    if (this.#root.querySelector("#welcome")) return; // it is read from its top
+    if (this.#welcome.isConnected) return; // it is read from its top
     if (this.#pinned) this.#toEnd();
     else this.#latest.hidden = false;
   }
@@ -324,18 +413,25 @@ function element(name, className = "", text = "") {
   return node;
 }
 
-// A word beside the time. Its line is always there, so nothing moves when it appears.
-function mark(item, text, className) {
-  item.classList.remove("waiting", "doubtful", "interrupted");
-  if (className) item.classList.add(className);
-  item.querySelector(".meta .mark").textContent = text;
-  item.querySelector(".meta .link")?.remove();
+// Whether an item is that line, as far as one can see. Space is not the same everywhere.
+function shows(item, { role, text, open }) {
+  if (open || !item.classList.contains(role) || item.matches(".partial, :has(.tool:not(.done))")) return false;
+  const texts = Array.from(item.querySelectorAll(".text"), ({ textContent }) => textContent);
+  return texts.join("").replace(/\s+/g, "") === text.replace(/\s+/g, "");
 }
 
-function finish(card, text, className) {
-  card.classList.remove("unknown");
-  card.classList.add(className);
-  card.querySelector(".tool-state").textContent = text;
+function clock() {
+  const now = new Date();
+  const time = element("time", "", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+  time.dateTime = now.toISOString();
+  return time;
+}
+
+// A word beside the time. Its line is always there, so nothing moves when it appears.
+function mark(item, text, className) {
+  item.classList.remove("waiting", "interrupted");
+  if (className) item.classList.add(className);
+  item.querySelector(".meta .mark").textContent = text;
 }
 
 function pretty(value) {

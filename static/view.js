@@ -11,7 +11,6 @@ export const elements = {
   audio: $("audio"),
   mute: $("mute"),
   stop: $("stop"),
-  elsewhere: $("elsewhere-button"),
   retry: $("retry-button"),
 };
 
@@ -32,13 +31,12 @@ const SHORT = {
   connecting: "Connecting…",
   connected: "Connected",
   modelling: "Model reconnecting…",
-  elsewhere: "Continued elsewhere",
+  blocked: "Text only",
   asleep: "Asleep",
   ended: "Ended",
 };
 
 const BANNERS = {
-  elsewhere: "This conversation was continued elsewhere.",
   waiting: "The connection was lost. What you write is sent when it is back.",
   asleep: "Asleep, since nothing was said for a while. Write or speak to go on.",
 };
@@ -61,12 +59,11 @@ export function showState(state) {
   }
 
   const text = state.name === "ended" ? state.reason : BANNERS[state.name];
-  const hadFocus = [elements.elsewhere, elements.retry].includes(document.activeElement);
+  const hadFocus = document.activeElement === elements.retry;
   // While a try is under way after a wait, the banner stays as it was: it should not blink at every attempt.
   const trying = state.name === "waiting" || (state.again && !$("banner").hidden);
   $("banner").hidden = !text && !trying;
   if (text || trying) $("banner-text").textContent = text ?? BANNERS.waiting;
-  elements.elsewhere.hidden = state.name !== "elsewhere";
   elements.retry.hidden = state.name !== "ended" && !trying;
   elements.retry.textContent = state.name === "ended" ? "Try again" : "Try now";
   if (hadFocus && document.activeElement === document.body) focusText();
@@ -75,12 +72,30 @@ export function showState(state) {
   const kind = trying ? "waiting" : state.name;
   if (kind === announced || kind === "connecting") return;
   if (kind === "connected") announce("Connected again.");
-  else announce(kind === "modelling" ? "The model’s connection is being remade." : $("banner-text").textContent);
+  else if (kind === "modelling") announce("The model’s connection is being remade.");
+  else if (kind !== "blocked") announce($("banner-text").textContent); // of that, a notice tells more
   announced = kind;
 }
 
 export function showModel({ model, rehearsal }) {
   $("model").textContent = rehearsal ? "Rehearsal agent" : (model ?? "");
+}
+
+// ---- the others
+
+// How many are connected to this conversation, this page included.
+export function showHere(count) {
+  $("here").hidden = count < 2;
+  $("here-count").textContent = `${count} here`;
+}
+
+export function announceHere(count) {
+  announce(count > 1 ? `${count} are connected to this conversation now.` : "Nobody else is here now.");
+}
+
+export function showWriting(count) {
+  $("writing").hidden = count === 0;
+  $("writing").textContent = count > 1 ? `${count} people are typing…` : "Somebody is typing…";
 }
 
 // ---- notices
@@ -126,6 +141,14 @@ export function showCall(stage) {
   $("audio-label").textContent = on ? "End audio" : "Start audio";
   elements.mute.disabled = stage !== "on";
   if (!on) showLevels({ input: 0, output: 0 });
+}
+
+// `why` not, if the button is of no use.
+export function showAudio(why = "") {
+  const hadFocus = document.activeElement === elements.audio;
+  elements.audio.disabled = Boolean(why);
+  elements.audio.title = why;
+  if (why && hadFocus) focusText();
 }
 
 export function showMuted(muted) {

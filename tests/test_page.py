@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import math
@@ -22,7 +23,7 @@ from typing import Any, Literal, TypeVar
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
-from conftest import Json, a_relay, need, serving, stand_in
+from conftest import Json, a_relay, client, need, serving, stand_in
 from gemini import Connection, GeminiLive, Plan, UserTurn
 from google.adk.agents import LlmAgent
 from playwright.async_api import Browser, ConsoleMessage, Page, WebSocket, async_playwright, expect
@@ -39,6 +40,19 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 RATE = 16_000  # Hz of what the microphone gives
 FRAME = 1280  # bytes of 40 ms
 LONG = 250  # chunks of the stand-in's sound: 10 s, more than any test waits
+
+NO_SERVER = r"^error: (WebSocket connection to 'ws://[^']*' failed|Failed to load resource: net::ERR_)"
+"""What Chromium says in the console where the page can't reach its server."""
+
+RECORD = """() => {
+  window.recorded = [];
+  const post = MessagePort.prototype.postMessage;
+  MessagePort.prototype.postMessage = function (data, ...more) {
+    if (data instanceof Int16Array) window.recorded.push(...data);
+    return post.call(this, data, ...more);
+  };
+}"""
+"""Writes down what the loudspeaker is given."""
 
 expect.set_options(timeout=15_000)
 
@@ -164,12 +178,31 @@ class Tab:
     async def shows(self, state: str) -> None:
         await expect(self.page.locator("#state")).to_have_attribute("data-state", state)
 
+    async def texts(self, whose: str = "") -> list[str]:
+        """What was said, from the first to the last; `whose`: user, agent or other."""
+        return await self.page.locator(f".message{whose and '.'}{whose} .text").all_text_contents()
+
     async def answered(self, text: str | re.Pattern[str]) -> None:
         """The last thing that the agent said, when it has said it."""
         await expect(self.page.locator(".message.agent .text").last).to_have_text(text)
         await expect(self.page.locator(".open, .expected")).to_have_count(0)
 
+    async def online(self) -> None:
+        """As a browser tells that the network is back."""
+        await self.page.evaluate("() => void dispatchEvent(new Event('online'))")
+        await self.shows("connected")
+
     # ---- what one hears
+
+    async def recorded(self) -> bytes:
+        """The samples that the loudspeaker was given (see RECORD)."""
+        encoded: str = await self.page.evaluate(
+            """() => {
+              const bytes = new Uint8Array(new Int16Array(window.recorded).buffer);
+              return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+            }"""
+        )
+        return base64.b64decode(encoded)
 
     async def stats(self) -> dict[str, int]:
         counters: dict[str, int] = await self.page.evaluate("() => ({ ...window.relayStats })")
@@ -208,6 +241,7 @@ async def visit(
     host: str = "127.0.0.1",
     noise: str = "$.",
     state: str = "connected",
+    script: str = "",
     **options: Any,
 ) -> AsyncIterator[Tab]:
     """Opens the page in a browser of its own, as far as it knows, and waits for its `state`.
@@ -217,6 +251,8 @@ async def visit(
     """
     settings: dict[str, Any] = {"permissions": ["microphone"], "reduced_motion": "reduce"} | options
     context = await browser.new_context(base_url=f"http://{host}:{port}", **settings)
+    if script:
+        await context.add_init_script(f"({script})()")
     try:
         tab = Tab(await context.new_page())
         try:
@@ -234,6 +270,93 @@ async def visit(
         assert [url for url in urls if not url.startswith(f"http://{host}:{port}/")] == []
     finally:
         await context.close()
+
+
+class Network:
+    """What lies between a browser and a server: a TCP proxy that can be cut.
+
+    Attributes:
+        up, down: what the one side of a WebSocket sends reaches the other; cleared, it is held back.
+        takes_upgrades: WebSockets get through, or are answered with 403 on the way.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.up, self.down = asyncio.Event(), asyncio.Event()
+        self.takes_upgrades = True
+        self._target = port
+        self._is_cut = False
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """Every connection breaks, and no new one stands."""
+        self._is_cut = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def mend(self) -> None:
+        self._is_cut = False
+        self.up.set()
+        self.down.set()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        self._writers.add(writer)
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            upgrade = b"\r\nupgrade: websocket\r\n" in head.lower()
+            if upgrade and not self.takes_upgrades:
+                writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                await writer.drain()
+                return
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            self._writers.add(far_writer)
+            try:
+                far_writer.write(head)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._pass_on(reader, far_writer, self.up if upgrade else None))
+                    group.create_task(self._pass_on(far_reader, writer, self.down if upgrade else None))
+            finally:
+                self._writers.discard(far_writer)
+                far_writer.transport.abort()
+        except* (OSError, asyncio.IncompleteReadError):
+            pass  # one side has gone
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event | None
+    ) -> None:
+        while data := await reader.read(65536):
+            if flows:
+                await flows.wait()
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError  # the other direction ends too
+
+
+@asynccontextmanager
+async def network(port: int) -> AsyncIterator[tuple[Network, int]]:
+    """A network to a server, and the port at which it is reached through it."""
+    between = Network(port)
+    between.mend()
+    carrying: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(between.carry(reader, writer))
+        carrying.add(task)
+        task.add_done_callback(carrying.discard)
+
+    server = await asyncio.start_server(connected, "127.0.0.1")
+    try:
+        yield between, server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in carrying:
+            task.cancel()
+        await asyncio.gather(*carrying, return_exceptions=True)
 
 
 async def violations(page: Page) -> list[str]:
@@ -481,7 +604,8 @@ async def test_mute_ends_the_sound_and_says_so(gemini: GeminiLive, browser: Brow
         await tab.heard_out()
         assert (await tab.stats())["sentFrames"] == sent
         assert len(model.audio) == heard
-        assert isinstance(tab.sent[-2], str) and "audio_end" in tab.sent[-2]
+        sound = [n for n, frame in enumerate(tab.sent) if isinstance(frame, bytes)]
+        assert '"audio_end"' in str(tab.sent[sound[-1] + 1])  # with nothing after it but what is written
         await mute.click()
         await expect(mute).to_have_attribute("aria-pressed", "false")
         await until(tab.stats, lambda stats: stats["sentFrames"] > sent)
@@ -572,9 +696,7 @@ async def test_it_comes_back_after_the_server_was_killed(tmp_path: Path, browser
         port = free.getsockname()[1]
     async with contextlib.AsyncExitStack() as stack:
         async with a_process(port, tmp_path):
-            tab = await stack.enter_async_context(
-                visit(browser, port, noise=r"^error: WebSocket connection to 'ws://[^']*' failed")
-            )
+            tab = await stack.enter_async_context(visit(browser, port, noise=NO_SERVER))
             await tab.say("before")
             await tab.answered(re.compile("You said: before$"))
         await tab.shows("waiting")
@@ -588,13 +710,247 @@ async def test_it_comes_back_after_the_server_was_killed(tmp_path: Path, browser
             await tab.shows("connected")
             await expect(waiting).to_have_count(0)
             await expect(tab.page.locator("#banner")).to_be_hidden()
+            assert await tab.texts("user") == ["before", "meanwhile"]
+            assert len(await tab.texts("agent")) == 2
+            assert len(control(tab.got, "gap")) == 2  # when it was loaded, and now
             await stack.aclose()  # before the server goes
 
 
-async def test_the_loss_of_the_models_connection_is_shown(
-    gemini: GeminiLive, browser: Browser, monkeypatch: pytest.MonkeyPatch
+async def test_what_the_killed_server_had_stored_is_not_said_again(tmp_path: Path, browser: Browser) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with contextlib.AsyncExitStack() as stack:
+        async with a_process(port, tmp_path):
+            between, there = await stack.enter_async_context(network(port))
+            tab = await stack.enter_async_context(visit(browser, there, "/?user=alice", noise=NO_SERVER))
+            await tab.say("again")
+            await tab.answered(re.compile("You said: again$"))
+            between.down.clear()  # so there is no ack
+            async with client(port, "alice") as other:
+                await tab.say("again")
+                await other.until(lambda said: said.get("mime_type") == "text/plain")
+        between.up.clear()
+        await tab.say("again")
+        between.cut()
+        await tab.shows("waiting")
+        await expect(tab.page.locator(".waiting")).to_have_count(2)
+        async with a_process(port, tmp_path):
+            between.mend()
+            await tab.online()
+            await expect(tab.page.locator(".waiting")).to_have_count(0)
+            await tab.answered(re.compile("You said: again I remember"))
+            # Of three texts that look the same two were there, and one was to be sent again.
+            assert await tab.texts("user") == ["again"] * 3
+            assert len([frame for frame in tab.sent if '"again"' in str(frame)]) == 4
+            await tab.page.reload()
+            await tab.answered(re.compile("You said: again I remember"))
+            assert await tab.texts("user") == ["again"] * 3
+            await stack.aclose()
+
+
+async def test_the_network_is_gone_for_five_seconds_of_an_answer(
+    gemini: GeminiLive, browser: Browser
 ) -> None:
-    monkeypatch.setattr("agent.sessions.wait_random_exponential", lambda **_: lambda _state: 0.01)
+    words = " ".join(f"word-{n}" for n in range(100))
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(words, delay=0.08)  # as long as it is to be heard
+
+    gemini.answer = answer
+    async with (
+        serving(a_relay(grace=30)) as port,
+        network(port) as (between, there),
+        visit(browser, there, noise=NO_SERVER, script=RECORD) as tab,
+    ):
+        await tab.call()
+        await tab.say("tell")
+        await expect(tab.page.locator(".message.agent.open .text")).to_have_text(re.compile("word-5"))
+        await until(tab.stats, lambda stats: stats["playedSamples"] > 0)
+        between.cut()
+        await tab.shows("waiting")
+        await asyncio.sleep(5)  # what is tested is time: there is nothing else to wait for
+        assert not gemini.connections[0].said.endswith("word-99")
+        between.mend()
+        await tab.online()
+        await tab.answered(words)
+        stats = await tab.heard_out()
+        assert await tab.recorded() == bytes(gemini.connections[0].sound)
+        assert stats["playedSamples"] * 2 == len(gemini.connections[0].sound)
+        assert stats["flushedSamples"] == 0
+        assert await tab.texts() == ["tell", words]
+        await expect(tab.page.locator(".interrupted, .system")).to_have_count(0)
+    assert gemini.connects == 1
+
+
+@pytest.mark.parametrize("lost", ["the text", "its ack"])
+async def test_a_text_that_the_network_went_with_is_said_once(
+    lost: str, gemini: GeminiLive, browser: Browser
+) -> None:
+    async with (
+        serving(a_relay(grace=30)) as port,
+        network(port) as (between, there),
+        visit(browser, there, noise=NO_SERVER) as tab,
+    ):
+        await tab.say("one")
+        await tab.answered("You said: one.")
+        model = gemini.connections[0]
+        (between.up if lost == "the text" else between.down).clear()
+        await tab.say("two")
+        await until(lambda: asyncio.sleep(0, str(tab.sent[-1])), lambda frame: '"two"' in frame)
+        if lost == "its ack":
+            await gemini.wait_for(lambda: "two" in model.texts and not model.turn_open)
+        between.cut()
+        await tab.shows("waiting")
+        await expect(tab.page.locator(".message.user").last).to_have_class(re.compile("waiting"))
+        between.mend()
+        await tab.online()
+        await tab.answered("You said: two.")
+        await expect(tab.page.locator(".waiting")).to_have_count(0)
+        assert await tab.texts() == ["one", "You said: one.", "two", "You said: two."]
+        await tab.say("three")
+        await tab.answered("You said: three.")
+        assert len({text["id"] for text in control(tab.got, "ack")}) == 3
+    assert [text for one in gemini.connections for text in one.texts] == ["one", "two", "three"]
+
+
+async def test_a_text_on_its_way_while_audio_is_started_is_said_once(
+    gemini: GeminiLive, browser: Browser
+) -> None:
+    async with (
+        serving(a_relay()) as port,
+        network(port) as (between, there),
+        visit(browser, there) as tab,
+    ):
+        between.down.clear()
+        await tab.say("one")
+        await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)
+        await tab.page.get_by_role("button", name="Start audio").click()
+        await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda opened: opened == 2)
+        between.mend()
+        await tab.answered("You said: one.")
+        # What the first socket is told goes by; the second is told it again, and that counts.
+        await until(lambda: asyncio.sleep(0, control(tab.got, "ack")), lambda acks: len(acks) == 2)
+        await tab.say("two")
+        await tab.answered("You said: two.")
+        assert await tab.texts() == ["one", "You said: one.", "two", "You said: two."]
+    assert gemini.connections[0].texts == ["one", "two"]
+
+
+@pytest.mark.parametrize("when", ["before the cut", "after the cut"])
+async def test_what_was_said_meanwhile_comes_before_what_was_written_meanwhile(
+    when: str, gemini: GeminiLive, browser: Browser
+) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "one":
+            await go_on.wait()
+        await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    async with (
+        serving(a_relay(grace=30)) as port,
+        network(port) as (between, there),
+        visit(browser, there, noise=NO_SERVER) as tab,
+    ):
+        await tab.say("one")
+        await until(lambda: asyncio.sleep(0, control(tab.got, "ack")), len)
+        if when == "before the cut":
+            between.up.clear()
+            await tab.say("two")
+            await until(lambda: asyncio.sleep(0, str(tab.sent[-1])), lambda frame: '"two"' in frame)
+        between.cut()
+        await tab.shows("waiting")
+        if when == "after the cut":
+            await tab.say("two")
+        go_on.set()
+        await gemini.wait_for(lambda: gemini.connections[0].said and not gemini.connections[0].turn_open)
+        between.mend()
+        await tab.online()
+        await tab.answered("You said: two.")
+        assert await tab.texts() == ["one", "You said: one.", "two", "You said: two."]
+    assert gemini.connections[0].texts == ["one", "two"]
+
+
+async def test_stop_is_heard_when_the_network_is_back(gemini: GeminiLive, browser: Browser) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say("Once upon a time", audio=False, complete=False)
+        await connection.send_audio(LONG)
+        await asyncio.Event().wait()
+
+    gemini.answer = answer
+    async with (
+        serving(a_relay(grace=30)) as port,
+        network(port) as (between, there),
+        visit(browser, there, noise=NO_SERVER) as tab,
+    ):
+        await tab.call()
+        await tab.say("tell")
+        await until(tab.stats, lambda stats: stats["playedSamples"] > 0)
+        between.cut()
+        await tab.shows("waiting")
+        await tab.page.get_by_role("button", name="Stop").click()
+        await tab.heard_out()
+        between.mend()
+        await tab.online()
+        stopped = tab.page.locator(".message.agent.interrupted")
+        await expect(stopped.locator(".text")).to_have_text("Once upon a time")
+        await expect(tab.page.locator("#stop")).to_be_hidden()
+
+
+async def test_a_reload_shows_the_conversation(gemini: GeminiLive, browser: Browser) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "one":
+            await connection.say("First.")
+        else:
+            await connection.say("<b>Second", complete=False)
+            await go_on.wait()
+            await connection.say("</b> answer.")
+
+    gemini.answer = answer
+    async with serving(a_relay(grace=30)) as port, visit(browser, port) as tab:
+        await tab.say("one")
+        await tab.answered("First.")
+        await tab.say("two")
+        opened = tab.page.locator(".message.agent.open .text")
+        await expect(opened).to_have_text("<b>Second")
+        await tab.page.reload()
+        await expect(opened).to_have_text("<b>Second")
+        await expect(tab.page.locator("#welcome")).to_have_count(0)
+        await expect(tab.page.locator("#stop")).to_be_visible()
+        go_on.set()
+        await tab.answered("<b>Second</b> answer.")
+        assert await tab.texts() == ["one", "First.", "two", "<b>Second</b> answer."]
+    assert gemini.connections[0].texts == ["one", "two"]
+
+
+async def test_going_over_to_audio_and_back_loses_no_word(gemini: GeminiLive, browser: Browser) -> None:
+    words = " ".join(f"word-{n}" for n in range(400))
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(words, delay=0.01)
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, visit(browser, port) as tab:
+        await tab.say("tell")
+        opened = tab.page.locator(".message.agent.open .text")
+        await expect(opened).to_have_text(re.compile("word-3"))
+        await tab.call()
+        await until(tab.stats, lambda stats: stats["playedSamples"] > 0)
+        assert await opened.count() == 1
+        await tab.page.get_by_role("button", name="End audio").click()
+        await tab.shows("connected")
+        await tab.answered(words)
+        assert await tab.texts() == ["tell", words]
+        assert [opened.is_closed() for opened in tab.sockets] == [True, True, False]
+    assert gemini.connects == 1
+
+
+async def test_the_loss_of_the_models_connection_is_shown(
+    gemini: GeminiLive, browser: Browser, quick_retries: None
+) -> None:
     gemini.on_connect = {2: Plan(delay=1)}.get
     async with serving(a_relay()) as port, visit(browser, port) as tab:
         await tab.say("one")
@@ -609,29 +965,19 @@ async def test_the_loss_of_the_models_connection_is_shown(
 
 async def test_it_sleeps_when_idle_until_something_is_written(browser: Browser) -> None:
     async with serving(a_relay(rehearsal(), idle_timeout=2)) as port, visit(browser, port) as tab:
+        await tab.say("What time is it in Tokyo?")
+        await tab.answered(re.compile(r"in Asia/Tokyo\.$"))
+        said = await tab.texts()
         await tab.shows("asleep")
         assert len(tab.sockets) == 1
         await tab.say("good morning")
-        await tab.answered(re.compile("You said: good morning$"))
+        await tab.answered(re.compile(r"You said: good morning I remember \d+ turns before this\.$"))
         assert len(tab.sockets) == 2
-
-
-async def test_it_is_continued_elsewhere_and_taken_back(browser: Browser) -> None:
-    path = "/?user=alice"
-    async with serving(a_relay(rehearsal())) as port, visit(browser, port, path) as here:
-        await here.call()
-        async with visit(browser, port, path) as there:
-            await here.shows("elsewhere")
-            await expect(here.page.locator("#banner-text")).to_contain_text("continued elsewhere")
-            await expect(here.page.locator("#call")).to_be_hidden()  # and the microphone is off
-            await there.say("from there")
-            await there.answered(re.compile("You said: from there$"))
-            await here.page.get_by_role("button", name="Continue here").click()
-            await here.shows("connected")
-            await there.shows("elsewhere")
-            await here.say("from here")
-            await here.answered(re.compile("You said: from here$"))
-            assert len(there.sockets) == 1
+        # It is told the conversation anew, and shows more than it is told.
+        assert len(control(tab.got, "gap")) == 2
+        assert await tab.texts() == [*said, "good morning", (await tab.texts())[-1]]
+        await expect(tab.page.locator("details.tool.done")).to_have_count(1)
+        await expect(tab.page.locator(".message time")).to_have_count(4)
 
 
 async def test_a_refusal_is_told_and_not_tried_again(browser: Browser) -> None:
@@ -687,10 +1033,204 @@ async def test_frames_are_logged_when_one_asks_for_it(browser: Browser) -> None:
         await tab.answered(re.compile("You said: hello$"))
         await tab.call()
         lines = await until(lambda: asyncio.sleep(0, list(tab.console)), lambda lines: "sound" in lines[-1])
-    assert 'log: [CLIENT TO AGENT] {"mime_type":"text/plain","data":"hello"}' in lines
+    assert any(
+        re.fullmatch(r'log: \[CLIENT TO AGENT\] {"mime_type":"text/plain","data":"hello","id":"\w+"}', line)
+        for line in lines
+    )
     assert any(line.startswith('log: [AGENT TO CLIENT] {"type":"hello"') for line in lines)
     assert any(re.match(r'log: \[AGENT TO CLIENT\] {"turn_complete":true', line) for line in lines)
     assert f"log: [CLIENT TO AGENT] sound, {FRAME} bytes" in lines
+
+
+# ---- with others ---------------------------------------------------------------------------
+
+
+async def test_two_share_a_conversation(gemini: GeminiLive, browser: Browser) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say("You said:", complete=False)
+        if turn.text == "from here":
+            await go_on.wait()
+        await connection.say(f" {turn.text}.")
+
+    gemini.answer = answer
+    path = "/?user=alice&session=kitchen"
+    async with serving(a_relay()) as port, visit(browser, port, path) as here:
+        await expect(here.page.locator("#here")).to_be_hidden()
+        async with visit(browser, port, path) as there:
+            for tab in (here, there):
+                await expect(tab.page.locator("#here")).to_have_text("2 here, connected to this conversation")
+                await expect(tab.page.locator("#announcer")).to_contain_text(
+                    "2 are connected to this conversation now."
+                )
+            writing = there.page.locator("#writing")
+            await here.page.keyboard.type("from ")
+            await expect(writing).to_have_text("Somebody is typing…")
+            await here.page.keyboard.type("here")
+            await here.page.keyboard.press("Enter")
+            await expect(writing).to_be_hidden()
+            await expect(there.page.locator(".message.other .who")).to_have_text("Somebody else: ")
+            await expect(there.page.locator(".message.open .text")).to_have_text("You said:")
+            go_on.set()
+            for tab in (here, there):
+                await tab.answered("You said: from here.")
+            await there.say("from there")
+            for tab in (here, there):
+                await tab.answered("You said: from there.")
+            said = ["from here", "You said: from here.", "from there", "You said: from there."]
+            assert await here.texts() == await there.texts() == said
+            assert (await here.texts("other"), await there.texts("other")) == (["from there"], ["from here"])
+            # Who goes on typing and says nothing more is told of once, and until they pause.
+            await there.page.keyboard.type("well")
+            await expect(here.page.locator("#writing")).to_have_text("Somebody is typing…")
+            await expect(here.page.locator("#writing")).to_be_hidden()
+            assert len(control(there.sent, "typing_start")) == len(control(there.sent, "typing_stop")) == 2
+        await expect(here.page.locator("#here")).to_be_hidden()
+        await expect(here.page.locator("#announcer")).to_contain_text("Nobody else is here now.")
+        async with visit(browser, port, "/?user=bob&session=kitchen", state="ended") as stranger:
+            assert len(stranger.sockets) == 1
+            assert await stranger.texts() == []
+    assert gemini.connections[0].texts == ["from here", "from there"]
+
+
+async def test_two_windows_share_a_conversation(browser: Browser) -> None:
+    async with serving(a_relay(rehearsal())) as port, visit(browser, port) as here:
+        await here.say("from here")
+        await here.answered(re.compile("You said: from here$"))
+        there = Tab(await here.page.context.new_page())
+        await there.page.goto("/")
+        await there.answered(re.compile("You said: from here$"))
+        await there.say("from there")
+        for tab in (here, there):
+            await tab.answered(re.compile("You said: from there$"))
+        assert await here.texts() == await there.texts()
+        await expect(here.page.locator(".message.other .who")).to_have_text("You, in another window: ")
+        assert there.console == []
+
+
+async def test_one_is_heard_at_a_time(gemini: GeminiLive, microphone: Microphone, browser: Browser) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.heard("Good evening.")
+        await connection.say("Good evening to you.")
+
+    gemini.answer = answer
+    path = "/?user=alice"
+    async with (
+        serving(a_relay()) as port,
+        visit(browser, port, path) as here,
+        visit(browser, port, path) as there,
+    ):
+        microphone.hears(voice(6000), quiet(1000))
+        await here.call()
+        microphone.hears(quiet(300), voice(3500), quiet(1000))
+        await there.call()
+        busy = there.page.locator("#notice [data-kind=busy]")
+        await expect(busy).to_contain_text("Somebody else is speaking")
+        await until(lambda: asyncio.sleep(0, control(there.got, "error")), lambda errors: len(errors) > 1)
+        await expect(busy).to_have_count(1)
+        told = there.page.locator("#announcer p", has_text="Somebody else is speaking")
+        assert await told.count() == 1
+        await here.answered("Good evening to you.")
+        await expect(here.page.locator(".message.heard .text").last).to_have_text("Good evening.")
+        await expect(here.page.locator(".message.other")).to_have_count(0)
+        await expect(there.page.locator(".message.heard.other .text").last).to_have_text("Good evening.")
+        await expect(busy).to_have_count(0)  # when it is over
+
+
+@pytest.mark.parametrize("how", ["cleared", "deleted"])
+async def test_it_begins_anew_when_it_was_emptied(how: str, gemini: GeminiLive, browser: Browser) -> None:
+    path = "/?user=guest&session=kitchen"
+    async with serving(a_relay(grace=30)) as port, visit(browser, port, path) as tab:
+        await tab.say("one")
+        await tab.answered("You said: one.")
+        request = tab.page.request
+        if how == "cleared":
+            response = await request.post("/sessions/kitchen/clear")
+        else:
+            response = await request.delete("/sessions/kitchen")
+        assert response.ok
+        await expect(tab.page.locator(".system")).to_have_text(f"This conversation was {how}.")
+        await expect(tab.page.locator("#announcer")).to_contain_text(f"This conversation was {how}.")
+        await expect(tab.page.locator("#welcome")).to_be_visible()
+        await expect(tab.page.locator(".message")).to_have_count(0)
+        await tab.say("two")
+        await tab.answered("You said: two.")
+        assert await tab.texts() == ["two", "You said: two."]
+        await tab.page.reload()
+        await expect(tab.page.locator(".message")).to_have_count(2)
+        assert await tab.texts() == ["two", "You said: two."]
+        assert len(tab.sockets) == 2
+    assert gemini.connections[-1].context == [("user", "two"), ("model", "You said: two.")]
+
+
+# ---- without a WebSocket -------------------------------------------------------------------
+
+
+async def test_it_goes_on_in_writing_where_no_websocket_gets_through(browser: Browser) -> None:
+    async with (
+        serving(a_relay(rehearsal(), grace=30)) as port,
+        network(port) as (between, there),
+    ):
+        between.takes_upgrades = False
+        async with visit(browser, there, state="blocked", noise=NO_SERVER) as tab:
+            page = tab.page
+            audio = page.get_by_role("button", name="Start audio")
+            await expect(audio).to_be_disabled()
+            await expect(audio).to_have_accessible_description(re.compile("^Audio needs a WebSocket"))
+            notice = page.locator("#notice [data-kind=without]")
+            await expect(notice).to_contain_text("No WebSocket gets through")
+            await page.get_by_role("button", name="What time is it in Tokyo?").click()
+            await expect(page.locator("details.tool.done")).to_have_count(1)
+            await tab.answered(re.compile(r"in Asia/Tokyo\.$"))
+            await tab.say("and now?")
+            await tab.answered(re.compile(r"You said: and now\?$"))
+            said = await tab.texts()
+            assert len(said) == 4
+            assert await violations(page) == []
+
+            # A refusal is told, and nothing is lost of what one sees.
+            between.cut()
+            await tab.say("hello?")
+            await expect(page.locator(".system.error")).to_contain_text("could not be reached")
+            await expect(page.locator(".message.user .mark").last).to_have_text("Not answered")
+
+            between.mend()
+            between.takes_upgrades = True
+            await tab.online()
+            await expect(notice).to_have_count(0)
+            await expect(audio).to_be_enabled()
+            await expect(page.locator(".system.beside")).to_contain_text("a conversation of its own")
+            await tab.say("here again")
+            await tab.answered(re.compile("You said: here again$"))
+            assert (await tab.texts())[:4] == said
+            await tab.page.reload()
+            await tab.answered(re.compile("You said: here again$"))
+            assert (await tab.texts("user")) == ["here again"]
+
+
+async def test_an_answer_without_a_websocket_can_be_stopped(gemini: GeminiLive, browser: Browser) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "count":
+            await connection.say("One", complete=False)
+            await asyncio.Event().wait()
+        await connection.say("Yes.")
+
+    gemini.answer = answer
+    async with (
+        serving(a_relay()) as port,
+        network(port) as (between, there),
+    ):
+        between.takes_upgrades = False
+        async with visit(browser, there, state="blocked", noise=NO_SERVER) as tab:
+            await tab.say("count")
+            await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].said)
+            await tab.page.get_by_role("button", name="Stop").click()
+            await expect(tab.page.locator(".expected")).to_have_count(0)
+            await expect(tab.page.locator("#stop")).to_be_hidden()
+            await expect(tab.page.locator(".message.user .mark")).to_have_text("Not answered")
+            await tab.say("again")
+            await tab.answered("Yes.")
 
 
 # ---- for everybody -------------------------------------------------------------------------
@@ -744,6 +1284,10 @@ async def test_nothing_shuts_anybody_out(scheme: Literal["light", "dark"], brows
         await tab.call()
         await tab.page.get_by_role("button", name="Mute").click()
         assert await violations(tab.page) == []
-        async with visit(browser, port, "/?user=alice"):
-            await tab.shows("elsewhere")
+        async with visit(browser, port, "/?user=alice") as other:
+            await other.say("hello")
+            await tab.answered(re.compile("You said: hello$"))
+            await other.page.keyboard.type("and")
+            await expect(tab.page.locator("#writing")).to_be_visible()
+            await expect(tab.page.locator("#here")).to_be_visible()
             assert await violations(tab.page) == []
