@@ -138,8 +138,10 @@ class Socket:
                 group.create_task(self._write())
                 group.create_task(self._watch())
                 group.create_task(self._read())
-        except* (StoppingError, UnknownConversationError):
-            pass  # meanwhile
+        except* StoppingError:
+            pass
+        except* UnknownConversationError as unknown:  # another user was quicker
+            end = Close(4404, str(unknown.exceptions[0])[:100])
         except* Close as ends:
             end = next(e for e in ends.exceptions if isinstance(e, Close))
         except* Exception as errors:

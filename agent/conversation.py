@@ -248,6 +248,7 @@ class Conversation:
         if len(self._waiting) >= _MAX_WAITING or self._resets:
             self._home.stats.failed += 1
             raise BusyError(f"{len(self._waiting)} messages wait for their answers already: try again later.")
+        self.room.typing(listener, False)
         ahead = len(self._waiting) + self._is_answering()
         listener.put(Taken(text, ahead, self.room.history.message_count))
         self._waiting.append(_Request(UserText(text), listener))
@@ -325,6 +326,7 @@ class Conversation:
                 listener.put(Ack(text.id))
             else:
                 self._texts[text.id] = listener
+                self._want()  # it may wait since the model could not be reached
             return
         self._inbox.put(text)
         if text.id:
@@ -366,7 +368,10 @@ class Conversation:
         return bool(self._request or owed or self._inbox.has_text)
 
     def _answer_next(self) -> None:
-        if self._waiting and not self._is_answering():
+        if self._waiting and self._run and self._run.speech_pending:
+            # It would interrupt who speaks. Noise leads to no answer whose end one could wait for.
+            asyncio.get_running_loop().call_later(_LOOK_EVERY, self._answer_next)
+        elif self._waiting and not self._is_answering():
             self._request = request = self._waiting.popleft()
             self._asked_at = time.monotonic()
             self.room.answer(request.listener)
@@ -592,6 +597,9 @@ class Conversation:
             self._texts.clear()
             self.created_at = self.last_activity = time.time()
             self.room.restart(deleted=delete)
+            if self._reconnecting:  # for what is gone now
+                self._reconnecting = False
+                self.room.tell(Status("live"))
             self._wanted = self._wanted or any(listener.is_audio for listener in self.room.listeners)
         held, self._held = self._held, []
         for said, listener in held:

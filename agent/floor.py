@@ -61,7 +61,6 @@ class Floor:
         if microphone := self._microphones.pop(who, None):
             for frame in microphone.flush():
                 self._offer(who, frame)
-        self._refused.pop(who, None)
         if self.speaker == who:
             self.speaker = ""
             self._hear(AudioEnd())
@@ -73,7 +72,9 @@ class Floor:
                 if not sound.is_speech:
                     return
                 if now - self._spoke_at < _QUIET:
-                    if now - self._refused.get(who, 0.0) >= _REFUSE_EVERY:
+                    # Kept though one mutes in between; it goes by itself when one has left.
+                    self._refused = {one: at for one, at in self._refused.items() if now - at < _REFUSE_EVERY}
+                    if who not in self._refused:
                         self._refused[who] = now
                         self._refuse(who)
                     return

@@ -102,8 +102,8 @@ class Room:
         self._seat()
         if was_newest and (before := self._newest()):
             before.put(Status("live" if is_live else "reconnecting"))
-        if listener.connection_id in self._joined:
-            self._joined.remove(listener.connection_id)  # it has come and gone, and nobody was told
+        if self._joined[-1:] == [listener.connection_id]:
+            self._joined.pop()  # it has come and gone, and nobody knows of it
         else:
             self._tell_presence(self._left, listener)
 
@@ -140,11 +140,16 @@ class Room:
     def _announce(self) -> None:
         self._presence = None
         joined, left, self._joined, self._left = tuple(self._joined), tuple(self._left), [], []
-        if joined or left:
-            presence = Presence(joined, left, len(self.listeners))
-            for listener in self._audience:
-                if left or joined != (listener.connection_id,):  # it knows that it has come itself
-                    listener.put(presence)
+        count = len(self.listeners)
+        presence = Presence(joined, left, count)
+        for listener in self._audience:
+            if listener.connection_id not in joined:
+                told = presence
+            else:  # it knows that it has come itself
+                others = tuple(one for one in joined if one != listener.connection_id)
+                told = Presence(others, left, count)
+            if told.joined or told.left:
+                listener.put(told)
 
     # ---- what they are told ----
 

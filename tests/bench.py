@@ -1,6 +1,6 @@
 """How much relay costs: a benchmark, not a test.
 
-    python tests/bench.py [--quick] [down up sessions stalled barge-in start]
+    python tests/bench.py [--quick] [down up sessions stalled barge-in rooms replay start]
 
 Machines differ and are shared, so nothing here is worth much by itself. Whatever is compared runs in
 one process, in turns (A B A B …), and what counts is the median of each round's ratio. relay is
@@ -132,6 +132,7 @@ class _Apps:
         self.runner = InMemoryRunner(agent(), app_name="bench")
         self.run_config = run_config
         self.sent: list[tuple[int, int]] = []
+        self.room: list[Send] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
@@ -143,11 +144,13 @@ class _Apps:
         if "logged" in path:
             send = self._logging(send)
         kind, _, user = path[1:].partition("/")
-        if scope["type"] == "websocket" and kind in ("floor", "direct", "bare"):
+        if scope["type"] == "websocket" and kind in ("floor", "direct", "bare", "room"):
             await receive()
             await send({"type": "websocket.accept"})
             if kind == "bare":
                 return await self._bare(receive, send)
+            if kind == "room":
+                return await self._room(receive, send)
             return await self._run_live(receive, send, user, passes_on=kind == "direct")
         await self.relay(scope, receive, send)
 
@@ -178,6 +181,22 @@ class _Apps:
                 else:
                     await send({"type": "websocket.send", "bytes": number.to_bytes(4, "big") + chunk})
             await send({"type": "websocket.send", "text": '{"turn_complete":true}'})
+
+    async def _room(self, receive: Receive, send: Send) -> None:
+        """What one of them asks for, all of them get: frames that are made once."""
+        self.room.append(send)
+        chunk = bytes(CHUNK)
+        while (event := await receive())["type"] == "websocket.receive":
+            order = json.loads(json.loads(event["text"])["data"])
+            begin, every = time.monotonic(), order["every"]
+            for number in range(order["chunks"]):
+                await asyncio.sleep(begin + number * every - time.monotonic())
+                frame = {"type": "websocket.send", "bytes": number.to_bytes(4, "big") + chunk}
+                for one in self.room:
+                    await one(frame)
+            for one in self.room:
+                await one({"type": "websocket.send", "text": '{"turn_complete":true}'})
+        self.room.remove(send)
 
     async def _run_live(self, receive: Receive, send: Send, user: str, *, passes_on: bool) -> None:
         from google.adk.agents.live_request_queue import LiveRequestQueue
@@ -268,10 +287,17 @@ class Served:
 
     @asynccontextmanager
     async def socket(
-        self, kind: str, user: str, *, audio: bool = True, base64: bool = False, narrow: bool = False
+        self,
+        kind: str,
+        user: str,
+        *,
+        audio: bool = True,
+        base64: bool = False,
+        narrow: bool = False,
+        query: str = "",
     ) -> AsyncIterator[ClientConnection]:
         """A client of one of `_Apps`; with `narrow`, its kernel keeps little of what it has not read."""
-        path = f"ws/{user}?is_audio={str(audio).lower()}" if kind == "relay" else f"{kind}/{user}"
+        path = f"ws/{user}?is_audio={str(audio).lower()}{query}" if kind == "relay" else f"{kind}/{user}"
         options: dict[str, Any] = {}
         if kind == "relay" and not base64:
             options["subprotocols"] = [Subprotocol("relay.v1")]
@@ -351,6 +377,11 @@ class Heard:
 async def turn(client: ClientConnection, *, stamps: bool = False, **order: Any) -> Heard:
     """Has the model do something and reads until it has."""
     await client.send(json.dumps({"mime_type": "text/plain", "data": json.dumps(order)}))
+    return await listen(client, stamps=stamps)
+
+
+async def listen(client: ClientConnection, *, stamps: bool = False) -> Heard:
+    """Reads to the end of an answer."""
     heard = Heard()
     async for frame in client:
         if isinstance(frame, bytes):
@@ -761,6 +792,71 @@ async def barge_in(env: dict[str, str], quick: bool) -> list[Row]:
     ]
 
 
+async def rooms(env: dict[str, str], quick: bool) -> list[Row]:
+    """CPU time for each chunk of one answer that reaches one of so many sockets of a conversation."""
+    rows = []
+    for count in ((1000,) if os.environ.get("BIG") else (1, 10, 100)) if quick else (1, 10, 100, 1000):
+        rounds, chunks = (3, 20) if quick else (5, 30)
+        used: dict[str, list[float]] = {"relay": [], "room": []}
+        with a_server(env) as server:
+            async with AsyncExitStack() as stack:
+                clients: dict[str, list[ClientConnection]] = {}
+                for kind in used:
+                    clients[kind] = [
+                        await stack.enter_async_context(server.socket(kind, "room")) for _ in range(count)
+                    ]
+                every = max(PACE, count * 120e-6)  # all are served before the next one comes
+                for number in range(1 + rounds):
+                    for kind, into in used.items():
+                        before = server.cpu()
+                        first, *others = clients[kind]
+                        listening = [asyncio.create_task(listen(one)) for one in others]
+                        heard = [await turn(first, chunks=chunks, every=every)]
+                        heard += await asyncio.gather(*listening)
+                        spent = (server.cpu() - before) / chunks / count * 1e6
+                        if any(one.sound != chunks * CHUNK for one in heard):
+                            raise AssertionError(f"{kind}: not all {count} sockets got the whole answer")
+                        if number:  # the first one warms it up
+                            into.append(spent)
+        rows.append(
+            Row(
+                f"one answer to {count} sockets",
+                f"{median(used['relay']):.0f} µs a message",
+                f"a bare loop over `send`: {median(used['room']):.0f} µs",
+                per_round(used["relay"], used["room"]),
+                1.3 if count == 1000 else None,
+            )
+        )
+    return rows
+
+
+async def replay(env: dict[str, str], quick: bool) -> list[Row]:
+    """From the reconnect to the first frame: the first replayed one, against the greeting of a new socket."""
+    took: dict[str, list[float]] = {"replay": [], "greeting": []}
+    with a_server(env, grace=30) as server:
+        async with server.socket("relay", "back") as client:
+            hello = json.loads(await client.recv())
+            await turn(client, chunks=250, every=PACE)
+        for _ in range(5 if quick else 25):
+            began = time.monotonic()
+            async with server.socket("relay", "back", query=f"&after={hello['epoch']}.50") as client:
+                while not isinstance(await client.recv(), bytes):
+                    pass
+                took["replay"].append((time.monotonic() - began) * 1000)
+            began = time.monotonic()
+            async with server.socket("relay", "back") as client:
+                await client.recv()
+                took["greeting"].append((time.monotonic() - began) * 1000)
+    return [
+        Row(
+            "reconnect to the first replayed message, of 8 s of sound",
+            f"{median(took['replay']):.1f} ms",
+            f"to the greeting: {median(took['greeting']):.1f} ms",
+            per_round(took["replay"], took["greeting"]),
+        )
+    ]
+
+
 async def start(env: dict[str, str], quick: bool) -> list[Row]:
     """From the command line to the first 200, without credentials."""
     settings = ("GEMINI_", "GOOGLE_", "RELAY_")
@@ -823,6 +919,8 @@ MEASUREMENTS = {
     "sessions": sessions,
     "stalled": stalled,
     "barge-in": barge_in,
+    "rooms": rooms,
+    "replay": replay,
     "start": start,
 }
 

@@ -19,7 +19,7 @@ from conftest import client
 from relay import HERE
 
 SHIPPED = {
-    *("relay.py", "api.py", "responses.py", "sockets.py", "outbox.py"),
+    *("relay.py", "api.py", "responses.py", "sockets.py", "outbox.py", "client.py"),
     *("dialects", "agent", "static"),
 }
 
