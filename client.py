@@ -480,7 +480,7 @@ class Terminal:
 
         line = Text.from_markup(markup)
         line.append(printable(text))
-        self._console.print(line, soft_wrap=True)
+        self._console.print(line)
 
     def _prompt(self) -> FormattedText:
         """The answer that is coming, who is typing, and where one types oneself."""

@@ -100,8 +100,7 @@ def static_files(folder: Path) -> dict[str, StaticFile]:
             ]
             files[f"/static/{file.relative_to(folder).as_posix()}"] = StaticFile(body, etag, headers)
     for path, name in _PLACES.items():
-        if f"/static/{name}" in files:
-            files[path] = files[f"/static/{name}"]
+        files[path] = files[f"/static/{name}"]
     return files
 
 

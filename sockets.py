@@ -247,6 +247,8 @@ class Socket:
                 self._enter(await self._conversations.open(GUEST, session_id), is_new=True)
             case Join(session_id):
                 self._enter(await self._conversations.find(session_id))
+            case Ask() if conversation and self.attends == "own":
+                pass  # it has made its one request
             case Ask(text, session_id):
                 if session_id and not (conversation and conversation.session_id == session_id):
                     if self.attends == "own":  # whose clients invent their ids

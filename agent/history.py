@@ -25,6 +25,9 @@ from agent.messages import (
 _LINES_BYTES = 1024 * 1024
 """What is told of a conversation at once, as text: its end."""
 
+_LINE_BYTES = 512 * 1024
+"""And of one message: its end. However it is escaped, it fits into a frame of 1 MiB."""
+
 
 @dataclass(slots=True)
 class _Open:
@@ -76,7 +79,11 @@ class History:
             line = self._lines[at]
             if self._open and self._open.texts and at == self._open.at:
                 line = Line("agent", "".join(self._open.texts), open=True)
-            left -= len(line.text.encode(errors="replace"))
+            text = line.text.encode(errors="replace")
+            if len(text) > _LINE_BYTES:
+                text = text[-_LINE_BYTES:]
+                line = replace(line, text=text.decode(errors="ignore"))
+            left -= len(text)
             if left < 0:
                 break
             lines.append(line)

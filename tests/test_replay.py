@@ -526,6 +526,32 @@ async def test_a_drop_while_the_answer_is_interrupted(gemini: GeminiLive, by: st
         assert messages == ([("user", "wait")] if by == "another" else [])
 
 
+async def test_a_stop_of_what_was_over_but_not_heard_yet_is_a_stop(gemini: GeminiLive) -> None:
+    """Nothing is told, since there is nothing left to interrupt; but the sound is not replayed."""
+    relay = a_relay(grace=30)
+    async with serving(relay) as port, Proxy(port) as network, Traveler(network.port) as one:
+        await one.say("".join(f" {n}" for n in range(20)), "q1")
+        await one.until(is_type("sound"))
+        line = network.lines[0]
+        line.hold()
+        await emitted(relay, is_over)
+        over = len(gemini.connections[0].sound)
+        await one.send(type="interrupt")
+        await one.say("wait", "q2")
+        await emitted(relay, lambda room: room.history.message_count == 4 and is_over(room))
+        while one.frames < line.messages:
+            await one.next()
+        heard = one.sound
+        assert 0 < len(heard) < over
+        line.cut()
+        await one.until(is_end)
+        assert one.sound == heard
+        assert one.words == gemini.connections[0].context[1][1]
+        await one.until(is_end)
+        assert one.sound == heard + gemini.connections[0].sound[over:]
+        assert (one.count("interrupted"), one.count("turn_complete")) == (0, 2)
+
+
 async def test_a_stop_sent_twice_because_of_a_drop_is_one_stop(gemini: GeminiLive) -> None:
     gemini.answer = interruptible
     relay = a_relay(grace=30)
@@ -724,6 +750,30 @@ async def test_a_cleared_conversation_is_another_epoch(gemini: GeminiLive) -> No
         assert [one.context for one in gemini.connections if one.texts == ["well"]] == [
             [("user", "well"), ("model", "Yes?")]
         ]
+
+
+async def test_of_what_is_too_long_for_a_gap_the_end_is_told(gemini: GeminiLive) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "go":
+            for number in range(80):
+                await connection.send_text_parts(f"{number} ß".ljust(16_000, "."))
+            await connection.turn_complete()
+        else:
+            await connection.say("Yes?")
+
+    gemini.answer = answer
+    async with serving(a_relay(grace=30)) as port, Traveler(port, audio=False) as one:
+        await one.greeted()
+        for question in ("go", "well"):
+            await one.say(question, question)
+            await one.until(is_end)
+        whole = one.words.removesuffix("Yes?")
+        assert len(whole) > 1024 * 1024
+        _, *lines = await told(port, "&after=0.0")
+        assert [line["role"] for line in lines] == ["user", "agent", "user", "agent"]
+        assert whole.endswith(lines[1]["text"])
+        assert 500_000 < len(lines[1]["text"]) < 525_000
+        assert [line["text"] for line in lines[2:]] == ["well", "Yes?"]
 
 
 @pytest.mark.parametrize("kept", [4_000_000, 3_000, 0])

@@ -1,0 +1,106 @@
+// Draws the HTTP interface from openapi.json, and lets the examples name the server that this page came from.
+
+const base = new URL(".", document.baseURI);
+const contents = document.getElementById("http-contents");
+const operations = document.getElementById("operations");
+
+function make(name, attributes = {}, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children.flat());
+  return node;
+}
+
+// Text with `code` in it; the only markup that the descriptions have.
+function marked(text) {
+  return text.split("`").map((part, n) => (n % 2 ? make("code", {}, part) : part));
+}
+
+function paragraphs(text = "") {
+  return text.split("\n\n").filter(Boolean).map((part) => make("p", {}, marked(part)));
+}
+
+function table(heads, rows) {
+  const head = make("tr", {}, heads.map((text) => make("th", { scope: "col" }, text)));
+  const body = rows.map(([first, ...cells]) =>
+    make("tr", {}, make("th", { scope: "row" }, first), cells.map((cell) => make("td", {}, cell))));
+  return make("table", {}, make("thead", {}, head), make("tbody", {}, body));
+}
+
+// What kind of value a schema allows, in a few words.
+function kind({ type, format, items, enum: values, const: value, minimum, maximum, maxLength }, resolve) {
+  if (value !== undefined) return JSON.stringify(value);
+  if (values) return values.map((one) => JSON.stringify(one)).join(" or ");
+  const bounds = maximum ? `, ${minimum} to ${maximum}` : maxLength ? `, at most ${maxLength}` : "";
+  if (type === "array") return `list of ${items.$ref ? items.$ref.split("/").pop() : kind(resolve(items), resolve)}`;
+  return `${[type ?? "any"].flat().join(" or ")}${format ? `, ${format}` : ""}${bounds}`;
+}
+
+// The rows for the fields of an object, those of the objects in its lists after them: `sessions[].model`.
+function fields(schema, resolve, prefix = "") {
+  return Object.entries(schema.properties ?? {}).flatMap(([name, given]) => {
+    const field = resolve(given);
+    const optional = schema.required?.includes(name) ? "" : ", optional";
+    const row = [make("code", {}, prefix + name), make("span", { class: "kind" }, kind(field, resolve) + optional),
+                 marked(field.description ?? "")];
+    return [row, ...(field.items ? fields(resolve(field.items), resolve, `${prefix}${name}[].`) : [])];
+  });
+}
+
+function draw(api) {
+  const resolve = (node) =>
+    node.$ref ? { ...node.$ref.slice(2).split("/").reduce((at, key) => at[key], api), ...node, $ref: undefined } : node;
+
+  function operation(path, method, shared, told) {
+    const id = `${told.operationId}-${method}`;
+    const title = make("h3", { id }, make("span", { class: `method ${method}` }, method.toUpperCase()),
+                       make("code", {}, path), make("span", { class: "summary" }, told.summary));
+    const parts = [title, ...paragraphs(told.description)];
+    const parameters = [...shared, ...(told.parameters ?? [])].map(resolve);
+    if (parameters.length) {
+      parts.push(make("h4", {}, "In the address"), table(["Name", "Kind", "Meaning"], parameters.map((one) =>
+        [make("code", {}, one.name), make("span", { class: "kind" }, kind(resolve(one.schema), resolve)), marked(one.description)])));
+    }
+    const body = told.requestBody?.content["application/json"];
+    if (body) parts.push(make("h4", {}, "Body"), table(["Field", "Kind", "Meaning"], fields(resolve(body.schema), resolve)));
+    const [success] = Object.values(told.responses);
+    const answer = success.content["application/json"]?.schema;
+    const rows = answer ? fields(resolve(answer), resolve) : [];
+    if (rows.length) parts.push(make("h4", {}, "Answer"), table(["Field", "Kind", "Meaning"], rows));
+    parts.push(make("h4", {}, "Status"), table(["Code", "Meaning"],
+      Object.entries(told.responses).map(([code, one]) => [code, marked(resolve(one).description)])));
+    parts.push(make("pre", { tabindex: "0", class: "curl" }, make("code", {}, curl(path, method, body?.example))));
+    contents.append(make("li", {}, make("a", { href: `#${id}` }, `${method.toUpperCase()} ${path}`)));
+    return make("article", { class: "operation", "aria-labelledby": id }, parts);
+  }
+
+  const drawn = paragraphs(api.info.description);
+  for (const tag of api.tags) {
+    drawn.push(make("h2", {}, tag.name), ...paragraphs(tag.description));
+    for (const [path, { parameters = [], ...methods }] of Object.entries(api.paths)) {
+      for (const [method, told] of Object.entries(methods)) {
+        if (told.tags.includes(tag.name)) drawn.push(operation(path, method, parameters, told));
+      }
+    }
+  }
+  operations.replaceChildren(...drawn);
+}
+
+function curl(path, method, example) {
+  const verb = method === "get" || example ? "" : ` -X ${method.toUpperCase()}`;
+  const body = example ? ` -H 'content-type: application/json' \\\n  -d '${JSON.stringify(example)}'` : "";
+  return `curl -s${verb}${body} '${base.href.replace(/\/$/, "")}${path}'`;
+}
+
+for (const code of document.querySelectorAll("pre code")) {
+  code.textContent = code.textContent
+    .replaceAll("http://localhost:8000/", base.href)
+    .replaceAll("ws://localhost:8000/", base.href.replace(/^http/, "ws"));
+}
+
+fetch("openapi.json")
+  .then((response) => response.json())
+  .then(draw)
+  // Whoever followed a link into what was not drawn yet is taken there now.
+  .then(() => location.hash && document.querySelector(`[id="${CSS.escape(location.hash.slice(1))}"]`)?.scrollIntoView())
+  .catch(() => {}); // what stands there instead says where it all is
