@@ -174,7 +174,6 @@ function updated({ update_type, connection_id, typing, message, message_count })
     case "user_typing":
       return types(connection_id, typing);
     case "message_added":
-      types(connection_id, false);
       asked = true;
       if (message_count <= count) return; // it is in the history that has just been read
       place(add("other", message, who));
@@ -184,7 +183,6 @@ function updated({ update_type, connection_id, typing, message, message_count })
       note(`${who} came in.`);
       break;
     case "user_disconnected":
-      types(connection_id, false);
       note(`${who} left.`);
       break;
     case "session_cleared":
@@ -254,7 +252,9 @@ async function load() {
     const arrived = lines.slice(lines.length - message_count + before).map(({ text }) => text);
     giveBack(...unsure.splice(0).filter((text) => !arrived.includes(text)));
   }
-  frames.forEach(receive);
+  // Where the history ends with an answer, that may be the one these frames begin: its end brings the whole text.
+  const begun = last?.matches(".agent");
+  frames.filter(({ type }) => !(begun && ["response_start", "chunk"].includes(type))).forEach(receive);
 }
 
 function empty() {

@@ -16,7 +16,7 @@ import pytest_asyncio
 from clients import created, guest, http
 from conftest import a_relay, serving, stand_in
 from gemini import Connection, GeminiLive, Plan, UserTurn
-from playwright.async_api import Browser, Dialog, expect
+from playwright.async_api import Browser, Dialog, Route, expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from test_page import (
@@ -151,20 +151,33 @@ async def test_two_windows_see_the_same(gemini: GeminiLive, browser: Browser) ->
 async def test_one_is_answered_after_the_other_and_all_see_the_same_order(
     gemini: GeminiLive, browser: Browser
 ) -> None:
-    script = Script(gemini)
+    go_on = asyncio.Semaphore(0)
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(f"{turn.text}: one", complete=False)
+        await go_on.acquire()
+        await connection.say(" two.")
+
+    gemini.answer = answer
     async with serving(a_relay()) as port:
         room = await created(port)
         async with window(browser, port, room) as one, window(browser, port, room) as two:
             await one.say("a")
             await expect(two.page.locator(".message.agent .text")).to_have_text("a: one")
             await two.say("b")
-            waits = two.page.locator(".message.waiting .meta")
-            await expect(waits).to_have_text("Your message waits for 1 before it.")
+            waiting = two.page.locator(".message.waiting")
+            await expect(waiting.locator(".meta")).to_have_text("Your message waits for 1 before it.")
             await one.say("c")
-            waits = one.page.locator(".message.waiting .meta")
-            await expect(waits).to_have_text("Your message waits for 2 before it.")
+            waiting = one.page.locator(".message.waiting")
+            await expect(waiting.locator(".meta")).to_have_text("Your message waits for 2 before it.")
             await expect(two.page.locator(".message.other")).to_have_count(1)  # c is not said yet
-            script.may_go_on.set()
+            go_on.release()
+            # The answer to b comes before c, which still waits.
+            said = ["a", "a: one two.", "b", "b: one", "c"]
+            await expect(one.page.locator(".message .text")).to_have_text(said)
+            await expect(waiting.locator(".text")).to_have_text("c")
+            go_on.release()
+            go_on.release()
             for tab in (one, two):
                 await shows(tab, "a", "a: one two.", "b", "b: one two.", "c", "c: one two.")
             assert await one.texts("other") == ["b"]
@@ -204,6 +217,38 @@ async def test_who_comes_in_mid_answer_sees_the_whole(gemini: GeminiLive, browse
                 await two.say("b")
                 await shows(two, "a", "a: one two.", "b", "b: one two.")
                 await shows(one, "a", "a: one two.", "b", "b: one two.")
+
+
+@pytest.mark.parametrize("read", ["before", "meanwhile"])
+async def test_what_is_said_while_the_history_is_read_is_shown_once(
+    gemini: GeminiLive, browser: Browser, read: str
+) -> None:
+    script = Script(gemini)
+    asked, may_come = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        response = await route.fetch() if read == "before" else None
+        asked.set()
+        await may_come.wait()
+        await route.fulfill(response=response or await route.fetch())
+
+    async with serving(a_relay()) as port:
+        room = await created(port)
+        async with window(browser, port, room) as one, window(browser, port) as two:
+            await two.page.route(f"**/sessions/{room}", hold)
+            await two.page.get_by_label("Id of a room").fill(room)
+            await two.page.keyboard.press("Enter")
+            await asyncio.wait_for(asked.wait(), 15)
+            await one.say("a")
+            await expect(one.page.locator(".message.agent .text")).to_have_text("a: one")
+            await until(
+                one.texts, lambda _: "a: one" in "".join(c["text"] for c in control(two.got, "chunk"))
+            )
+            may_come.set()
+            await shows(two, "a", "a: one")
+            script.may_go_on.set()
+            await shows(two, "a", "a: one two.")
+            assert len([url for url in two.requests if url.endswith(f"/sessions/{room}")]) == 1
 
 
 # ---- rooms -----------------------------------------------------------------------------------
