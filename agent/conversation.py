@@ -70,6 +70,8 @@ _TRY_FOR = 60.0
 _CREATED_AT = "relay_created_at"
 """Where a session's state has the time it was made at; ADK keeps only that of the last event."""
 
+_FULL = "Too much waits for the model already: try again in a moment."
+
 _MAX_WAITING = 16
 """Requests that may wait for the answers before them."""
 
@@ -268,6 +270,8 @@ class Conversation:
         self._interrupt()
         self._drop_requests("The conversation was emptied before it was your turn.")
         self._inbox.clear()
+        # What was thrown away so is not known any more, should the session turn out to stay.
+        self._texts = OrderedDict((name, who) for name, who in self._texts.items() if who is None)
         self._end()
         await asyncio.shield(done)
 
@@ -378,7 +382,7 @@ class Conversation:
             try:
                 self._say(request.text, request.listener)
             except InboxFullError:  # of pictures; texts wait their turn
-                self._drop_requests("Too much waits for the model already: try again in a moment.")
+                self._drop_requests(_FULL)
 
     def _drop_requests(self, why: str) -> None:
         """Gives up what waits for an answer, and tells."""
@@ -399,13 +403,15 @@ class Conversation:
                     self._wake.clear()
                     await self._wake.wait()
                 if self._stop.is_set():
-                    if self._resets:
+                    while self._resets:
                         await self._empty()
                     await self._keep_unsaid()
+                    if self._resets:  # meanwhile
+                        continue
                     if self._closing or not self.room.listeners:
                         return
                     self._stop.clear()
-                    self._wanted = self._wanted or bool(self._inbox)
+                    self._wanted = self._wanted or bool(self._inbox or self._owed)
                     self._answer_next()
                     continue
                 try:
@@ -547,6 +553,8 @@ class Conversation:
                 session = await self._find_session()
                 for said in texts:
                     await self._append(session, "user", "user", said.text)
+                    self.stored(said)
+                    self._owed = "answer"  # should somebody have come back meanwhile
             except Exception as error:
                 log.error("%s: %d texts could not be stored: %s", self._name, len(texts), error)
 
@@ -580,7 +588,7 @@ class Conversation:
 
     async def _empty(self) -> None:
         """Deletes the session, now that no run writes into it, and begins a new epoch."""
-        resets, self._resets = self._resets, []
+        resets = [*self._resets]  # they stay, and what is said is held, until the session is gone
         delete = resets[-1][0]
         error: Exception | None = None
         try:
@@ -594,6 +602,7 @@ class Conversation:
             error = failure  # for who asked; it is logged there
         else:
             self._handle, self._owed = None, ""
+            self._inbox.clear()  # of what the run has put back
             self._texts.clear()
             self.created_at = self.last_activity = time.time()
             self.room.restart(deleted=delete)
@@ -601,13 +610,24 @@ class Conversation:
                 self._reconnecting = False
                 self.room.tell(Status("live"))
             self._wanted = self._wanted or any(listener.is_audio for listener in self.room.listeners)
-        held, self._held = self._held, []
-        for said, listener in held:
-            if listener in self.room.listeners:
-                self.put(said, listener)
+        del self._resets[: len(resets)]
+        if not self._resets:
+            self._release()
         for _, done in resets:
             if not done.done():
                 done.set_exception(error) if error else done.set_result(None)
+
+    def _release(self) -> None:
+        """Takes what was said while the conversation was being emptied."""
+        held, self._held = self._held, []
+        for said, listener in held:
+            if listener in self.room.listeners:
+                try:
+                    self.put(said, listener)
+                except InboxFullError:
+                    listener.put(
+                        Error("busy", "Too much waits for the model already: try again in a moment.")
+                    )
 
     def _failed(self, error: Exception) -> None:
         log.error("%s: %s", self._name, _one_line(error))

@@ -154,7 +154,7 @@ class Conversations:
         """
         if not self._is_guests(session_id):
             raise UnknownConversationError(session_id)
-        if session_id not in self._open:
+        if not ((conversation := self._open.get(session_id)) and _exists(conversation)):
             await self._stored(session_id)
         return await self.open(GUEST, session_id)
 

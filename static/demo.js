@@ -137,12 +137,15 @@ function receive(frame) {
       return;
     case "response_start":
       // An answer before which nobody else has asked is one's own.
-      if (waiting.length && !asked) place(waiting.shift());
-      answer = place(add("agent", ""));
+      if (waiting.length && !asked) {
+        place(waiting.shift());
+        answer = null;
+      }
+      answer ??= place(add("agent", ""));
       return;
     case "chunk":
-      // Come in mid answer, one has its beginning from the history.
-      answer ??= last?.matches(".agent") ? last : place(add("agent", ""));
+      answer ??= place(add("agent", ""));
+      if (frame.chunk_number === 1) textOf(answer).textContent = "";
       return follow(() => textOf(answer).append(frame.text));
     case "response_complete":
       return completed(frame);
@@ -177,6 +180,7 @@ function updated({ update_type, connection_id, typing, message, message_count })
       asked = true;
       if (message_count <= count) return; // it is in the history that has just been read
       place(add("other", message, who));
+      answer = null;
       announce(`${who}: ${message}`);
       break;
     case "user_joined":
@@ -246,15 +250,15 @@ async function load() {
   if (id !== room) return room && load(); // another was entered meanwhile
   if (session) {
     const { history: lines, message_count } = session;
+    const arrived = lines.slice(lines.length - message_count + before).map(({ text }) => text);
+    waiting = waiting.filter((node) => !arrived.includes(textOf(node).textContent));
     empty();
     for (const { role, text } of lines) place(add(role === "agent" ? "agent" : mine.has(text) ? "user" : "other", text));
     count = message_count; // of a very long history, the end is told
-    const arrived = lines.slice(lines.length - message_count + before).map(({ text }) => text);
+    if (last?.matches(".agent")) answer = last; // it may be going on
     giveBack(...unsure.splice(0).filter((text) => !arrived.includes(text)));
   }
-  // Where the history ends with an answer, that may be the one these frames begin: its end brings the whole text.
-  const begun = last?.matches(".agent");
-  frames.filter(({ type }) => !(begun && ["response_start", "chunk"].includes(type))).forEach(receive);
+  frames.forEach(receive);
 }
 
 function empty() {
