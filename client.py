@@ -3,8 +3,8 @@
     relay-client [--url http://localhost:8000] [--session ID]
     echo "What time is it?" | relay-client
 
-`Link` knows frames and no terminal; `Terminal` shows what comes and reads what is typed. A terminal needs
-rich and prompt_toolkit (`pip install 'adk-relay[client]'`), a pipe needs neither.
+`Link` knows frames and no terminal. What it has to tell goes to a `View`: a `Terminal` needs rich and
+prompt_toolkit (`pip install 'adk-relay[client]'`), a `Pipe` needs neither.
 """
 
 from __future__ import annotations
@@ -13,39 +13,87 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import secrets
+import signal
 import sys
 import time
 import webbrowser
-from collections.abc import Awaitable, Callable
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
 
 if TYPE_CHECKING:
-    from prompt_toolkit.formatted_text import FormattedText
-    from rich.console import Console
+    from prompt_toolkit.buffer import Buffer
+    from prompt_toolkit.formatted_text import StyleAndTextTuples
+    from rich.console import RenderableType
 
 Json = dict[str, Any]
 
-_TYPING_FOR = 3.0
-"""Seconds after the last key in which one counts as typing."""
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What could steer a terminal or turn its text around, and half characters, which nothing can print."""
 
-_SHOWN = 12
-"""Lines of an answer that are shown while it comes."""
+_PASSING = (429, 500, 502, 503, 504)
+"""HTTP statuses of a server that is just starting, stopping or full."""
+
+_STAY_AWAY = (1008, 1011, 4401, 4403, 4404, 4408)
+"""Close codes after which one comes back with the next message, not by oneself."""
+
+_BACKOFF = wait_random_exponential(multiplier=0.5, max=15)
+_WITHOUT = 30.0
+"""Seconds after which a WebSocket is tried again where none got through."""
+
+_SETTLED = 5.0
+"""A connection that lived so many seconds was a success: the next backoff starts small again."""
+
+_RECENT = 10
+"""Messages that are shown of a conversation one joins."""
+
+_TYPING = 3.0
+"""Seconds since the last key in which one counts as typing."""
 
 
-class Failure(Exception):
+class Problem(Exception):
     """What went wrong, in words for the user."""
 
 
-@dataclass
+class LostError(Problem):
+    """There is no connection just now; there may be one later."""
+
+
+class View(Protocol):
+    """Whom a link tells what happens. Nothing here may wait."""
+
+    def notice(self, text: str) -> None:
+        """How things stand."""
+
+    def problem(self, text: str) -> None:
+        """What went wrong."""
+
+    def line(self, who: str, text: str) -> None:
+        """A whole message: of an earlier "user", the "agent", or the connection of that id."""
+
+    def piece(self, text: str, *, mine: bool) -> None:
+        """The next piece of an answer; `mine`: to what was said here."""
+
+    def end(self, rest: str, *, mine: bool, interrupted: bool) -> None:
+        """The end of an answer, with what was not told yet."""
+
+    def typing(self, who: str, typing: bool) -> None:
+        """Somebody begins to type, or stops; "": nobody is there any more."""
+
+    def changed(self) -> None:
+        """The link's state is another."""
+
+
+@dataclass(slots=True)
 class Stats:
     """What this client has done."""
 
@@ -61,623 +109,965 @@ class Stats:
     first_token_times: list[float] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Ask:
+    """A message whose answer is waited for."""
+
+    text: str
+    at: float
+    sent: bool = False
+
+
+@dataclass(slots=True)
+class _Answer:
+    """An answer that is coming."""
+
+    mine: bool = False
+    base: str = ""
+    """What the history had of it when one came in the middle."""
+    since: str = ""
+    """What came since; it may begin with the end of `base`."""
+    shown: str = ""
+
+
 class Link:
-    """The way to the server: a WebSocket that is opened again when it breaks, or else plain HTTP.
+    """The way to the server: a WebSocket that is opened again when it breaks, or plain HTTP without one.
 
     Args:
         url: where relay is, http or https.
-        show: takes each frame of the chat dialect, and of its own: `notice {message}`.
+        view: is told what happens.
         session_id: the conversation to go on with.
+        once: give up where a person would wait.
     """
 
-    def __init__(self, url: str, show: Callable[[Json], None], session_id: str | None = None) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, view: View, session_id: str | None = None, *, once: bool = False) -> None:
+        self.url = url
         self.session_id = session_id
-        self.connection_id = ""
         self.state = "connecting"
+        self.model = ""
+        self.connection_id = ""
         self.stats = Stats()
-        self.seen = 0
-        """How many messages of the conversation have been shown."""
-        self.http = httpx.AsyncClient(base_url=self.url, timeout=10)
-        self._show = show
+        self._view = view
+        self._once = once
+        self._http = httpx.AsyncClient(base_url=url, timeout=10)
+        self._group = asyncio.TaskGroup()
+        self._task: asyncio.Task[None] | None = None
         self._socket: ClientConnection | None = None
-        self._unsent: list[str] = []
-        self._asked: list[tuple[str, float, bool]] = []  # text, when, and whether it was taken
-        self._first: float | None = None
-        self._is_others = False
-        self.is_mine = True
-        """The answer under way is to what was asked here, not by somebody else."""
+        self._ready = False  # messages may be sent
+        self._joining = False
+        self._hurry = False
+        self._news = asyncio.Event()
+        self._ids: set[str] = set()  # all that this client has had
         self._pong: asyncio.Future[None] | None = None
-        self._wanted = asyncio.Event()
-        self._wanted.set()
+        self._pending: deque[_Ask] = deque()
+        self._answer: _Answer | None = None
+        self._theirs = False  # the next answer is to somebody else
+        self._seen = 0  # messages of the conversation that are shown or were passed over
+        self._recent = session_id is not None  # only the last ones are to be shown
 
-    async def run(self) -> None:
-        """Keeps the connection, for as long as it is wanted."""
-        while True:
-            await self._wanted.wait()
-            try:
-                self._socket = await self._open()
-            except Failure as failure:
-                self.state = "http"
-                self._notice(str(failure))
-                self._wanted.clear()
-                await self._flush()
-                continue
-            if self.connection_id:
-                self.stats.reconnections += 1
-            self.state = "connected"
-            try:
-                await self._serve(self._socket)
-            except ConnectionClosed:
-                pass
-            finally:
-                self._socket = None
-            self._dropped()
+    async def __aenter__(self) -> Link:
+        await self._group.__aenter__()
+        self.connect()
+        return self
 
-    def disconnect(self) -> Awaitable[None]:
-        """Closes the connection, and opens no other."""
-        self._wanted.clear()
-        return self._socket.close() if self._socket else asyncio.sleep(0)
+    async def __aexit__(self, *error: Any) -> None:
+        await self.disconnect()
+        await self._http.aclose()
+        await self._group.__aexit__(*error)
+
+    # ---- what the user wants ----
 
     def connect(self) -> None:
-        """Opens a connection if there is none, also after one could not be had."""
-        self._wanted.set()
+        """Opens a connection, or tries again at once."""
+        self._hurry = True
+        self._news.set()
+        if not self._task or self._task.done():
+            self._become("connecting")
+            self._task = self._group.create_task(self._keep())
 
-    async def say(self, text: str) -> None:
-        """Sends a message, now or when there is a connection."""
+    async def disconnect(self) -> None:
+        """Closes the connection, and opens no other."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._become("disconnected")
+
+    def ask(self, text: str) -> None:
+        """Says something, now or as soon as there is a connection."""
         self.stats.messages += 1
-        self._unsent.append(text)
-        await self._flush()
+        self._pending.append(_Ask(text, time.monotonic()))
+        self._news.set()
+        if self._ready:
+            self._send_pending()
+        elif self.state == "asleep":
+            self.connect()
+        elif self.state in ("waiting", "disconnected"):
+            self._view.notice("It is sent as soon as there is a connection.")
 
-    async def send(self, kind: str, **fields: Any) -> None:
-        """Sends a frame, if there is a connection."""
-        if self._socket:
-            with suppress(ConnectionClosed):
-                await self._socket.send(json.dumps({"type": kind, **fields}))
+    def typing(self, typing: bool) -> None:
+        """Tells the others that one types, or does no more."""
+        if self._ready and self.session_id:
+            self._send(type="typing_start" if typing else "typing_stop")
 
     async def ping(self) -> float:
         """Milliseconds to the server and back.
 
         Raises:
-            Failure: there is no connection, or no answer.
+            Problem: there is no connection, or no answer.
         """
         if not self._socket:
-            raise Failure("There is no WebSocket to measure.")
+            raise Problem("There is no WebSocket to measure.")
         self._pong = asyncio.get_running_loop().create_future()
         began = time.monotonic()
-        await self.send("ping")
+        self._send(type="ping")
         try:
             await asyncio.wait_for(self._pong, 10)
         except TimeoutError:
-            raise Failure("There was no answer within 10 s.") from None
+            raise Problem("No answer within 10 s.") from None
         return (time.monotonic() - began) * 1000
 
-    async def fetch(self, method: str, path: str) -> Json:
-        """What the server's HTTP interface answers.
+    async def new(self) -> None:
+        """Begins another conversation."""
+        created = await self.request("POST", "/sessions/new")
+        self.stats.sessions += 1
+        await self._enter(str(created.get("session_id")), 0)
+
+    async def join(self, session_id: str) -> None:
+        """Goes to another conversation, and shows what was said there last."""
+        told = await self.request("GET", f"/sessions/{session_id}")
+        await self._enter(session_id, int(told.get("message_count", 0)))
+
+    async def request(self, method: str, path: str, **options: Any) -> Json:
+        """What the server answers over HTTP.
 
         Raises:
-            Failure: the server is not there, or refuses.
+            Problem: it is not there, or refuses.
         """
         try:
-            response = await self.http.request(method, path)
-            said: Json = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            raise Failure(f"{self.url} does not answer: {error or type(error).__name__}") from None
-        if response.is_error:
-            raise Failure(str(said.get("detail", response.status_code)))
+            response = await self._http.request(method, path, **options)
+            said = cleaned(response.json())
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise Problem(f"{self.url} gives no answer: {error or type(error).__name__}") from None
+        if not isinstance(said, dict) or response.is_error:
+            detail = said.get("detail") if isinstance(said, dict) else None
+            raise Problem(str(detail or f"The server answers {response.status_code}."))
         return said
 
-    # ---- the WebSocket ----
+    # ---- the connection ----
 
-    async def open_once(self) -> ClientConnection:
-        """A connection.
+    async def _keep(self) -> None:
+        """Keeps a connection until one is not wanted, or trying again would not help."""
+        try:
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(LostError),
+                wait=lambda tries: _WITHOUT if self.state == "http" else _BACKOFF(tries),
+                before_sleep=self._tell,
+                sleep=self._pause,
+                stop=lambda _: self._once and self.state != "http",
+                reraise=True,
+            ):
+                with attempt:
+                    await self._attend(attempt.retry_state)
+        except Problem as problem:
+            self._become("disconnected")
+            self._view.problem(str(problem))
+
+    async def _attend(self, tries: RetryCallState) -> None:
+        """One connection, from its beginning to its end.
 
         Raises:
-            OSError, TimeoutError: the server is not there.
-            InvalidHandshake: something there answers, and gives no WebSocket.
+            LostError: it is worth another try.
+            Problem: it is not.
         """
         self.stats.attempts += 1
-        return await connect("ws" + self.url.removeprefix("http") + "/ws", max_size=None)
-
-    async def _open(self) -> ClientConnection:
-        """A connection, however long it takes.
-
-        Raises:
-            Failure: relay is there, and no WebSocket can be had.
-        """
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(lambda error: not isinstance(error, Failure)),
-            wait=wait_random_exponential(multiplier=0.5, max=15),
-            before_sleep=self._wait,
-        ):
-            with attempt:
-                try:
-                    return await self.open_once()
-                except InvalidHandshake as refusal:
-                    if await self._is_there():
-                        raise NoSocketError(refusal) from None
-                    raise
-        raise AssertionError("it tries for ever")
-
-    async def _is_there(self) -> bool:
-        """Whether it is relay that answers, and no proxy in its place."""
         try:
-            return "websocket_connections" in await self.fetch("GET", "/health")
-        except Failure:
-            return False
+            url = "ws" + self.url.removeprefix("http") + "/ws"
+            socket = await connect(url, close_timeout=1, max_size=2**24)
+        except (OSError, InvalidHandshake) as error:
+            raise await self._refused(error, tries.attempt_number) from None
+        except WebSocketException as error:
+            raise Problem(str(error)) from None
+        opened = time.monotonic()
+        self._socket = socket
+        try:
+            while True:
+                await self._take(await socket.recv())
+        except ConnectionClosed as closed:
+            code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+            why = f"The connection was lost ({f'{code} {cleaned(reason)}'.strip()})."
+            if time.monotonic() - opened > _SETTLED:
+                tries.attempt_number = 1
+            if code not in _STAY_AWAY or self._once:
+                raise LostError(why) from None
+            self._become("asleep")
+            self.stats.failed += sum(ask.sent for ask in self._pending)
+            self._pending = deque(ask for ask in self._pending if not ask.sent)
+            self._view.notice(f"{why} Your next message opens another.")
+        finally:
+            self._socket, self._ready, self._joining = None, False, False
+            self._view.typing("", False)
+            if self._pong and not self._pong.done():
+                self._pong.set_exception(Problem("The connection was lost."))
+            await socket.close()
 
-    def _wait(self, tries: RetryCallState) -> None:
-        if self.state != "waiting":
+    async def _refused(self, error: OSError | InvalidHandshake, attempt: int) -> Problem:
+        """Finds out what it means that no WebSocket was to be had."""
+        status = error.response.status_code if isinstance(error, InvalidStatus) else 0
+        is_final = bool(status) and status not in _PASSING
+        # Some proxies say no, others just hang up or say nothing; a server that restarts does that, too.
+        if is_final or ((attempt > 2 or self._once) and not isinstance(error, ConnectionError)):
+            try:
+                is_relay = "websocket_connections" in await self.request("GET", "/health")
+            except Problem:
+                is_relay = False
+            if is_relay and self.state != "http":
+                self._become("http")
+                self._view.notice(
+                    f"No WebSocket gets through ({cleaned(str(error))}). Going on over plain HTTP: answers"
+                    " come whole, and what others do is not seen."
+                )
+            elif is_final and not is_relay:
+                return Problem(f"There is no relay at {self.url}: it answers {status}.")
+        said = getattr(error, "strerror", "") or str(error) or type(error).__name__
+        return LostError(f"{self.url} can't be reached: {cleaned(said)}.")
+
+    def _tell(self, tries: RetryCallState) -> None:
+        if self.state not in ("http", "waiting"):
+            self._become("waiting")
             error = tries.outcome.exception() if tries.outcome else None
-            self._notice(f"The server can't be reached ({error}). Trying again until it can.")
-        self.state = "waiting"
+            self._view.notice(f"{error} Trying again…")
 
-    async def _serve(self, socket: ClientConnection) -> None:
-        async for frame in socket:
-            said = json.loads(frame)
-            await self._take(said)
+    async def _pause(self, seconds: float) -> None:
+        """Waits until the next try; without a WebSocket, what is said meanwhile goes over HTTP."""
+        self._hurry = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if self.state == "http" and self._once else seconds) as limit:
+                while not self._hurry:
+                    if self.state == "http" and self._pending:
+                        deadline = limit.when()
+                        limit.reschedule(None)  # an answer takes its time
+                        await self._post(self._pending[0])
+                        limit.reschedule(deadline)
+                        continue
+                    self._news.clear()
+                    await self._news.wait()
 
-    async def _take(self, said: Json) -> None:
-        """Takes note of a frame, and shows it."""
-        stats = self.stats
-        match said["type"]:
-            case "connected":
-                self.connection_id = said["connection_id"]
+    def _become(self, state: str) -> None:
+        self.state = state
+        self._view.changed()
+
+    def _send(self, **frame: Any) -> None:
+        if self._socket:
+            self._group.create_task(self._send_on(self._socket, json.dumps(frame)))
+
+    async def _send_on(self, socket: ClientConnection, frame: str) -> None:
+        with suppress(ConnectionClosed):  # whoever reads is told
+            await socket.send(frame)
+
+    # ---- frames ----
+
+    async def _take(self, raw: str | bytes) -> None:
+        try:
+            frame = cleaned(json.loads(raw))
+        except (ValueError, RecursionError):
+            return
+        where = frame.get("session_id") if isinstance(frame, dict) else None
+        if where not in (None, self.session_id) and frame.get("type") != "session_created":
+            return  # of a conversation that was left
+        match frame:
+            case {"type": "connected", "connection_id": str(me), "server_info": {"model": str(model)}}:
+                self.connection_id, self.model = me, model
+                if self._ids:
+                    self.stats.reconnections += 1
+                    self._view.notice("Connected again.")
+                self._ids.add(me)
+                self._become("connected")
                 if self.session_id:
-                    await self.send("join_session", session_id=self.session_id)
+                    self._join()
                 else:
-                    await self._flush()
-            case "session_created":
-                self.session_id, self.seen = said["session_id"], 0
-                stats.sessions += 1
-            case "session_joined":
-                self.session_id = said["session_id"]
-                await self._catch_up()
-                await self._flush()
-            case "status" if self._asked:
-                text, when, _ = self._asked[0]
-                self._asked[0] = text, when, True
-            case "response_start":
-                self.is_mine, self._is_others = bool(self._asked) and not self._is_others, False
-            case "session_update":
-                self._is_others |= said["update_type"] == "message_added"
-                self.seen = said.get("message_count", self.seen)
-                if said["update_type"] == "session_cleared":
-                    self.seen = 0
-                elif said["update_type"] == "session_deleted":
+                    self._go_on()
+            case {"type": "session_created", "session_id": str(session_id)}:
+                self.session_id, self._seen = session_id, 0
+                self.stats.sessions += 1
+                self._become("connected")
+            case {"type": "session_joined", "message_count": int(count)}:
+                self._joining = False
+                await self._catch_up(count)
+                self._go_on()
+            case {"type": "response_start"}:
+                mine, self._theirs = bool(self._pending) and not self._theirs, False
+                self._begin(_Answer(mine=mine))
+            case {"type": "chunk", "text": str(text)}:
+                self._chunk(text)
+            case {"type": "response_complete", "full_response": str(text), "message_count": int(count)}:
+                self._complete(text, count, bool(frame.get("interrupted")))
+            case {"type": "session_update", "update_type": str(update)}:
+                self._update(update, frame)
+            case {"type": "status", "message": str(text)} if "waits" in text:
+                self._view.notice(text)
+            case {"type": "pong"} if self._pong and not self._pong.done():
+                self._pong.set_result(None)
+            case {"type": "error", "message": str(text)}:
+                self._error(text)
+
+    def _update(self, update: str, frame: Json) -> None:
+        who, text, count = (frame.get(name) for name in ("connection_id", "message", "message_count"))
+        match update:
+            case "message_added" if isinstance(text, str) and isinstance(count, int):
+                self._seen, self._theirs = count, True
+                self._view.typing(str(who), False)
+                if who not in self._ids:
+                    self._view.line(str(who), text)
+            case "user_typing":
+                self._view.typing(str(who), frame.get("typing") is True)
+            case "user_joined":
+                self._view.notice(f"{name_of(str(who))} came.")
+            case "user_disconnected" if who not in self._ids:
+                self._view.typing(str(who), False)
+                self._view.notice(f"{name_of(str(who))} left.")
+            case "session_cleared" | "session_deleted":
+                self._forget()
+                if update == "session_deleted":
                     self.session_id = None
-            case "chunk":
-                stats.chunks += 1
-                if self._first is None and self._asked and self.is_mine and said["text"]:
-                    self._first = time.monotonic()
-                    stats.first_token_times.append(self._first - self._asked[0][1])
-            case "response_complete":
-                self.seen = said["message_count"]
-                if self.is_mine:
-                    self._answered(failed=False)
-            case "error":
-                if said["message"].startswith("There is no conversation") and not self._asked:
-                    self.session_id = None  # it was deleted, or kept in the memory of a server that is gone
-                    await self._flush()
-                self._answered(failed=True)
-            case "pong":
-                if self._pong and not self._pong.done():
-                    self._pong.set_result(None)
-        self._show(said)
+                self._become(self.state)
+                self._view.notice(f"The conversation was {update.removeprefix('session_')}.")
 
-    def _answered(self, *, failed: bool) -> None:
-        if self._asked:
-            _, when, _ = self._asked.pop(0)
-            if failed:
-                self.stats.failed += 1
-            else:
-                self.stats.succeeded += 1
-                self.stats.response_times.append(time.monotonic() - when)
-        self._first = None
+    def _error(self, text: str) -> None:
+        self._view.problem(text)
+        if self._joining:  # the server has been started again and remembers nothing, or it was deleted
+            self._joining = False
+            self._seen, self.session_id = 0, None
+            self._end(interrupted=True)
+            if not self._once:
+                self._view.notice("That conversation is gone. Your next message begins another.")
+                self._go_on()
+        elif self._pending and not self._answer:
+            self._pending.pop()  # what was said last is what is refused
+            self.stats.failed += 1
 
-    def _dropped(self) -> None:
-        """What was taken is in the conversation; what was not is sent again."""
-        self._unsent[:0] = [text for text, _, taken in self._asked if not taken]
-        self.stats.failed += sum(taken for _, _, taken in self._asked)
-        self._asked.clear()
-        self._first = None
-        if self._wanted.is_set():
-            self.state = "waiting"
-            self._notice("The connection was lost. Reconnecting…")
+    # ---- what is said ----
+
+    def _go_on(self) -> None:
+        self._ready = True
+        for ask in self._pending:
+            ask.sent = False
+        self._send_pending()
+
+    def _send_pending(self) -> None:
+        for ask in self._pending:
+            if not ask.sent:
+                ask.sent = True
+                where = {"session_id": self.session_id} if self.session_id else {}
+                self._send(type="chat", message=ask.text, **where)
+
+    def _begin(self, answer: _Answer) -> None:
+        self._end(interrupted=True)
+        self._answer = answer
+
+    def _chunk(self, text: str) -> None:
+        self.stats.chunks += 1
+        if not self._answer:
+            self._begin(_Answer())
+        answer = self._answer
+        assert answer
+        if text and answer.mine and not answer.since and self._pending:
+            self.stats.first_token_times.append(time.monotonic() - self._pending[0].at)
+        answer.since += text
+        self._show(answer, joined(answer.base, answer.since))
+
+    def _show(self, answer: _Answer, text: str) -> None:
+        if len(text) > len(answer.shown) and text.startswith(answer.shown):
+            self._view.piece(text[len(answer.shown) :], mine=answer.mine)
+            answer.shown = text
+
+    def _complete(self, text: str, count: int, interrupted: bool) -> None:
+        answer = self._answer or _Answer()
+        if not text.startswith(answer.shown):  # it is not what was shown of it
+            self._end(interrupted=True)
+            answer.shown = ""
+        # A message of one's own is told to others only, but counted: so it came before this answer.
+        answer.mine |= bool(self._pending) and count - bool(text) > self._seen
+        self._seen = count
+        self._answer = answer
+        if answer.mine and self._pending:
+            ask = self._pending.popleft()
+            self.stats.response_times.append(time.monotonic() - ask.at)
+            self.stats.failed += interrupted
+            self.stats.succeeded += not interrupted
+        self._end(text[len(answer.shown) :], interrupted=interrupted)
+
+    def _end(self, rest: str = "", *, interrupted: bool) -> None:
+        answer, self._answer = self._answer, None
+        if answer:
+            self._view.end(rest, mine=answer.mine, interrupted=interrupted)
+
+    # ---- conversations ----
+
+    async def _enter(self, session_id: str, count: int) -> None:
+        """Goes to a conversation that has so many messages."""
+        self._forget()
+        self.session_id, self._recent = session_id, True
+        self._become(self.state)
+        if self._socket:
+            self._ready = False
+            self._join()
         else:
-            self.state = "disconnected"
-            self._notice("Disconnected. /connect opens it again.")
+            await self._catch_up(count)
 
-    async def _catch_up(self) -> None:
-        """Shows what was said while nobody was here."""
-        with suppress(Failure):
-            history = (await self.fetch("GET", f"/sessions/{self.session_id}"))["history"]
-            if missed := history[self.seen :]:
-                self._show({"type": "history", "messages": missed})
-            self.seen = len(history)
+    def _join(self) -> None:
+        self._joining = True
+        self._send(type="join_session", session_id=self.session_id)
 
-    async def _flush(self) -> None:
-        while self._unsent and (self.state == "http" or (self._socket and self.connection_id)):
-            text = self._unsent.pop(0)
-            self._asked.append((text, time.monotonic(), False))
-            if self.state == "http":
-                await self._post(text)
+    def _forget(self) -> None:
+        self._end(interrupted=True)
+        self.stats.failed += len(self._pending)
+        self._pending.clear()
+        self._seen, self._theirs = 0, False
+        self._view.typing("", False)
+
+    async def _catch_up(self, count: int) -> None:
+        """Shows what was said before: up to message `count`, what follows is told as it is said."""
+        try:
+            told = await self.request("GET", f"/sessions/{self.session_id}")
+            lines, total = list(told["history"]), int(told["message_count"])
+        except (Problem, KeyError, TypeError, ValueError) as error:
+            self._view.problem(f"What was said before can't be shown: {error}")
+            lines, total = [], count
+        if self._recent:
+            self._recent, self._seen = False, max(0, count - _RECENT)
+        first = total - len(lines)  # of a long conversation, only the end is told
+        missed = lines[max(self._seen - first, 0) : max(count - first, 0)]
+        cut, self._answer, self._seen = self._answer, None, count
+        sent = [ask for ask in self._pending if ask.sent]
+        for at, line in enumerate(missed):
+            text = str(line.get("text"))
+            if line.get("role") == "user":
+                if own := next((ask for ask in sent if cleaned(ask.text) == text), None):
+                    # It need not be said again, and whether it is answered is seen below.
+                    sent.remove(own)
+                    self._pending.remove(own)
+                    answered = any(one.get("role") == "agent" for one in missed[at:])
+                    self.stats.failed += not answered
+                    self.stats.succeeded += answered
+                else:
+                    self._view.line("user", text)
+                self._theirs = True
                 continue
-            if self.session_id:
-                await self.send("chat", message=text, session_id=self.session_id)
+            self._answer, cut = cut or _Answer(), None
+            self._answer.mine = False
+            if not text.startswith(self._answer.shown):
+                self._begin(_Answer())
+            self._show(self._answer, text)
+            if at + 1 == len(missed):  # it may still go on
+                self._answer.base, self._answer.since = text, ""
+                self._seen, self._theirs = count - 1, False
             else:
-                await self.send("chat", message=text)
+                self._end(interrupted=False)
+        if cut:
+            self._answer = cut
+            self._end(interrupted=True)
 
-    # ---- plain HTTP ----
-
-    async def _post(self, text: str) -> None:
-        """One message and its answer, whole: shown as the frames that a WebSocket would have brought."""
+    async def _post(self, ask: _Ask) -> None:
+        """Says one thing over HTTP, and waits for the answer."""
         if not self.session_id:
             self.session_id = secrets.token_hex(16)
             self.stats.sessions += 1
-        body = {"session_id": self.session_id, "message": text}
-        await self._take({"type": "response_start"})
+            self._become(self.state)
+        body = {"session_id": self.session_id, "message": ask.text}
+        # A proxy that the answer takes too long has its own limit; this end waits.
+        timeout = httpx.Timeout(10, read=600)
         try:
-            response = await self.http.post("/api/v1/chat", json=body, timeout=None)
-            said: Json = response.json()
-        except (httpx.HTTPError, ValueError) as error:
-            said = {"detail": f"{self.url} does not answer: {error or type(error).__name__}"}
-            response = None
-        if response is None or response.is_error:
-            await self._take({"type": "error", "message": str(said.get("detail"))})
+            said = await self.request("POST", "/api/v1/chat", json=body, timeout=timeout)
+        except Problem as problem:
+            self._pending.remove(ask)
+            self.stats.failed += 1
+            self._view.problem(str(problem))
             return
-        await self._take({"type": "chunk", "text": said["content"], "chunk_number": 1, "is_final": True})
-        end = {"type": "response_complete", "full_response": said["content"], "message_count": self.seen + 2}
-        await self._take(end | ({"interrupted": True} if said.get("interrupted") else {}))
-
-    def _notice(self, message: str) -> None:
-        self._show({"type": "notice", "message": message})
-
-
-class NoSocketError(Failure):
-    """relay is there, and something on the way lets no WebSocket through."""
-
-    def __init__(self, refusal: InvalidHandshake) -> None:
-        super().__init__(f"No WebSocket can be had here ({refusal}): going on over plain HTTP.")
+        with suppress(Problem, ValueError):  # so that it is not shown again when there is a WebSocket
+            told = await self.request("GET", f"/sessions/{self.session_id}")
+            self._seen = int(told.get("message_count", 0))
+        if ask in self._pending:
+            self._answer = _Answer(mine=True)
+            self._complete(str(said.get("content", "")), self._seen, bool(said.get("interrupted")))
 
 
-def printable(text: str) -> str:
-    """What others have said, without what could steer the terminal (ECMA-48)."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+def cleaned(value: Any) -> Any:
+    """What somebody else has said, all strings in it, without what a terminal would obey (ECMA-48)."""
+    match value:
+        case str():
+            return _UNSAFE.sub("", value)
+        case list():
+            return [cleaned(one) for one in value]
+        case dict():
+            return {cleaned(name): cleaned(one) for name, one in value.items()}
+    return value
+
+
+def joined(base: str, since: str) -> str:
+    """`base` and what `since` adds to it, which begins somewhere in `base` or right after it."""
+    for start in range(max(0, len(base) - 4096), len(base)):
+        size = min(len(since), len(base) - start)
+        if base.startswith(since[:size], start):
+            return base + since[size:]
+    return base + since
+
+
+def name_of(connection_id: str) -> str:
+    """How somebody is called whose name nobody knows."""
+    return f"Guest {connection_id[:4]}" if connection_id else "Somebody"
 
 
 # ---- a pipe ----------------------------------------------------------------------------------
 
 
-async def ask(url: str, session_id: str | None, text: str) -> None:
-    """Asks one thing and prints the answer as it comes.
+class Pipe:
+    """Prints the answer to one message as it comes, and nothing else."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def notice(self, text: str) -> None:
+        print(f"relay-client: {text}", file=sys.stderr)
+
+    def problem(self, text: str) -> None:
+        self._finish(Problem(text))
+
+    def line(self, who: str, text: str) -> None:
+        pass
+
+    def piece(self, text: str, *, mine: bool) -> None:
+        if mine and not self.done.done():
+            try:
+                print(text, end="", flush=True)
+            except OSError as error:  # whoever read has gone
+                self._finish(error)
+
+    def end(self, rest: str, *, mine: bool, interrupted: bool) -> None:
+        self.piece(f"{rest}\n", mine=mine)
+        if mine:
+            self._finish(Problem("The answer was interrupted.") if interrupted else None)
+
+    def typing(self, who: str, typing: bool) -> None:
+        pass
+
+    def changed(self) -> None:
+        pass
+
+    def _finish(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(error) if error else self.done.set_result(None)
+
+
+async def pipe(url: str, session_id: str | None, text: str) -> int:
+    """Says `text` and prints the answer.
 
     Raises:
-        Failure: there is no answer, or not the whole of it.
+        Problem: there is none, or not the whole of it.
+        OSError: nobody reads it.
     """
-    out = printable if sys.stdout.isatty() else str
-    done: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
-
-    def show(said: Json) -> None:
-        match said["type"]:
-            case "chunk" if link.is_mine:
-                print(out(said["text"]), end="", flush=True)
-            case "response_complete" if link.is_mine and not done.done():
-                done.set_result(said)
-            case "error" if not done.done():
-                done.set_result(said)
-
-    link = Link(url, show, session_id)
-    try:
-        link._socket = await link.open_once()
-    except InvalidHandshake as refusal:
-        print(NoSocketError(refusal), file=sys.stderr)
-        link.state = "http"
-        await link.say(text)
-    except (OSError, InvalidURI) as error:
-        raise Failure(f"{url} can't be reached: {error or type(error).__name__}") from None
-    else:
-        async with link._socket:
-            await link.say(text)
-            serving = asyncio.create_task(link._serve(link._socket))
-            done.add_done_callback(lambda _: serving.cancel())
-            await asyncio.wait({serving})
-    await link.http.aclose()
-    if not done.done():
-        raise Failure("The connection was lost before the end of the answer.")
-    end = done.result()
-    if end["type"] == "error":
-        raise Failure(end["message"])
-    print(flush=True)
-    if end.get("interrupted"):
-        raise Failure("The answer was interrupted.")
+    view = Pipe()
+    async with Link(url, view, session_id, once=True) as link:
+        link.ask(text)
+        await asyncio.wait([view.done])
+    view.done.result()
+    return 0
 
 
 # ---- a terminal ------------------------------------------------------------------------------
 
-HELP = """\
-/help             this
-/stats            what this client has done
-/server /health   what the server has done, and how it is
-/docs /demo       the server's pages
-/clear            empties the conversation, for all that are in it
-/new              begins another conversation
-/join ID          goes to another, and shows what was said there
-/info             about this conversation
-/sessions         all conversations
-/connect /disconnect /ping
-/quit             or Ctrl-D"""
-
 
 class Terminal:
-    """Shows what comes and reads what is typed."""
+    """Shows what comes above a line in which one types.
 
-    def __init__(self, url: str, session_id: str | None, console: Console) -> None:
+    Lines that are complete are printed, and scroll away; the last line of an answer that is coming
+    belongs to the prompt, so that it can grow while one types below it.
+    """
+
+    _WIDTH = 11  # of the column that tells who speaks
+
+    def __init__(self, url: str, session_id: str | None) -> None:
         from prompt_toolkit import PromptSession
-        from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+        from prompt_toolkit.completion import WordCompleter
+        from rich.console import Console
 
-        self._console = console
-        self._link = Link(url, self._show, session_id)
-        self._answer: str | None = None
-        self._typing: set[str] = set()
-        self._typed_until = 0.0
-        self._tasks: set[asyncio.Task[None]] = set()
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-        history: History = InMemoryHistory()
-        with suppress(OSError):
-            (state / "relay").mkdir(parents=True, exist_ok=True)
-            history = FileHistory(str(state / "relay" / "history"))
+        self._console = Console(highlight=False, file=sys.stdout)
+        self._link = Link(url, self, session_id)
+        self._open: str | None = None  # the last line of the answer that is coming
+        self._speaker = ""  # what stands before it, if it is the first one
+        self._typists: dict[str, None] = {}
+        self._is_typing = False
+        self._stop_typing: asyncio.TimerHandle | None = None
+        self._lines: list[RenderableType] = []
+        self._news = asyncio.Event()
+        self._commands = {name[4:]: name for name in dir(self) if name.startswith("_do_")}
         self._session: PromptSession[str] = PromptSession(
-            self._prompt, history=history, erase_when_done=True, refresh_interval=0.5
+            self._prompt,
+            bottom_toolbar=self._toolbar,
+            completer=WordCompleter([f"/{name}" for name in self._commands], sentence=True),
+            complete_while_typing=False,
+            erase_when_done=True,
+            history=_history(),
         )
-        self._session.default_buffer.on_text_changed += lambda buffer: self._types(buffer.text)
+        self._session.default_buffer.on_text_changed += self._typed
 
-    async def run(self) -> None:
-        """Talks until the user has had enough."""
+    async def run(self) -> int:
+        """Talks until the user leaves; the exit code."""
         from prompt_toolkit.patch_stdout import patch_stdout
 
-        with patch_stdout(raw=True):
-            self._say(f"[dim]{self._link.url}. /help tells what there is.[/dim]")
-            keeping = asyncio.create_task(self._link.run())
+        task = asyncio.current_task()
+        assert task
+        with suppress(NotImplementedError, AttributeError):  # on Windows
+            for ending in (signal.SIGTERM, signal.SIGHUP):  # the terminal is to be left as it was
+                asyncio.get_running_loop().add_signal_handler(ending, task.cancel)
+        with patch_stdout():
+            printing = asyncio.create_task(self._print())
             try:
-                while await self._read_one():
-                    pass
+                async with self._link:
+                    self.notice(f"Talking with {self._link.url}. /help tells what there is.")
+                    return await self._read()
             finally:
-                keeping.cancel()
-                await asyncio.gather(keeping, *self._tasks, return_exceptions=True)
-                await self._link.disconnect()
-                await self._link.http.aclose()
+                printing.cancel()
+                await asyncio.wait([printing])
 
-    async def _read_one(self) -> bool:
-        """Reads a line and does what it says; whether there is to be another."""
-        try:
-            text = (await self._session.prompt_async()).strip()
-        except KeyboardInterrupt:
-            return True  # takes back what was typed
-        except EOFError:
-            return False
-        self._typed_until = 0.0
-        if text in ("/quit", "/exit"):
-            return False
-        if text.startswith("/"):
+    async def _read(self) -> int:
+        while True:
             try:
-                await self._command(*text[1:].split(maxsplit=1))
-            except Failure as failure:
-                self._say("[red]", str(failure))
-        elif text:
-            self._say("[bold cyan]You[/] ", text)
-            # Not awaited: over plain HTTP it takes as long as the answer.
-            task = asyncio.create_task(self._link.say(text))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return True
+                text = await self._session.prompt_async()
+            except EOFError:
+                return 0
+            except KeyboardInterrupt:  # takes back what was typed, or leaves
+                if self._session.default_buffer.text:
+                    continue
+                return 130
+            finally:
+                self._tell_typing(False)  # a line that is taken is no change of its text
+            if text.startswith("/"):
+                name, _, argument = text[1:].partition(" ")
+                if name == "quit":
+                    return 0
+                await self._command(name, argument.strip())
+            elif text.strip():
+                self._say("you", text.strip(), "bold cyan")
+                self._link.ask(text.strip())
 
     # ---- what is shown ----
 
-    def _say(self, markup: str, text: str = "") -> None:
-        """Prints a line: our own markup, and what others have said as nothing but text."""
+    def notice(self, text: str) -> None:
+        self._say("", text, "dim")
+
+    def problem(self, text: str) -> None:
+        self._say("", text, "red")
+
+    def line(self, who: str, text: str) -> None:
+        if who == "agent":
+            self._say("agent", text, "bold green")
+        else:
+            self._say("user" if who == "user" else name_of(who), text, "bold magenta")
+
+    def piece(self, text: str, *, mine: bool) -> None:
+        if self._open is None:
+            self._open, self._speaker = "", "agent"
+        self._open += text.replace("\t", "    ")
+        width = max(self._console.width - self._WIDTH - 1, 20)
+        while (cut := _cut(self._open, width)) is not None:
+            done, self._open = self._open[:cut], self._open[cut:]
+            self._put(self._speaker, done.rstrip(), "bold green")
+            self._speaker = ""
+        self._news.set()
+
+    def end(self, rest: str, *, mine: bool, interrupted: bool) -> None:
+        if rest or interrupted:
+            self.piece(f"{rest}{' … (cut off)' * interrupted}", mine=mine)
+        self._break()
+
+    def typing(self, who: str, typing: bool) -> None:
+        if typing:
+            self._typists[who] = None
+        elif who:
+            self._typists.pop(who, None)
+        else:
+            self._typists.clear()
+        self._news.set()
+
+    def changed(self) -> None:
+        self._news.set()
+
+    def _say(self, who: str, text: str, style: str) -> None:
+        self._break()
+        self._put(who, text, style)
+
+    def _break(self) -> None:
+        """What is shown of the answer so far stays where it is."""
+        if self._open and self._open.strip():
+            self._put(self._speaker, self._open.rstrip(), "bold green")
+        self._open = None
+
+    def _put(self, who: str, text: str, style: str) -> None:
+        from rich.padding import Padding
+        from rich.table import Table
         from rich.text import Text
 
-        line = Text.from_markup(markup)
-        line.append(printable(text))
-        self._console.print(line)
+        if not who and style in ("dim", "red"):
+            self._lines.append(Padding(Text(text, style), (0, 0, 0, self._WIDTH)))
+        else:
+            line = Table.grid(expand=False)
+            line.add_column(width=self._WIDTH, no_wrap=True)
+            line.add_row(Text(who, style), Text(text))
+            self._lines.append(line)
+        self._news.set()
 
-    def _prompt(self) -> FormattedText:
-        """The answer that is coming, who is typing, and where one types oneself."""
-        from prompt_toolkit.formatted_text import FormattedText
-
-        parts = []
-        if self._answer is not None:
-            shown = printable(self._answer).split("\n")[-_SHOWN:]
-            parts += [("bold ansigreen", "Agent "), ("", "\n".join(shown) + " …\n")]
-        if self._typing:
-            who = "Somebody is" if len(self._typing) == 1 else f"{len(self._typing)} people are"
-            parts.append(("ansibrightblack", f"{who} typing…\n"))
-        mark = {"connected": ">", "http": "http>"}.get(self._link.state, f"({self._link.state}) >")
-        return FormattedText([*parts, ("bold", f"{mark} ")])
-
-    def _show(self, said: Json) -> None:
-        match said["type"]:
-            case "session_created":
-                self._say("[dim]Conversation ", said["session_id"])
-            case "session_joined":
-                self._say("[dim]In conversation ", said["session_id"])
-            case "history":
-                self._answer = None
-                for line in said["messages"]:
-                    who = "[bold green]Agent[/] " if line["role"] == "agent" else "[bold]User[/] "
-                    self._say(who, line["text"])
-            case "response_start":
-                self._answer = ""
-            case "chunk":
-                self._answer = (self._answer or "") + said["text"]
-            case "response_complete":
-                self._answer = None
-                self._say("[bold green]Agent[/] ", said["full_response"])
-                if said.get("interrupted"):
-                    self._say("[dim](interrupted)")
-            case "session_update":
-                self._update(said)
-            case "error":
-                self._answer = None
-                self._say("[red]", said["message"])
-            case "notice":
-                self._answer = None
-                self._typing.clear()
-                self._say("[yellow]", said["message"])
-        if self._session.app.is_running:
-            self._session.app.invalidate()
-
-    def _update(self, said: Json) -> None:
-        who = str(said.get("connection_id", ""))
-        match said["update_type"]:
-            case "message_added":
-                self._say("[bold magenta]Somebody[/] ", said["message"])
-            case "user_typing":
-                (self._typing.add if said["typing"] else self._typing.discard)(who)
-            case "user_joined" if who != self._link.connection_id:
-                self._say("[dim]Somebody came.")
-            case "user_disconnected":
-                self._typing.discard(who)
-                self._say("[dim]Somebody left.")
-            case "session_cleared":
-                self._say("[yellow]The conversation was cleared.")
-            case "session_deleted":
-                self._say("[yellow]The conversation was deleted. What you write begins another.")
-
-    def _table(self, rows: Json) -> None:
+    def _table(self, rows: list[list[Any]], *head: str) -> None:
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(box=None, show_header=False)
-        for name, value in rows.items():
-            table.add_row(f"[dim]{name}[/]", printable(str(value)).replace("[", r"\["))
-        self._console.print(table)
+        table = Table(*head, box=None, show_header=bool(head), pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        self._break()
+        self._lines.append(table)
+        self._news.set()
+
+    async def _print(self) -> None:
+        """Prints what there is above the prompt, and draws that again."""
+        from prompt_toolkit.application import in_terminal
+
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._lines:
+                lines, self._lines = self._lines, []
+                async with in_terminal():
+                    for line in lines:
+                        self._console.print(line)
+            elif self._session.app.is_running:
+                self._session.app.invalidate()
+
+    def _prompt(self) -> StyleAndTextTuples:
+        growing: StyleAndTextTuples = []
+        if self._open or (self._open is not None and self._speaker):
+            growing = [("bold ansigreen", f"{self._speaker:{self._WIDTH}}"), ("", f"{self._open}\n")]
+        return [*growing, ("bold ansicyan", f"{'you':{self._WIDTH - 2}}> ")]
+
+    def _toolbar(self) -> StyleAndTextTuples:
+        link = self._link
+        parts = [link.state, link.model, link.session_id or "no conversation yet"]
+        if self._typists:
+            who = ", ".join(name_of(one) for one in self._typists)
+            parts.append(f"{who} {'is' if len(self._typists) == 1 else 'are'} typing…")
+        return [("", " " + " · ".join(part for part in parts if part))]
 
     # ---- what is typed ----
 
-    def _types(self, text: str) -> None:
-        """Tells the others that somebody types, and 3 s after the last key that nobody does."""
-        if not text or text.startswith("/"):
-            return
-        was_typing = time.monotonic() < self._typed_until
-        self._typed_until = time.monotonic() + _TYPING_FOR
-        if not was_typing:
-            task = asyncio.create_task(self._tell_typing())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _typed(self, buffer: Buffer) -> None:
+        """Tells the others that somebody types, and no more 3 s after the last key."""
+        is_typing = bool(buffer.text.strip()) and not buffer.text.startswith("/")
+        if self._stop_typing:
+            self._stop_typing.cancel()
+        if is_typing:
+            self._stop_typing = asyncio.get_running_loop().call_later(_TYPING, self._tell_typing, False)
+        self._tell_typing(is_typing)
 
-    async def _tell_typing(self) -> None:
-        await self._link.send("typing_start")
-        while (left := self._typed_until - time.monotonic()) > 0:
-            await asyncio.sleep(left)
-        await self._link.send("typing_stop")
+    def _tell_typing(self, typing: bool) -> None:
+        if typing != self._is_typing:
+            self._is_typing = typing
+            self._link.typing(typing)
 
-    async def _command(self, name: str = "", argument: str = "") -> None:
-        link = self._link
-        match name:
-            case "help":
-                self._console.print(HELP, highlight=False)
-            case "stats":
-                self._table(self._own_stats())
-            case "server":
-                self._table(await link.fetch("GET", "/stats"))
-            case "health":
-                self._table(await link.fetch("GET", "/health"))
-            case "docs" | "demo":
-                page = f"{link.url}/{name}"
-                self._say("", page)
-                if os.environ.get("DISPLAY") or sys.platform in ("darwin", "win32"):
-                    await asyncio.to_thread(webbrowser.open, page)
-            case "clear":
-                await link.fetch("POST", f"/sessions/{self._here()}/clear")
-            case "new":
-                await link.send("create_session")
-            case "join" if argument:
-                await self._join(argument)
-            case "info":
-                info = await link.fetch("GET", f"/sessions/{self._here()}")
-                del info["history"]
-                self._table(info)
-            case "sessions":
-                for one in (await link.fetch("GET", "/sessions"))["sessions"]:
-                    said = f"{one['message_count']} messages, {one['connected_clients']} here now"
-                    self._say("", f"{one['session_id']}  {said}, last {one['last_activity']}")
-            case "connect":
-                link.connect()
-            case "disconnect":
-                await link.disconnect()
-            case "ping":
-                self._say("", f"{await link.ping():.1f} ms")
-            case _:
-                raise Failure("/help tells what there is.")
+    # ---- commands: each is told of in /help by its docstring ----
 
-    async def _join(self, session_id: str) -> None:
-        await self._link.fetch("GET", f"/sessions/{session_id}")  # is it there?
-        self._link.session_id, self._link.seen = session_id, 0
-        await self._link.send("join_session", session_id=session_id)
+    async def _command(self, name: str, argument: str) -> None:
+        self._say("", f"/{name} {argument}".rstrip(), "dim")
+        try:
+            if name not in self._commands:
+                raise Problem(f"There is no /{name}: /help tells what there is.")
+            await getattr(self, self._commands[name])(argument)
+        except Problem as problem:
+            self.problem(str(problem))
+        except (KeyError, TypeError, ValueError):
+            self.problem("The server's answer is not one of relay's.")
+
+    async def _do_help(self, _: str) -> None:
+        """what there is"""
+        names = "help stats server health docs demo clear quit connect disconnect ping new join info sessions"
+        self._table(
+            [
+                [f"/{name}{' ID' * (name == 'join')}", getattr(self, self._commands[name]).__doc__]
+                for name in names.split()
+            ]
+        )
+        self.notice("Anything else is said to the agent; put a space before a message that begins with /.")
+
+    async def _do_stats(self, _: str) -> None:
+        """what this client has done"""
+        link, stats = self._link, self._link.stats
+        streams = stats.succeeded + stats.failed
+        self._table(
+            [
+                ["duration", f"{time.monotonic() - stats.began:.0f} s"],
+                ["messages sent", stats.messages],
+                ["streams", f"{stats.succeeded} succeeded, {stats.failed} failed"],
+                ["chunks", f"{stats.chunks}, {stats.chunks / max(streams, 1):.1f} a stream"],
+                ["connection attempts", stats.attempts],
+                ["reconnections", stats.reconnections],
+                ["sessions created", stats.sessions],
+                ["response time", _mean(stats.response_times)],
+                ["first-token time", _mean(stats.first_token_times)],
+                ["status", f"{link.state}, as {name_of(link.connection_id)}"],
+                ["session", link.session_id or "none yet"],
+            ]
+        )
+
+    async def _do_server(self, _: str) -> None:
+        """what the server has done"""
+        self._table([*map(list, (await self._link.request("GET", "/stats")).items())])
+
+    async def _do_health(self, _: str) -> None:
+        """how the server is"""
+        self._table([*map(list, (await self._link.request("GET", "/health")).items())])
+
+    async def _do_docs(self, _: str) -> None:
+        """the server's documentation, in a browser if there is one"""
+        await self._browse("/docs")
+
+    async def _do_demo(self, _: str) -> None:
+        """the same conversations in a page, in a browser if there is one"""
+        await self._browse("/demo")
+
+    async def _browse(self, path: str) -> None:
+        from prompt_toolkit.application import run_in_terminal
+
+        url = self._link.url + path
+        self._say("", url, "dim")
+        if sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & set(os.environ):
+            await run_in_terminal(lambda: webbrowser.open(url), in_executor=True)
+
+    async def _do_clear(self, _: str) -> None:
+        """empties the conversation on the server, for everybody in it"""
+        session_id = self._here()
+        await self._link.request("POST", f"/sessions/{session_id}/clear")
+
+    async def _do_quit(self, _: str) -> None:
+        """leaves; Ctrl-D does it too"""
+
+    async def _do_connect(self, _: str) -> None:
+        """connects, or tries again at once"""
+        self._link.connect()
+
+    async def _do_disconnect(self, _: str) -> None:
+        """closes the connection until /connect"""
+        await self._link.disconnect()
+        self.notice("Disconnected.")
+
+    async def _do_ping(self, _: str) -> None:
+        """measures the way to the server and back"""
+        self.notice(f"{await self._link.ping():.1f} ms")
+
+    async def _do_new(self, _: str) -> None:
+        """begins another conversation"""
+        await self._link.new()
+        self.notice(f"In the new conversation {self._link.session_id}.")
+
+    async def _do_join(self, argument: str) -> None:
+        """goes to that conversation, and shows what was said there last"""
+        if not re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", argument):
+            raise Problem("/join ID: /sessions lists them.")
+        await self._link.join(argument)
+
+    async def _do_info(self, _: str) -> None:
+        """about this conversation"""
+        told = await self._link.request("GET", f"/sessions/{self._here()}")
+        self._table([[name, value] for name, value in told.items() if name != "history"])
+
+    async def _do_sessions(self, _: str) -> None:
+        """all conversations"""
+        told = (await self._link.request("GET", "/sessions"))["sessions"]
+        names = ["session_id", "message_count", "connected_clients", "last_activity"]
+        rows = [[one[name] for name in names[:3]] + [str(one[names[3]])[:16]] for one in told]
+        self._table(rows, "session", "messages", "clients", "last activity")
 
     def _here(self) -> str:
         if not self._link.session_id:
-            raise Failure("You are in no conversation yet: write something, or /join ID.")
+            raise Problem("There is no conversation yet: say something, /new or /join ID.")
         return self._link.session_id
 
-    def _own_stats(self) -> Json:
-        stats = self._link.stats
-        streams = stats.succeeded + stats.failed
-        return {
-            "duration": f"{time.monotonic() - stats.began:.0f} s",
-            "messages sent": stats.messages,
-            "streams succeeded": stats.succeeded,
-            "streams failed": stats.failed,
-            "chunks": stats.chunks,
-            "chunks a stream": f"{stats.chunks / streams:.1f}" if streams else "-",
-            "connection attempts": stats.attempts,
-            "reconnections": stats.reconnections,
-            "sessions created": stats.sessions,
-            "response time": _mean(stats.response_times),
-            "first-token time": _mean(stats.first_token_times),
-            "status": self._link.state,
-            "session": self._link.session_id or "-",
-        }
+
+def _history() -> Any:
+    """What was typed before: in a file that is the user's alone, or nowhere if there can be none."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    file = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "relay" / "history"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.open("ab").close()
+    except (OSError, RuntimeError):
+        return InMemoryHistory()
+    return FileHistory(str(file))
+
+
+def _cut(text: str, width: int) -> int | None:
+    """Where a line ends that would be wider than so many columns; None: it fits."""
+    from rich.cells import cell_len
+
+    if 0 <= (newline := text.find("\n")) <= width and cell_len(text[:newline]) <= width:
+        return newline + 1
+    beyond = next((at for at in range(len(text)) if cell_len(text[: at + 1]) > width), None)
+    if beyond is None:
+        return None
+    space = text.rfind(" ", 1, beyond + 1)
+    return space + 1 if space > 0 else beyond
 
 
 def _mean(seconds: list[float]) -> str:
     return f"{sum(seconds) / len(seconds):.2f} s" if seconds else "-"
 
 
-def main() -> None:
-    """`relay-client`: exits with 0, or says on stderr why not and exits with 1."""
+def _url(text: str) -> str:
+    """An address as people write it, as one to which paths can be added.
+
+    Raises:
+        Problem: it is none.
+    """
+    url = re.sub("^ws", "http", text if "://" in text else f"http://{text}").rstrip("/")
+    try:
+        if re.match("https?://[^/]", url) and httpx.URL(url).host:
+            return url
+    except httpx.InvalidURL:
+        pass
+    raise Problem(f"{text!r} is no http:// or https:// URL.")
+
+
+def main() -> int:
+    """`relay-client`; the exit code is 0, or 1 and stderr says why."""
     parser = argparse.ArgumentParser(
-        description="Talk with the agent of a relay server. What is piped in is one message: its answer is"
-        " printed, and nothing else."
+        description="Talk with the agent of a relay server. All that is piped in is one message: the answer"
+        " is printed, and nothing else."
     )
-    parser.add_argument(
-        "--url", default="http://localhost:8000", help="where relay is (default: %(default)s)"
-    )
+    parser.add_argument("--url", default="http://localhost:8000", help="the server (%(default)s)")
     parser.add_argument("--session", metavar="ID", help="the conversation to go on with")
     arguments = parser.parse_args()
     try:
-        if not arguments.url.startswith(("http://", "https://")):
-            raise Failure("--url begins with http:// or https://")
-        if not sys.stdin.isatty():
-            if not (text := sys.stdin.read().strip()):
-                raise Failure("There is nothing to ask: the input is empty.")
-            asyncio.run(ask(arguments.url, arguments.session, text))
-            return
-        try:
-            import prompt_toolkit  # noqa: F401
-            from rich.console import Console
-        except ImportError as error:
-            raise Failure(f"A terminal needs pip install 'adk-relay[client]' ({error}).") from None
-        asyncio.run(Terminal(arguments.url, arguments.session, Console(highlight=False)).run())
-    except Failure as failure:
-        sys.exit(f"relay-client: {printable(str(failure))}")
+        url = _url(arguments.url)
+        if sys.stdin and sys.stdin.isatty() and sys.stdout.isatty():
+            try:
+                terminal = Terminal(url, arguments.session)
+            except ImportError as error:
+                raise Problem(f"A terminal needs: pip install 'adk-relay[client]' ({error})") from None
+            return asyncio.run(terminal.run())
+        text = sys.stdin.buffer.read().decode(errors="replace").strip() if sys.stdin else ""
+        if not text:
+            raise Problem("There is nothing to ask: the input is empty.")
+        return asyncio.run(pipe(url, arguments.session, text))
+    except Problem as problem:
+        print(f"relay-client: {problem}", file=sys.stderr)
+        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 128 + signal.SIGINT
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
