@@ -609,7 +609,8 @@ class Conversation:
             if self._reconnecting:  # for what is gone now
                 self._reconnecting = False
                 self.room.tell(Status("live"))
-            self._wanted = self._wanted or any(listener.is_audio for listener in self.room.listeners)
+            # Deleted, there is no session before something is said.
+            self._wanted = not delete and any(one.is_audio for one in self.room.listeners)
         del self._resets[: len(resets)]
         if not self._resets:
             self._release()

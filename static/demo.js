@@ -137,11 +137,9 @@ function receive(frame) {
       return;
     case "response_start":
       // An answer before which nobody else has asked is one's own.
-      if (waiting.length && !asked) {
-        place(waiting.shift());
-        answer = null;
-      }
-      answer ??= place(add("agent", ""));
+      if (waiting.length && !asked) place(waiting.shift());
+      // One that the history has the beginning of is the newest message already.
+      if (!answer || answer !== last) answer = place(add("agent", ""));
       return;
     case "chunk":
       answer ??= place(add("agent", ""));
@@ -180,7 +178,6 @@ function updated({ update_type, connection_id, typing, message, message_count })
       asked = true;
       if (message_count <= count) return; // it is in the history that has just been read
       place(add("other", message, who));
-      answer = null;
       announce(`${who}: ${message}`);
       break;
     case "user_joined":
