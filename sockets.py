@@ -171,8 +171,10 @@ class Socket:
                 pass  # it stalls, or has gone meanwhile: the server ends what is left of it
 
     def _enter(self, conversation: Conversation, after: After | None = None, *, is_new: bool = False) -> None:
-        """Attends another conversation. Nothing may be awaited since it was opened."""
-        self._leave()
+        """Attends a conversation. Nothing may be awaited since it was opened."""
+        is_there = conversation is self._conversation
+        if not is_there:
+            self._leave()
         self._conversation = conversation
         self._outbox.encode = self._dialect.encoder(conversation.session_id)
         room = conversation.room
@@ -181,7 +183,7 @@ class Socket:
                 session_id=conversation.session_id,
                 user_id=conversation.user_id,
                 connection_id=self.connection_id,
-                connections=len(room.listeners) + 1,
+                connections=len(room.listeners) + (not is_there),
                 model=self._conversations.model,
                 is_rehearsal=self._conversations.is_rehearsal,
                 is_audio=self.is_audio,
@@ -194,7 +196,8 @@ class Socket:
         )
         if welcome:
             self._outbox.put_frame(welcome)
-        conversation.attach(self, after)
+        if not is_there:
+            conversation.attach(self, after)
 
     def _leave(self, *, at_once: bool = False) -> None:
         conversation, self._conversation = self._conversation, None

@@ -568,6 +568,7 @@ class Conversation:
         session = await get_session(service, user_id, session_id)
         if session is None:
             session = await create_session(service, user_id, session_id)
+            self.created_at = created_at(session)
             self._home.stats.created += 1
         self.is_kept = True
         return session
@@ -595,8 +596,9 @@ class Conversation:
             service, user_id, session_id = self._home.service, self.user_id, self.session_id
             await service.delete_session(app_name=APP_NAME, user_id=user_id, session_id=session_id)
             self.is_kept = False
+            made_at = time.time()
             if not delete:
-                await create_session(service, user_id, session_id)
+                made_at = created_at(await create_session(service, user_id, session_id))
                 self.is_kept = True
         except Exception as failure:
             error = failure  # for who asked; it is logged there
@@ -604,7 +606,7 @@ class Conversation:
             self._handle, self._owed = None, ""
             self._inbox.clear()  # of what the run has put back
             self._texts.clear()
-            self.created_at = self.last_activity = time.time()
+            self.created_at = self.last_activity = made_at
             self.room.restart(deleted=delete)
             if self._reconnecting:  # for what is gone now
                 self._reconnecting = False

@@ -88,7 +88,9 @@ class Room:
             before.put(Status("elsewhere"))
         self.listeners.append(listener)
         self._seat()
-        self._tell_presence(self._joined, listener)
+        if listener.connection_id in self._left:
+            self._announce()  # what is told together has no order
+        self._tell_presence(listener, self._joined)
 
     def leave(self, listener: Listener, *, is_live: bool) -> None:
         """Lets a listener go; one that it had taken the conversation from has it again.
@@ -105,7 +107,7 @@ class Room:
         if self._joined[-1:] == [listener.connection_id]:
             self._joined.pop()  # it has come and gone, and nobody knows of it
         else:
-            self._tell_presence(self._left, listener)
+            self._tell_presence(listener, self._left)
 
     def answer(self, asking: Listener | None) -> None:
         """The answer under way is to this listener's request; None: to nobody's."""
@@ -130,7 +132,7 @@ class Room:
             if one.attends == "all" or one is newest or (one.attends == "own" and one is self._asking)
         )
 
-    def _tell_presence(self, kind: list[str], listener: Listener) -> None:
+    def _tell_presence(self, listener: Listener, kind: list[str]) -> None:
         if listener.attends == "own":
             return  # it asks one thing, and goes
         kind.append(listener.connection_id)
@@ -138,6 +140,8 @@ class Room:
             self._presence = asyncio.get_running_loop().call_later(_PRESENCE_EVERY, self._announce)
 
     def _announce(self) -> None:
+        if self._presence:
+            self._presence.cancel()
         self._presence = None
         joined, left, self._joined, self._left = tuple(self._joined), tuple(self._left), [], []
         count = len(self.listeners)

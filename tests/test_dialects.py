@@ -149,8 +149,27 @@ async def test_one_that_joins_the_room_it_is_in_is_still_there_for_the_others(ge
                 assert await mover.ask("hello") == "You said: hello."
                 await other.get("response_complete")
                 told = other.of("user_joined", "user_disconnected")
-                news = [said["update_type"] for said in told if said["connection_id"] == name]
-                assert news[-1] != "user_disconnected"
+                assert [said["update_type"] for said in told if said["connection_id"] == name] == [
+                    "user_joined"
+                ]
+
+
+async def test_one_that_leaves_and_comes_back_at_once_is_told_of_in_that_order(gemini: GeminiLive) -> None:
+    async with serving(a_relay()) as port:
+        here, there = await created(port), await created(port)
+        async with chat(port, here) as other, chat(port, here) as mover:
+            name = mover.hello["connection_id"]
+            await other.get("user_joined")
+            await mover.join(there)
+            await mover.join(here)
+            async with chat(port, here) as third:  # told of together with it, or after it
+                await other.until(lambda said: said.get("connection_id") == third.hello["connection_id"])
+                told = other.of("user_joined", "user_disconnected")
+                assert [said["update_type"] for said in told if said["connection_id"] == name] == [
+                    "user_joined",
+                    "user_disconnected",
+                    "user_joined",
+                ]
 
 
 BAD: dict[str, Any] = {
