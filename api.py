@@ -18,7 +18,7 @@ from urllib.parse import parse_qs
 
 from agent.conversation import BusyError
 from agent.inbox import InboxFullError
-from agent.messages import Ended, Error, Message, TurnEnd
+from agent.messages import Ended, Error, Line, Message, TurnEnd
 from agent.sessions import (
     GUEST,
     Conversations,
@@ -79,7 +79,7 @@ class Api:
         except UnknownConversationError as unknown:
             return HttpError(404, str(unknown)).response()
         except (BusyError, InboxFullError) as full:
-            return _busy(str(full) or "Too much waits for the model already.").response()
+            return _busy(str(full)).response()
         except _GoneError:
             return None
         except StoppingError:
@@ -183,7 +183,7 @@ class Api:
                 "user_messages": one.user_messages,
                 "model_messages": one.model_messages,
                 "created_at": _iso(one.created_at),
-                "history": [{"role": line.role, "text": line.text} for line in lines],
+                "history": [_line(line) for line in lines],
             }
         )
 
@@ -351,6 +351,11 @@ def _header(scope: Scope, wanted: bytes) -> bytes:
 
 def _busy(why: str) -> HttpError:
     return HttpError(429, why, (b"retry-after", b"5"))
+
+
+def _line(line: Line) -> dict[str, Any]:
+    said = {"role": line.role, "text": line.text}
+    return said | {"id": line.id} if line.id else said
 
 
 def _seconds(one: Summary) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 
 from agent.conversation import BusyError, Conversation
 from agent.inbox import InboxFullError
-from agent.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd
+from agent.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserText
 from agent.room import After
 from agent.sessions import GUEST, Conversations, StoppingError, StoreError, UnknownConversationError
 from dialects import Ask, BadFrameError, Command, Create, Dialect, Join, Welcome
@@ -218,11 +218,14 @@ class Socket:
             frame: Frame = event["bytes"] if text is None else text
             if self._debug:
                 log.debug("[CLIENT TO AGENT] %s: %s", self._name, _brief(frame))
+            name = ""
             try:
-                await self._perform(self._dialect.decode(frame))
+                said = self._dialect.decode(frame)
+                name = _id(said)
+                await self._perform(said)
                 bad_frames = 0
             except BadFrameError as bad:
-                self._outbox.put(Error(bad.code, str(bad)))
+                self._outbox.put(Error(bad.code, str(bad), bad.id))
                 bad_frames += 1
                 if bad_frames == _MAX_BAD_FRAMES or self.attends == "own":
                     self._outbox.close(1008, f"{bad_frames} bad frames in a row")
@@ -231,11 +234,9 @@ class Socket:
                 self._fail()
                 return
             except UnknownConversationError as unknown:
-                self._refuse("unknown_session", str(unknown), 1008)
-            except BusyError as busy:
-                self._refuse("busy", str(busy), 1013)
-            except InboxFullError:
-                self._refuse("busy", "Too much waits for the model already: try again in a moment.", 1013)
+                self._refuse("unknown_session", unknown, name, 1008)
+            except (BusyError, InboxFullError) as busy:
+                self._refuse("busy", busy, name, 1013)
 
     async def _perform(self, said: Command) -> None:
         """Does what a frame says."""
@@ -272,8 +273,8 @@ class Socket:
         self.put(Error("agent_failed", "The conversations can't be reached. The server's log says why."))
         self.put(Ended("failed"))
 
-    def _refuse(self, code: str, why: str, close_code: int) -> None:
-        self._outbox.put(Error(code, why))
+    def _refuse(self, code: str, why: Exception, name: str, close_code: int) -> None:
+        self._outbox.put(Error(code, str(why), name))
         if self.attends == "own":
             self._outbox.close(close_code, code)
 
@@ -334,6 +335,12 @@ _CLOSES: dict[str, tuple[int, str]] = {
     "stopping": (1001, "the server is going"),
 }
 """How a socket is closed whose conversation has ended."""
+
+
+def _id(said: Command) -> str:
+    """The name that a client has given a text, if it is one."""
+    text = said.text if isinstance(said, Ask) else said
+    return text.id if isinstance(text, UserText) else ""
 
 
 class _Gone(Close):

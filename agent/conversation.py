@@ -70,8 +70,6 @@ _TRY_FOR = 60.0
 _CREATED_AT = "relay_created_at"
 """Where a session's state has the time it was made at; ADK keeps only that of the last event."""
 
-_FULL = "Too much waits for the model already: try again in a moment."
-
 _MAX_WAITING = 16
 """Requests that may wait for the answers before them."""
 
@@ -239,13 +237,17 @@ class Conversation:
                 self._inbox.put(said)
                 self._want()
 
-    def ask(self, text: str, listener: Listener) -> None:
+    def ask(self, text: UserText, listener: Listener) -> None:
         """Takes a text whose answer is `listener`'s: it waits until those before it are answered.
+
+        One that comes again, by its id, is not asked again: its answer is that of who sent it last.
 
         Raises:
             BusyError: 16 wait already, or the conversation is being emptied.
         """
         self._last_content = time.monotonic()
+        if text.id and self._ask_again(text, listener):
+            return
         self._home.stats.requests += 1
         if len(self._waiting) >= _MAX_WAITING or self._resets:
             self._home.stats.failed += 1
@@ -253,7 +255,7 @@ class Conversation:
         self.room.typing(listener, False)
         ahead = len(self._waiting) + self._is_answering()
         listener.put(Taken(text, ahead, self.room.history.message_count))
-        self._waiting.append(_Request(UserText(text), listener))
+        self._waiting.append(_Request(text, listener))
         self._answer_next()
 
     async def reset(self, *, delete: bool) -> None:
@@ -325,12 +327,7 @@ class Conversation:
     # ---- what is said ----
 
     def _say(self, text: UserText, listener: Listener) -> None:
-        if text.id and text.id in self._texts:  # it comes again, because its ack was lost
-            if self._texts[text.id] is None:
-                listener.put(Ack(text.id))
-            else:
-                self._texts[text.id] = listener
-                self._want()  # it may wait since the model could not be reached
+        if text.id and self._say_again(text, listener):
             return
         self._inbox.put(text)
         if text.id:
@@ -340,6 +337,17 @@ class Conversation:
         self.room.typing(listener, False)
         self.room.say(Written(self.number(), text.text, listener.connection_id, text.id, 0), but=listener)
         self._want()
+
+    def _say_again(self, text: UserText, listener: Listener) -> bool:
+        """Whether a text was said before, and comes again because its ack was lost."""
+        if text.id not in self._texts:
+            return False
+        if self._texts[text.id] is None:
+            listener.put(Ack(text.id))
+        else:
+            self._texts[text.id] = listener
+            self._want()  # it may wait since the model could not be reached
+        return True
 
     def _interrupt(self) -> None:
         self._owed = ""
@@ -371,6 +379,18 @@ class Conversation:
         owed = self._run.turn.owed if self._run else self._reconnecting and self._owed
         return bool(self._request or owed or self._inbox.has_text)
 
+    def _ask_again(self, text: UserText, listener: Listener) -> bool:
+        """Whether a request was made before, and comes again because the socket that made it was lost."""
+        if self._request and self._request.text.id == text.id:
+            self._request.listener = listener
+            self.room.answer(listener, text.id)
+        for ahead, request in enumerate(self._waiting, start=self._is_answering()):
+            if request.text.id == text.id:
+                request.listener = listener
+                listener.put(Taken(text, ahead, self.room.history.message_count))
+                return True
+        return self._say_again(text, listener)
+
     def _answer_next(self) -> None:
         if self._waiting and self._run and self._run.speech_pending:
             # It would interrupt who speaks. Noise leads to no answer whose end one could wait for.
@@ -378,11 +398,11 @@ class Conversation:
         elif self._waiting and not self._is_answering():
             self._request = request = self._waiting.popleft()
             self._asked_at = time.monotonic()
-            self.room.answer(request.listener)
+            self.room.answer(request.listener, request.text.id)
             try:
                 self._say(request.text, request.listener)
-            except InboxFullError:  # of pictures; texts wait their turn
-                self._drop_requests(_FULL)
+            except InboxFullError as full:  # of pictures; texts wait their turn
+                self._drop_requests(str(full))
 
     def _drop_requests(self, why: str) -> None:
         """Gives up what waits for an answer, and tells."""
@@ -392,7 +412,7 @@ class Conversation:
         self.room.answer(None)
         self._home.stats.failed += len(dropped)
         for request in dropped:
-            request.listener.put(Error("busy", why))
+            request.listener.put(Error("busy", why, request.text.id))
 
     # ---- the life of a conversation ----
 
@@ -627,10 +647,8 @@ class Conversation:
             if listener in self.room.listeners:
                 try:
                     self.put(said, listener)
-                except InboxFullError:
-                    listener.put(
-                        Error("busy", "Too much waits for the model already: try again in a moment.")
-                    )
+                except InboxFullError as full:
+                    listener.put(Error("busy", str(full), said.id if isinstance(said, UserText) else ""))
 
     def _failed(self, error: Exception) -> None:
         log.error("%s: %s", self._name, _one_line(error))

@@ -10,6 +10,7 @@ from google.adk.sessions import Session
 
 from agent.messages import (
     Answer,
+    Asked,
     Line,
     Said,
     Text,
@@ -35,6 +36,7 @@ class _Open:
 
     at: int  # its place among the lines, if it has words
     since: float
+    asked: Asked | None
     texts: list[str] = field(default_factory=list)
 
 
@@ -42,6 +44,8 @@ class History:
     """The messages of a conversation, and the answer that is being given."""
 
     def __init__(self) -> None:
+        self.asked: Asked | None = None
+        """Whose request the next answer is to."""
         self._lines: list[Line] = []
         self._open: _Open | None = None
         self._tools: dict[str, ToolCall] = {}
@@ -102,7 +106,8 @@ class History:
                 self._open.texts.append(message.text)
                 yield replace(message, number=len(self._open.texts))
             case Written() | Transcript(final=True):
-                self._lines.append(Line("user", message.text))
+                name = message.id if isinstance(message, Written) else ""
+                self._lines.append(Line("user", message.text, id=name))
                 self._asked_at = time.monotonic()
                 yield replace(message, message_count=len(self._lines))
             case ToolStart():
@@ -125,10 +130,10 @@ class History:
                 yield message
 
     def _begin(self) -> TurnStart:
-        self._open = _Open(-1, self._asked_at or time.monotonic())
+        self._open = _Open(-1, self._asked_at or time.monotonic(), self.asked)
         self._asked_at = None
         self._tools.clear()
-        return TurnStart()
+        return TurnStart(self.asked)
 
     def _end(self, interrupted: bool) -> Answer:
         assert self._open
@@ -143,6 +148,7 @@ class History:
             time.monotonic() - answer.since,
             len(self._lines),
             interrupted,
+            answer.asked,
         )
 
 

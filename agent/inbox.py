@@ -28,6 +28,9 @@ _WORDS_MAX_BYTES = 8 * 1024 * 1024
 class InboxFullError(Exception):
     """More text and pictures wait for the model than there is room for."""
 
+    def __init__(self) -> None:
+        super().__init__("Too much waits for the model already: try again in a moment.")
+
 
 class Inbox:
     """A conversation's way up: bounded, in order, and it outlives the run that reads from it.

@@ -141,6 +141,18 @@ class Answer:
     message_count: int
     """Messages of the conversation, this one included."""
     interrupted: bool
+    asked: Asked | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Asked:
+    """Whose request it is that is answered; None in its place: what was said live.
+
+    `connection_id`: the socket that asked; `id`: the client's own name for its text.
+    """
+
+    connection_id: str
+    id: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -174,14 +186,20 @@ class TurnEnd:
 class TurnStart:
     """The agent begins to answer."""
 
+    asked: Asked | None = None
+
 
 @dataclass(slots=True, frozen=True)
 class Line:
-    """A whole message of the conversation; `open`: the agent is still saying it."""
+    """A whole message of the conversation; `open`: the agent is still saying it.
+
+    The `id` that a text's client gave it is known while the conversation is in memory: no session keeps it.
+    """
 
     role: Literal["user", "agent"]
     text: str
     open: bool = False
+    id: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -204,7 +222,7 @@ class Ack:
 class Taken:
     """A request was taken, for whoever made it; `ahead`: so many are answered before it."""
 
-    text: str
+    text: UserText
     ahead: int
     message_count: int
 
@@ -251,10 +269,11 @@ class Status:
 
 @dataclass(slots=True, frozen=True)
 class Error:
-    """What went wrong, in words that help."""
+    """What went wrong, in words that help; `id`: of the text that is not said because of it."""
 
     code: str
     message: str
+    id: str = ""
 
 
 @dataclass(slots=True, frozen=True)

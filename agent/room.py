@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 from agent.history import History
 from agent.journal import Journal
 from agent.messages import (
+    Asked,
     Audio,
     Gap,
     Message,
@@ -109,9 +110,10 @@ class Room:
         else:
             self._tell_presence(listener, self._left)
 
-    def answer(self, asking: Listener | None) -> None:
-        """The answer under way is to this listener's request; None: to nobody's."""
+    def answer(self, asking: Listener | None, name: str = "") -> None:
+        """The answer under way is to this listener's request, a text of that id; None: to nobody's."""
         self._asking = asking
+        self.history.asked = Asked(asking.connection_id, name) if asking else None
         self._seat()
 
     def typing(self, listener: Listener, typing: bool) -> None:

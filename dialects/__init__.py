@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from agent.messages import Input, Message
+from agent.messages import Input, Message, UserText
 from outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
 """UTF-8 bytes of one text of a user's."""
+
+_MAX_ID_CHARS = 64
 
 MAX_TOOL_BYTES = 64 * 1024
 """What a tool was given or answered is cut on the wire beyond this."""
@@ -27,10 +29,12 @@ class BadFrameError(Exception):
 
     Attributes:
         code: for programs, such as `bad_data`.
+        id: the client's own name for the text that is wrong, if it has one.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, id: str = "") -> None:
         self.code = code
+        self.id = id
         super().__init__(message)
 
 
@@ -50,7 +54,7 @@ class Join:
 class Ask:
     """A text whose answer is waited for; `session_id` None: in the conversation one is in."""
 
-    text: str
+    text: UserText
     session_id: str | None
 
 
@@ -134,23 +138,35 @@ def json_object(frame: Frame) -> dict[str, Any]:
     return said
 
 
-def text_of(said: dict[str, Any], name: str) -> str:
-    """A user's text.
+def user_text(said: dict[str, Any], name: str) -> UserText:
+    """A user's text, in the field `name`, and the `id` that its client has given it, if any.
+
+    Raises:
+        BadFrameError: one of the two is no such thing.
+    """
+    id_ = said.get("id", "")
+    if isinstance(id_, str) and len(id_) <= _MAX_ID_CHARS and id_.isprintable():
+        return UserText(text_of(said, name, id_), id_)
+    raise BadFrameError("bad_data", f"id must be a string of at most {_MAX_ID_CHARS} characters.")
+
+
+def text_of(said: dict[str, Any], name: str, id_: str = "") -> str:
+    """A text in the field `name`; `id_` is for the error.
 
     Raises:
         BadFrameError: it is no string, empty, too long, or nothing that UTF-8 can spell.
     """
     text = said.get(name)
     if not isinstance(text, str):
-        raise BadFrameError("bad_data", f"{name} must be a string.")
+        raise BadFrameError("bad_data", f"{name} must be a string.", id_)
     if not text.strip():
-        raise BadFrameError("bad_data", "The text is empty.")
+        raise BadFrameError("bad_data", "The text is empty.", id_)
     try:
         length = len(text.encode())
     except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
-        raise BadFrameError("bad_data", "The text is not valid Unicode.") from None
+        raise BadFrameError("bad_data", "The text is not valid Unicode.", id_) from None
     if length > MAX_TEXT_BYTES:
-        raise BadFrameError("too_large", f"The text has {length} bytes; {MAX_TEXT_BYTES} are taken.")
+        raise BadFrameError("too_large", f"The text has {length} bytes; {MAX_TEXT_BYTES} are taken.", id_)
     return text
 
 

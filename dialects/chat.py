@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from agent.messages import (
+    Ack,
+    Asked,
     Error,
     Message,
     Presence,
@@ -31,8 +33,8 @@ from dialects import (
     json_object,
     once,
     session_id_of,
-    text_of,
     to_json,
+    user_text,
 )
 from outbox import Encode, Frame, Frames
 
@@ -57,7 +59,7 @@ def decode(frame: Frame) -> Command:
         case "join_session":
             return Join(session_id_of(said))
         case "chat":
-            return Ask(text_of(said, "message"), session_id_of(said) if said.get("session_id") else None)
+            return Ask(user_text(said, "message"), session_id_of(said) if said.get("session_id") else None)
         case "typing_start":
             return UserTyping(True)
         case "typing_stop":
@@ -79,17 +81,20 @@ def encoder(session_id: str) -> Encode:
         match message:
             case Text(text=text, number=number):
                 return (chunk(text, number, is_final=False),)
-            case Taken(ahead=ahead, message_count=count):
+            case Taken(text, ahead, count):
                 said = f"Your message waits for {ahead} before it." if ahead else "The agent is thinking."
-                return (frame("status", message=said, context_messages=count),)
-            case TurnStart():
-                return (frame("response_start", total_length=None),)
+                return (frame("status", message=said, context_messages=count, **_id(text.id)),)
+            case Ack(name):
+                return (frame("ack", id=name),)
+            case TurnStart(asked):
+                return (frame("response_start", total_length=None, **_asked(asked)),)
             case TurnEnd(answer=answer) if answer:
                 complete: dict[str, Any] = {
                     "total_chunks": answer.pieces + 1,
                     "processing_time": round(answer.seconds, 3),
                     "message_count": answer.message_count,
                     "full_response": answer.text,
+                    **_asked(answer.asked),
                 }
                 if answer.interrupted:
                     complete["interrupted"] = True
@@ -114,8 +119,8 @@ def encoder(session_id: str) -> Encode:
                 )
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
-            case Error(message=said):
-                return (frame("error", message=said),)
+            case Error(message=said, id=name):
+                return (frame("error", message=said, **_id(name)),)
             case _:
                 return None
 
@@ -129,6 +134,15 @@ def encoder(session_id: str) -> Encode:
         return _frame(kind, **fields, session_id=session_id) if session_id else _frame(kind, **fields)
 
     return once(encode)
+
+
+def _asked(by: Asked | None) -> dict[str, Any]:
+    """Whose message an answer is to; null: to what was said in another dialect."""
+    return {"connection_id": by.connection_id, **_id(by.id)} if by else {"connection_id": None}
+
+
+def _id(name: str) -> dict[str, Any]:
+    return {"id": name} if name else {}
 
 
 def _connected(connection_id: str, model: str) -> Frame:

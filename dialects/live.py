@@ -30,11 +30,20 @@ from agent.messages import (
     Typing,
     UserAudio,
     UserImage,
-    UserText,
     UserTyping,
     Written,
 )
-from dialects import BadFrameError, Command, Dialect, Welcome, cut, json_object, once, text_of, to_json
+from dialects import (
+    BadFrameError,
+    Command,
+    Dialect,
+    Welcome,
+    cut,
+    json_object,
+    once,
+    to_json,
+    user_text,
+)
 from outbox import Encode, Frame
 
 SUBPROTOCOL = "relay.v1"
@@ -45,7 +54,6 @@ PONG = '{"type":"pong"}'
 
 MAX_AUDIO_BYTES = 1024 * 1024
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
-_MAX_ID_CHARS = 64
 
 _MAX_PLAIN_CHARS = 256 * 1024
 """A text at its limit, each byte spelled as \\u00xx, has room in it; what is longer is sound or a picture."""
@@ -97,7 +105,7 @@ def _content(said: dict[str, Any]) -> Input:
     kind, _, parameter = mime_type.partition(";") if isinstance(mime_type, str) else ("", "", "")
     match kind.strip():
         case "text/plain":
-            return UserText(text_of(said, "data"), _id(said))
+            return user_text(said, "data")
         case "audio/pcm":
             return UserAudio(_pcm(_decode_base64(_data(said), MAX_AUDIO_BYTES)), _rate(parameter))
         case "image/jpeg" | "image/png" as image:
@@ -111,13 +119,6 @@ def _data(said: dict[str, Any]) -> str:
     if not isinstance(data, str):
         raise BadFrameError("bad_data", "data must be a string.")
     return data
-
-
-def _id(said: dict[str, Any]) -> str:
-    name = said.get("id", "")
-    if isinstance(name, str) and len(name) <= _MAX_ID_CHARS and name.isprintable():
-        return name
-    raise BadFrameError("bad_data", f"id must be a string of at most {_MAX_ID_CHARS} characters.")
 
 
 def _decode_base64(data: str, limit: int) -> bytes:
@@ -194,7 +195,7 @@ def _fields(message: Message) -> dict[str, Any] | None:
             }
         case Written(seq, text, connection_id, name):
             written = {"type": "message", "role": "user", "connection_id": connection_id, "text": text}
-            return written | ({"id": name} if name else {}) | {"seq": seq}
+            return written | _named(name) | {"seq": seq}
         case TurnEnd(seq, interrupted):
             # The custom-streaming sample's page reads null for "no".
             return {
@@ -210,13 +211,13 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "dropped", "direction": direction, "audio_ms": round(audio_ms)}
         case Status(state):
             return {"type": "status", "state": state}
-        case Error(code, text):
-            return {"type": "error", "code": code, "message": text}
+        case Error(code, text, name):
+            return {"type": "error", "code": code, "message": text} | _named(name)
         case Gap(first, last, lines):
             return {"type": "gap", "from": first, "to": last, "messages": lines}
-        case Line(role, text, is_open):
+        case Line(role, text, is_open, name):
             line = {"type": "message", "role": role, "text": text}
-            return line | {"open": True} if is_open else line
+            return line | _named(name) | ({"open": True} if is_open else {})
         case Ack(name):
             return {"type": "ack", "id": name}
         case Presence(joined, left, connections):
@@ -227,6 +228,11 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
         case _:  # the beginning of a turn, a request: nothing that this dialect tells
             return None
+
+
+def _named(name: str) -> dict[str, Any]:
+    """The `id` of a text, if its client has given it one."""
+    return {"id": name} if name else {}
 
 
 def _tool(kind: str, message: ToolStart | ToolComplete, name: str, value: Any) -> dict[str, Any]:

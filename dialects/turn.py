@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from agent.messages import Error, Message, Taken, ToolCall, ToolComplete, ToolStart, TurnEnd
+from agent.messages import Error, Message, Taken, ToolCall, ToolComplete, ToolStart, TurnEnd, UserText
 from dialects import Ask, Dialect, cut, json_object, once, session_id_of, text_of, to_json
 from outbox import Encode, Frame, Frames
 
@@ -27,14 +27,19 @@ def request(said: dict[str, Any]) -> Ask:
     Raises:
         BadFrameError: it makes none.
     """
-    return Ask(text_of(said, "message"), session_id_of(said))
+    return Ask(UserText(text_of(said, "message")), session_id_of(said))
 
 
 def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:
     """The events that a message is."""
     match message:
-        case Taken(text=text):
-            yield {"type": "user_message", "content": text, "session_id": session_id, "timestamp": _now()}
+        case Taken(said):
+            yield {
+                "type": "user_message",
+                "content": said.text,
+                "session_id": session_id,
+                "timestamp": _now(),
+            }
         case ToolStart():
             yield {
                 "type": "tool_start",

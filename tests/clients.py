@@ -21,9 +21,10 @@ CHAT = {
     "session_created": "session_id model connection_id",
     "session_joined": "session_id model message_count connection_id",
     "status": "message session_id context_messages",
-    "response_start": "session_id total_length",
+    "ack": "session_id id",
+    "response_start": "session_id total_length connection_id",
     "chunk": "text chunk_number is_final session_id",
-    "response_complete": "total_chunks processing_time message_count session_id full_response",
+    "response_complete": "total_chunks processing_time message_count session_id full_response connection_id",
     "pong": "connection_id",
     "error": "message",
     "user_typing": "connection_id typing",
@@ -35,7 +36,12 @@ CHAT = {
 }
 """The fields of each frame of the chat dialect besides its type and the time, updates by their kind."""
 
-OPTIONAL = {"response_complete": "interrupted", "error": "session_id"}
+OPTIONAL = {
+    "status": "id",
+    "response_start": "id",
+    "response_complete": "interrupted id",
+    "error": "session_id id",
+}
 
 
 def check(said: Json) -> None:

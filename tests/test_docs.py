@@ -22,6 +22,7 @@ from test_page import chromium, rehearsal, violations
 from agent.messages import (
     Ack,
     Answer,
+    Asked,
     Audio,
     Dropped,
     Ended,
@@ -41,6 +42,7 @@ from agent.messages import (
     TurnEnd,
     TurnStart,
     Typing,
+    UserText,
     Written,
 )
 from dialects import Dialect, Welcome
@@ -245,7 +247,8 @@ async def test_the_curl_examples_do_what_they_say(browser: Browser) -> None:
 
 # ---- the dialects ----------------------------------------------------------------------------
 
-ANSWER = Answer("Hello", 1, (ToolCall("call-1", "clock", {}, {}),), 0.1, 2, True)
+ASKED = Asked("b", "c0ffee")
+ANSWER = Answer("Hello", 1, (ToolCall("call-1", "clock", {}, {}),), 0.1, 2, True, ASKED)
 SAMPLES: list[Message] = [
     Written(1, "Hello", "b", "c0ffee", 1),
     Text(2, "Hel", number=1),
@@ -256,18 +259,18 @@ SAMPLES: list[Message] = [
     ToolComplete(7, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00"),
     TurnEnd(8, answer=ANSWER, interrupted=True),
     TurnEnd(9),
-    TurnStart(),
+    TurnStart(ASKED),
     Line("agent", "Hello", open=True),
     Gap(1, 9, 1),
     Ack("c0ffee"),
-    Taken("Hello", 1, 2),
+    Taken(UserText("Hello", "c0ffee"), 1, 2),
     Presence(("b",), ("c",), 2),
     Typing("b", True),
     Reset("e", deleted=False),
     Reset("e", deleted=True),
     Dropped("down", 480.0),
     Status("live"),
-    Error("busy", "Too much."),
+    Error("busy", "Too much.", "c0ffee"),
     Ended("idle"),
 ]
 """Each message that a conversation can emit, with all that it can carry."""

@@ -608,6 +608,8 @@ def texts(*lines: str) -> list[Json]:
 
 
 ONE_AND_TWO = texts("one", "You said: one.", "two", "You said: two.")
+NAMED = [line | ({"id": line["text"]} if line["role"] == "user" else {}) for line in ONE_AND_TWO]
+"""The same while it is known what their client has called them."""
 
 
 def gap(first: int, last: int, lines: list[Json]) -> list[Json]:
@@ -640,7 +642,7 @@ async def test_what_is_no_longer_kept_is_told_in_whole_texts(
             if kept == {"replay_bytes": 2_000} and seq == last - 1:
                 assert told_ == said[-1:]
             else:
-                assert told_ == gap(seq + 1, last, ONE_AND_TWO)
+                assert told_ == gap(seq + 1, last, NAMED)
         assert await told(port, f"&after={epoch}.{last}") == []
 
 
@@ -650,14 +652,14 @@ async def test_what_is_kept_for_some_time_is_replayed_until_then(gemini: GeminiL
         last = said[-1]["seq"]
         assert await told(port, f"&after={epoch}.{last - 1}") == said[-1:]
         await asyncio.sleep(1)
-        assert await told(port, f"&after={epoch}.{last - 1}") == gap(last, last, ONE_AND_TWO)
+        assert await told(port, f"&after={epoch}.{last - 1}") == gap(last, last, NAMED)
 
 
 async def test_numbers_that_mean_nothing_here_are_a_gap(gemini: GeminiLive) -> None:
     async with serving(a_relay(grace=30)) as port:
         epoch, said = await one_and_two(port)
         last = said[-1]["seq"]
-        everything = gap(1, last, ONE_AND_TWO)
+        everything = gap(1, last, NAMED)
         for after in ("0.0", f"another.{last}", f"{epoch}.{last + 1}", f"{last + 1}", f"{epoch}.{10**14}"):
             assert await told(port, f"&after={after}") == everything, after
         # And these do mean something.
@@ -805,7 +807,7 @@ async def test_whoever_comes_in_mid_answer_gets_each_character_once(gemini: Gemi
         for comer in [first, *comers]:
             await comer.until(is_end)
             assert everything(comer) == whole
-            assert comer.lines[:1] in ([], texts("go"))
+            assert comer.lines[:1] in ([], [texts("go")[0] | {"id": "q"}])
             assert all(line["role"] == "agent" and line["open"] for line in comer.lines[1:])
         assert first.words == whole
         # Of those with the right epoch all, some or none were told of a gap.
@@ -818,8 +820,12 @@ async def test_whoever_comes_in_mid_answer_gets_each_character_once(gemini: Gemi
 async def test_many_who_come_while_the_agent_speaks_as_fast_as_it_can(gemini: GeminiLive) -> None:
     whole = "".join(f" [{n}]" for n in range(300))
 
+    one_is_there = asyncio.Event()
+
     async def answer(connection: Connection, turn: UserTurn) -> None:
-        await connection.say(whole, audio=False)
+        await connection.say(whole[:600], audio=False, complete=False)
+        await one_is_there.wait()
+        await connection.say(whole[600:], audio=False)
 
     gemini.answer = answer
     dice = random.Random(6)
@@ -837,6 +843,10 @@ async def test_many_who_come_while_the_agent_speaks_as_fast_as_it_can(gemini: Ge
         coming = [
             asyncio.create_task(comes(dice.uniform(0, 0.2), epoch)) for epoch in ("0", first.epoch) * 30
         ]
+        await first.until(lambda said: words([said]))
+        coming.append(asyncio.create_task(comes(0, "0")))
+        await first.until(is_type("presence"))
+        one_is_there.set()
         await first.until(is_end)
         comers = await asyncio.gather(*coming)
     assert first.words == whole
