@@ -354,8 +354,12 @@ def _busy(why: str) -> HttpError:
 
 
 def _line(line: Line) -> dict[str, Any]:
-    said = {"role": line.role, "text": line.text}
-    return said | {"id": line.id} if line.id else said
+    said: dict[str, Any] = {"role": line.role, "text": line.text}
+    if line.id:
+        said["id"] = line.id
+    if line.open:
+        said |= {"open": True, "chunks": line.pieces}
+    return said
 
 
 def _seconds(one: Summary) -> float:

@@ -26,7 +26,7 @@ from tenacity import (
 
 from agent.connection import LostConnection
 from agent.floor import Floor
-from agent.history import lines_of
+from agent.history import GOES_ON, lines_of
 from agent.inbox import Inbox, InboxFullError
 from agent.live import APP_NAME, Owed, Run
 from agent.messages import (
@@ -160,8 +160,8 @@ class Conversation:
         self._ever_connected = False
         self._reconnecting = False
         self._last_content = time.monotonic()
-        loop = asyncio.get_running_loop()
-        self._grace: asyncio.TimerHandle | None = loop.call_later(_UNATTENDED, self._end)
+        self._grace: asyncio.TimerHandle | None = None
+        self._next: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._loading = asyncio.create_task(self._load(), name=f"history {self._name}")
         self._task = asyncio.create_task(self._live(), name=f"conversation {self._name}")
@@ -169,12 +169,14 @@ class Conversation:
     # ---- for the listeners ----
 
     async def ready(self) -> None:
-        """Waits until it is known what the session holds.
+        """Waits until it is known what the session holds, or that it is over before it began.
 
         Raises:
             Exception: the session could not be read.
         """
-        await asyncio.shield(self._loading)
+        await asyncio.wait({self._loading})
+        if not self._loading.cancelled():
+            self._loading.result()
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         """Lets `listener` attend: from now on, or from the message after the one it has got last."""
@@ -202,8 +204,7 @@ class Conversation:
         if listener.attends == "own" and self._request and self._request.listener is listener:
             at_once = True  # its answer is for nobody else
             self._home.stats.failed += 1
-            self._request = None
-            self.room.answer(None)
+            self._end_request()
         self._floor.end(listener.connection_id)
         self.room.leave(listener, is_live=not self._reconnecting)
         if not self.room.listeners:
@@ -219,10 +220,9 @@ class Conversation:
         self._last_content = time.monotonic()
         if self._closing:
             return
-        if self._resets:
-            self._hold(said, listener)
-            return
         match said:
+            case UserText() | UserImage() | UserAudio() | Interrupt() if self._resets:
+                self._hold(said, listener)
             case Interrupt():
                 self._interrupt()
             case UserTyping(typing):
@@ -243,13 +243,13 @@ class Conversation:
         One that comes again, by its id, is not asked again: its answer is that of who sent it last.
 
         Raises:
-            BusyError: 16 wait already, or the conversation is being emptied.
+            BusyError: 16 wait already.
         """
         self._last_content = time.monotonic()
         if text.id and self._ask_again(text, listener):
             return
         self._home.stats.requests += 1
-        if len(self._waiting) >= _MAX_WAITING or self._resets:
+        if len(self._waiting) >= _MAX_WAITING:
             self._home.stats.failed += 1
             raise BusyError(f"{len(self._waiting)} messages wait for their answers already: try again later.")
         self.room.typing(listener, False)
@@ -271,9 +271,8 @@ class Conversation:
         self._resets.append((delete, done))
         self._interrupt()
         self._drop_requests("The conversation was emptied before it was your turn.")
-        self._inbox.clear()
-        # What was thrown away so is not known any more, should the session turn out to stay.
-        self._texts = OrderedDict((name, who) for name, who in self._texts.items() if who is None)
+        for text in self._inbox.clear():
+            self._texts.pop(text.id, None)  # it can be said again, should the session turn out to stay
         self._end()
         await asyncio.shield(done)
 
@@ -281,6 +280,7 @@ class Conversation:
         """Ends the run, lets the listeners go, and awaits the conversation's task."""
         self._closing = True
         self._dismiss(Ended("stopping"))
+        self._loading.cancel()
         self._end()
         _, late = await asyncio.wait({self._task}, timeout=_CLOSE_WAIT)
         if late:
@@ -302,8 +302,7 @@ class Conversation:
                     self._home.stats.successful += 1
                     self._home.stats.seconds += time.monotonic() - self._asked_at
                 self.room.say(message)
-                self._request = None
-                self.room.answer(None)
+                self._end_request()
                 # Only when the turn has taken note of its end is it known what else is owed.
                 asyncio.get_running_loop().call_soon(self._answer_next)
             case _ if isinstance(message, Said):
@@ -313,9 +312,7 @@ class Conversation:
 
     def connected(self) -> None:
         self._ever_connected = True
-        if self._reconnecting:
-            self._reconnecting = False
-            self.room.tell(Status("live"))
+        self._is_live()
 
     def stored(self, text: UserText) -> None:
         self.last_activity = time.time()
@@ -352,11 +349,14 @@ class Conversation:
     def _interrupt(self) -> None:
         self._owed = ""
         self.room.recall_audio()
-        if self._run:
-            for message in self._run.turn.interrupt():
-                self.emit(message)
-        elif self.room.history.is_answering or self._request:  # the rest was to come with the next run
-            self.emit(TurnEnd(self.number(), interrupted=True))
+        has_stopped = self._inbox.stop()
+        ends = [*self._run.turn.interrupt()] if self._run else []
+        # Nothing may have reached a model yet, or the rest was to come with the next run.
+        is_to_come = not self._run and (self.room.history.is_answering or self._request)
+        if not ends and (has_stopped or is_to_come):
+            ends = [TurnEnd(self.number(), interrupted=True)]
+        for message in ends:
+            self.emit(message)
 
     def _hear(self, sound: UserAudio | AudioEnd) -> None:
         self._inbox.put(sound)
@@ -368,7 +368,7 @@ class Conversation:
         self.room.whisper(connection_id, Error("busy", "Somebody else is speaking: wait until they pause."))
 
     def _hold(self, said: Input, listener: Listener) -> None:
-        if isinstance(said, (UserText, UserImage)):  # sound and typing are of the moment
+        if isinstance(said, (UserText, UserImage)):  # the others are of the moment
             if len(self._held) >= _MAX_HELD:
                 raise InboxFullError
             self._held.append((said, listener))
@@ -376,7 +376,7 @@ class Conversation:
     # ---- requests: one at a time ----
 
     def _is_answering(self) -> bool:
-        owed = self._run.turn.owed if self._run else self._reconnecting and self._owed
+        owed = self._run.turn.owed if self._run else self._owed
         return bool(self._request or owed or self._inbox.has_text)
 
     def _ask_again(self, text: UserText, listener: Listener) -> bool:
@@ -392,24 +392,37 @@ class Conversation:
         return self._say_again(text, listener)
 
     def _answer_next(self) -> None:
-        if self._waiting and self._run and self._run.speech_pending:
-            # It would interrupt who speaks. Noise leads to no answer whose end one could wait for.
-            asyncio.get_running_loop().call_later(_LOOK_EVERY, self._answer_next)
-        elif self._waiting and not self._is_answering():
-            self._request = request = self._waiting.popleft()
-            self._asked_at = time.monotonic()
-            self.room.answer(request.listener, request.text.id)
-            try:
-                self._say(request.text, request.listener)
-            except InboxFullError as full:  # of pictures; texts wait their turn
-                self._drop_requests(str(full))
+        """Says the request that is next, or looks again whether it is its turn: not all that may be
+        before it (noise, a text that was stopped before its answer began) comes to an end that is told.
+        """
+        if self._next:
+            self._next.cancel()
+            self._next = None
+        if not self._waiting:
+            return
+        would_cut_in = self._run and (self._run.speech_pending or self._run.turn.is_stopped_early)
+        if would_cut_in or self._resets or self._is_answering():
+            self._next = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._answer_next)
+            if self._inbox.has_text or self._owed:
+                self._want()  # it may wait since the model could not be reached
+            return
+        self._request = request = self._waiting.popleft()
+        self._asked_at = time.monotonic()
+        self.room.answer(request.listener, request.text.id)
+        try:
+            self._say(request.text, request.listener)
+        except InboxFullError as full:  # of pictures; texts wait their turn
+            self._drop_requests(str(full))
+
+    def _end_request(self) -> None:
+        self._request = None
+        self.room.answer(None)
 
     def _drop_requests(self, why: str) -> None:
         """Gives up what waits for an answer, and tells."""
         dropped = [*([self._request] if self._request else []), *self._waiting]
-        self._request = None
+        self._end_request()
         self._waiting.clear()
-        self.room.answer(None)
         self._home.stats.failed += len(dropped)
         for request in dropped:
             request.listener.put(Error("busy", why, request.text.id))
@@ -418,6 +431,9 @@ class Conversation:
 
     async def _live(self) -> None:
         try:
+            await asyncio.wait({self._loading})
+            if not self.room.listeners:
+                self._grace = asyncio.get_running_loop().call_later(_UNATTENDED, self._end)
             while True:
                 while not (self._wanted or self._stop.is_set()):
                     self._wake.clear()
@@ -429,10 +445,11 @@ class Conversation:
                     if self._resets:  # meanwhile
                         continue
                     if self._closing or not self.room.listeners:
+                        self._dismiss()
                         return
                     self._stop.clear()
                     self._wanted = self._wanted or bool(self._inbox or self._owed)
-                    self._answer_next()
+                    self._stay()
                     continue
                 try:
                     await self._converse()
@@ -440,12 +457,21 @@ class Conversation:
                     self._wanted = False
                     self._failed(error)
         finally:
-            for timer in (self._grace, self._idle):
+            for timer in (self._grace, self._idle, self._next):
                 if timer:
                     timer.cancel()
             self._loading.cancel()
             self.room.close()
             self._home.forget(self)
+
+    def _stay(self) -> None:
+        """Somebody came while the run was ended for nobody: what was under way is over all the same."""
+        owes = self._owed or self._inbox.has_text
+        if not owes and (self._request or self.room.history.is_answering):
+            self.emit(TurnEnd(self.number(), interrupted=True))
+        if not self._wanted:
+            self._is_live()
+        self._answer_next()
 
     async def _converse(self) -> None:
         """Keeps the model connected until the conversation comes to rest or is stopped.
@@ -454,7 +480,6 @@ class Conversation:
             LostConnection: what is permanent, or still lost after the last try.
             Exception: the agent's own code failed, or the session could not be read.
         """
-        await self.ready()
         await self._find_session()
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(self._is_transient),
@@ -502,10 +527,11 @@ class Conversation:
         if error and was_up and self._is_transient(error):
             self._reconnecting = True
             self.room.tell(Status("reconnecting"))
-        for message in run.turn.lost(goes_on=error is not None):
+        goes_on = error is not None
+        for message in run.turn.lost(goes_on=goes_on):
             self.emit(message)
         self._handle, self._owed = None, run.turn.owed  # what holds if the session can't be read now
-        await self._settle(run)
+        await self._settle(run, goes_on=goes_on)
         if run.speech_pending and not self._stop.is_set():
             lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
             self.room.whisper(self._floor.spoke, lost)
@@ -539,12 +565,10 @@ class Conversation:
             if not driving.done():
                 driving.cancel()
                 await asyncio.wait({driving})
-        if overdue or driving.cancelled():
-            return overdue
-        failure = driving.exception()
-        return failure if isinstance(failure, Exception) else None
+        failure = None if driving.cancelled() else driving.exception()
+        return overdue or (failure if isinstance(failure, Exception) else None)
 
-    async def _settle(self, run: Run) -> None:
+    async def _settle(self, run: Run, *, goes_on: bool) -> None:
         """Sees to it that each text is in the history or in the inbox, and a cut answer in the history."""
         if not (run.unsettled or run.turn.said):
             return
@@ -561,26 +585,34 @@ class Conversation:
                 else:
                     self.stored(text)
         if run.turn.said:
-            await self._append(session, run.turn.author, "model", run.turn.said)
+            await self._append(session, run.turn.author, "model", run.turn.said, goes_on=goes_on)
 
     async def _keep_unsaid(self) -> None:
         """Stores the texts that no model could be given before the conversation ended."""
         if self.room.listeners and not self._closing:
             return
-        texts = [said for said in iter(self._inbox.take, None) if isinstance(said, UserText)]
+        texts = deque(said for said in iter(self._inbox.take, None) if isinstance(said, UserText))
         if texts:
+            self._handle = None  # the service knows nothing of them
             try:
                 session = await self._find_session()
-                for said in texts:
-                    await self._append(session, "user", "user", said.text)
+                while texts:
+                    await self._append(session, "user", "user", texts[0].text)
+                    said = texts.popleft()
                     self.stored(said)
-                    self._owed = "answer"  # should somebody have come back meanwhile
+                    self._owed = "" if said.stopped else "answer"  # should somebody have come back meanwhile
             except Exception as error:
                 log.error("%s: %d texts could not be stored: %s", self._name, len(texts), error)
+                while texts:
+                    self._inbox.put_back(texts.pop())
 
-    async def _append(self, session: Session, author: str, role: str, text: str) -> None:
+    async def _append(
+        self, session: Session, author: str, role: str, text: str, *, goes_on: bool = False
+    ) -> None:
         content = types.Content(role=role, parts=[types.Part(text=text)])
-        await self._home.service.append_event(session, Event(author=author, content=content))
+        marks = {GOES_ON: True} if goes_on else None
+        event = Event(author=author, content=content, custom_metadata=marks)
+        await self._home.service.append_event(session, event)
 
     async def _find_session(self) -> Session:
         """The conversation's ADK session; made, if this is its very beginning."""
@@ -615,22 +647,24 @@ class Conversation:
         try:
             service, user_id, session_id = self._home.service, self.user_id, self.session_id
             await service.delete_session(app_name=APP_NAME, user_id=user_id, session_id=session_id)
-            self.is_kept = False
-            made_at = time.time()
-            if not delete:
-                made_at = created_at(await create_session(service, user_id, session_id))
-                self.is_kept = True
         except Exception as failure:
             error = failure  # for who asked; it is logged there
         else:
+            self.is_kept = False
+            self.created_at = self.last_activity = time.time()
+            if delete:
+                self._drop_requests("The conversation was deleted.")
+            else:
+                try:
+                    self.created_at = created_at(await create_session(service, user_id, session_id))
+                    self.is_kept = True
+                except Exception as failure:  # it is empty all the same, and made when something is said
+                    error = failure
             self._handle, self._owed = None, ""
             self._inbox.clear()  # of what the run has put back
             self._texts.clear()
-            self.created_at = self.last_activity = made_at
             self.room.restart(deleted=delete)
-            if self._reconnecting:  # for what is gone now
-                self._reconnecting = False
-                self.room.tell(Status("live"))
+            self._is_live()  # what a connection was remade for is gone
             # Deleted, there is no session before something is said.
             self._wanted = not delete and any(one.is_audio for one in self.room.listeners)
         del self._resets[: len(resets)]
@@ -682,11 +716,17 @@ class Conversation:
     def _dismiss(self, *last_words: Message) -> None:
         """Tells all, those that wait for their turn too, that it is over."""
         self._home.stats.failed += len(self._waiting) + bool(self._request)
-        self._request = None
+        self._end_request()
         self._waiting.clear()
         for listener in [*self.room.listeners]:
             for message in last_words:
                 listener.put(message)
+
+    def _is_live(self) -> None:
+        """No connection is being remade any more."""
+        if self._reconnecting:
+            self._reconnecting = False
+            self.room.tell(Status("live"))
 
     def _dropped_up(self, ms: float) -> None:
         self.room.whisper(self._floor.speaker or self._floor.spoke, Dropped("up", ms))

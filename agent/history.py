@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from google.adk.events import Event
 from google.adk.sessions import Session
 
 from agent.messages import (
@@ -22,6 +23,9 @@ from agent.messages import (
     TurnStart,
     Written,
 )
+
+GOES_ON = "relay_goes_on"
+"""Marks an event, in its metadata, whose answer was cut by a lost connection: the next is its rest."""
 
 _LINES_BYTES = 1024 * 1024
 """What is told of a conversation at once, as text: its end."""
@@ -64,11 +68,9 @@ class History:
         """An answer was begun, and its end has not come."""
         return self._open is not None
 
-    def load(self, earlier: list[Line]) -> None:
-        """Puts what the session holds before what was said since."""
-        self._lines[:0] = earlier
-        if self._open:
-            self._open.at += len(earlier)
+    def load(self, lines: list[Line]) -> None:
+        """Begins with what the session holds."""
+        self._lines = lines
 
     def cut(self) -> None:
         """The answer under way will not go on."""
@@ -82,7 +84,8 @@ class History:
         for at in range(len(self._lines) - 1, -1, -1):
             line = self._lines[at]
             if self._open and self._open.texts and at == self._open.at:
-                line = Line("agent", "".join(self._open.texts), open=True)
+                texts = self._open.texts
+                line = Line("agent", "".join(texts), open=True, pieces=len(texts))
             text = line.text.encode(errors="replace")
             if len(text) > _LINE_BYTES:
                 text = text[-_LINE_BYTES:]
@@ -110,13 +113,11 @@ class History:
                 self._lines.append(Line("user", message.text, id=name))
                 self._asked_at = time.monotonic()
                 yield replace(message, message_count=len(self._lines))
-            case ToolStart():
-                # After a stop, tools go on and are shown; they begin no other answer.
-                if not self._open and self._asked_at is not None:
+            case ToolStart(late=False):  # a late one is shown, but of no other answer
+                if not self._open:
                     yield self._begin()
-                if self._open:
-                    call = ToolCall(message.tool_id, message.tool_name, message.arguments, None)
-                    self._tools[message.tool_id] = call
+                call = ToolCall(message.tool_id, message.tool_name, message.arguments, None)
+                self._tools[message.tool_id] = call
                 yield message
             case ToolComplete():
                 if call_ := self._tools.get(message.tool_id):
@@ -153,17 +154,29 @@ class History:
 
 
 def lines_of(session: Session) -> list[Line]:
-    """The messages of an ADK session, oldest first."""
-    lines = []
+    """The messages of an ADK session, in the order in which they were told."""
+    lines: list[Line] = []
+    goes_on = False
     for event in session.events:
         if event.partial:
             continue
-        by_user = event.author == "user"
-        if event.content:
-            text = "".join(part.text or "" for part in event.content.parts or () if not part.thought)
-            if text:
-                lines.append(Line("user" if by_user else "agent", text))
-        for role, spoken in (("user", event.input_transcription), ("agent", event.output_transcription)):
-            if spoken and spoken.text:
-                lines.append(Line("user" if role == "user" else "agent", spoken.text))
+        for line in _lines_of(event):
+            if goes_on and line.role == "agent":
+                line = Line("agent", lines.pop().text + line.text)
+            lines.append(line)
+            goes_on = GOES_ON in (event.custom_metadata or ())
+        if event.interrupted and [line.role for line in lines[-3:]] == ["user", "user", "agent"]:
+            # ADK stores a text at once, and the answer that it cuts at its end.
+            lines[-2:] = [lines[-1], lines[-2]]
     return lines
+
+
+def _lines_of(event: Event) -> Iterator[Line]:
+    if event.content:
+        text = "".join(part.text or "" for part in event.content.parts or () if not part.thought)
+        if text:
+            yield Line("user" if event.author == "user" else "agent", text)
+    if (heard := event.input_transcription) and heard.text:
+        yield Line("user", heard.text)
+    if (spoken := event.output_transcription) and spoken.text:
+        yield Line("agent", spoken.text)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
 from google.genai import types
@@ -23,6 +24,10 @@ _SOUND_MAX_PIECES = 4096
 
 _WORDS_MAX_BYTES = 8 * 1024 * 1024
 """What may wait as text and pictures, which are never given up."""
+
+
+_ENVELOPE = 256
+"""Bytes that each of them costs, however short it is."""
 
 
 class InboxFullError(Exception):
@@ -92,12 +97,23 @@ class Inbox:
             self._sound_ms -= _ms(sound)
         return sound
 
-    def clear(self) -> None:
-        """Throws away what waits."""
+    def stop(self) -> bool:
+        """Nobody wants an answer to the texts that wait any more; whether somebody did until now."""
+        was_wanted = any(isinstance(said, UserText) and not said.stopped for _, said in self._words)
+        self._words = deque(
+            (at, replace(said, stopped=True) if isinstance(said, UserText) else said)
+            for at, said in self._words
+        )
+        return was_wanted
+
+    def clear(self) -> list[UserText]:
+        """Throws away what waits; returns the texts of it."""
+        texts = [said for _, said in self._words if isinstance(said, UserText)]
         self._words.clear()
         self._sound.clear()
         self._words_bytes = 0
         self._sound_ms = 0.0
+        return texts
 
     @property
     def words_waiting_since(self) -> float | None:
@@ -210,4 +226,4 @@ def _ms(sound: UserAudio) -> float:
 
 
 def _size(said: UserText | UserImage) -> int:
-    return len(said.text.encode()) if isinstance(said, UserText) else len(said.data)
+    return _ENVELOPE + (len(said.text.encode()) if isinstance(said, UserText) else len(said.data))

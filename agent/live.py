@@ -60,6 +60,9 @@ _GO_AWAY_MARGIN = 2.0
 _SPEECH_FORGOTTEN = 10.0
 """Seconds after which speech without a transcript was noise."""
 
+_FIRST_WORD = 5.0
+"""Seconds after which a model that was asked something has begun to answer, if it ever does."""
+
 _AUDIO_PIECE = 24_000
 """Bytes of a message's sound at the most: 500 ms at 24 kHz."""
 
@@ -330,11 +333,12 @@ class _Turn:
         self._asked_meanwhile = 0  # those of them that came after the open turn had begun
         self._heard_meanwhile = False  # speech was told after that; a question only if it interrupts
         self._muted = False  # the user has had enough of this turn
+        self._muted_at = 0.0
         self._cut = False  # an interruption was told, and its `turn_complete` is still to come
         self._text = ""  # pieces of text since the last whole
         self._aloud = ""  # the same of what is said aloud
         self._heard = ""  # and of what the user says
-        self._tools: set[str] = set()
+        self._tools: dict[str, bool] = {}  # those that have not answered: whether their answer was stopped
         self._tool_answered = False
         model = live_model(agent)
         generation = gemini_major(model.model) if model else None
@@ -348,11 +352,18 @@ class _Turn:
             return ""
         return "rest" if self._rest and not self._asked_meanwhile else "answer"
 
+    @property
+    def is_stopped_early(self) -> bool:
+        """The user has had enough of an answer, and its first word may still come."""
+        return self._muted and not self.open and time.monotonic() - self._muted_at < _FIRST_WORD
+
     def take(self, said: ForModel) -> None:
         """The model was given this."""
         self.given = True
         if isinstance(said, UserText):
             self._ask()
+            if said.stopped:
+                self._mute()
 
     def take_back(self) -> None:
         """The model was not given the last text after all."""
@@ -379,10 +390,13 @@ class _Turn:
     def interrupt(self) -> Iterator[Message]:
         """The user has heard enough. The model is not told: the rest of its turn is not passed on."""
         if self.owed:
-            self._muted = True
-            self._asked = self._asked_meanwhile = 0
-            self._rest = False
+            self._mute()
             yield TurnEnd(self._number(), interrupted=True)
+
+    def _mute(self) -> None:
+        self._muted, self._muted_at = True, time.monotonic()
+        self._asked = self._asked_meanwhile = 0
+        self._rest = False
 
     def lost(self, *, goes_on: bool) -> Iterator[Message]:
         """The connection is gone: an open turn ends here. `said` stays, to be stored."""
@@ -413,15 +427,17 @@ class _Turn:
         elif call := part.function_call:
             if not event.partial:
                 self._goes_on(event.author)
-                self._tools.add(call.id or "")
+                name, self._tools[name] = call.id or "", self._muted
+                arguments = jsonable(call.args)
                 yield ToolStart(
-                    self._number(), call.id or "", call.name or "", jsonable(call.args), _when(event)
+                    self._number(), name, call.name or "", arguments, _when(event), late=self._muted
                 )
         elif answer := part.function_response:
-            self._tools.discard(answer.id or "")
+            late = self._tools.pop(answer.id or "", True)
             self._tool_answered = True
+            result = jsonable(answer.response)
             yield ToolComplete(
-                self._number(), answer.id or "", answer.name or "", jsonable(answer.response), _when(event)
+                self._number(), answer.id or "", answer.name or "", result, _when(event), late=late
             )
 
     def _user_spoke(self, heard: types.Transcription) -> Iterator[Message]:

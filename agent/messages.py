@@ -18,6 +18,8 @@ class UserText:
 
     text: str
     id: str = ""
+    stopped: bool = False
+    """The user has had enough of the answer before it began."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -108,13 +110,17 @@ class Transcript:
 
 @dataclass(slots=True, frozen=True)
 class ToolStart:
-    """A tool is called. `arguments` is JSON-serializable; `timestamp` is ISO 8601."""
+    """A tool is called. `arguments` is JSON-serializable; `timestamp` is ISO 8601.
+
+    `late`: the answer that it belongs to was stopped.
+    """
 
     seq: int
     tool_id: str
     tool_name: str
     arguments: Any
     timestamp: str
+    late: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -126,6 +132,7 @@ class ToolComplete:
     tool_name: str
     result: Any
     timestamp: str
+    late: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -191,8 +198,9 @@ class TurnStart:
 
 @dataclass(slots=True, frozen=True)
 class Line:
-    """A whole message of the conversation; `open`: the agent is still saying it.
+    """A whole message of the conversation.
 
+    `open`: the agent is still saying it, and these are the first so many `pieces` of it.
     The `id` that a text's client gave it is known while the conversation is in memory: no session keeps it.
     """
 
@@ -200,6 +208,7 @@ class Line:
     text: str
     open: bool = False
     id: str = ""
+    pieces: int = 0
 
 
 @dataclass(slots=True, frozen=True)

@@ -18,6 +18,8 @@ from agent.messages import (
     Reset,
     Said,
     Status,
+    ToolComplete,
+    ToolStart,
     TurnEnd,
     TurnStart,
     Typing,
@@ -172,6 +174,8 @@ class Room:
             return
         if isinstance(message, TurnEnd) and message.interrupted:
             self._journal.recall_audio()
+        if isinstance(message, ToolStart | ToolComplete) and message.late:
+            but = self._asking  # it is not of the answer to that request
         for told in self.history.note(message):
             if not isinstance(told, TurnStart):
                 self._journal.add(told)

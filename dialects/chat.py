@@ -119,8 +119,8 @@ def encoder(session_id: str) -> Encode:
                 )
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
-            case Error(message=said, id=name):
-                return (frame("error", message=said, **_id(name)),)
+            case Error(code, said, name):
+                return (frame("error", code=code, message=said, **_id(name)),)
             case _:
                 return None
 

@@ -26,7 +26,7 @@ CHAT = {
     "chunk": "text chunk_number is_final session_id",
     "response_complete": "total_chunks processing_time message_count session_id full_response connection_id",
     "pong": "connection_id",
-    "error": "message",
+    "error": "code message",
     "user_typing": "connection_id typing",
     "message_added": "message_count last_message_preview role message connection_id",
     "user_joined": "connection_id",

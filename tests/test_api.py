@@ -312,7 +312,10 @@ async def test_an_answer_that_is_being_given_is_read_as_far_as_it_is(gemini: Gem
         name = (await room.get("session_created"))["session_id"]
         await room.until(lambda said: said.get("text") == " two")
         read = await get(web, f"/sessions/{name}")
-        expected = [{"role": "user", "text": "count"}, {"role": "agent", "text": "One two"}]
+        expected = [
+            {"role": "user", "text": "count"},
+            {"role": "agent", "text": "One two", "open": True, "chunks": 2},
+        ]
         assert read["history"] == expected
         go_on.set()
         assert (await room.get("response_complete"))["full_response"] == "One two three."
@@ -420,7 +423,10 @@ async def test_who_goes_away_in_mid_answer_ends_it_and_what_was_said_is_kept(
         await asyncio.gather(asking, return_exceptions=True)
         await stats_when(web, failed_requests=1, active_sessions=0)
         await gemini.wait_for(lambda: gemini.open_connections == 0)
-        expected = [{"role": "user", "text": "count"}, {"role": "agent", "text": "One two"}]
+        expected = [
+            {"role": "user", "text": "count"},
+            {"role": "agent", "text": "One two", "open": True, "chunks": 2},
+        ]
         assert (await get(web, "/sessions/mine"))["history"] == expected
         assert (await say(web, "mine", "Are you there?"))["content"] == "Here I am."
 
