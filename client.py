@@ -19,7 +19,6 @@ import signal
 import sys
 import time
 import webbrowser
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +54,9 @@ _SETTLED = 5.0
 
 _RECENT = 10
 """Messages that are shown of a conversation one joins."""
+
+_GREETING = 10.0
+"""Seconds that a server has to say that it is a relay."""
 
 _TYPING = 3.0
 """Seconds since the last key in which one counts as typing."""
@@ -114,8 +116,12 @@ class _Ask:
     """A message whose answer is waited for."""
 
     text: str
-    at: float
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(9))
+    at: float = field(default_factory=time.monotonic)
     sent: bool = False
+    """By the present socket."""
+    stored: bool = False
+    """It need not be sent again."""
 
 
 @dataclass(slots=True)
@@ -123,11 +129,10 @@ class _Answer:
     """An answer that is coming."""
 
     mine: bool = False
-    base: str = ""
-    """What the history had of it when one came in the middle."""
-    since: str = ""
-    """What came since; it may begin with the end of `base`."""
     shown: str = ""
+    chunks: int = 0
+    """So many of its chunks are shown."""
+    first_at: float = 0.0
 
 
 class Link:
@@ -149,19 +154,22 @@ class Link:
         self.stats = Stats()
         self._view = view
         self._once = once
-        self._http = httpx.AsyncClient(base_url=url, timeout=10)
+        try:
+            self._http = httpx.AsyncClient(base_url=url, timeout=10)
+        except (ImportError, ValueError) as error:  # of the proxy that the environment names
+            raise Problem(str(error)) from None
         self._group = asyncio.TaskGroup()
         self._task: asyncio.Task[None] | None = None
         self._socket: ClientConnection | None = None
         self._ready = False  # messages may be sent
-        self._joining = False
+        self._is_typing = False
+        self._joining = self._creating = False
         self._hurry = False
         self._news = asyncio.Event()
         self._ids: set[str] = set()  # all that this client has had
         self._pong: asyncio.Future[None] | None = None
-        self._pending: deque[_Ask] = deque()
+        self._pending: dict[str, _Ask] = {}  # by id, in order
         self._answer: _Answer | None = None
-        self._theirs = False  # the next answer is to somebody else
         self._seen = 0  # messages of the conversation that are shown or were passed over
         self._recent = session_id is not None  # only the last ones are to be shown
 
@@ -195,7 +203,8 @@ class Link:
     def ask(self, text: str) -> None:
         """Says something, now or as soon as there is a connection."""
         self.stats.messages += 1
-        self._pending.append(_Ask(text, time.monotonic()))
+        ask = _Ask(text)
+        self._pending[ask.id] = ask
         self._news.set()
         if self._ready:
             self._send_pending()
@@ -206,6 +215,7 @@ class Link:
 
     def typing(self, typing: bool) -> None:
         """Tells the others that one types, or does no more."""
+        self._is_typing = typing
         if self._ready and self.session_id:
             self._send(type="typing_start" if typing else "typing_stop")
 
@@ -245,9 +255,12 @@ class Link:
         """
         try:
             response = await self._http.request(method, path, **options)
-            said = cleaned(response.json())
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Problem(f"{self.url} gives no answer: {error or type(error).__name__}") from None
+        try:
+            said = cleaned(response.json())
+        except ValueError:
+            said = None
         if not isinstance(said, dict) or response.is_error:
             detail = said.get("detail") if isinstance(said, dict) else None
             raise Problem(str(detail or f"The server answers {response.status_code}."))
@@ -285,13 +298,18 @@ class Link:
             socket = await connect(url, close_timeout=1, max_size=2**24)
         except (OSError, InvalidHandshake) as error:
             raise await self._refused(error, tries.attempt_number) from None
-        except WebSocketException as error:
+        except (WebSocketException, ImportError) as error:  # a proxy may need another library
             raise Problem(str(error)) from None
         opened = time.monotonic()
         self._socket = socket
         try:
-            while True:
-                await self._take(await socket.recv())
+            async with asyncio.timeout(_GREETING) as limit:
+                while True:
+                    await self._take(await socket.recv())
+                    if self.state == "connected":
+                        limit.reschedule(None)
+        except TimeoutError:
+            raise LostError(f"{self.url} does not greet as a relay does.") from None
         except ConnectionClosed as closed:
             code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
             why = f"The connection was lost ({f'{code} {cleaned(reason)}'.strip()})."
@@ -300,11 +318,12 @@ class Link:
             if code not in _STAY_AWAY or self._once:
                 raise LostError(why) from None
             self._become("asleep")
-            self.stats.failed += sum(ask.sent for ask in self._pending)
-            self._pending = deque(ask for ask in self._pending if not ask.sent)
+            for ask in [ask for ask in self._pending.values() if ask.sent or ask.stored]:
+                self._give_up(ask)
             self._view.notice(f"{why} Your next message opens another.")
         finally:
-            self._socket, self._ready, self._joining = None, False, False
+            self._socket = None
+            self._ready = self._joining = self._creating = False
             self._view.typing("", False)
             if self._pong and not self._pong.done():
                 self._pong.set_exception(Problem("The connection was lost."))
@@ -343,10 +362,11 @@ class Link:
         with suppress(TimeoutError):
             async with asyncio.timeout(None if self.state == "http" and self._once else seconds) as limit:
                 while not self._hurry:
-                    if self.state == "http" and self._pending:
+                    unsaid = (ask for ask in self._pending.values() if not ask.stored)
+                    if self.state == "http" and (ask := next(unsaid, None)):
                         deadline = limit.when()
                         limit.reschedule(None)  # an answer takes its time
-                        await self._post(self._pending[0])
+                        await self._post(ask)
                         limit.reschedule(deadline)
                         continue
                     self._news.clear()
@@ -387,20 +407,23 @@ class Link:
                 else:
                     self._go_on()
             case {"type": "session_created", "session_id": str(session_id)}:
-                self.session_id, self._seen = session_id, 0
+                self.session_id, self._seen, self._creating = session_id, 0, False
                 self.stats.sessions += 1
                 self._become("connected")
+                self._send_pending()
             case {"type": "session_joined", "message_count": int(count)}:
                 self._joining = False
                 await self._catch_up(count)
                 self._go_on()
+            case {"type": "ack", "id": str(name)} if name in self._pending:
+                self._pending[name].stored = True
             case {"type": "response_start"}:
-                mine, self._theirs = bool(self._pending) and not self._theirs, False
-                self._begin(_Answer(mine=mine))
-            case {"type": "chunk", "text": str(text)}:
-                self._chunk(text)
+                self._end(interrupted=True)
+                self._answer = _Answer(self._is_mine(frame))
+            case {"type": "chunk", "text": str(text), "chunk_number": int(number)}:
+                self._chunk(text, number)
             case {"type": "response_complete", "full_response": str(text), "message_count": int(count)}:
-                self._complete(text, count, bool(frame.get("interrupted")))
+                self._complete(frame, text, count)
             case {"type": "session_update", "update_type": str(update)}:
                 self._update(update, frame)
             case {"type": "status", "message": str(text)} if "waits" in text:
@@ -408,93 +431,108 @@ class Link:
             case {"type": "pong"} if self._pong and not self._pong.done():
                 self._pong.set_result(None)
             case {"type": "error", "message": str(text)}:
-                self._error(text)
+                self._error(text, str(frame.get("code")), str(frame.get("id")))
 
     def _update(self, update: str, frame: Json) -> None:
-        who, text, count = (frame.get(name) for name in ("connection_id", "message", "message_count"))
-        match update:
-            case "message_added" if isinstance(text, str) and isinstance(count, int):
-                self._seen, self._theirs = count, True
-                self._view.typing(str(who), False)
+        who = str(frame.get("connection_id", ""))
+        match update, frame:
+            case "message_added", {"message": str(text), "message_count": int(count)} if count > self._seen:
+                self._seen = count
+                self._view.typing(who, False)
                 if who not in self._ids:
-                    self._view.line(str(who), text)
-            case "user_typing":
-                self._view.typing(str(who), frame.get("typing") is True)
-            case "user_joined":
-                self._view.notice(f"{name_of(str(who))} came.")
-            case "user_disconnected" if who not in self._ids:
-                self._view.typing(str(who), False)
-                self._view.notice(f"{name_of(str(who))} left.")
-            case "session_cleared" | "session_deleted":
+                    self._view.line(who, text)
+            case "user_typing", {"typing": bool(typing)}:
+                self._view.typing(who, typing)
+            case "user_joined", _:
+                self._view.notice(f"{name_of(who)} came.")
+            case "user_disconnected", _ if who not in self._ids:
+                self._view.typing(who, False)
+                self._view.notice(f"{name_of(who)} left.")
+            case (("session_cleared" | "session_deleted"), _):
                 self._forget()
                 if update == "session_deleted":
                     self.session_id = None
                 self._become(self.state)
                 self._view.notice(f"The conversation was {update.removeprefix('session_')}.")
+                self._send_pending()
 
-    def _error(self, text: str) -> None:
+    def _error(self, text: str, code: str, name: str) -> None:
         self._view.problem(text)
-        if self._joining:  # the server has been started again and remembers nothing, or it was deleted
+        if ask := self._pending.get(name):
+            self._give_up(ask)
+        elif self._joining and code == "unknown_session":  # it was deleted, or memory was all it was kept in
             self._joining = False
             self._seen, self.session_id = 0, None
             self._end(interrupted=True)
             if not self._once:
                 self._view.notice("That conversation is gone. Your next message begins another.")
                 self._go_on()
-        elif self._pending and not self._answer:
-            self._pending.pop()  # what was said last is what is refused
-            self.stats.failed += 1
 
     # ---- what is said ----
 
     def _go_on(self) -> None:
         self._ready = True
-        for ask in self._pending:
+        if self._is_typing:
+            self.typing(True)
+        for ask in self._pending.values():
             ask.sent = False
         self._send_pending()
 
     def _send_pending(self) -> None:
-        for ask in self._pending:
-            if not ask.sent:
-                ask.sent = True
-                where = {"session_id": self.session_id} if self.session_id else {}
-                self._send(type="chat", message=ask.text, **where)
+        """Sends what has to be sent: what is not known to be stored, in a conversation that there is."""
+        unsent = [ask for ask in self._pending.values() if not (ask.sent or ask.stored)]
+        if unsent and not self.session_id:
+            if not self._creating:
+                self._creating = True
+                self._send(type="create_session")
+            return
+        for ask in unsent:
+            ask.sent = True
+            self._send(type="chat", message=ask.text, session_id=self.session_id, id=ask.id)
 
-    def _begin(self, answer: _Answer) -> None:
-        self._end(interrupted=True)
-        self._answer = answer
+    def _give_up(self, ask: _Ask) -> None:
+        """A message gets no answer."""
+        del self._pending[ask.id]
+        self.stats.failed += 1
 
-    def _chunk(self, text: str) -> None:
+    def _is_mine(self, frame: Json) -> bool:
+        return str(frame.get("id")) in self._pending or str(frame.get("connection_id")) in self._ids
+
+    def _chunk(self, text: str, number: int) -> None:
         self.stats.chunks += 1
-        if not self._answer:
-            self._begin(_Answer())
-        answer = self._answer
-        assert answer
-        if text and answer.mine and not answer.since and self._pending:
-            self.stats.first_token_times.append(time.monotonic() - self._pending[0].at)
-        answer.since += text
-        self._show(answer, joined(answer.base, answer.since))
+        if not self._answer and number == 1:  # it had no words yet when one came
+            self._answer = _Answer()
+        if not self._answer or number != self._answer.chunks + 1:
+            return  # the history had it; or one is missing, and the whole will come
+        self._answer.chunks = number
+        self._answer.first_at = self._answer.first_at or time.monotonic()
+        self._show(self._answer, self._answer.shown + text)
 
     def _show(self, answer: _Answer, text: str) -> None:
-        if len(text) > len(answer.shown) and text.startswith(answer.shown):
+        if len(text) > len(answer.shown):
             self._view.piece(text[len(answer.shown) :], mine=answer.mine)
             answer.shown = text
 
-    def _complete(self, text: str, count: int, interrupted: bool) -> None:
+    def _complete(self, frame: Json, text: str, count: int) -> None:
+        interrupted = bool(frame.get("interrupted"))
+        if not self._answer and count <= self._seen:
+            return  # the history had it
         answer = self._answer or _Answer()
         if not text.startswith(answer.shown):  # it is not what was shown of it
             self._end(interrupted=True)
             answer.shown = ""
-        # A message of one's own is told to others only, but counted: so it came before this answer.
-        answer.mine |= bool(self._pending) and count - bool(text) > self._seen
-        self._seen = count
-        self._answer = answer
-        if answer.mine and self._pending:
-            ask = self._pending.popleft()
-            self.stats.response_times.append(time.monotonic() - ask.at)
-            self.stats.failed += interrupted
-            self.stats.succeeded += not interrupted
+        answer.mine |= self._is_mine(frame)
+        self._seen, self._answer = count, answer
+        if ask := self._pending.pop(str(frame.get("id")), None):
+            self._answered(ask, interrupted)
+            if answer.first_at:
+                self.stats.first_token_times.append(answer.first_at - ask.at)
         self._end(text[len(answer.shown) :], interrupted=interrupted)
+
+    def _answered(self, ask: _Ask, interrupted: bool) -> None:
+        self.stats.response_times.append(time.monotonic() - ask.at)
+        self.stats.failed += interrupted
+        self.stats.succeeded += not interrupted
 
     def _end(self, rest: str = "", *, interrupted: bool) -> None:
         answer, self._answer = self._answer, None
@@ -506,6 +544,8 @@ class Link:
     async def _enter(self, session_id: str, count: int) -> None:
         """Goes to a conversation that has so many messages."""
         self._forget()
+        for ask in [ask for ask in self._pending.values() if ask.sent or ask.stored]:
+            self._give_up(ask)
         self.session_id, self._recent = session_id, True
         self._become(self.state)
         if self._socket:
@@ -519,10 +559,9 @@ class Link:
         self._send(type="join_session", session_id=self.session_id)
 
     def _forget(self) -> None:
+        """What is shown so far is of another conversation than what comes."""
         self._end(interrupted=True)
-        self.stats.failed += len(self._pending)
-        self._pending.clear()
-        self._seen, self._theirs = 0, False
+        self._seen = 0
         self._view.typing("", False)
 
     async def _catch_up(self, count: int) -> None:
@@ -532,40 +571,54 @@ class Link:
             lines, total = list(told["history"]), int(told["message_count"])
         except (Problem, KeyError, TypeError, ValueError) as error:
             self._view.problem(f"What was said before can't be shown: {error}")
-            lines, total = [], count
+            self._seen = max(0, count - 1)  # the last message may be an answer that is still coming
+            return
         if self._recent:
             self._recent, self._seen = False, max(0, count - _RECENT)
         first = total - len(lines)  # of a long conversation, only the end is told
         missed = lines[max(self._seen - first, 0) : max(count - first, 0)]
         cut, self._answer, self._seen = self._answer, None, count
-        sent = [ask for ask in self._pending if ask.sent]
-        for at, line in enumerate(missed):
+        asked: _Ask | None = None
+        forgotten: list[_Ask] = []
+        for line in missed:
             text = str(line.get("text"))
             if line.get("role") == "user":
-                if own := next((ask for ask in sent if cleaned(ask.text) == text), None):
-                    # It need not be said again, and whether it is answered is seen below.
-                    sent.remove(own)
-                    self._pending.remove(own)
-                    answered = any(one.get("role") == "agent" for one in missed[at:])
-                    self.stats.failed += not answered
-                    self.stats.succeeded += answered
-                else:
+                asked = self._own(line, text)
+                if not asked:
                     self._view.line("user", text)
-                self._theirs = True
+                elif not line.get("id"):
+                    forgotten.append(asked)
                 continue
             self._answer, cut = cut or _Answer(), None
-            self._answer.mine = False
+            self._answer.mine = asked is not None
             if not text.startswith(self._answer.shown):
-                self._begin(_Answer())
+                self._end(interrupted=True)
+                self._answer = _Answer(asked is not None)
             self._show(self._answer, text)
-            if at + 1 == len(missed):  # it may still go on
-                self._answer.base, self._answer.since = text, ""
-                self._seen, self._theirs = count - 1, False
+            if line.get("open"):  # always the last
+                self._answer.chunks = int(line.get("chunks", 0))
+                self._seen = count - 1
             else:
                 self._end(interrupted=False)
+                if asked and self._pending.pop(asked.id, None):
+                    self.stats.succeeded += 1
         if cut:
             self._answer = cut
             self._end(interrupted=True)
+        for ask in forgotten:
+            if ask.id in self._pending:  # the server that was asked is no more
+                self._give_up(ask)
+
+    def _own(self, line: Json, text: str) -> _Ask | None:
+        """The message of one's own that a line is; a server that was started again knows no ids of before."""
+        if line.get("id"):
+            ask = self._pending.get(str(line["id"]))
+        else:
+            said = (ask for ask in self._pending.values() if ask.sent or ask.stored)
+            ask = next((ask for ask in said if cleaned(ask.text) == text), None)
+        if ask:
+            ask.stored = True
+        return ask
 
     async def _post(self, ask: _Ask) -> None:
         """Says one thing over HTTP, and waits for the answer."""
@@ -576,19 +629,19 @@ class Link:
         body = {"session_id": self.session_id, "message": ask.text}
         # A proxy that the answer takes too long has its own limit; this end waits.
         timeout = httpx.Timeout(10, read=600)
+        self._give_up(ask)  # should this be canceled: it can't be known whether it was said
         try:
             said = await self.request("POST", "/api/v1/chat", json=body, timeout=timeout)
         except Problem as problem:
-            self._pending.remove(ask)
-            self.stats.failed += 1
             self._view.problem(str(problem))
             return
+        self.stats.failed -= 1
+        interrupted = bool(said.get("interrupted"))
+        self._answered(ask, interrupted)
+        self._view.end(str(said.get("content", "")), mine=True, interrupted=interrupted)
         with suppress(Problem, ValueError):  # so that it is not shown again when there is a WebSocket
             told = await self.request("GET", f"/sessions/{self.session_id}")
             self._seen = int(told.get("message_count", 0))
-        if ask in self._pending:
-            self._answer = _Answer(mine=True)
-            self._complete(str(said.get("content", "")), self._seen, bool(said.get("interrupted")))
 
 
 def cleaned(value: Any) -> Any:
@@ -812,6 +865,7 @@ class Terminal:
         else:
             line = Table.grid(expand=False)
             line.add_column(width=self._WIDTH, no_wrap=True)
+            line.add_column(overflow="fold")
             line.add_row(Text(who, style), Text(text))
             self._lines.append(line)
         self._news.set()
@@ -876,14 +930,29 @@ class Terminal:
 
     async def _command(self, name: str, argument: str) -> None:
         self._say("", f"/{name} {argument}".rstrip(), "dim")
+        if name not in self._commands:
+            self.problem(f"There is no /{name}: /help tells what there is.")
+            return
+        # Without a prompt, Ctrl-C is a signal: it ends what takes too long, and not the program.
+        doing = asyncio.ensure_future(getattr(self, self._commands[name])(argument))
+        loop = asyncio.get_running_loop()
+        with suppress(NotImplementedError):  # on Windows
+            loop.add_signal_handler(signal.SIGINT, doing.cancel)
         try:
-            if name not in self._commands:
-                raise Problem(f"There is no /{name}: /help tells what there is.")
-            await getattr(self, self._commands[name])(argument)
+            await asyncio.wait({doing})
+            doing.result()
+        except asyncio.CancelledError:
+            if not doing.cancelled():  # it is the program that is ended
+                raise
+            self.problem("Given up.")
         except Problem as problem:
             self.problem(str(problem))
         except (KeyError, TypeError, ValueError):
             self.problem("The server's answer is not one of relay's.")
+        finally:
+            doing.cancel()
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(signal.SIGINT)
 
     async def _do_help(self, _: str) -> None:
         """what there is"""

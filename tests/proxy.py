@@ -89,7 +89,12 @@ class Line:
         raise EOFError
 
     async def _down(self, server: asyncio.StreamReader) -> None:
-        await self._pass(await server.readuntil(b"\r\n\r\n"))
+        head = await server.readuntil(b"\r\n\r\n")
+        await self._pass(head)
+        if b" 101 " not in head.partition(b"\r\n")[0]:  # plain HTTP
+            while data := await server.read(65536):
+                await self._pass(data)
+            raise EOFError
         while True:
             if self.messages == self._cut.messages:
                 self.cut()

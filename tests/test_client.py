@@ -23,9 +23,11 @@ import pytest
 from conftest import a_relay, client, serving
 from google.adk.agents import LlmAgent
 from google.adk.models import BaseLlm
+from proxy import Cut, Proxy
 from test_process import PYTHON, process
 from websockets.asyncio.server import ServerConnection, serve
 
+import client as terminal_client
 from agent.agent import get_current_time
 from agent.rehearsal import Rehearsal
 from relay import HERE, Relay
@@ -116,6 +118,15 @@ class Person:
         """Types a line when there is a prompt for it."""
         await self.sees(r"(?m)^you +> *\n\s*\w+ · [^\n]*\s*\Z")
         self.types(f"{text}\r")
+
+    async def tallies(self, pattern: str) -> None:
+        """Asks for the statistics until they say so: an answer's end is not to be seen."""
+        for _ in range(10):
+            await self.says("/stats")
+            with suppress(AssertionError):
+                await self.sees(pattern, timeout=1)
+                return
+        await self.sees(pattern, timeout=1)
 
     async def leaves(self, keys: str = "/quit\r") -> int:
         if keys:
@@ -532,8 +543,7 @@ async def test_a_cut_answer_is_whole_in_the_end(away_for: str, tmp_path: Path) -
         between.is_cut = False
         await person.sees("Connected again")
         await person.sees("w24(?s:.*)w24")
-        await person.says("/stats")
-        await person.sees("streams +1 succeeded, 0 failed")
+        await person.tallies("streams +1 succeeded, 0 failed")
         await person.sees("reconnections +1")
         said = re.sub(r"(?m)^(agent|you)? +|The connection was lost.*|Connected again.*", "", person.sight)
         said = " ".join(said.split())
@@ -635,7 +645,11 @@ async def test_what_is_no_frame_is_passed_over_and_nobody_is_hammered(tmp_path: 
     async def odd(socket: ServerConnection) -> None:
         nonlocal sockets
         sockets += 1
-        for frame in ("no json", "[]", "{}", '{"type": "chunk", "text": 1}', '{"type": "session_update"}'):
+        for frame in (
+            *("no json", "[]", "{}", '{"type": "chunk", "text": 1}', '{"type": "session_update"}'),
+            '{"type": "session_update", "update_type": "user_disconnected", "connection_id": []}',
+            '{"type": "response_start", "connection_id": {}, "id": []}',
+        ):
             await socket.send(frame)
         await socket.close(1012, "\x1b[31mrestarting")
 
@@ -661,3 +675,211 @@ async def test_a_quiet_connection_that_was_closed_is_opened_by_the_next_message(
         await person.says("/stats")
         await person.sees("connection attempts +2")
         assert await person.leaves() == 0
+
+
+# ---- what could be said twice, or not at all -------------------------------------------------
+
+
+def said_in(relay: Relay) -> list[list[str]]:
+    """What users have said, in each conversation in which they have said something."""
+    rooms = [conversation.room.history.lines() for conversation in relay.conversations._open.values()]
+    texts = [[line.text for line in lines if line.role == "user"] for lines in rooms]
+    return [said for said in texts if said]
+
+
+async def test_what_waits_on_a_line_that_dies_in_silence_is_said_once(tmp_path: Path) -> None:
+    relay = talkative(words_per_second=20)
+    async with serving(relay) as port, Proxy(port) as between:
+        between.cuts.append(Cut(silent=True))  # the server is not told
+        async with connected(between.port, tmp_path) as person:
+            await person.says(" ".join(f"w{n}" for n in range(40)))
+            await person.sees("You said: w0")
+            await person.says("second")
+            await person.sees("waits for 1")
+            between.lines[0].cut()
+            await person.sees("Connected again", timeout=20)
+            await person.sees(r"You said: second\n")
+            await person.says("third")
+            await person.sees(r"You said: third\n")
+            assert [said[1:] for said in said_in(relay)] == [["second", "third"]]
+            assert "cut off" not in person.sight
+            await person.tallies("streams +3 succeeded, 0 failed")
+            assert await person.leaves() == 0
+
+
+async def test_a_first_message_that_is_cut_makes_one_conversation(tmp_path: Path) -> None:
+    relay = talkative()
+    async with serving(relay) as port, Proxy(port) as between, connected(between.port, tmp_path) as person:
+        between.lines[-1].hold()
+        await person.says("hello there")
+        async with asyncio.timeout(10):
+            while relay.conversations.active == 0:  # it is made, and the client is not told
+                await asyncio.sleep(0.01)
+        between.lines[-1].cut()
+        await person.sees("You said: hello there", timeout=20)
+        assert said_in(relay) == [["hello there"]]
+        assert await person.leaves() == 0
+
+
+async def test_a_history_that_can_not_be_read_makes_nobody_say_anything_again(tmp_path: Path) -> None:
+    relay = talkative(words_per_second=20)
+    fails = False
+
+    async def host(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        if fails and scope["type"] == "http" and scope["path"].startswith("/sessions/"):
+            await send({"type": "http.response.start", "status": 502})
+            await send({"type": "http.response.body", "body": b"no"})
+        else:
+            await relay(scope, receive, send)
+
+    text = " ".join(f"w{n}" for n in range(40))
+    async with (
+        serving(host) as port,
+        network(port) as (between, there),
+        connected(there, tmp_path) as person,
+    ):
+        await person.says(text)
+        await person.sees("You said: w0")
+        fails = True
+        between.cut()
+        await person.sees("The connection was lost")
+        between.is_cut = False
+        await person.sees("What was said before can't be shown")
+        await person.sees(r"w39(?s:.*)w39\n")
+        fails = False
+        await person.says("and now")
+        await person.sees(r"You said: and now\n")
+        assert said_in(relay) == [[text, "and now"]]
+        assert await person.leaves() == 0
+
+
+async def test_a_message_that_is_refused_in_mid_answer_is_given_up_and_no_other(tmp_path: Path) -> None:
+    relay = talkative(words_per_second=20)
+    long = "\x1b[200~" + "語" * 11_000 + "\x1b[201~"  # pasted
+    async with (
+        serving(relay) as port,
+        network(port) as (between, there),
+        connected(there, tmp_path) as person,
+    ):
+        await person.says(" ".join(f"w{n}" for n in range(30)))
+        await person.sees("You said: w0")
+        person.types(f"{long}\r")
+        await person.sees("The text has 33000 bytes; 32768 are taken.", timeout=30)
+        await person.says("after it")
+        await person.sees("You said: after it")
+        between.cut()
+        await person.sees("The connection was lost")
+        between.is_cut = False
+        await person.sees("Connected again")
+        await person.says("at last")
+        await person.sees("You said: at last\n")
+        await person.tallies("streams +3 succeeded, 1 failed")
+        assert [said[1:] for said in said_in(relay)] == [["after it", "at last"]]
+
+
+async def test_what_is_said_in_a_conversation_that_one_joins_is_not_cut_off(tmp_path: Path) -> None:
+    async with serving(talkative()) as port, client(port, "guest", query="&session_id=room") as other:
+        await other.ask("before")
+        async with connected(port, tmp_path, "--session", "room") as person:
+            await person.sees(r"(?m)^agent +This is .* You said: before$")
+            await person.says("after")
+            await person.sees(r"You said: after\n")
+            assert "cut off" not in person.sight
+
+
+async def test_who_joins_in_mid_answer_sees_each_word_once(tmp_path: Path) -> None:
+    relay = talkative(words_per_second=20)
+    async with serving(relay) as port, client(port, "guest", query="&session_id=room") as other:
+        await other.say(" ".join(f"w{n}" for n in range(60)))
+        await other.until(lambda said: "w9" in said.get("data", ""))
+        async with connected(port, tmp_path, "--session", "room") as person:
+            await person.sees(r"(?m)^agent +This is a rehearsal(?s:.*)w59\n")
+            answer = person.sight.partition("agent")[2]
+            assert [len(re.findall(rf"\bw{n}\b", answer)) for n in range(60)] == [1] * 60
+
+
+async def test_a_session_service_that_fails_for_a_moment_throws_nobody_out(tmp_path: Path) -> None:
+    relay = talkative(grace=0)
+    service, fails = relay.conversations.service, False
+    get_session = service.get_session
+
+    async def failing(**named: Any) -> Any:
+        if fails:
+            raise OSError("the disk is busy")
+        return await get_session(**named)
+
+    service.get_session = failing  # type: ignore[method-assign]
+    async with (
+        serving(relay) as port,
+        network(port) as (between, there),
+        connected(there, tmp_path) as person,
+    ):
+        await person.says("hello")
+        await person.sees("You said: hello")
+        room = (await person.sees(r"rehearsal · (\w+)"))[1]
+        fails = True
+        between.cut()
+        await person.sees("The connection was lost")
+        async with asyncio.timeout(10):
+            while relay.conversations.active:
+                await asyncio.sleep(0.01)
+        between.is_cut = False
+        await person.sees("The conversations can't be reached")
+        await person.sees(r"\(1011 the agent failed\)\. Your next message opens another")
+        fails = False
+        await person.says("again")
+        await person.sees(r"(?m)^agent +.*You said: again\b")
+        await person.sees(f"connected · rehearsal · {room}")
+        assert "is gone" not in person.sight
+
+
+# ---- small things ----------------------------------------------------------------------------
+
+
+async def test_what_is_wider_than_the_terminal_is_folded(tmp_path: Path) -> None:
+    address = "https://example.org/" + "/".join(f"path{n}" for n in range(30))
+    words = "日本語" * 40
+    async with serving(talkative()) as port, connected(port, tmp_path) as person:
+        for text in (address, words):
+            await person.says(text)
+            await person.sees("(?m)^agent +.*You said")
+            async with asyncio.timeout(10):
+                while re.sub(r"\s", "", person.sight).count(text) < 2:
+                    await asyncio.sleep(0.01)
+        assert "…" not in person.sight.partition("there is.")[2]
+
+
+async def test_a_server_that_does_not_greet_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client._GREETING", 0.2)
+
+    async def silent(socket: ServerConnection) -> None:
+        await socket.wait_closed()
+
+    async with serve(silent, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        with pytest.raises(terminal_client.Problem, match="does not greet"):
+            await terminal_client.pipe(f"http://127.0.0.1:{port}", None, "hello")
+
+
+async def test_a_proxy_that_needs_more_than_there_is_is_told() -> None:
+    env = environment(ALL_PROXY="socks5://127.0.0.1:1")
+    code, out, err = await piped("--url", "http://192.0.2.1", env=env)
+    assert (code, out) == (1, "")
+    assert re.fullmatch("relay-client: .*(socks|SOCKS).*\n", err), err
+
+
+async def test_a_command_that_takes_too_long_is_given_up_with_ctrl_c(tmp_path: Path) -> None:
+    async with (
+        serving(talkative()) as port,
+        Proxy(port) as between,
+        connected(between.port, tmp_path) as person,
+    ):
+        between.lines[-1].hold()
+        await person.says("/ping")
+        await person.sees("(?m)^ +/ping$")
+        async with asyncio.timeout(10):
+            while "Given up" not in person.sight:
+                person.types("\x03")  # a signal once there is no prompt
+                await asyncio.sleep(0.05)
+        await person.sees(r"(?m)^you +>")
+        assert person.process.returncode is None
