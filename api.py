@@ -30,9 +30,10 @@ from agent.sessions import (
 from dialects import BadFrameError, turn
 from outbox import Close, Frame, Outbox
 from responses import HttpError, Response, as_json, event_stream
-from sockets import Limits, Receive, Scope, Send
+from sockets import ENDS, Event, Limits, Receive, Scope, Send
 
 MAX_BODY_BYTES = 64 * 1024
+_TOO_LONG = f"The body may have {MAX_BODY_BYTES} bytes."
 
 _LISTED = 100
 _MAX_LISTED = 1000
@@ -41,12 +42,11 @@ _MAX_LISTED = 1000
 _OWN_SITE = (b"", b"same-origin", b"none")
 """What a browser says of a request that is no other site's (W3C Fetch Metadata); "": no browser."""
 
-_ENDS: dict[str, tuple[int, str]] = {
-    "idle": (504, "The agent has said nothing for too long."),
-    "failed": (502, "The agent failed. The server's log says why."),
-    "stopping": (503, "The server is going."),
-}
-"""What it means for a request that its conversation has ended."""
+_ENDED = {"idle": 504, "failed": 502, "stopping": 503}
+"""What it means for a request that its conversation has ended (RFC 9110 section 15.6)."""
+
+_EVENT_STREAM = re.compile(rb"text/event-stream(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
+"""Whether an Accept asks for events (RFC 9110 section 12.5.1)."""
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[Response | None]]
 
@@ -71,6 +71,9 @@ class Api:
         try:
             if scope["method"] not in ("GET", "HEAD") and _header(scope, b"sec-fetch-site") not in _OWN_SITE:
                 raise HttpError(403, "A page of another site may not change anything here.")
+            length = _header(scope, b"content-length")
+            if length.isdigit() and int(length) > MAX_BODY_BYTES:
+                raise HttpError(413, _TOO_LONG)
             return await handler(scope, receive, send)
         except HttpError as error:
             return error.response()
@@ -83,7 +86,7 @@ class Api:
         except _GoneError:
             return None
         except StoppingError:
-            return HttpError(*_ENDS["stopping"]).response()
+            return _ended("stopping").response()
         except StoreError:
             return HttpError(500, "The conversations can't be reached. The server's log says why.").response()
 
@@ -200,7 +203,7 @@ class Api:
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         asked = turn.request(_json_object(await _body(scope, receive)))
         assert asked.session_id
-        streams = b"text/event-stream" in _header(scope, b"accept")
+        streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(asked.session_id)
         asker = _Asker(Outbox(encode, self._limits.queue_bytes))
         conversation = await self._conversations.open(GUEST, asked.session_id)
@@ -214,22 +217,26 @@ class Api:
         if streams:
             return None
         if not asker.end:
-            raise asker.error or HttpError(*_ENDS["failed"])
+            raise asker.error or _ended("failed")
         response = next(turn.events(asked.session_id, asker.end))
         del response["type"]
         return as_json({**response, "session_id": asked.session_id})
 
     async def _stream(self, asker: _Asker, send: Send) -> None:
         """Sends events as they come, and something now and then, or a proxy would take it for dead."""
-        try:
-            await send(event_stream())
-            async for frame in asker.frames(self._limits.ping_interval):
-                body = frame if isinstance(frame, bytes) else frame.encode()
+
+        async def send_in_time(event: Event) -> None:
+            try:
                 async with asyncio.timeout(self._limits.slow_timeout):
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        except (OSError, TimeoutError):
-            raise _GoneError from None
+                    await send(event)
+            except OSError:  # a TimeoutError is one
+                raise _GoneError from None
+
+        await send_in_time(event_stream())
+        async for frame in asker.frames(self._limits.ping_interval):
+            body = frame if isinstance(frame, bytes) else frame.encode()
+            await send_in_time({"type": "http.response.body", "body": body, "more_body": True})
+        await send_in_time({"type": "http.response.body", "body": b""})
 
 
 class _Asker:
@@ -249,7 +256,7 @@ class _Asker:
         match message:
             case Ended(why):
                 if not self.error:
-                    self.error = HttpError(*_ENDS[why])
+                    self.error = _ended(why)
                     self._outbox.put(Error(why, self.error.detail))
                 self._outbox.close(1011, why)
             case Error(code, said):
@@ -281,6 +288,10 @@ class _Asker:
             except TimeoutError:
                 frame = ": still here\n\n"
             except Close:
+                if not (self.end or self.error):  # it is the queue that has given up
+                    told = self._outbox.encode(Error("too_slow", "You read too slowly to get the answer."))
+                    for frame in told if isinstance(told, tuple) else ():
+                        yield frame
                 return
             yield frame
 
@@ -320,18 +331,15 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
         HttpError: it is too long.
         _GoneError: its sender has gone.
     """
-    length = _header(scope, b"content-length")
-    is_over = length.isdigit() and int(length) > MAX_BODY_BYTES
     body, more = b"", True
-    while more and not is_over:
+    while more:
         event = await receive()
         if event["type"] == "http.disconnect":
             raise _GoneError
         body += event.get("body", b"")
         more = event.get("more_body", False)
-        is_over = len(body) > MAX_BODY_BYTES
-    if is_over:
-        raise HttpError(413, f"The body may have {MAX_BODY_BYTES} bytes.")
+        if len(body) > MAX_BODY_BYTES:
+            raise HttpError(413, _TOO_LONG)
     return body
 
 
@@ -347,6 +355,10 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 def _header(scope: Scope, wanted: bytes) -> bytes:
     return b",".join(value for name, value in scope["headers"] if name == wanted)
+
+
+def _ended(why: str) -> HttpError:
+    return HttpError(_ENDED[why], ENDS[why])
 
 
 def _busy(why: str) -> HttpError:

@@ -29,25 +29,29 @@ _MERGED_TEXT_CHARS = 16 * 1024
 
 _PCM_BYTES_PER_MS = 48
 
+_NOTE_BYTES = 64
+"""What a note of dropped sound takes, about."""
+
 
 class Close(Exception):
     """The socket is to be closed, for the reason that goes into the close frame.
 
     Attributes:
         code: the close code (RFC 6455 section 7.4).
-        reason: a few words, at most 123 bytes.
+        reason: a few words; a close frame has room for 123 bytes of them (section 5.5).
     """
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
-        self.reason = reason
+        self.reason = reason.encode(errors="replace")[:123].decode(errors="ignore")
         super().__init__(code, reason)
 
 
 @dataclass(slots=True)
 class _Entry:
     frame: Frame | None
-    """None: merged sound, encoded when it is sent, so that the queue holds it once and not twice."""
+    """None: merged, and encoded when it is sent. The queue holds sound once and not twice, and what
+    all sockets share is not driven out of the memory of `dialects.once`."""
     size: int
     message: Message | None = None
     close: Close | None = None
@@ -66,6 +70,7 @@ class Outbox:
         self._limit = limit
         self._entries: deque[_Entry] = deque()
         self._audio: deque[_Entry] = deque()  # the entries that hold sound, in the same order
+        self._first: dict[str, Frame] = {}  # what goes before all others, by its kind
         self._waiting: asyncio.Future[None] | None = None  # cheaper than an Event, of which each has many
         self._full = False
         self._closing = False
@@ -87,17 +92,12 @@ class Outbox:
             for one in frame:
                 self._append(_Entry(one, size(one)))
         elif self._entries and (merged := _merge(self._entries[-1].message, message)):
-            entry = self._entries[-1]
-            if isinstance(merged, Audio):
-                entry.message, entry.frame = merged, None
-                entry.size += size(frame)  # a little more than it will be: it has one header less
-                self.bytes += size(frame)
-            else:
-                self._replace(entry, merged)
+            # A little more than it will be: it has one header less.
+            grown = size(frame) if merged is message else self._entries[-1].size + size(frame)
+            self._replace(self._entries[-1], merged, frame if merged is message else None, grown)
         else:
             self._append(_Entry(frame, size(frame), message))
-        if self.bytes > self._limit:
-            self._make_room()
+        self._make_room()
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Queues what was said before, beyond the bound: it was bounded where it was kept."""
@@ -111,15 +111,15 @@ class Outbox:
         """Queues a frame that is no message of the conversation's."""
         if not self._closing:
             self._append(_Entry(frame, size(frame)))
+            self._make_room()
 
-    def put_first(self, frame: Frame) -> None:
+    def put_first(self, kind: str, frame: Frame) -> None:
         """Queues a frame before all others: a ping that waits its turn measures the queue.
 
-        The same frame is not queued twice in a row, or a peer that asks and does not read would fill it.
+        One of a kind waits, the newest, or a peer that asks and does not read would fill it.
         """
-        if not self._closing and not (self._entries and self._entries[0].frame is frame):
-            self._entries.appendleft(_Entry(frame, size(frame)))
-            self.bytes += size(frame)
+        if not self._closing:
+            self._first[kind] = frame
             self._wake()
 
     def close(self, code: int, reason: str) -> None:
@@ -131,6 +131,7 @@ class Outbox:
     def give_up(self) -> None:
         """Frees what waits; the socket is gone, and what comes is ignored."""
         self._closing = True
+        self._first.clear()
         self._entries.clear()
         self._audio.clear()
         self.bytes = 0
@@ -141,38 +142,35 @@ class Outbox:
         Raises:
             Close: it is time to close the socket (1013: words alone exceed the bound).
         """
-        while not self._entries:
+        while not (self._entries or self._first):
             if self._full:
                 raise Close(1013, "too slow")
             self._waiting = asyncio.get_running_loop().create_future()
             await self._waiting
+        if self._first:
+            return self._first.pop(next(iter(self._first)))
         entry = self._entries.popleft()
         self.bytes -= entry.size
         if entry.close:
             raise entry.close
         match entry.message:
-            case Audio() as sound:
+            case Audio():
                 self._audio.popleft()
-                if entry.frame is None:
-                    return self._frame(sound)
             case Dropped():
                 self._add_up(entry)
+        if entry.frame is None and entry.message:
+            frame = self.encode(entry.message)
+            entry.frame = frame if isinstance(frame, str | bytes) else ""
         return entry.frame or ""
 
     def _wake(self) -> None:
         if self._waiting and not self._waiting.done():
             self._waiting.set_result(None)
 
-    def _replace(self, entry: _Entry, message: Message) -> None:
-        """Puts another message into a queued entry."""
-        frame = self._frame(message)
-        self.bytes += size(frame) - entry.size
-        entry.frame, entry.size, entry.message = frame, size(frame), message
-
-    def _frame(self, message: Message) -> Frame:
-        """The one frame of a message that has been merged."""
-        frame = self.encode(message)
-        return frame if isinstance(frame, str | bytes) else ""
+    def _replace(self, entry: _Entry, message: Message, frame: Frame | None, grown: int) -> None:
+        """Puts another message, of another size, into a queued entry."""
+        self.bytes += grown - entry.size
+        entry.frame, entry.size, entry.message = frame, grown, message
 
     def _append(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -189,13 +187,13 @@ class Outbox:
             self._entries = deque(e for e in self._entries if not isinstance(e.message, Audio))
 
     def _make_room(self) -> None:
-        """Gives up the oldest sound, in its place a note of how much it was."""
+        """At the bound, gives up the oldest sound, in its place a note of how much it was."""
         while self.bytes > self._limit and self._audio:
             entry = self._audio.popleft()
             assert isinstance(entry.message, Audio)
             ms = len(entry.message.pcm) / _PCM_BYTES_PER_MS
             self.dropped_ms += ms
-            self._replace(entry, Dropped("down", ms))
+            self._replace(entry, Dropped("down", ms), None, _NOTE_BYTES)
         if self.bytes > self._limit:
             self.give_up()
             self._full = True
@@ -205,8 +203,7 @@ class Outbox:
         """Joins the notes of dropped sound that follow this one to it."""
         while self._entries and (merged := _add(entry.message, self._entries[0].message)):
             self.bytes -= self._entries.popleft().size
-            entry.message = merged
-            entry.frame = self._frame(merged)
+            entry.message, entry.frame = merged, None
 
 
 def size(frame: Frame) -> int:

@@ -46,10 +46,11 @@ from agent.live import needs_credentials, run_config
 from agent.room import After
 from agent.sessions import Conversations, StoreError, UnknownConversationError
 from api import Api
-from dialects import Dialect, is_name
+from dialects import NAME, SESSION_ID, Dialect, is_name, is_session_id
 from dialects.chat import CHAT
 from dialects.live import SUBPROTOCOL, live
 from dialects.turn import TURN
+from outbox import Close
 from sockets import Limits, Receive, Scope, Send, Socket
 
 log = logging.getLogger("relay")
@@ -218,6 +219,8 @@ class Relay:
                 response = await self._api.respond(handler, scope, receive, send)
             else:
                 response = responses.not_allowed(*handlers)
+        elif not (path == "" or path in self._files):
+            response = responses.HttpError(404, "There is nothing here.").response()
         elif method not in ("GET", "HEAD"):
             response = responses.not_allowed("GET")
         elif path == "":
@@ -225,11 +228,9 @@ class Relay:
             # "./", or a prefix with a colon in it would be taken for a scheme.
             target = f"./{quote(_root(scope).rpartition('/')[2])}/"
             response = responses.text(307, f"See {target}", (b"location", target.encode()))
-        elif file := self._files.get(path):
-            known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
-            response = file.response(known)
         else:
-            response = responses.HttpError(404, "There is nothing here.").response()
+            known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
+            response = self._files[path].response(known)
         if response:
             start, body = response
             # A Content-Length stands in the answer to HEAD too (RFC 9110 section 9.3.2).
@@ -290,9 +291,10 @@ def _target(scope: Scope) -> _Target:
         raise _NoSuchPathError("the paths are /ws/{user_id}, /ws and /api/v1/chat/stream")
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
     session_id, after = query.get("session_id", [None])[-1], query.get("after", [None])[-1]
-    for name, value in {"user_id": found[1], "session_id": session_id}.items():
-        if value is not None and not is_name(value):
-            raise _NoSuchPathError(f"{name} is 1 to 128 of A-Z a-z 0-9 . _ ~ -")
+    if not is_name(found[1]):
+        raise _NoSuchPathError(f"user_id is {NAME}")
+    if session_id is not None and not is_session_id(session_id):
+        raise _NoSuchPathError(f"session_id is {SESSION_ID}")
     is_audio = query.get("is_audio", ["false"])[-1]
     if is_audio not in ("true", "false"):
         raise _NoSuchPathError("is_audio is true or false")
@@ -323,7 +325,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status:
     await receive()  # websocket.connect
     if _offers(scope):
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
-        await send({"type": "websocket.close", "code": code, "reason": reason})
+        await send({"type": "websocket.close", "code": code, "reason": Close(code, reason).reason})
     elif "websocket.http.response" in (scope.get("extensions") or {}):
         start, body = responses.HttpError(status, reason).response()
         await send({**start, "type": "websocket.http.response.start"})

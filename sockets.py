@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.conversation import BusyError, Conversation
 from agent.inbox import InboxFullError
+from agent.logs import one_line
 from agent.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserText
 from agent.room import After
 from agent.sessions import GUEST, Conversations, StoppingError, StoreError, UnknownConversationError
@@ -71,7 +72,7 @@ class Socket:
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes)
         self._name = dialect.name
         self._debug = log.isEnabledFor(logging.DEBUG)
-        self._last_frame = time.monotonic()
+        self._last_frame = self._last_content = time.monotonic()
         self._sending_since: float | None = None
         self._pinged = 0.0
         """When the last ping was queued; 0: never."""
@@ -85,6 +86,8 @@ class Socket:
     def put(self, message: Message) -> None:
         """Takes a message of the conversation's."""
         if isinstance(message, Ended):
+            if self.attends == "own" and message.why != "failed":  # of which an Error has told already
+                self._outbox.put(Error(message.why, ENDS[message.why]))
             self._outbox.close(*_CLOSES[message.why])
             return
         self._outbox.put(message)
@@ -141,7 +144,7 @@ class Socket:
         except* StoppingError:
             pass
         except* UnknownConversationError as unknown:  # another user was quicker
-            end = Close(4404, str(unknown.exceptions[0])[:100])
+            end = Close(4404, str(unknown.exceptions[0]))
         except* Close as ends:
             end = next(e for e in ends.exceptions if isinstance(e, Close))
         except* Exception as errors:
@@ -161,13 +164,13 @@ class Socket:
                 self._frames_out,
                 self._outbox.dropped_ms,
                 end.code,
-                _printable(end.reason),
+                one_line(end.reason),
             )
         if not isinstance(end, _Gone):
             try:
                 async with asyncio.timeout(_CLOSE_WAIT):
                     await self._send({"type": "websocket.close", "code": end.code, "reason": end.reason})
-            except (TimeoutError, OSError, RuntimeError):
+            except (OSError, RuntimeError):  # a TimeoutError is the first
                 pass  # it stalls, or has gone meanwhile: the server ends what is left of it
 
     def _enter(self, conversation: Conversation, after: After | None = None, *, is_new: bool = False) -> None:
@@ -203,6 +206,7 @@ class Socket:
         conversation, self._conversation = self._conversation, None
         if conversation:
             conversation.detach(self, at_once=at_once)
+            self._outbox.encode = self._dialect.encoder("")
 
     async def _read(self) -> None:
         bad_frames = 0
@@ -221,9 +225,11 @@ class Socket:
             name = ""
             try:
                 said = self._dialect.decode(frame)
-                name = _id(said)
-                await self._perform(said)
                 bad_frames = 0
+                name = _id(said)
+                if said not in ("ping", "pong"):
+                    self._last_content = self._last_frame
+                await self._perform(said)
             except BadFrameError as bad:
                 self._outbox.put(Error(bad.code, str(bad), bad.id))
                 bad_frames += 1
@@ -243,12 +249,12 @@ class Socket:
         conversation = self._conversation
         match said:
             case "ping":
-                self._outbox.put_first(self._dialect.pong(self.connection_id))
+                self._outbox.put_first("pong", self._dialect.pong(self.connection_id))
             case "pong":
                 self._has_ponged = True
             case Create():
                 session_id = await self._conversations.create()
-                self._enter(await self._conversations.open(GUEST, session_id), is_new=True)
+                self._enter(await self._conversations.find(session_id), is_new=True)
             case Join(session_id):
                 self._enter(await self._conversations.find(session_id))
             case Ask() if conversation and self.attends == "own":
@@ -319,14 +325,17 @@ class Socket:
             ping_at = max(self._last_frame, self._pinged) + limits.ping_interval
             if now >= ping_at:
                 if self._dialect.ping:
-                    self._outbox.put_first(self._dialect.ping)
+                    self._outbox.put_first("ping", self._dialect.ping)
                 self._pinged = now
                 ping_at = now + min(limits.ping_interval, limits.pong_timeout)
-            # One that is in no conversation yet; the others are told by theirs.
-            idle_at = self._last_frame + (limits.idle_timeout or float("inf"))
-            if not self._conversation and now >= idle_at:
-                raise Close(4408, "idle")
-            await asyncio.sleep(max(min(stalled_at, dead_at, ping_at, idle_at) - now, 0.001))
+            idle_at = float("inf")
+            if limits.idle_timeout and not self._conversation:  # the others are told by theirs
+                idle_at = self._last_content + limits.idle_timeout
+                if now >= idle_at:
+                    raise Close(4408, "idle")
+            # One that leaves its conversation is looked at again within that time.
+            look_at = now + (limits.idle_timeout or float("inf"))
+            await asyncio.sleep(max(min(stalled_at, dead_at, ping_at, idle_at, look_at) - now, 0.001))
 
 
 _CLOSES: dict[str, tuple[int, str]] = {
@@ -335,6 +344,13 @@ _CLOSES: dict[str, tuple[int, str]] = {
     "stopping": (1001, "the server is going"),
 }
 """How a socket is closed whose conversation has ended."""
+
+ENDS = {
+    "idle": "The agent has said nothing for too long.",
+    "failed": "The agent failed. The server's log says why.",
+    "stopping": "The server is going.",
+}
+"""What that means for who waits for an answer."""
 
 
 def _id(said: Command) -> str:
@@ -351,9 +367,4 @@ def _brief(frame: Frame) -> str:
     """A frame for the log: sound and pictures are not worth a line of base64."""
     if isinstance(frame, bytes):
         return f"{len(frame)} bytes of sound"
-    return _printable(frame[:300]) + (f"… ({len(frame)} characters)" if len(frame) > 300 else "")
-
-
-def _printable(said: str) -> str:
-    """What a peer said, in one line: it could forge lines of the log otherwise."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in said)
+    return one_line(frame, 300) + (f"… ({len(frame)} characters)" if len(frame) > 300 else "")

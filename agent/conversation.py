@@ -29,6 +29,7 @@ from agent.floor import Floor
 from agent.history import GOES_ON, lines_of
 from agent.inbox import Inbox, InboxFullError
 from agent.live import APP_NAME, Owed, Run
+from agent.logs import one_line
 from agent.messages import (
     Ack,
     AudioEnd,
@@ -162,6 +163,8 @@ class Conversation:
         self._last_content = time.monotonic()
         self._grace: asyncio.TimerHandle | None = None
         self._next: asyncio.TimerHandle | None = None
+        self._back_by = 0.0
+        """When, in the event loop's time, the grace ends of who has left last."""
         self._idle: asyncio.TimerHandle | None = None
         self._loading = asyncio.create_task(self._load(), name=f"history {self._name}")
         self._task = asyncio.create_task(self._live(), name=f"conversation {self._name}")
@@ -198,18 +201,25 @@ class Conversation:
         Args:
             at_once: nobody will come back, so there is no grace.
         """
-        for request in [request for request in self._waiting if request.listener is listener]:
-            self._waiting.remove(request)
-            self._home.stats.failed += 1
-        if listener.attends == "own" and self._request and self._request.listener is listener:
-            at_once = True  # its answer is for nobody else
-            self._home.stats.failed += 1
-            self._end_request()
+        is_alone, is_given_up = self.room.listeners == [listener], False
+        if listener.attends == "own":  # what it has asked is for nobody else
+            for request in [request for request in self._waiting if request.listener is listener]:
+                self._waiting.remove(request)
+                self._home.stats.failed += 1
+            if self._request and self._request.listener is listener:
+                self._home.stats.failed += 1
+                self._end_request()
+                is_given_up = is_alone
         self._floor.end(listener.connection_id)
         self.room.leave(listener, is_live=not self._reconnecting)
-        if not self.room.listeners:
+        if is_alone:
             loop = asyncio.get_running_loop()
-            self._grace = loop.call_later(0 if at_once else self._home.grace, self._end)
+            if is_given_up:
+                self._interrupt()
+            elif not at_once:
+                self._back_by = loop.time() + self._home.grace
+            # Who has left before may still come back to what was said.
+            self._grace = loop.call_at(0 if at_once else self._back_by, self._end)
 
     def put(self, said: Input, listener: Listener) -> None:
         """Takes what a listener says; never waits.
@@ -602,7 +612,7 @@ class Conversation:
                     self.stored(said)
                     self._owed = "" if said.stopped else "answer"  # should somebody have come back meanwhile
             except Exception as error:
-                log.error("%s: %d texts could not be stored: %s", self._name, len(texts), error)
+                log.error("%s: %d texts could not be stored: %s", self._name, len(texts), one_line(error))
                 while texts:
                     self._inbox.put_back(texts.pop())
 
@@ -685,7 +695,7 @@ class Conversation:
                     listener.put(Error("busy", str(full), said.id if isinstance(said, UserText) else ""))
 
     def _failed(self, error: Exception) -> None:
-        log.error("%s: %s", self._name, _one_line(error))
+        log.error("%s: %s", self._name, _what_failed(error))
         self._reconnecting = False
         self.room.history.cut()
         self._dismiss(_explain(error, self._home.model), Ended("failed"))
@@ -705,7 +715,7 @@ class Conversation:
         log.warning(
             "%s: %s; try %d of %d in %.1f s",
             self._name,
-            _one_line(error),
+            _what_failed(error),
             tries.attempt_number + 1,
             _TRIES,
             tries.upcoming_sleep,
@@ -779,10 +789,11 @@ def _is_user_text(event: Event, text: UserText, since: float) -> bool:
     return bool(event.author == "user" and event.timestamp >= since and parts and parts[0].text == text.text)
 
 
-def _one_line(error: BaseException | None) -> str:
+def _what_failed(error: BaseException | None) -> str:
     """What failed, for the log: the service's own words, without a traceback."""
-    what = str(error) if isinstance(error, LostConnection) else f"{type(error).__name__}: {error}"
-    return "the model's connection: " * isinstance(error, LostConnection) + " ".join(what.split())[:500]
+    if isinstance(error, LostConnection):
+        return f"the model's connection: {one_line(error)}"
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 def _explain(error: Exception, model: str) -> Error:

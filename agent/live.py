@@ -27,6 +27,7 @@ from pydantic_core import to_jsonable_python
 
 from agent.connection import LostConnection, observer, watched_agent
 from agent.inbox import Inbox, Requests
+from agent.logs import one_line
 from agent.messages import (
     Audio,
     Error,
@@ -380,7 +381,8 @@ class _Turn:
         elif event.output_transcription:
             yield from self._agent_spoke(event.output_transcription, event.author)
         if event.error_code:
-            log.error("the model reported %s: %s", event.error_code, event.error_message)
+            reported = one_line(f"{event.error_code}: {event.error_message}")
+            log.error("the model reported %s", reported)
             yield Error("model_error", "The model reported an error. The server's log says which.")
         if event.interrupted:
             yield from self._interrupted()
@@ -538,7 +540,7 @@ class _Tools(BasePlugin):
     ) -> dict[str, Any] | None:
         if isinstance(error, asyncio.CancelledError):
             return None  # the run ends
-        log.error("tool %s failed: %s: %s", tool.name, type(error).__name__, error)
+        log.error("tool %s failed: %s", tool.name, one_line(f"{type(error).__name__}: {error}"))
         return {"status": "error", "message": f"The tool {tool.name} failed."}
 
 

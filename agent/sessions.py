@@ -16,6 +16,7 @@ from google.adk.sessions import BaseSessionService, Session
 from agent.conversation import Conversation, Stats, create_session, created_at, default_id, get_session
 from agent.history import lines_of
 from agent.live import APP_NAME, live_model, run_config, runner
+from agent.logs import one_line
 from agent.messages import Line
 from agent.store import owner_of, session_service
 
@@ -132,6 +133,9 @@ class Conversations:
         """
         wanted = session_id or default_id(user_id)
         await self.check(user_id, wanted)
+        return await self._opened(user_id, wanted)
+
+    async def _opened(self, user_id: str, wanted: str) -> Conversation:
         while True:
             if self._closing:
                 raise StoppingError
@@ -156,7 +160,7 @@ class Conversations:
             raise UnknownConversationError(session_id)
         if not ((conversation := self._open.get(session_id)) and _exists(conversation)):
             await self._stored(session_id)
-        return await self.open(GUEST, session_id)
+        return await self._opened(GUEST, session_id)
 
     async def check(self, user_id: str, session_id: str) -> None:
         """Looks whether an id may be used by a user.
@@ -172,7 +176,7 @@ class Conversations:
         elif session_id.startswith(_DEFAULT):
             owner = session_id.removeprefix(_DEFAULT)
         else:
-            owner = await _of_store(owner_of(self.service, APP_NAME, session_id))
+            owner = await _of_store(owner_of(self.service, APP_NAME, session_id, user_id))
         if owner not in (None, user_id):
             raise UnknownConversationError(session_id)
 
@@ -290,7 +294,7 @@ async def _of_store(asked: Awaitable[T]) -> T:
     try:
         return await asked
     except Exception as error:
-        log.error("the session service failed: %s: %s", type(error).__name__, error)
+        log.error("the session service failed: %s", one_line(f"{type(error).__name__}: {error}"))
         raise StoreError from error
 
 

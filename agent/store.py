@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 from google.adk.cli.service_registry import get_service_registry
 from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
-from google.adk.sessions.base_session_service import ListSessionsResponse
+from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
 
@@ -39,10 +39,16 @@ def session_service(uri: str) -> BaseSessionService:
     return service
 
 
-async def owner_of(service: BaseSessionService, app_name: str, session_id: str) -> str | None:
-    """Whose session has this id; None: there is none. ADK itself asks for the user, to find a session."""
+async def owner_of(service: BaseSessionService, app_name: str, session_id: str, probably: str) -> str | None:
+    """Whose session has this id, `probably` that user's; None: there is none.
+
+    ADK itself asks for the user, to find a session. Without, only a list of all sessions tells.
+    """
     if isinstance(service, _Sqlite):
         return await service.owner_of(app_name, session_id)
+    least = GetSessionConfig(num_recent_events=1)
+    if await service.get_session(app_name=app_name, user_id=probably, session_id=session_id, config=least):
+        return probably
     everybodys = await service.list_sessions(app_name=app_name)
     return next((session.user_id for session in everybodys.sessions if session.id == session_id), None)
 

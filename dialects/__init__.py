@@ -20,6 +20,9 @@ MAX_TEXT_BYTES = 32 * 1024
 
 _MAX_ID_CHARS = 64
 
+_MAX_PLAIN_CHARS = 256 * 1024
+"""A text at its limit, each byte spelled as \\u00xx, has room in it; what is longer is sound or a picture."""
+
 MAX_TOOL_BYTES = 64 * 1024
 """What a tool was given or answered is cut on the wire beyond this."""
 
@@ -129,6 +132,11 @@ def json_object(frame: Frame) -> dict[str, Any]:
     """
     if isinstance(frame, bytes):
         raise BadFrameError("bad_message", "A frame must be text.")
+    if len(frame) > _MAX_PLAIN_CHARS and frame.count(",") + frame.count("[") > 64:
+        # Millions of little values would hold up everybody for seconds.
+        raise BadFrameError(
+            "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters holds one base64 string."
+        )
     try:
         said = json.loads(frame)
     except (ValueError, RecursionError):
@@ -177,9 +185,13 @@ def session_id_of(said: dict[str, Any]) -> str:
         BadFrameError: it names none.
     """
     session_id = said.get("session_id")
-    if isinstance(session_id, str) and is_name(session_id):
+    if isinstance(session_id, str) and is_session_id(session_id):
         return session_id
-    raise BadFrameError("bad_data", "session_id must be a string of 1 to 128 of A-Z a-z 0-9 . _ ~ -")
+    raise BadFrameError("bad_data", f"session_id must be a string of {SESSION_ID}.")
+
+
+NAME = "1 to 128 of A-Z a-z 0-9 . _ ~ -"
+SESSION_ID = f"{NAME} (but not new, . or ..)"
 
 
 def is_name(name: str) -> bool:
@@ -187,12 +199,17 @@ def is_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", name) is not None
 
 
-def cut(name: str, value: Any) -> dict[str, Any]:
+def is_session_id(name: str) -> bool:
+    """Whether it can name a conversation: /sessions/{id} is to lead to it."""
+    return is_name(name) and name not in ("new", ".", "..")
+
+
+def cut(name: str, value: Any, limit: int = MAX_TOOL_BYTES) -> dict[str, Any]:
     """What a tool was given or answered, or the beginning of it."""
     encoded = to_json(value).encode()
-    if len(encoded) <= MAX_TOOL_BYTES:
+    if len(encoded) <= limit:
         return {name: value}
-    return {name: encoded[:MAX_TOOL_BYTES].decode(errors="ignore"), "truncated": True}
+    return {name: encoded[:limit].decode(errors="ignore"), "truncated": True}
 
 
 def to_json(value: Any) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 from agent.messages import (
     Ack,
@@ -59,7 +59,8 @@ def decode(frame: Frame) -> Command:
         case "join_session":
             return Join(session_id_of(said))
         case "chat":
-            return Ask(user_text(said, "message"), session_id_of(said) if said.get("session_id") else None)
+            is_named = said.get("session_id") not in (None, "")
+            return Ask(user_text(said, "message"), session_id_of(said) if is_named else None)
         case "typing_start":
             return UserTyping(True)
         case "typing_stop":
@@ -73,10 +74,18 @@ def decode(frame: Frame) -> Command:
 # ---- to the client ---------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=1024)
-def encoder(session_id: str) -> Encode:
-    """How messages of a conversation go to the sockets in it."""
+_encoders: WeakValueDictionary[str, Encode] = WeakValueDictionary()
 
+
+def encoder(session_id: str) -> Encode:
+    """How messages of a conversation go to the sockets in it, which share it while there are any."""
+    shared = _encoders.get(session_id)
+    if shared is None:
+        shared = _encoders[session_id] = once(_encoder(session_id))
+    return shared
+
+
+def _encoder(session_id: str) -> Encode:
     def encode(message: Message) -> Frames:
         match message:
             case Text(text=text, number=number):
@@ -110,8 +119,8 @@ def encoder(session_id: str) -> Encode:
                         connection_id=message.connection_id,
                     ),
                 )
-            case Typing(connection_id, typing):
-                return (update("user_typing", connection_id=connection_id, typing=typing),)
+            case Typing(connection_id, typing):  # no tuple: of several that wait, the last one counts
+                return update("user_typing", connection_id=connection_id, typing=typing)
             case Presence(joined, left):
                 return (
                     *(update("user_joined", connection_id=one) for one in joined),
@@ -133,7 +142,7 @@ def encoder(session_id: str) -> Encode:
     def frame(kind: str, **fields: Any) -> Frame:
         return _frame(kind, **fields, session_id=session_id) if session_id else _frame(kind, **fields)
 
-    return once(encode)
+    return encode
 
 
 def _asked(by: Asked | None) -> dict[str, Any]:

@@ -55,9 +55,6 @@ PONG = '{"type":"pong"}'
 MAX_AUDIO_BYTES = 1024 * 1024
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
 
-_MAX_PLAIN_CHARS = 256 * 1024
-"""A text at its limit, each byte spelled as \\u00xx, has room in it; what is longer is sound or a picture."""
-
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = "audio_end, interrupt, typing_start, typing_stop, ping, pong"
 
@@ -73,11 +70,6 @@ def decode(frame: Frame) -> Command:
     """
     if isinstance(frame, bytes):
         return UserAudio(_pcm(frame))
-    if len(frame) > _MAX_PLAIN_CHARS and frame.count(",") + frame.count("[") > 64:
-        # Millions of little values would hold up everybody for seconds.
-        raise BadFrameError(
-            "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters holds one base64 string."
-        )
     said = json_object(frame)
     if "mime_type" in said:
         return _content(said)

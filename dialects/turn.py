@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 from agent.messages import Error, Message, Taken, ToolCall, ToolComplete, ToolStart, TurnEnd, UserText
-from dialects import Ask, Dialect, cut, json_object, once, session_id_of, text_of, to_json
+from dialects import MAX_TOOL_BYTES, Ask, Dialect, cut, json_object, session_id_of, text_of, to_json
 from outbox import Encode, Frame, Frames
+
+MAX_TOOLS_BYTES = 512 * 1024
+"""And all that the tools of one answer were given and have answered."""
 
 
 def decode(frame: Frame) -> Ask:
@@ -58,7 +60,7 @@ def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:
             response: dict[str, Any] = {
                 "type": "response",
                 "content": answer.text,
-                "tool_calls": [_call(call) for call in answer.tools],
+                "tool_calls": [*_calls(answer.tools)],
                 "timestamp": _now(),
             }
             if answer.interrupted:
@@ -73,25 +75,31 @@ def _named(tool: ToolStart | ToolComplete | ToolCall) -> dict[str, Any]:
     return {"tool_id": tool.tool_id, "tool_name": tool.tool_name}
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
-    return {**_named(call), **cut("arguments", call.arguments), **cut("result", call.result)}
+def _calls(tools: Iterable[ToolCall]) -> Iterator[dict[str, Any]]:
+    """All tools of an answer, in a frame that no client is too small for."""
+    left = MAX_TOOLS_BYTES
+    for call in tools:
+        told = _named(call)
+        for name, value in (("arguments", call.arguments), ("result", call.result)):
+            part = cut(name, value, min(MAX_TOOL_BYTES, left))
+            left = max(0, left - len(to_json(part[name]).encode()))
+            told |= part
+        yield told
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-@lru_cache(maxsize=1024)
 def encoder(session_id: str) -> Encode:
     """How messages go to a WebSocket: one frame an event."""
 
     def encode(message: Message) -> Frames:
         return tuple(to_json(event) for event in events(session_id, message))
 
-    return once(encode)
+    return encode
 
 
-@lru_cache(maxsize=1024)
 def event_stream(session_id: str) -> Encode:
     """How messages go into a stream of server-sent events.
 
@@ -103,7 +111,7 @@ def event_stream(session_id: str) -> Encode:
             f"event: {event['type']}\ndata: {to_json(event)}\n\n" for event in events(session_id, message)
         )
 
-    return once(encode)
+    return encode
 
 
 TURN = Dialect(

@@ -257,7 +257,7 @@ def test_whatever_is_put_is_told_in_order_and_the_queue_is_bounded(
                         if story.waiting():
                             await story.get()
                 case "ping" | "pong":
-                    story.outbox.put_first(PING if kind == "ping" else PONG)
+                    story.outbox.put_first(kind, PING if kind == "ping" else PONG)
                 case _:
                     story.put(kind, n)
         while story.waiting():
@@ -358,7 +358,7 @@ async def test_words_that_do_not_fit_end_the_socket() -> None:
     queue.put(Text(2, "x" * 990))
     assert queue.bytes == 0
     queue.put(Text(3, "more"))
-    queue.put_first(PING)
+    queue.put_first("ping", PING)
     queue.put_frame("more")
     assert queue.bytes == 0
     for _ in range(2):
@@ -373,7 +373,7 @@ async def test_what_waits_is_sent_before_the_close_and_nothing_after() -> None:
     queue.close(4408, "idle")
     queue.close(1001, "another")
     queue.put(Text(2, "too late"))
-    queue.put_first(PING)
+    queue.put_first("ping", PING)
     assert json.loads(await queue.get())["data"] == "last"
     with pytest.raises(Close) as close:
         await queue.get()
@@ -383,7 +383,7 @@ async def test_what_waits_is_sent_before_the_close_and_nothing_after() -> None:
 async def test_a_reader_that_waits_is_woken() -> None:
     wakes: list[Callable[[Outbox], None]] = [
         lambda queue: queue.put(Status("live")),
-        lambda queue: queue.put_first(PING),
+        lambda queue: queue.put_first("ping", PING),
         lambda queue: queue.put_frame(PING),
     ]
     for wake in wakes:
@@ -404,9 +404,12 @@ async def test_a_reader_that_waits_is_woken() -> None:
 async def test_an_urgent_frame_goes_first_and_once() -> None:
     queue = a_queue()
     queue.put(Text(1, "One"))
-    for _ in range(1_000):
-        queue.put_first(PONG)
-    assert [said.get("type") for said in await drained(queue)] == ["pong", None]
+    for number in range(1_000):
+        queue.put_first("pong", f'{{"type":"pong","number":{number}}}')
+    queue.put_first("ping", PING)
+    first, *others = await drained(queue)
+    assert first == {"type": "pong", "number": 999}
+    assert [said.get("type") for said in others] == ["ping", None]
 
 
 @pytest.mark.parametrize("dialect", ENCODERS)
