@@ -205,7 +205,9 @@ class Socket:
     def _leave(self, *, at_once: bool = False) -> None:
         conversation, self._conversation = self._conversation, None
         if conversation:
-            conversation.detach(self, at_once=at_once)
+            # Nobody comes back to a room in which nothing was said: rooms without end could be made.
+            is_empty = not (self._stays or conversation.room.history.message_count)
+            conversation.detach(self, at_once=at_once or is_empty)
             self._outbox.encode = self._dialect.encoder("")
 
     async def _read(self) -> None:
