@@ -157,6 +157,7 @@ def lines_of(session: Session) -> list[Line]:
     """The messages of an ADK session, in the order in which they were told."""
     lines: list[Line] = []
     goes_on = False
+    cut = 0  # lines when something was last interrupted: those are in order
     for event in session.events:
         if event.partial:
             continue
@@ -165,9 +166,11 @@ def lines_of(session: Session) -> list[Line]:
                 line = Line("agent", lines.pop().text + line.text)
             lines.append(line)
             goes_on = GOES_ON in (event.custom_metadata or ())
-        if event.interrupted and [line.role for line in lines[-3:]] == ["user", "user", "agent"]:
-            # ADK stores a text at once, and the answer that it cuts at its end.
-            lines[-2:] = [lines[-1], lines[-2]]
+        if event.interrupted:
+            if cut < len(lines) - 1 and [line.role for line in lines[-3:]] == ["user", "user", "agent"]:
+                # ADK stores a text at once, and the answer that it cuts at its end.
+                lines[-2:] = [lines[-1], lines[-2]]
+            cut = len(lines)
     return lines
 
 

@@ -145,7 +145,7 @@ class Conversations:
             if conversation.user_id != user_id:
                 raise UnknownConversationError(wanted)
             await _of_store(conversation.ready())
-            if self._open.get(wanted) is conversation:  # it has not ended meanwhile
+            if self._open.get(wanted) is conversation and not self._closing:  # it has not ended meanwhile
                 return conversation
 
     async def find(self, session_id: str) -> Conversation:

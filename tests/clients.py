@@ -153,6 +153,13 @@ async def guest(port: int, session_id: str, *, query: str = "", **options: Any) 
         yield who
 
 
+async def left(port: int) -> None:
+    """Until the server has seen that no socket is there any more."""
+    async with http(port) as web:
+        while (await web.get("/health")).json()["websocket_connections"]:
+            pass
+
+
 async def taken(who: Client) -> None:
     """Until the relay has taken all that `who` has said; what came before the pong is in `who.frames`."""
     await who.send(type="ping")

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from clients import chat, created, guest, http
 from conftest import Json, a_relay, serving
-from gemini import Connection, GeminiLive, Plan, UserTurn
+from gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from google.adk.agents import LlmAgent
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -308,19 +308,84 @@ async def test_an_answer_that_is_being_given_is_read_as_far_as_it_is(gemini: Gem
 
     gemini.answer = answer
     async with serving(a_relay()) as port, http(port) as web, chat(port) as room:
-        await room.chat("count")
+        await room.chat("count", id="q")
         name = (await room.get("session_created"))["session_id"]
         await room.until(lambda said: said.get("text") == " two")
         read = await get(web, f"/sessions/{name}")
         expected = [
-            {"role": "user", "text": "count"},
+            {"role": "user", "text": "count", "id": "q"},
             {"role": "agent", "text": "One two", "open": True, "chunks": 2},
         ]
         assert read["history"] == expected
         go_on.set()
         assert (await room.get("response_complete"))["full_response"] == "One two three."
         read = await get(web, f"/sessions/{name}")
-        assert read["history"][-1] == {"role": "agent", "text": "One two three."}
+        assert read["history"] == [expected[0], {"role": "agent", "text": "One two three."}]
+
+
+@pytest.mark.usefixtures("no_errors", "quick_retries")
+@pytest.mark.parametrize(
+    "what", ["a text that interrupts", "speech does, later", "a cut answer that goes on"]
+)
+async def test_what_was_told_is_read_the_same_when_it_is_no_longer_in_memory(
+    gemini: GeminiLive, sessions: str, what: str
+) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        match turn.text:
+            case "one":
+                await connection.say("One is", complete=False)
+                await asyncio.Event().wait()
+            case "never answered":
+                await asyncio.Event().wait()
+            case "":
+                await connection.heard("wait")
+                await connection.say("Yes?")
+            case "count" if connection.number == 1:
+                await connection.say("One two", complete=False)
+                await heard.wait()
+                connection.abort()
+            case "two":
+                await connection.say("Yes, two.")
+            case _:
+                await connection.say(" three four.")
+
+    gemini.answer = answer
+    heard = asyncio.Event()
+    async with serving(a_relay(sessions=sessions)) as port, http(port) as web:
+        name = await created(port)
+        path = f"/sessions/{name}"
+        async with guest(port, name) as live:
+            if what == "a text that interrupts":
+                expected = ["one", "One is", "two", "Yes, two."]
+                await live.say("one")
+                await live.until(lambda said: said.get("data") == " is")
+                await live.say("two")
+                await live.turn()
+            elif what == "speech does, later":
+                expected = ["never answered", "one", "One is", "wait", "Yes?"]
+                await live.say("never answered")
+                await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)
+                await live.say("one")
+                await live.until(lambda said: said.get("data") == " is")
+                await live.socket.send(speech(400) + silence(600))
+                await live.until(lambda said: said.get("data") == "Yes?")
+            else:
+                expected = ["count", "One two three four."]
+                await live.say("count")
+                await live.until(lambda said: said.get("data") == " two")
+                heard.set()
+            await live.until(lambda said: said.get("turn_complete"))
+            in_memory = await get(web, path)
+            (listed,) = (await get(web, "/sessions"))["sessions"]
+        assert [line["text"] for line in in_memory["history"]] == expected
+        await stats_when(web, active_sessions=0)
+        kept = await get(web, path)
+        assert kept["history"] == in_memory["history"]
+        for count in ("message_count", "user_messages", "model_messages"):
+            assert kept[count] == in_memory[count], count
+        assert kept["message_count"] == len(expected)
+        (listed_later,) = (await get(web, "/sessions"))["sessions"]
+        assert listed_later["message_count"] == listed["message_count"] == len(expected)
 
 
 # ---- a turn ----------------------------------------------------------------------------------
@@ -423,10 +488,7 @@ async def test_who_goes_away_in_mid_answer_ends_it_and_what_was_said_is_kept(
         await asyncio.gather(asking, return_exceptions=True)
         await stats_when(web, failed_requests=1, active_sessions=0)
         await gemini.wait_for(lambda: gemini.open_connections == 0)
-        expected = [
-            {"role": "user", "text": "count"},
-            {"role": "agent", "text": "One two"},
-        ]
+        expected = [{"role": "user", "text": "count"}, {"role": "agent", "text": "One two"}]
         assert (await get(web, "/sessions/mine"))["history"] == expected
         assert (await say(web, "mine", "Are you there?"))["content"] == "Here I am."
 

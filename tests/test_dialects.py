@@ -188,6 +188,8 @@ BAD: dict[str, Any] = {
     "a session that is no name": {"type": "join_session", "session_id": "a b"},
     "a chat to no name": {"type": "chat", "message": "hello", "session_id": "../x"},
     "a chat to a number": {"type": "chat", "message": "hello", "session_id": 1},
+    "an id that is no string": {"type": "chat", "message": "hello", "id": 1},
+    "an id that is too long": {"type": "chat", "message": "hello", "id": "x" * 65},
 }
 
 
@@ -224,6 +226,44 @@ async def test_an_idle_chat_or_turn_socket_that_asks_for_nothing_is_closed(gemin
             frames, code = await end(inside)
             assert [said["type"] for said in frames] == ["session_created"]
             assert code == 4408
+
+
+async def test_a_refused_text_is_told_by_its_id(gemini: GeminiLive) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await go_on.wait()
+        await connection.say(f"You said: {turn.text}.", audio=False)
+
+    gemini.answer = answer
+    bad_texts: list[Any] = ["x" * (32 * 1024 + 1), " ", 1, None, "\ud800"]
+    async with serving(a_relay()) as port, chat(port) as asker, client(port) as live:
+        for number, bad in enumerate(bad_texts):
+            await asker.chat(bad, id=f"n{number}")
+            assert (await asker.get("error"))["id"] == f"n{number}"
+            await live.send(mime_type="text/plain", data=bad, id=f"n{number}")
+            error = await live.next()
+            assert (error["type"], error["id"]) == ("error", f"n{number}")
+        assert [said["code"] for said in asker.frames] == [said["code"] for said in live.frames]
+        assert asker.frames[0]["code"] == "too_large"
+        await asker.chat("hello", session_id="nowhere", id="lost")
+        error = await asker.get("error")
+        assert (error["code"], error["id"]) == ("unknown_session", "lost")
+        await asker.chat("no id", session_id="nowhere")
+        assert "id" not in await asker.get("error")
+        names = [f"q{number}" for number in range(17)]
+        for name in names:
+            await asker.chat(name, id=name)
+            assert (await asker.get("status"))["id"] == name
+        await asker.chat("late", id="late")
+        error = await asker.get("error")
+        assert (error["code"], error["id"]) == ("busy", "late")
+        go_on.set()
+        assert [(await asker.get("response_complete"))["id"] for _ in names] == names
+        # There is room again, and it was never said.
+        await asker.chat("late", id="late")
+        complete = await asker.get("response_complete")
+        assert (complete["id"], complete["full_response"]) == ("late", "You said: late.")
 
 
 # ---- chat: an answer in pieces -------------------------------------------------------------------

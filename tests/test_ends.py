@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clients import http
 from conftest import Client, a_relay, client, serving
 from gemini import Connection, GeminiLive, Plan, UserTurn, speech
 from google.adk.agents import LlmAgent
+from google.adk.sessions import InMemorySessionService, Session
 from raw import Peer, frame, upgrade
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
 
 from agent.rehearsal import Rehearsal
 
@@ -252,6 +256,48 @@ async def test_closed_while_the_model_is_being_reached(gemini: GeminiLive) -> No
                 await relay.aclose()
             assert (await ending(alice))[0] == 1001
         await gemini.wait_for(lambda: gemini.open_connections == 0)
+        await only(before)
+
+
+class Unread(InMemorySessionService):
+    """A store in which nobody comes to the end of reading a session while it hangs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hangs = False
+        self.readers = 0
+
+    async def get_session(self, **which: Any) -> Session | None:
+        if self.hangs:
+            self.readers += 1
+            await asyncio.Event().wait()
+        return await super().get_session(**which)
+
+    async def read_by(self, readers: int) -> None:
+        """Until so many read."""
+        async with asyncio.timeout(5):
+            while self.readers < readers:
+                await asyncio.sleep(0.01)
+
+
+async def test_closed_while_a_session_is_being_read() -> None:
+    store = Unread()
+    relay = a_relay(sessions=store)
+    async with serving(relay, lifespan="off") as port, http(port) as web:
+        before = tasks()
+        store.hangs = True
+        url = f"ws://127.0.0.1:{port}/ws/alice"
+        async with connect(url, subprotocols=[Subprotocol("relay.v1")], proxy=None) as live:
+            body = {"session_id": "new", "message": "hello"}
+            posting = asyncio.create_task(web.post("/api/v1/chat", json=body))
+            await store.read_by(2)
+            async with asyncio.timeout(3):
+                await relay.aclose()
+            with pytest.raises(ConnectionClosed) as closed:
+                await live.recv()
+            assert closed.value.rcvd
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "the server is going")
+            assert (await posting).status_code == 503
         await only(before)
 
 

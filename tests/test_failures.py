@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
+from clients import left, taken
 from conftest import Client, Json, a_relay, client, serving, words
 from gemini import Connection, GeminiLive, Plan, UserTurn
 from google.adk.agents import LlmAgent
@@ -260,6 +261,28 @@ async def test_going_away_with_no_time_left_for_the_answer(gemini: GeminiLive) -
         frames = await alice.until(is_end)
     assert words(frames) == "One two."
     assert sum(bool(said.get("interrupted")) for said in frames) == 1
+
+
+async def test_that_a_connection_is_remade_is_not_told_for_ever(gemini: GeminiLive) -> None:
+    """It is given up when nobody is there any more, and one who comes meanwhile has nothing to wait for."""
+    async with serving(a_relay()) as port:
+        async with client(port) as alice:
+            await alice.ask("hello")
+            gemini.on_connect = lambda _: Plan(hang="setup")
+            await by_abort(gemini.connections[0])
+            await alice.until(is_status("reconnecting"))
+            await gemini.wait_for(lambda: len(gemini.connections) == 2 and gemini.connections[1].setup)
+        await left(port)
+        gemini.on_connect = lambda _: None
+        async with client(port) as alice:
+            assert is_status("reconnecting")(await alice.next())
+            await by_abort(gemini.connections[1])
+            assert is_status("live")(await alice.next())
+            async with client(port) as later:
+                await taken(later)
+                assert [said["type"] for said in later.frames] == ["pong"]
+            assert gemini.connects == 2
+            assert await alice.ask("again") == "You said: again."
 
 
 async def test_a_dead_handle_gives_way_to_the_history(gemini: GeminiLive) -> None:

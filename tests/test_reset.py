@@ -8,6 +8,7 @@ import logging
 import random
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -372,6 +373,52 @@ async def test_what_is_said_while_the_session_is_deleted_is_answered_afterwards(
             assert gemini.connections[-1].texts == ["new"]
 
 
+@pytest.mark.usefixtures("no_errors")
+@WAYS
+async def test_a_request_made_meanwhile_is_answered_afterwards_or_told_that_all_is_deleted(
+    gemini: GeminiLive, how: str
+) -> None:
+    store = Gate()
+    async with serving(a_relay(sessions=store)) as port, http(port) as web:
+        session_id = await created(port)
+        async with chat(port, session_id) as asker:
+            assert await asker.ask("old") == "You said: old."
+            emptying = asyncio.create_task(emptied(port, session_id, how))
+            await store.deleting.wait()
+            await asker.chat("one", id="n1")
+            assert (await asker.get("status"))["id"] == "n1"
+            async with asking(port, session_id, "two") as two:
+                body = {"session_id": session_id, "message": "three"}
+                posted = asyncio.create_task(web.post("/api/v1/chat", json=body))
+                while (await web.get("/stats")).json()["total_requests"] < 4:
+                    pass
+                assert not emptying.done()
+                assert gemini.connections[-1].texts == ["old"]
+                store.may.set()
+                await emptying
+                frames, code = await end(two)
+                response = await posted
+                if how == "clear":
+                    await asker.get("session_cleared")
+                    complete = await asker.get("response_complete")
+                    assert (complete["full_response"], complete["id"]) == ("You said: one.", "n1")
+                    assert complete["message_count"] == 2
+                    assert ([said["type"] for said in frames], code) == (["response", "done"], 1000)
+                    assert frames[0]["content"] == "You said: two."
+                    assert response.json()["content"] == "You said: three."
+                    assert not asker.of("error")
+                    assert gemini.connections[-1].texts == ["one", "two", "three"]
+                else:
+                    assert (await asker.get("error"))["id"] == "n1"
+                    await asker.get("session_deleted")
+                    assert ([said["type"] for said in frames], code) == (["error"], 1013)
+                    assert response.status_code == 429
+                    assert gemini.connections[-1].texts == ["old"]
+        stats = (await web.get("/stats")).json()
+        ends = (4, 0) if how == "clear" else (1, 3)
+        assert (stats["successful_requests"], stats["failed_requests"]) == ends
+
+
 @pytest.mark.usefixtures("no_errors", "slow_end")
 @WAYS
 async def test_what_is_said_while_the_run_ends_is_answered_afterwards(gemini: GeminiLive, how: str) -> None:
@@ -591,6 +638,78 @@ async def test_a_store_that_fails_is_told_and_the_conversation_goes_on(
             assert [text for _, text in gemini.connections[-1].context][::2] == ["one", "two", "three"]
             assert not any(said.get("type") in ("cleared", "deleted") for said in live.frames)
             assert not chatting.of("session_cleared", "session_deleted")
+
+
+class Uncreating(InMemorySessionService):
+    """A store that can make no session while it is full."""
+
+    full = False
+
+    async def create_session(self, **which: Any) -> Session:
+        if self.full:
+            raise OSError("the disk is full")
+        return await super().create_session(**which)
+
+
+async def test_a_clear_that_only_deletes_leaves_an_empty_room_that_goes_on(
+    gemini: GeminiLive, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Uncreating()
+    relay = a_relay(sessions=store)
+    async with serving(relay) as port, http(port) as web:
+        session_id = await created(port)
+        async with guest(port, session_id) as live, chat(port, session_id) as chatting:
+            assert await live.ask("a secret") == "You said: a secret."
+            store.full = True
+            assert (await empty(port, session_id, "clear")).status_code == 500
+            store.full = False
+            errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+            assert len(errors) == 1 and "the disk is full" in errors[0]
+            await reset(live, "clear")
+            await chatting.get("session_cleared")
+            assert await stored(relay, session_id) is None
+            assert "secret" not in (await web.get(f"/sessions/{session_id}")).text
+            async with guest(port, session_id, query="&after=0.0") as late:
+                assert (await late.next())["messages"] == 0
+            assert await live.ask("next") == "You said: next."
+            assert (await chatting.get("response_complete"))["message_count"] == 2
+            read = (await web.get(f"/sessions/{session_id}")).json()
+            assert [line["text"] for line in read["history"]] == ["next", "You said: next."]
+            assert await stored(relay, session_id) == [("user", "next"), ("tester", "You said: next.")]
+            assert gemini.connections[-1].context == [("user", "next"), ("model", "You said: next.")]
+
+
+class Stubborn(Slow, Failing):
+    """One that is slow to store, and can delete nothing."""
+
+
+async def test_after_a_clear_that_failed_a_text_that_was_being_stored_is_not_said_again(
+    gemini: GeminiLive,
+) -> None:
+    store = Stubborn()
+    store.may.set()
+    relay = a_relay(sessions=store)
+    async with serving(relay) as port:
+        session_id = await created(port)
+        async with guest(port, session_id) as live:
+            assert await live.ask("one") == "You said: one."
+            store.may.clear()
+            store.storing.clear()
+            await live.send(mime_type="text/plain", data="two", id="n2")
+            await store.storing.wait()
+            clearing = asyncio.create_task(empty(port, session_id, "clear"))
+            await come_in(port)
+            store.may.set()
+            assert (await clearing).status_code == 500
+            await live.until(lambda said: said == {"type": "ack", "id": "n2"})
+            await live.send(mime_type="text/plain", data="two", id="n2")
+            await live.until(lambda said: said == {"type": "ack", "id": "n2"})
+            await live.say("three")
+            await live.until(lambda said: said.get("data") == " three.")
+            lines = await stored(relay, session_id)
+            assert lines is not None
+            assert [text for who, text in lines if who == "user"] == ["one", "two", "three"]
+    assert [text for one in gemini.connections for text in one.texts].count("two") <= 1
 
 
 # ---- at any moment -------------------------------------------------------------------------------

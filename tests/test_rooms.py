@@ -14,10 +14,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from clients import asking, chat, created, end, fence, guest, http, taken, turn
+from clients import asking, chat, created, end, fence, guest, http, left, stored, taken, turn
 from conftest import Client, Json, a_relay, client, serving, words
 from gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
-from google.adk.sessions import InMemorySessionService
+from google.adk.agents import LlmAgent
+from google.adk.sessions import InMemorySessionService, Session
 from google.adk.sessions.base_session_service import ListSessionsResponse
 from raw import Peer
 from websockets.asyncio.client import ClientConnection, connect
@@ -359,6 +360,29 @@ async def test_a_live_users_default_conversation_is_not_for_the_other_dialects(g
     assert gemini.connections[0].texts == ["a secret", "still there?"]
 
 
+class Slow(InMemorySessionService):
+    """A store that takes its time to read a session."""
+
+    async def get_session(self, **which: Any) -> Session | None:
+        await asyncio.sleep(0.1)
+        return await super().get_session(**which)
+
+
+@pytest.mark.usefixtures("no_errors")
+async def test_a_session_that_is_slow_to_read_can_be_attended_all_the_same(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.conversation._UNATTENDED", 0.05)
+    async with serving(a_relay(sessions=Slow())) as port, http(port) as web:
+        session_id = await created(port)
+        async with client(port) as live, chat(port, session_id) as room:
+            assert await live.ask("by live") == "You said: by live."
+            assert await room.ask("by chat") == "You said: by chat."
+        body = {"session_id": "new", "message": "by HTTP"}
+        assert (await web.post("/api/v1/chat", json=body)).json()["content"] == "You said: by HTTP."
+        await left(port)
+
+
 # ---- one talks at a time -----------------------------------------------------------------------
 
 
@@ -546,6 +570,73 @@ async def test_one_interrupts_what_another_asked_for(gemini: GeminiLive, how: st
             assert (await other.turn())[-1] == frames[-1]
 
 
+class Held(InMemorySessionService):
+    """A store that lets a session be read only while it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may = asyncio.Event()
+        self.may.set()
+        self.reading = asyncio.Event()
+
+    async def get_session(self, **which: Any) -> Session | None:
+        if not self.may.is_set():
+            self.reading.set()
+        await self.may.wait()
+        return await super().get_session(**which)
+
+
+@pytest.mark.usefixtures("no_errors")
+@pytest.mark.parametrize("when", ["before there is a run", "while it connects"])
+@pytest.mark.parametrize("kind", ["live", "chat", "turn"])
+async def test_a_text_that_is_stopped_before_the_model_has_it_is_kept_and_its_answer_is_not_told(
+    gemini: GeminiLive, kind: str, when: str
+) -> None:
+    store = Held()
+    relay = a_relay(sessions=store)
+    gemini.on_connect = lambda number: Plan(delay=0.3)
+    async with serving(relay) as port, http(port) as web:
+        session_id = await created(port)
+        async with guest(port, session_id) as live, chat(port, session_id) as room, AsyncExitStack() as stack:
+            if when == "before there is a run":
+                store.may.clear()
+            match kind:
+                case "live":
+                    await live.say("hello")
+                case "chat":
+                    await room.chat("hello")
+                    await live.until(lambda said: said.get("text") == "hello")
+                case "turn":
+                    one = await stack.enter_async_context(asking(port, session_id, "hello"))
+                    await live.until(lambda said: said.get("text") == "hello")
+            if when == "before there is a run":
+                await store.reading.wait()
+            else:
+                await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].setup)
+            for _ in range(2):
+                await live.send(type="interrupt")
+            await live.turn()
+            await taken(live)
+            complete = await room.get("response_complete")
+            assert (complete["full_response"], complete["interrupted"]) == ("", True)
+            if kind == "turn":
+                frames, code = await end(one)
+                assert [said["type"] for said in frames] == ["response", "done"]
+                assert (frames[0]["content"], frames[0]["interrupted"], code) == ("", True, 1000)
+            store.may.set()
+            async with asyncio.timeout(10):
+                while await stored(relay, session_id) != [("user", "hello"), ("tester", "You said: hello.")]:
+                    await asyncio.sleep(0.01)
+            assert await room.ask("again") == "You said: again."
+            await live.turn()
+            assert sum(bool(said.get("interrupted")) for said in live.frames) == 1
+            assert words(live.frames) == "You said: again."
+            assert len(room.of("response_start")) == len(room.of("response_complete")) == 2
+        stats = (await web.get("/stats")).json()
+        assert stats["successful_requests"] + stats["failed_requests"] == stats["total_requests"]
+    assert [text for one in gemini.connections for text in one.texts] == ["hello", "again"]
+
+
 # ---- requests: one at a time -------------------------------------------------------------------
 
 
@@ -697,6 +788,86 @@ async def test_an_interrupted_request_ends_with_what_was_said_and_the_next_one_r
 
 
 @pytest.mark.usefixtures("no_errors")
+async def test_a_tool_of_a_stopped_answer_is_shown_and_is_not_of_the_answer_to_the_next_request(
+    gemini: GeminiLive,
+) -> None:
+    stopped = asyncio.Event()
+
+    def look() -> Json:
+        """Looks."""
+        return {"seen": "a cat"}
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "one":
+            await connection.say("One is", complete=False)
+            await stopped.wait()
+            await connection.call_tool("look", {})
+        else:
+            await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    relay = a_relay(LlmAgent(name="tester", model="gemini-3.8-live", tools=[look]))
+    async with serving(relay) as port:
+        session_id = await created(port)
+        async with guest(port, session_id) as live, asking(port, session_id, "one") as one:
+            await live.until(lambda said: said.get("data") == " is")
+            async with asking(port, session_id, "two") as two:
+                # The next request and the call cross.
+                transport = gemini.connections[0]._ws.transport
+                transport.pause_reading()
+                await live.send(type="interrupt")
+                frames, _ = await end(one)
+                assert (frames[0]["content"], frames[0]["interrupted"]) == ("One is", True)
+                stopped.set()
+                shown = await live.until(lambda said: said.get("type") == "tool_complete")
+                assert [said["tool_name"] for said in shown if "tool_name" in said] == ["look", "look"]
+                assert [said["text"] for said in shown if said.get("type") == "message"] == ["two"]
+                transport.resume_reading()
+                frames, _ = await end(two)
+                assert [said["type"] for said in frames] == ["response", "done"]
+                assert (frames[0]["content"], frames[0]["tool_calls"]) == ("You said: two.", [])
+
+
+@pytest.mark.usefixtures("no_errors")
+async def test_the_first_words_of_an_answer_that_was_stopped_before_them_are_not_the_next_requests(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.conversation._LOOK_EVERY", 0.05)
+    stopped = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "one":
+            await stopped.wait()
+            await connection.say("Well, one", complete=False)
+            gemini.changed()
+            await asyncio.Event().wait()
+        else:
+            await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, http(port) as web:
+        session_id = await created(port)
+        async with guest(port, session_id) as live, asking(port, session_id, "one") as one:
+            await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts == ["one"])
+            async with asking(port, session_id, "two") as two:
+                # Whatever is told the model now crosses with its words.
+                connection = gemini.connections[0]
+                connection._ws.transport.pause_reading()
+                await live.send(type="interrupt")
+                frames, _ = await end(one)
+                assert (frames[0]["content"], frames[0]["interrupted"]) == ("", True)
+                stopped.set()
+                await gemini.wait_for(lambda: connection.said == "Well, one")
+                connection._ws.transport.resume_reading()
+                frames, _ = await end(two)
+                assert [said["type"] for said in frames] == ["response", "done"]
+                assert frames[0]["content"] == "You said: two."
+                assert "interrupted" not in frames[0]
+                history = (await web.get(f"/sessions/{session_id}")).json()["history"]
+                assert [line["text"] for line in history] == ["one", "two", "You said: two."]
+
+
+@pytest.mark.usefixtures("no_errors")
 async def test_a_request_is_not_told_the_model_while_somebody_speaks(gemini: GeminiLive) -> None:
     script = Script(gemini)
     async with serving(a_relay()) as port:
@@ -825,6 +996,110 @@ async def test_requests_are_told_when_the_agent_fails_for_good(
         # It is not over for ever.
         gemini.answer, gemini.on_connect = say_hello, lambda number: None
         assert (await turn(port, session_id, "four"))["content"] == "Hello."
+
+
+@pytest.mark.parametrize("when", ["before the model has it", "in mid answer"])
+@pytest.mark.usefixtures("quick_retries")
+async def test_after_a_failure_for_good_the_next_request_gets_its_own_answer(
+    gemini: GeminiLive, when: str
+) -> None:
+    """The conversation lives on, and what it still owes to one who has gone is answered first."""
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "one":
+            await connection.say("One is", complete=False)
+            if connection.number == 1:
+                gemini.on_connect = lambda number: Plan(http_status=403)
+                connection.abort()
+        await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    if when == "before the model has it":
+        gemini.on_connect = lambda number: Plan(http_status=503)
+    async with serving(a_relay(grace=30)) as port, http(port) as web:
+        session_id = await created(port)
+        path = f"/sessions/{session_id}"
+        failed = await web.post("/api/v1/chat", json={"session_id": session_id, "message": "one"})
+        assert failed.status_code == 502
+        assert (await web.get("/health")).json()["active_sessions"] == 1
+        gemini.on_connect = lambda number: None
+        answered = await web.post("/api/v1/chat", json={"session_id": session_id, "message": "two"})
+        assert answered.status_code == 200
+        assert answered.json()["content"] == "You said: two."
+        assert "interrupted" not in answered.json()
+        history = (await web.get(path)).json()["history"]
+        assert [line["text"] for line in history if line["role"] == "user"] == ["one", "two"]
+        assert history[-2:] == [{"role": "user", "text": "two"}, {"role": "agent", "text": "You said: two."}]
+        stats = (await web.get("/stats")).json()
+        assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (2, 1, 1)
+    assert [text for one in gemini.connections for text in one.texts] == ["one", "two"]
+
+
+@pytest.mark.parametrize("when", ["before the answer", "in mid answer", "while it is remade"])
+@pytest.mark.usefixtures("no_errors", "quick_retries")
+async def test_one_who_comes_while_the_run_is_ended_for_one_who_left_is_answered(
+    gemini: GeminiLive, when: str
+) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text != "one":
+            await connection.say(f"You said: {turn.text}.")
+            return
+        if when != "before the answer":
+            await connection.say("First half", complete=False)
+        if when == "while it is remade":
+            gemini.on_connect = lambda number: Plan(hang="setup")
+            connection.abort()
+        await asyncio.Event().wait()
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, http(port) as web:
+        session_id = await created(port)
+        async with chat(port, session_id) as first:
+            await first.chat("one")
+            if when == "before the answer":
+                await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts == ["one"])
+            else:
+                await first.until(lambda said: said.get("text") == " half")
+            if when == "while it is remade":
+                await gemini.wait_for(lambda: len(gemini.connections) == 2 and gemini.connections[1].setup)
+            else:
+                gemini.connections[0].deafen()
+        await left(port)
+        gemini.on_connect = lambda number: None
+        async with chat(port, session_id) as second:
+            await second.chat("two")
+            await second.get("status")
+            gemini.connections[-1].abort()
+            complete = await second.get("response_complete")
+            assert complete["connection_id"] == first.hello["connection_id"]
+            assert complete["full_response"] == ("" if when == "before the answer" else "First half")
+            assert complete["interrupted"] is True
+            complete = await second.get("response_complete")
+            assert complete["connection_id"] == second.hello["connection_id"]
+            assert complete["full_response"] == "You said: two."
+            assert "interrupted" not in complete
+        stats = (await web.get("/stats")).json()
+        assert stats["total_requests"] == 2
+        assert stats["successful_requests"] + stats["failed_requests"] == 2
+    assert [text for one in gemini.connections for text in one.texts] == ["one", "two"]
+
+
+@pytest.mark.usefixtures("no_errors")
+async def test_a_request_that_nobody_waits_for_any_more_is_counted_when_its_run_is_ended(
+    gemini: GeminiLive,
+) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await asyncio.Event().wait()
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, http(port) as web:
+        async with chat(port) as asker:
+            await asker.chat("one")
+            await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts == ["one"])
+        while (await web.get("/stats")).json()["active_sessions"]:
+            pass
+        stats = (await web.get("/stats")).json()
+        assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (1, 0, 1)
 
 
 async def say_hello(connection: Connection, turn: UserTurn) -> None:
