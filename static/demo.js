@@ -248,7 +248,7 @@ function failed({ code, message, id }) {
 
 // `passes`: when the room is there.
 function problem(text, passes = false) {
-  $("problem").textContent = text;
+  if ($("problem").textContent !== text) $("problem").textContent = text; // or it would be spoken again
   passing = passes;
 }
 
@@ -602,10 +602,9 @@ function list() {
 }
 
 async function look() {
+  looking = setTimeout(look, REFRESH); // before it is asked, or a list() that comes meanwhile would be forgotten
   // Next time, if it can't be had: that is no reason to interrupt anybody.
   const found = document.hidden || !chat.ready ? null : await ask("GET", "sessions?limit=50").catch(() => null);
-  clearTimeout(looking);
-  looking = setTimeout(look, REFRESH);
   if (!found || JSON.stringify(found.sessions) === listed) return;
   listed = JSON.stringify(found.sessions);
   const focused = document.activeElement.hash;
