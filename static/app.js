@@ -74,6 +74,7 @@ const connection = new Connection({
     unsent: (id) => conversation.waits(id),
     placed: (id) => conversation.placed(id),
     confirmed: (id) => conversation.confirmed(id),
+    refused: (id) => conversation.refused(id),
     sound(samples) {
       stats.receivedFrames++;
       stats.receivedAudioBytes += samples.byteLength;
@@ -118,7 +119,7 @@ function receive(frame) {
       return conversation.lost(frame.direction, frame.audio_ms);
     case "error":
       if (frame.code === "busy") return busy(frame.message);
-      conversation.unexpect();
+      if (!frame.id) conversation.unexpect(); // it is not about one text: nothing will be answered
       return conversation.note("error", frame.message);
   }
   if (frame.interrupted || frame.turn_complete) {
@@ -188,10 +189,8 @@ function write(text) {
   others.stopped();
   const id = randomId();
   conversation.typed(id, text, !connected() && !without);
-  if (without) {
-    beside = true;
-    fallback.send(id, text);
-  } else connection.sendText(id, text);
+  if (without) sayBeside(id, text);
+  else connection.sendText(id, text);
   return true;
 }
 
@@ -242,9 +241,18 @@ const fallback = new Fallback({
       receive(frame);
       update();
     },
-    idle: update,
+    idle() {
+      connection.resume();
+      update();
+    },
   },
 });
+
+function sayBeside(id, text) {
+  beside = true;
+  connection.pause();
+  fallback.send(id, text);
+}
 
 function goWithout(now) {
   if (now === without) return;
@@ -262,10 +270,7 @@ function goWithout(now) {
         "its own. Audio is off until a WebSocket gets through.",
   );
   if (!now) return;
-  for (const { id, text } of connection.takeUntried()) {
-    beside = true;
-    fallback.send(id, text);
-  }
+  for (const { id, text } of connection.takeUntried()) sayBeside(id, text);
 }
 
 // ---- stopping an answer

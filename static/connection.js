@@ -17,6 +17,7 @@
 //   sent(id), unsent(id)  a text of sendText() has left; the connection was lost before it was confirmed
 //   placed(id)        the connection was lost when it was written: it was said after all that was told so far
 //   confirmed(id)     it has arrived
+//   refused(id)       it was refused, and is not sent again; an error frame, which follows, tells why
 //
 // State names: connecting · connected · modelling (connected, but the server is remaking its own connection to the
 // model) · waiting (for the next try; has `delay`, in ms) · blocked (the server is there, but no WebSocket gets
@@ -51,6 +52,7 @@ export class Connection {
   #ready = false; // hello has come
   #opened = false; // the upgrade was granted
   #audio = false;
+  #paused = false;
   #epoch = null;
   #seq = 0; // the last number seen
   #announced = null; // the epoch of hello, while its history is still to come
@@ -88,6 +90,7 @@ export class Connection {
   // the old one was at this moment. That stays open until then: without any, the server might end an answer.
   open(audio = this.#audio) {
     this.#audio = audio;
+    if (this.#paused) return;
     if (this.#ready) {
       this.#former = this.#socket;
       silence(this.#former);
@@ -116,6 +119,20 @@ export class Connection {
     this.#texts.push({ id, text, late: !this.#ready, sent: false, seq: null });
     this.#flush();
     if (this.state.name === "asleep") this.open();
+  }
+
+  // Somebody is being answered without a socket: none is opened, or its conversation would come into the midst of that.
+  pause() {
+    this.#paused = true;
+    clearTimeout(this.#timer);
+    if (this.#socket) abandon(this.#socket);
+    this.#socket = null;
+  }
+
+  resume() {
+    if (!this.#paused) return;
+    this.#paused = false;
+    this.open();
   }
 
   // The texts that no socket has taken yet: they are somebody else's to send now.
@@ -211,9 +228,11 @@ export class Connection {
     }
     if (frame.seq && !this.#isNew(frame.seq)) return;
     if (frame.mime_type === "audio/pcm") return this.#on.sound(decode(frame.data));
-    if (frame.type !== "error") this.#failures = 0; // the agent does work
-    if (this.#own.has(frame.id)) return this.#place(frame.id); // a former socket said it, or it would not be told
-    if (frame.type === "message" || (frame.type === "transcript" && frame.final)) this.#learn(frame.text);
+    if (frame.type === "error") this.#refuse(frame.id);
+    else this.#failures = 0; // the agent does work
+    // A former socket said it, or it would not be told.
+    if (frame.type === "message" && this.#own.has(frame.id)) return this.#place(frame.id);
+    if (frame.type === "message" || (frame.type === "transcript" && frame.final)) tally(this.#known, frame.text);
     if ("connection_id" in frame) frame.mine = !frame.connection_id || this.#ids.has(frame.connection_id);
     this.#on.message(frame);
   }
@@ -250,15 +269,22 @@ export class Connection {
     this.#announced = null;
     this.#seq = to;
 
-    // What was sent before the connection was lost may have arrived, and be in it: where a text is there once more
-    // than it was before.
+    // What was sent before the connection was lost may have arrived, and be in it with its id. A server that was
+    // restarted knows no ids any more: there it is a text that is there once more than it was before.
     const before = this.#known;
+    const ids = new Set();
+    const nameless = new Map();
     this.#known = new Map();
-    for (const { role, text } of lines) if (role === "user") this.#learn(text);
-    this.#texts = this.#texts.filter(({ text, seq }) => {
-      const times = before.get(text) ?? 0;
-      if (seq === null || (this.#known.get(text) ?? 0) <= times) return true;
-      before.set(text, times + 1);
+    for (const { role, text, id } of lines) {
+      if (role !== "user") continue;
+      tally(this.#known, text);
+      if (id) ids.add(id);
+      else tally(nameless, text);
+    }
+    this.#texts = this.#texts.filter(({ id, text, seq }) => {
+      if (ids.has(id)) return false;
+      if (seq === null || !((nameless.get(text) ?? 0) > (before.get(text) ?? 0))) return true;
+      tally(before, text);
       return false;
     });
     this.#on.history(lines, this.#unconfirmed());
@@ -285,7 +311,7 @@ export class Connection {
     const index = this.#texts.findIndex((text) => text.id === id);
     if (index < 0) return;
     const [{ text, late }] = this.#texts.splice(index, 1);
-    this.#learn(text);
+    tally(this.#known, text);
     if (late) this.#on.placed(id);
     this.#on.confirmed(id);
   }
@@ -297,9 +323,11 @@ export class Connection {
     this.#on.placed(id);
   }
 
-  #learn(text) {
-    text = text.trim();
-    this.#known.set(text, (this.#known.get(text) ?? 0) + 1);
+  #refuse(id) {
+    const index = this.#texts.findIndex((text) => text.id === id);
+    if (index < 0) return;
+    this.#texts.splice(index, 1);
+    this.#on.refused(id);
   }
 
   // ---- ends
@@ -330,7 +358,8 @@ export class Connection {
   async #askWhy(delay) {
     const options = { cache: "no-store", signal: AbortSignal.timeout(HEALTH_TIMEOUT) };
     const served = await fetch(this.#health, options).then(({ ok }) => ok, () => false);
-    if (this.#socket || !["waiting", "blocked"].includes(this.state.name)) return; // it is being tried already
+    // It is being tried already, or is not to be.
+    if (this.#socket || this.#paused || !["waiting", "blocked"].includes(this.state.name)) return;
     if (served) {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.open(), BLOCKED_DELAY);
@@ -372,6 +401,11 @@ export class Connection {
     this.state = state;
     this.#on.state(state);
   }
+}
+
+function tally(texts, text) {
+  text = text.trim();
+  texts.set(text, (texts.get(text) ?? 0) + 1);
 }
 
 function silence(socket) {

@@ -23,6 +23,7 @@ export class Conversation {
   #tools = new Map(); // tool_id → the card of a running tool
   #pinned = true; // the reader is at the bottom, and wants to stay there
   #notice = null; // the last line that was no bubble: {item, kind, text, count}
+  #building = false; // a whole history comes: the page is laid out once, after it
 
   // What is said now belongs to another conversation: it stays where it is when this one is told anew.
   aside = false;
@@ -61,6 +62,7 @@ export class Conversation {
 
   left(id) {
     const item = this.#unconfirmed.get(id);
+    if (item && this.aside) item.dataset.aside = "true"; // it may have been written before that was so
     if (!item?.classList.contains("waiting")) return;
     mark(item, "", "");
     this.#unanswered = true;
@@ -89,7 +91,8 @@ export class Conversation {
     const item = this.#unconfirmed.get(id);
     if (item) mark(item, "Not answered", "interrupted");
     this.#unconfirmed.delete(id);
-    this.unexpect();
+    // What was asked just before it may still be answered.
+    if (!item?.previousElementSibling?.matches(".user:not(.interrupted)")) this.unexpect();
   }
 
   // Somebody else has written something.
@@ -232,6 +235,7 @@ export class Conversation {
     for (const item of shown.slice(0, same)) if (item.classList.contains("waiting")) mark(item, "", "");
 
     const aside = this.#empty(shown[same - 1]);
+    this.#building = true;
     for (const { role, text, open } of lines.slice(same)) {
       if (role === "user") this.#place(this.#bubble("user", "You", { text, now: false }));
       else {
@@ -240,6 +244,7 @@ export class Conversation {
         if (!open) this.#close();
       }
     }
+    this.#building = false;
     this.#asked = lines.at(-1)?.role === "user";
     this.#root.append(...aside);
     this.#restore(ids);
@@ -389,7 +394,7 @@ export class Conversation {
   // ---- scrolling
 
   #follow() {
-    if (this.#welcome.isConnected) return; // it is read from its top
+    if (this.#building || this.#welcome.isConnected) return; // the welcome is read from its top
     if (this.#pinned) this.#toEnd();
     else this.#latest.hidden = false;
   }

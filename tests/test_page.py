@@ -17,6 +17,7 @@ from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,7 +27,17 @@ from axe_playwright_python.async_playwright import Axe  # type: ignore[import-un
 from conftest import Json, a_relay, client, need, serving, stand_in
 from gemini import Connection, GeminiLive, Plan, UserTurn
 from google.adk.agents import LlmAgent
-from playwright.async_api import Browser, ConsoleMessage, Page, WebSocket, async_playwright, expect
+from google.adk.events import Event
+from google.genai import types
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Route,
+    WebSocket,
+    async_playwright,
+    expect,
+)
 
 from agent.agent import get_current_time
 from agent.rehearsal import Rehearsal
@@ -53,6 +64,18 @@ RECORD = """() => {
   };
 }"""
 """Writes down what the loudspeaker is given."""
+
+COUNT_LAYOUTS = """() => {
+  window.layouts = 0;
+  const { get } = Object.getOwnPropertyDescriptor(Element.prototype, "scrollHeight");
+  Object.defineProperty(Element.prototype, "scrollHeight", {
+    get() {
+      window.layouts++;
+      return get.call(this);
+    },
+  });
+}"""
+"""Counts how often the page may have to be laid out before it is painted."""
 
 expect.set_options(timeout=15_000)
 
@@ -242,9 +265,12 @@ async def visit(
     noise: str = "$.",
     state: str = "connected",
     script: str = "",
+    constants: dict[str, int] | None = None,
     **options: Any,
 ) -> AsyncIterator[Tab]:
     """Opens the page in a browser of its own, as far as it knows, and waits for its `state`.
+
+    Where a test would have to wait for it, the page is served with other `constants` than it has.
 
     In the end nothing may have gone anywhere else, and nothing may be in the console (where Chromium
     also tells what the Content-Security-Policy has forbidden) but what matches `noise`.
@@ -253,6 +279,8 @@ async def visit(
     context = await browser.new_context(base_url=f"http://{host}:{port}", **settings)
     if script:
         await context.add_init_script(f"({script})()")
+    if constants:
+        await context.route("**/static/*.js", partial(_serve_with, constants))
     try:
         tab = Tab(await context.new_page())
         try:
@@ -270,6 +298,14 @@ async def visit(
         assert [url for url in urls if not url.startswith(f"http://{host}:{port}/")] == []
     finally:
         await context.close()
+
+
+async def _serve_with(constants: dict[str, int], route: Route) -> None:
+    response = await route.fetch()
+    text = await response.text()
+    for name, value in constants.items():
+        text = re.sub(rf"^const {name} = \d+;", f"const {name} = {value};", text, flags=re.MULTILINE)
+    await route.fulfill(response=response, body=text)
 
 
 class Network:
@@ -872,6 +908,63 @@ async def test_what_was_said_meanwhile_comes_before_what_was_written_meanwhile(
     assert gemini.connections[0].texts == ["one", "two"]
 
 
+async def test_somebody_elses_text_is_not_taken_for_the_same_one_that_was_lost(
+    gemini: GeminiLive, browser: Browser
+) -> None:
+    async with (
+        serving(a_relay(grace=30, replay_seconds=0)) as port,  # what was missed is told as a whole
+        network(port) as (between, there),
+        visit(browser, there, "/?user=alice", noise=NO_SERVER) as tab,
+    ):
+        between.up.clear()
+        await tab.say("again")
+        await until(lambda: asyncio.sleep(0, str(tab.sent[-1])), lambda frame: '"again"' in frame)
+        between.cut()
+        await tab.shows("waiting")
+        async with client(port, "alice") as other:
+            await other.send(mime_type="text/plain", data="again", id="another")
+            await other.turn()
+        between.mend()
+        await tab.online()
+        await expect(tab.page.locator(".message .text")).to_have_text(["again", "You said: again."] * 2)
+        await expect(tab.page.locator(".waiting")).to_have_count(0)
+    assert [text for one in gemini.connections for text in one.texts] == ["again"] * 2
+
+
+async def test_a_text_that_is_refused_is_shown_as_such_and_not_sent_again(
+    gemini: GeminiLive, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.inbox._WORDS_MAX_BYTES", 1000)
+    go_on = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await go_on.wait()
+        await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    async with (
+        serving(a_relay(grace=30)) as port,
+        network(port) as (between, there),
+        visit(browser, there, noise=NO_SERVER) as tab,
+    ):
+        await tab.say("one")
+        await until(lambda: asyncio.sleep(0, control(tab.got, "ack")), len)
+        await tab.say("x" * 1000)
+        await expect(tab.page.locator("#notice [data-kind=busy]")).to_contain_text("Too much waits")
+        refused = tab.page.locator(".message.user", has_text="xxx")
+        await expect(refused.locator(".mark")).to_have_text("Not answered")
+        await expect(tab.page.locator(".expected")).to_have_count(1)  # the other one is to be answered
+        between.cut()
+        await tab.shows("waiting")
+        await expect(refused.locator(".mark")).to_have_text("Not answered")
+        between.mend()
+        await tab.online()
+        go_on.set()
+        await tab.answered("You said: one.")
+        assert len([frame for frame in tab.sent if "xxx" in str(frame)]) == 1
+    assert gemini.connections[0].texts == ["one"]
+
+
 async def test_stop_is_heard_when_the_network_is_back(gemini: GeminiLive, browser: Browser) -> None:
     async def answer(connection: Connection, turn: UserTurn) -> None:
         await connection.say("Once upon a time", audio=False, complete=False)
@@ -924,6 +1017,22 @@ async def test_a_reload_shows_the_conversation(gemini: GeminiLive, browser: Brow
         await tab.answered("<b>Second</b> answer.")
         assert await tab.texts() == ["one", "First.", "two", "<b>Second</b> answer."]
     assert gemini.connections[0].texts == ["one", "two"]
+
+
+async def test_a_long_history_is_laid_out_once(browser: Browser) -> None:
+    relay = a_relay(rehearsal())
+    service = relay.conversations.service
+    session = await service.create_session(app_name="relay", user_id="alice", session_id="live-alice")
+    for number in range(500):
+        content = types.Content(role="user", parts=[types.Part(text=f"line {number}")])
+        await service.append_event(session, Event(author="user", content=content))
+    async with (
+        serving(relay) as port,
+        visit(browser, port, "/?user=alice", script=COUNT_LAYOUTS) as tab,
+    ):
+        await expect(tab.page.locator(".message .text")).to_have_text([f"line {n}" for n in range(500)])
+        await expect(tab.page.locator(".message").last).to_be_in_viewport()
+        assert await tab.page.evaluate("() => window.layouts") < 50
 
 
 async def test_going_over_to_audio_and_back_loses_no_word(gemini: GeminiLive, browser: Browser) -> None:
@@ -1195,6 +1304,8 @@ async def test_it_goes_on_in_writing_where_no_websocket_gets_through(browser: Br
             await expect(page.locator(".system.error")).to_contain_text("could not be reached")
             await expect(page.locator(".message.user .mark").last).to_have_text("Not answered")
 
+            # A WebSocket was tried again: it is the server that is gone.
+            await tab.shows("waiting")
             between.mend()
             between.takes_upgrades = True
             await tab.online()
@@ -1207,6 +1318,65 @@ async def test_it_goes_on_in_writing_where_no_websocket_gets_through(browser: Br
             await tab.page.reload()
             await tab.answered(re.compile("You said: here again$"))
             assert (await tab.texts("user")) == ["here again"]
+
+
+async def test_what_was_written_before_it_was_known_stays_beside(browser: Browser) -> None:
+    async with (
+        serving(a_relay(rehearsal(), grace=30)) as port,
+        network(port) as (between, there),
+    ):
+        between.takes_upgrades = False
+        async with visit(browser, there, state="waiting", noise=NO_SERVER) as tab:
+            await tab.say("early")
+            await tab.shows("blocked")
+            await tab.answered(re.compile("You said: early$"))
+            said = await tab.texts()
+            assert len(said) == 2
+            between.takes_upgrades = True
+            await tab.online()
+            await expect(tab.page.locator(".system.beside")).to_have_count(1)
+            await tab.say("late")
+            await tab.answered(re.compile("You said: late$"))
+            assert (await tab.texts())[:3] == [*said, "late"]
+
+
+async def test_an_answer_that_comes_beside_is_awaited_before_a_websocket_is_taken(
+    gemini: GeminiLive, browser: Browser
+) -> None:
+    go_on = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "beside":
+            await go_on.wait()
+        await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    async with (
+        serving(a_relay(grace=30)) as port,
+        network(port) as (between, there),
+    ):
+        between.takes_upgrades = False
+        async with visit(browser, there, state="blocked", noise=NO_SERVER) as tab:
+            await tab.say("beside")
+            await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)
+            between.takes_upgrades = True
+            opened = len(tab.sockets)
+            await tab.page.evaluate("() => void dispatchEvent(new Event('online'))")
+            await tab.say("beside, too")
+            assert len(tab.sockets) == opened
+            go_on.set()
+            await tab.shows("connected")
+            await tab.say("to the socket")
+            await tab.answered("You said: to the socket.")
+            assert await tab.page.locator(".message .text, .system").all_text_contents() == [
+                "beside",
+                "beside, too",
+                "You said: beside.",
+                "You said: beside, too.",
+                "What was written above stays in a conversation of its own: the agent does not know it here.",
+                "to the socket",
+                "You said: to the socket.",
+            ]
 
 
 async def test_an_answer_without_a_websocket_can_be_stopped(gemini: GeminiLive, browser: Browser) -> None:
