@@ -4,6 +4,8 @@
 // Answers are told in the words of the socket's frames, so that the page need not know where they come from. The
 // conversation is another one than the socket's: it belongs to the server's guest.
 
+const SILENCE = 60000; // ms: a server that lives says something at least every ping_interval
+
 export class Fallback {
   #url;
   #session;
@@ -36,7 +38,7 @@ export class Fallback {
   async #work() {
     while (this.#waiting.length) {
       const { id, text } = this.#waiting.shift();
-      const { signal } = (this.#request = new AbortController());
+      const request = (this.#request = new AbortController());
       let begun = false;
       const tell = (frame) => {
         begun = true;
@@ -44,20 +46,34 @@ export class Fallback {
       };
       this.#on.sent(id);
       try {
-        await this.#ask(text, signal, tell);
+        await this.#ask(text, request, tell);
       } catch (error) {
         if (begun) tell({ interrupted: true });
         else this.#on.refused(id);
         // A browser's own words for a request that failed are no help to anybody.
         const message = error instanceof Refused ? error.message : "The server could not be reached. Please try again.";
-        if (!signal.aborted) tell({ type: "error", message });
+        if (error.name !== "AbortError") tell({ type: "error", message });
       }
     }
     this.#request = null;
     this.#on.idle();
   }
 
-  async #ask(text, signal, tell) {
+  async #ask(text, request, tell) {
+    let overdue = 0;
+    const wait = () => {
+      clearTimeout(overdue);
+      overdue = setTimeout(() => request.abort(new Refused("The server has fallen silent. Please try again.")), SILENCE);
+    };
+    try {
+      wait();
+      await this.#answer(text, request.signal, tell, wait);
+    } finally {
+      clearTimeout(overdue);
+    }
+  }
+
+  async #answer(text, signal, tell, alive) {
     const response = await fetch(this.#url, {
       method: "POST",
       headers: { "content-type": "application/json", accept: "text/event-stream" },
@@ -66,7 +82,7 @@ export class Fallback {
     });
     if (!response.ok) throw new Refused(await response.json().then(({ detail }) => detail, () => response.statusText));
     let interrupted = false;
-    for await (const event of events(response.body)) {
+    for await (const event of events(response.body, alive)) {
       switch (event.type) {
         case "tool_start":
         case "tool_complete":
@@ -88,13 +104,14 @@ export class Fallback {
 
 class Refused extends Error {}
 
-// The events of a text/event-stream whose data is JSON with a `type`.
-async function* events(body) {
+// The events of a text/event-stream whose data is JSON with a `type`; `alive` is called when anything comes.
+async function* events(body, alive) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
+    alive();
     const blocks = (rest + value).split(/\r?\n\r?\n/);
     rest = blocks.pop();
     for (const block of blocks) {

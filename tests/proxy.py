@@ -1,11 +1,13 @@
-"""A network that fails: a TCP proxy that sees where a WebSocket server's messages end, and cuts there.
+"""A network that fails: TCP proxies that break connections.
+
+`Proxy` sees where a WebSocket server's messages end, and cuts there:
 
     async with Proxy(port) as network:
         network.cuts.append(Cut(messages=7))
         ...connect to network.port...
 
 A cut is abrupt: no close frame, nothing flushed. Only what the server says is understood; what a client
-says goes through as it comes.
+says goes through as it comes. `Network` understands less, and can stay down.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -179,3 +183,90 @@ async def _message(server: asyncio.StreamReader) -> bytes:
         message += head + await server.readexactly(length)
         if head[0] & 0x80:
             return message
+
+
+class Network:
+    """What lies between a client and a server: a TCP proxy that can be cut.
+
+    Attributes:
+        up, down: what the one side of a WebSocket sends reaches the other; cleared, it is held back.
+        takes_upgrades: WebSockets get through, or are answered with 403 on the way.
+    """
+
+    def __init__(self, port: int) -> None:
+        self.up, self.down = asyncio.Event(), asyncio.Event()
+        self.takes_upgrades = True
+        self._target = port
+        self._is_cut = False
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    def cut(self) -> None:
+        """Every connection breaks, and no new one stands."""
+        self._is_cut = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def mend(self) -> None:
+        self._is_cut = False
+        self.up.set()
+        self.down.set()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        self._writers.add(writer)
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            upgrade = b"\r\nupgrade: websocket\r\n" in head.lower()
+            if upgrade and not self.takes_upgrades:
+                writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                await writer.drain()
+                return
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            self._writers.add(far_writer)
+            try:
+                far_writer.write(head)
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._pass_on(reader, far_writer, self.up if upgrade else None))
+                    group.create_task(self._pass_on(far_reader, writer, self.down if upgrade else None))
+            finally:
+                self._writers.discard(far_writer)
+                far_writer.transport.abort()
+        except* (OSError, asyncio.IncompleteReadError):
+            pass  # one side has gone
+        finally:
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event | None
+    ) -> None:
+        while data := await reader.read(65536):
+            if flows:
+                await flows.wait()
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError  # the other direction ends too
+
+
+@asynccontextmanager
+async def network(port: int) -> AsyncIterator[tuple[Network, int]]:
+    """A network to a server, and the port at which it is reached through it."""
+    between = Network(port)
+    between.mend()
+    carrying: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(between.carry(reader, writer))
+        carrying.add(task)
+        task.add_done_callback(carrying.discard)
+
+    server = await asyncio.start_server(connected, "127.0.0.1")
+    try:
+        yield between, server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in carrying:
+            task.cancel()
+        await asyncio.gather(*carrying, return_exceptions=True)

@@ -23,7 +23,7 @@ import pytest
 from conftest import a_relay, client, serving
 from google.adk.agents import LlmAgent
 from google.adk.models import BaseLlm
-from proxy import Cut, Proxy
+from proxy import Cut, Network, Proxy, network
 from test_process import PYTHON, process
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -269,51 +269,6 @@ async def asking(port: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, a
     assert started.returncode is not None
 
 
-class Network:
-    """What lies between the client and a server: a TCP proxy that can be cut."""
-
-    def __init__(self, port: int) -> None:
-        self.is_cut = False
-        self._server = port
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    def cut(self) -> None:
-        """Every connection breaks, and no new one stands."""
-        self.is_cut = True
-        for writer in self._writers:
-            writer.transport.abort()
-
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.is_cut:
-            writer.transport.abort()
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server)
-        self._writers |= {writer, far_writer}
-        try:
-            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
-        except OSError:
-            pass
-        finally:
-            self._writers -= {writer, far_writer}
-            far_writer.close()
-            writer.close()
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-        writer.close()
-
-
-@asynccontextmanager
-async def network(port: int) -> AsyncIterator[tuple[Network, int]]:
-    between = Network(port)
-    listener = await asyncio.start_server(between.carry, "127.0.0.1", 0)
-    async with listener:
-        yield between, listener.sockets[0].getsockname()[1]
-        between.cut()
-
-
 async def test_a_pipe_tells_of_a_connection_that_breaks() -> None:
     async with (
         serving(talkative(words_per_second=10)) as port,
@@ -540,7 +495,7 @@ async def test_a_cut_answer_is_whole_in_the_end(away_for: str, tmp_path: Path) -
             async with asyncio.timeout(20):
                 while conversation.room.history.is_answering:
                     await asyncio.sleep(0.01)
-        between.is_cut = False
+        between.mend()
         await person.sees("Connected again")
         await person.sees("w24(?s:.*)w24")
         await person.tallies("streams +1 succeeded, 0 failed")
@@ -743,7 +698,7 @@ async def test_a_history_that_can_not_be_read_makes_nobody_say_anything_again(tm
         fails = True
         between.cut()
         await person.sees("The connection was lost")
-        between.is_cut = False
+        between.mend()
         await person.sees("What was said before can't be shown")
         await person.sees(r"w39(?s:.*)w39\n")
         fails = False
@@ -769,7 +724,7 @@ async def test_a_message_that_is_refused_in_mid_answer_is_given_up_and_no_other(
         await person.sees("You said: after it")
         between.cut()
         await person.sees("The connection was lost")
-        between.is_cut = False
+        between.mend()
         await person.sees("Connected again")
         await person.says("at last")
         await person.sees("You said: at last\n")
@@ -823,7 +778,7 @@ async def test_a_session_service_that_fails_for_a_moment_throws_nobody_out(tmp_p
         async with asyncio.timeout(10):
             while relay.conversations.active:
                 await asyncio.sleep(0.01)
-        between.is_cut = False
+        between.mend()
         await person.sees("The conversations can't be reached")
         await person.sees(r"\(1011 the agent failed\)\. Your next message opens another")
         fails = False

@@ -17,6 +17,7 @@ from clients import created, guest, http
 from conftest import a_relay, serving, stand_in
 from gemini import Connection, GeminiLive, Plan, UserTurn
 from playwright.async_api import Browser, Dialog, Error, Route, expect
+from proxy import network
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from test_page import (
@@ -26,7 +27,6 @@ from test_page import (
     a_process,
     chromium,
     control,
-    network,
     rehearsal,
     until,
     violations,

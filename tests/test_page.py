@@ -38,6 +38,7 @@ from playwright.async_api import (
     async_playwright,
     expect,
 )
+from proxy import network
 
 from agent.agent import get_current_time
 from agent.rehearsal import Rehearsal
@@ -306,93 +307,6 @@ async def _serve_with(constants: dict[str, int], route: Route) -> None:
     for name, value in constants.items():
         text = re.sub(rf"^const {name} = \d+;", f"const {name} = {value};", text, flags=re.MULTILINE)
     await route.fulfill(response=response, body=text)
-
-
-class Network:
-    """What lies between a browser and a server: a TCP proxy that can be cut.
-
-    Attributes:
-        up, down: what the one side of a WebSocket sends reaches the other; cleared, it is held back.
-        takes_upgrades: WebSockets get through, or are answered with 403 on the way.
-    """
-
-    def __init__(self, port: int) -> None:
-        self.up, self.down = asyncio.Event(), asyncio.Event()
-        self.takes_upgrades = True
-        self._target = port
-        self._is_cut = False
-        self._writers: set[asyncio.StreamWriter] = set()
-
-    def cut(self) -> None:
-        """Every connection breaks, and no new one stands."""
-        self._is_cut = True
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def mend(self) -> None:
-        self._is_cut = False
-        self.up.set()
-        self.down.set()
-
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._is_cut:
-            writer.transport.abort()
-            return
-        self._writers.add(writer)
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            upgrade = b"\r\nupgrade: websocket\r\n" in head.lower()
-            if upgrade and not self.takes_upgrades:
-                writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-                await writer.drain()
-                return
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-            self._writers.add(far_writer)
-            try:
-                far_writer.write(head)
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._pass_on(reader, far_writer, self.up if upgrade else None))
-                    group.create_task(self._pass_on(far_reader, writer, self.down if upgrade else None))
-            finally:
-                self._writers.discard(far_writer)
-                far_writer.transport.abort()
-        except* (OSError, asyncio.IncompleteReadError):
-            pass  # one side has gone
-        finally:
-            self._writers.discard(writer)
-            writer.close()
-
-    async def _pass_on(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event | None
-    ) -> None:
-        while data := await reader.read(65536):
-            if flows:
-                await flows.wait()
-            writer.write(data)
-            await writer.drain()
-        raise ConnectionResetError  # the other direction ends too
-
-
-@asynccontextmanager
-async def network(port: int) -> AsyncIterator[tuple[Network, int]]:
-    """A network to a server, and the port at which it is reached through it."""
-    between = Network(port)
-    between.mend()
-    carrying: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(between.carry(reader, writer))
-        carrying.add(task)
-        task.add_done_callback(carrying.discard)
-
-    server = await asyncio.start_server(connected, "127.0.0.1")
-    try:
-        yield between, server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in carrying:
-            task.cancel()
-        await asyncio.gather(*carrying, return_exceptions=True)
 
 
 async def violations(page: Page) -> list[str]:
@@ -1318,6 +1232,30 @@ async def test_it_goes_on_in_writing_where_no_websocket_gets_through(browser: Br
             await tab.page.reload()
             await tab.answered(re.compile("You said: here again$"))
             assert (await tab.texts("user")) == ["here again"]
+
+
+async def test_a_server_that_falls_silent_without_a_websocket_is_given_up(
+    gemini: GeminiLive, browser: Browser
+) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "anybody?":
+            await asyncio.Event().wait()
+        await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    async with (
+        serving(a_relay(grace=30)) as port,  # which says something each 25 s
+        network(port) as (between, there),
+    ):
+        between.takes_upgrades = False
+        async with visit(
+            browser, there, state="blocked", noise=NO_SERVER, constants={"SILENCE": 1000}
+        ) as tab:
+            await tab.say("anybody?")
+            await expect(tab.page.locator(".system.error")).to_contain_text("has fallen silent")
+            await expect(tab.page.locator(".message.user .mark").last).to_have_text("Not answered")
+            await tab.say("hello")
+            await tab.answered("You said: hello.")
 
 
 async def test_what_was_written_before_it_was_known_stays_beside(browser: Browser) -> None:
