@@ -378,7 +378,7 @@ async def test_a_session_that_is_slow_to_read_can_be_attended_all_the_same(
         async with client(port) as live, chat(port, session_id) as room:
             assert await live.ask("by live") == "You said: by live."
             assert await room.ask("by chat") == "You said: by chat."
-        body = {"session_id": "new", "message": "by HTTP"}
+        body = {"session_id": "mine", "message": "by HTTP"}
         assert (await web.post("/api/v1/chat", json=body)).json()["content"] == "You said: by HTTP."
         await left(port)
 
