@@ -162,8 +162,9 @@ function receive(frame) {
     case "session_joined":
       return entered(frame);
     case "status": // how it stands with what was just written: it is being answered, or waits for others
-      if (pending.has(frame.id)) meta(pending.get(frame.id), frame.message);
-      return;
+      if (!pending.has(frame.id)) return;
+      pending.get(frame.id).dataset.taken = "true";
+      return meta(pending.get(frame.id), frame.message);
     case "ack":
       return settle(frame.id);
     case "response_start":
@@ -274,6 +275,11 @@ function entered({ type, session_id }) {
   else joining = "";
   if (session_id !== room) {
     problem("");
+    for (const [id, node] of pending) {
+      if (!node.dataset.taken) continue;
+      node.remove(); // it is said in the room where it was written, and answered there
+      pending.delete(id);
+    }
     if (room || !isNew) giveBack("You have entered another room."); // in none, it is what this one was made for
     room = session_id;
     inside = false;

@@ -262,7 +262,7 @@ async def asking(port: int) -> AsyncIterator[tuple[asyncio.subprocess.Process, a
         stderr=asyncio.subprocess.PIPE,
     )
     assert started.stdin and started.stdout
-    started.stdin.write(b"hello " * 50)
+    started.stdin.write(b"hello " * 500)
     started.stdin.close()
     await asyncio.wait_for(started.stdout.readuntil(b"rehearsal"), 20)
     yield started, started.stdout

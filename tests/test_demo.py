@@ -667,7 +667,7 @@ async def test_what_can_not_be_sent_any_more_is_in_the_box_again(
             await shows(tab, "a\nb", "You said: a\nb.")
 
 
-async def test_what_waits_in_a_room_that_one_leaves_is_in_the_box_again(
+async def test_what_waits_in_a_room_that_one_leaves_is_answered_there(
     gemini: GeminiLive, browser: Browser
 ) -> None:
     script = Script(gemini)
@@ -679,14 +679,30 @@ async def test_what_waits_in_a_room_that_one_leaves_is_in_the_box_again(
             await tab.say("b")
             await expect(tab.page.locator(".message.waiting .meta")).to_contain_text("waits for 1")
             await tab.page.locator("#rooms a", has_text=rooms[1]).click()
-            await expect(tab.page.get_by_role("alert")).to_contain_text("entered another room")
-            await expect(tab.page.locator("#text")).to_have_value("b")
+            await expect(tab.page.locator("#room-name")).to_have_text(f"Room {rooms[1]}")
             await shows(tab)
+            await expect(tab.page.locator("#text")).to_have_value("")
             script.may_go_on.set()
-            await tab.page.get_by_label("Message", exact=True).press("Enter")
-            await shows(tab, "b", "b: one two.")
+            await tab.say("c")
+            await shows(tab, "c", "c: one two.")
             await tab.page.locator("#rooms a", has_text=rooms[0]).click()
-            await shows(tab, "a", "a: one two.")
+            await shows(tab, "a", "a: one two.", "b", "b: one two.")
+
+
+async def test_what_was_not_said_in_a_room_that_one_leaves_is_in_the_box_again(browser: Browser) -> None:
+    async with serving(a_relay(rehearsal(), grace=60)) as port, network(port) as (between, near):
+        rooms = await created(port), await created(port)
+        async with window(browser, near, rooms[0], noise=NO_SERVER) as tab:
+            between.up.clear()  # the server hears nothing of it
+            await tab.say("a")
+            between.cut()
+            await tab.shows("waiting")
+            await tab.page.evaluate(f"() => void (location.hash = '{rooms[1]}')")
+            between.mend()
+            await tab.online()
+            await expect(tab.page.get_by_role("alert")).to_contain_text("entered another room")
+            await expect(tab.page.locator("#text")).to_have_value("a")
+            await shows(tab)
 
 
 async def test_a_connection_that_never_stands_is_given_up(browser: Browser) -> None:
