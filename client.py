@@ -678,11 +678,14 @@ class Pipe:
 
     def __init__(self) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_open = False  # a line is printed in part
 
     def notice(self, text: str) -> None:
         print(f"relay-client: {text}", file=sys.stderr)
 
     def problem(self, text: str) -> None:
+        if self._is_open:
+            self.piece("\n", mine=True)  # what is said on stderr is a line of its own
         self._finish(Problem(text))
 
     def line(self, who: str, text: str) -> None:
@@ -692,6 +695,7 @@ class Pipe:
         if mine and not self.done.done():
             try:
                 print(text, end="", flush=True)
+                self._is_open = not text.endswith("\n")
             except OSError as error:  # whoever read has gone
                 self._finish(error)
 
@@ -781,6 +785,9 @@ class Terminal:
             finally:
                 printing.cancel()
                 await asyncio.wait([printing])
+                self._break()  # what was seen of an answer stays
+                for line in self._lines:
+                    self._console.print(line)
 
     async def _read(self) -> int:
         while True:
@@ -1015,7 +1022,7 @@ class Terminal:
         await self._link.request("POST", f"/sessions/{session_id}/clear")
 
     async def _do_quit(self, _: str) -> None:
-        """leaves; Ctrl-D does it too"""
+        """leaves; Ctrl-D and, with nothing typed, Ctrl-C do it too"""
 
     async def _do_connect(self, _: str) -> None:
         """connects, or tries again at once"""

@@ -43,6 +43,7 @@ if HERE / "agent" not in (Path(folder) for folder in getattr(_agent, "__path__",
 import responses
 from agent.credentials import missing_credentials
 from agent.live import needs_credentials, run_config
+from agent.logs import one_line
 from agent.room import After
 from agent.sessions import Conversations, StoreError, UnknownConversationError
 from api import Api
@@ -322,6 +323,8 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status:
     A browser cannot see why an upgrade was refused. So a client that speaks relay.v1 is accepted and at
     once told; any other gets an HTTP response where the server can send one.
     """
+    client = scope.get("client")
+    log.info("a WebSocket from %s was refused: %d %s", client[0] if client else "?", code, one_line(reason))
     await receive()  # websocket.connect
     if _offers(scope):
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})

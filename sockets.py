@@ -153,18 +153,20 @@ class Socket:
         finally:
             # 1012: the server is going. Runs are ended while it still waits for its connections to go.
             # A client may close with it too, and only gives up its own grace.
+            where = self._conversation.session_id if self._conversation else "no conversation"
             self._leave(at_once=end.code == 1012)
             self._outbox.give_up()
             log.info(
-                "%s from %s: %.1f s, %d frames in, %d out, %.0f ms of sound dropped, closed %d %s",
+                "%s %s in %s from %s: %.1f s, %d frames in, %d out, %.0f ms of sound dropped, closed %s",
                 self._name,
+                self.connection_id,
+                where,
                 client[0] if client else "?",
                 time.monotonic() - began,
                 self._frames_in,
                 self._frames_out,
                 self._outbox.dropped_ms,
-                end.code,
-                one_line(end.reason),
+                one_line(f"{end.code} {end.reason}"),
             )
         if not isinstance(end, _Gone):
             try:

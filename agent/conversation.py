@@ -802,7 +802,10 @@ def _explain(error: Exception, model: str) -> Error:
         return Error("agent_failed", "The agent failed. The server's log says why.")
     refused = error.reason.lower()
     if error.code in (401, 403) or "api key" in refused or "api_key" in refused:
-        words = "The model service refused the credentials: check the server's API key or Google Cloud login."
+        words = (
+            "The server has no credentials that the model service takes:"
+            " check its API key or Google Cloud login."
+        )
     elif error.code == 404 or "not found" in refused:
         words = f"The model service does not know the model {model!r}: check its name."
     elif error.permanent:

@@ -57,8 +57,10 @@ const connection = new Connection({
       if (stopOwed) stopOwed = !connection.sendControl("interrupt");
       update();
     },
-    history(lines, ids) {
-      conversation.history(lines, ids);
+    history(lines, ids, isAnother) {
+      // In a conversation that is named, and so may be shared, nobody knows who wrote what this page has not written.
+      const isOthers = ({ role, mine }) => role === "user" && session && !mine;
+      conversation.history(lines.map((line) => ({ ...line, who: isOthers(line) ? "Somebody" : "" })), ids, isAnother);
       call?.voice.endOfTurn(); // what follows does not follow on from what was heard last
       discarding = false;
       reveal();

@@ -11,8 +11,8 @@
 //   message(frame)    any other JSON frame that the page should see; of what a user said, `mine` tells whether it was
 //                     said from this page
 //   sound(samples)    an Int16Array, 24 kHz mono
-//   history(lines, ids)   the conversation, [{role, text, open}, …], in the place of all that was shown of it; the
-//                     texts of these ids are not in it yet
+//   history(lines, ids, isAnother)   the conversation, [{role, text, open, mine}, …], in the place of all that was
+//                     shown of it; the texts of these ids are not in it yet; isAnother: it is another life of it
 //   cleared(how, ids) the conversation was emptied, "cleared" or "deleted"; but for the texts of these ids
 //   sent(id), unsent(id)  a text of sendText() has left; the connection was lost before it was confirmed
 //   placed(id)        the connection was lost when it was written: it was said after all that was told so far
@@ -230,6 +230,7 @@ export class Connection {
     if (frame.mime_type === "audio/pcm") return this.#on.sound(decode(frame.data));
     if (frame.type === "error") this.#refuse(frame.id);
     else this.#failures = 0; // the agent does work
+    if (frame.code === "model_refused") this.#failures = MAX_FAILURES; // and would be refused again
     // A former socket said it, or it would not be told.
     if (frame.type === "message" && this.#own.has(frame.id)) return this.#place(frame.id);
     if (frame.type === "message" || (frame.type === "transcript" && frame.final)) tally(this.#known, frame.text);
@@ -265,6 +266,7 @@ export class Connection {
     if (lines.length < count) return;
     this.#lines = null;
     clearTimeout(this.#timer);
+    const isAnother = this.#epoch !== null && this.#announced !== null;
     this.#epoch = this.#announced ?? this.#epoch;
     this.#announced = null;
     this.#seq = to;
@@ -287,7 +289,8 @@ export class Connection {
       tally(before, text);
       return false;
     });
-    this.#on.history(lines, this.#unconfirmed());
+    for (const line of lines) line.mine = this.#own.has(line.id);
+    this.#on.history(lines, this.#unconfirmed(), isAnother);
     this.#flush();
   }
 

@@ -222,9 +222,10 @@ export class Conversation {
 
   // ---- the whole
 
-  // The conversation as the server knows it, [{role, text, open}, …], in the place of what is shown of it. The texts
-  // of these ids are not in it yet, and follow. What is shown already stays as it is, with all that is no text.
-  history(lines, ids) {
+  // The conversation as the server knows it, [{role, text, open, who}, …], in the place of what is shown of it. The
+  // texts of these ids are not in it yet, and follow. What is shown already stays as it is, with all that is no text.
+  // `isAnother`: another life of it (the server was restarted, say), in which nobody answers what was asked before.
+  history(lines, ids, isAnother) {
     lines = lines.filter(({ text }) => text.trim());
     const coming = new Set(ids.map((id) => this.#unconfirmed.get(id)));
     const shown = [...this.#root.children].filter(
@@ -236,8 +237,8 @@ export class Conversation {
 
     const aside = this.#empty(shown[same - 1]);
     this.#building = true;
-    for (const { role, text, open } of lines.slice(same)) {
-      if (role === "user") this.#place(this.#bubble("user", "You", { text, now: false }));
+    for (const { role, text, open, who } of lines.slice(same)) {
+      if (role === "user") this.#place(this.#bubble("user", who || "You", { text, other: Boolean(who), now: false }));
       else {
         this.#open({ now: false });
         this.said(text);
@@ -246,6 +247,7 @@ export class Conversation {
     }
     this.#building = false;
     this.#asked = lines.at(-1)?.role === "user";
+    if (isAnother && this.#asked && !ids.length) mark(this.#root.lastElementChild, "Not answered", "interrupted");
     this.#root.append(...aside);
     this.#restore(ids);
   }

@@ -273,10 +273,11 @@ async def test_a_pipe_tells_of_a_connection_that_breaks() -> None:
     async with (
         serving(talkative(words_per_second=10)) as port,
         network(port) as (between, there),
-        asking(there) as (started, _),
+        asking(there) as (started, out),
     ):
         between.cut()
         assert await asyncio.wait_for(started.wait(), 10) == 1
+        assert (await out.read()).endswith(b"\n")
         assert started.stderr
         assert await started.stderr.read() == b"relay-client: The connection was lost (1006).\n"
 
@@ -574,6 +575,7 @@ async def test_it_leaves_in_mid_answer(how: str | signal.Signals, code: int, tmp
         else:
             person.process.send_signal(how)
         assert await person.leaves("") == code
+        await person.sees("agent +This is")  # what was seen of the answer stays
         # The terminal is as it was: it echoes, and knows lines. And no color was asked for.
         usual = termios.ECHO | termios.ICANON
         assert termios.tcgetattr(person.terminal)[3] & usual == usual

@@ -698,6 +698,33 @@ async def test_what_the_killed_server_had_stored_is_not_said_again(tmp_path: Pat
             await stack.aclose()
 
 
+async def test_what_a_killed_server_has_not_answered_is_marked(tmp_path: Path, browser: Browser) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with contextlib.AsyncExitStack() as stack:
+        async with a_process(port, tmp_path):
+            tab = await stack.enter_async_context(visit(browser, port, "/?user=alice", noise=NO_SERVER))
+            await tab.say("hello " * 200)
+            await expect(tab.page.locator(".message.open")).to_have_count(1)
+        await tab.shows("waiting")
+        async with a_process(port, tmp_path):
+            await tab.online()
+            await expect(tab.page.locator(".message.user .mark")).to_have_text("Not answered")
+            await expect(tab.page.locator(".message.agent")).to_have_count(0)
+            await tab.say("hello?")
+            await tab.answered(re.compile(r"You said: hello\?"))
+            await stack.aclose()
+
+
+async def test_credentials_that_are_refused_are_told_once(gemini: GeminiLive, browser: Browser) -> None:
+    gemini.on_connect = lambda number: Plan(http_status=403)
+    async with serving(a_relay()) as port, visit(browser, port) as tab:
+        await tab.say("hello")
+        await tab.shows("ended")
+        await expect(tab.page.locator(".system.error")).to_contain_text("The server has no credentials")
+        assert len(tab.sockets) == 1
+
+
 async def test_the_network_is_gone_for_five_seconds_of_an_answer(
     gemini: GeminiLive, browser: Browser
 ) -> None:
@@ -1109,6 +1136,11 @@ async def test_two_share_a_conversation(gemini: GeminiLive, browser: Browser) ->
             await expect(here.page.locator("#writing")).to_have_text("Somebody is typing…")
             await expect(here.page.locator("#writing")).to_be_hidden()
             assert len(control(there.sent, "typing_start")) == len(control(there.sent, "typing_stop")) == 2
+            # What is read of before: whose it was is known of this page only.
+            await there.page.reload()
+            await expect(there.page.locator(".message .text")).to_have_text(said)
+            assert await there.texts("other") == ["from here", "from there"]
+            await expect(there.page.locator(".message.other .who").first).to_have_text("Somebody: ")
         await expect(here.page.locator("#here")).to_be_hidden()
         await expect(here.page.locator("#announcer")).to_contain_text("Nobody else is here now.")
         async with visit(browser, port, "/?user=bob&session=kitchen", state="ended") as stranger:
