@@ -142,7 +142,7 @@ class Api:
     # ---- conversations ----
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> Response:
-        body = await _body(scope, receive)
+        body = await self._body(receive)
         asked = _json_object(body) if body.strip() else {}
         if not isinstance(asked.get("model_id"), str | None):
             raise HttpError(400, "model_id must be a string.")
@@ -201,7 +201,7 @@ class Api:
     # ---- one turn ----
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        asked = turn.request(_json_object(await _body(scope, receive)))
+        asked = turn.request(_json_object(await self._body(receive)))
         assert asked.session_id
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(asked.session_id)
@@ -221,6 +221,28 @@ class Api:
         response = next(turn.events(asked.session_id, asker.end))
         del response["type"]
         return as_json({**response, "session_id": asked.session_id})
+
+    async def _body(self, receive: Receive) -> bytes:
+        """A request's body.
+
+        Raises:
+            HttpError: it is too long, or does not come in time.
+            _GoneError: its sender has gone.
+        """
+        body, more = b"", True
+        try:
+            async with asyncio.timeout(self._limits.slow_timeout):
+                while more:
+                    event = await receive()
+                    if event["type"] == "http.disconnect":
+                        raise _GoneError
+                    body += event.get("body", b"")
+                    more = event.get("more_body", False)
+                    if len(body) > MAX_BODY_BYTES:
+                        raise HttpError(413, _TOO_LONG)
+        except TimeoutError:
+            raise HttpError(408, f"The body did not come within {self._limits.slow_timeout:g} s.") from None
+        return body
 
     async def _stream(self, asker: _Asker, send: Send) -> None:
         """Sends events as they come, and something now and then, or a proxy would take it for dead."""
@@ -322,25 +344,6 @@ async def _while_there(receive: Receive, work: Coroutine[Any, Any, None]) -> Non
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _body(scope: Scope, receive: Receive) -> bytes:
-    """A request's body.
-
-    Raises:
-        HttpError: it is too long.
-        _GoneError: its sender has gone.
-    """
-    body, more = b"", True
-    while more:
-        event = await receive()
-        if event["type"] == "http.disconnect":
-            raise _GoneError
-        body += event.get("body", b"")
-        more = event.get("more_body", False)
-        if len(body) > MAX_BODY_BYTES:
-            raise HttpError(413, _TOO_LONG)
-    return body
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -23,6 +23,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -235,8 +236,13 @@ class Relay:
         if response:
             start, body = response
             # A Content-Length stands in the answer to HEAD too (RFC 9110 section 9.3.2).
-            await send(start)
-            await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})
+            sent = b"" if method == "HEAD" else body
+            # Who has gone is an OSError, or with uvicorn and pipelined requests a RuntimeError; who does
+            # not read is not waited for either.
+            with suppress(OSError, RuntimeError):
+                async with asyncio.timeout(self._limits.slow_timeout):
+                    await send(start)
+                    await send({"type": "http.response.body", "body": sent})
 
     # ---- WebSockets ----
 

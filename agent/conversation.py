@@ -126,6 +126,15 @@ class _Request:
     listener: Listener
 
 
+@dataclass(slots=True)
+class _Known:
+    """A text that was said, so that it is not said twice."""
+
+    hash: int
+    listener: Listener | None
+    """Who is told when it is stored; None: it is."""
+
+
 class Conversation:
     """A user's conversation: one ADK session and, while it is in use, one run.
 
@@ -145,7 +154,7 @@ class Conversation:
         self._name = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = Inbox(on_dropped=self._dropped_up)
         self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech)
-        self._texts: OrderedDict[str, Listener | None] = OrderedDict()  # by id; None: it is stored
+        self._texts: OrderedDict[str, _Known] = OrderedDict()  # by id
         self._request: _Request | None = None
         self._asked_at = 0.0
         self._waiting: deque[_Request] = deque()
@@ -289,6 +298,7 @@ class Conversation:
     async def aclose(self) -> None:
         """Ends the run, lets the listeners go, and awaits the conversation's task."""
         self._closing = True
+        self._keep_waiting()
         self._dismiss(Ended("stopping"))
         self._loading.cancel()
         self._end()
@@ -326,8 +336,8 @@ class Conversation:
 
     def stored(self, text: UserText) -> None:
         self.last_activity = time.time()
-        if text.id in self._texts:
-            listener, self._texts[text.id] = self._texts[text.id], None
+        if known := self._texts.get(text.id):
+            listener, known.listener = known.listener, None
             if listener in self.room.listeners:
                 listener.put(Ack(text.id))
 
@@ -338,7 +348,7 @@ class Conversation:
             return
         self._inbox.put(text)
         if text.id:
-            self._texts[text.id] = listener
+            self._texts[text.id] = _Known(hash(text.text), listener)
             if len(self._texts) > _MAX_IDS:
                 self._texts.popitem(last=False)
         self.room.typing(listener, False)
@@ -347,12 +357,14 @@ class Conversation:
 
     def _say_again(self, text: UserText, listener: Listener) -> bool:
         """Whether a text was said before, and comes again because its ack was lost."""
-        if text.id not in self._texts:
+        if not (known := self._texts.get(text.id)):
             return False
-        if self._texts[text.id] is None:
+        if known.hash != hash(text.text):
+            listener.put(Error("bad_data", "This id is another text's: ids are to be random.", text.id))
+        elif known.listener is None:
             listener.put(Ack(text.id))
         else:
-            self._texts[text.id] = listener
+            known.listener = listener
             self._want()  # it may wait since the model could not be reached
         return True
 
@@ -391,11 +403,11 @@ class Conversation:
 
     def _ask_again(self, text: UserText, listener: Listener) -> bool:
         """Whether a request was made before, and comes again because the socket that made it was lost."""
-        if self._request and self._request.text.id == text.id:
+        if self._request and self._request.text == text:
             self._request.listener = listener
             self.room.answer(listener, text.id)
         for ahead, request in enumerate(self._waiting, start=self._is_answering()):
-            if request.text.id == text.id:
+            if request.text == text:
                 request.listener = listener
                 listener.put(Taken(text, ahead, self.room.history.message_count))
                 return True
@@ -451,6 +463,8 @@ class Conversation:
                 if self._stop.is_set():
                     while self._resets:
                         await self._empty()
+                    if not self.room.listeners:
+                        self._keep_waiting()
                     await self._keep_unsaid()
                     if self._resets:  # meanwhile
                         continue
@@ -597,6 +611,15 @@ class Conversation:
         if run.turn.said:
             await self._append(session, run.turn.author, "model", run.turn.said, goes_on=goes_on)
 
+    def _keep_waiting(self) -> None:
+        """What waits for its turn in a room was said there, though nobody will answer it now."""
+        for request in self._waiting:
+            self._home.stats.failed += 1
+            if request.listener.attends != "own":
+                with suppress(InboxFullError):
+                    self._inbox.put(request.text)
+        self._waiting.clear()
+
     async def _keep_unsaid(self) -> None:
         """Stores the texts that no model could be given before the conversation ended."""
         if self.room.listeners and not self._closing:
@@ -672,6 +695,9 @@ class Conversation:
                     error = failure
             self._handle, self._owed = None, ""
             self._inbox.clear()  # of what the run has put back
+            for name, known in self._texts.items():
+                if known.listener in self.room.listeners:
+                    known.listener.put(Ack(name))  # it was said, and is emptied with the rest
             self._texts.clear()
             self.room.restart(deleted=delete)
             self._is_live()  # what a connection was remade for is gone

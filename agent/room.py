@@ -77,8 +77,7 @@ class Room:
         self._asking: Listener | None = None
         self._audience: tuple[Listener, ...] = ()
         self._typing: set[Listener] = set()
-        self._joined: list[str] = []
-        self._left: list[str] = []
+        self._changed: dict[str, bool] = {}  # connections, and whether they were there when it was told last
         self._presence: asyncio.TimerHandle | None = None
 
     # ---- who is there ----
@@ -91,9 +90,7 @@ class Room:
             before.put(Status("elsewhere"))
         self.listeners.append(listener)
         self._seat()
-        if listener.connection_id in self._left:
-            self._announce()  # what is told together has no order
-        self._tell_presence(listener, self._joined)
+        self._tell_presence(listener, was_there=False)
 
     def leave(self, listener: Listener, *, is_live: bool) -> None:
         """Lets a listener go; one that it had taken the conversation from has it again.
@@ -107,10 +104,7 @@ class Room:
         self._seat()
         if was_newest and (before := self._newest()):
             before.put(Status("live" if is_live else "reconnecting"))
-        if self._joined[-1:] == [listener.connection_id]:
-            self._joined.pop()  # it has come and gone, and nobody knows of it
-        else:
-            self._tell_presence(listener, self._left)
+        self._tell_presence(listener, was_there=True)
 
     def answer(self, asking: Listener | None, name: str = "") -> None:
         """The answer under way is to this listener's request, a text of that id; None: to nobody's."""
@@ -136,26 +130,34 @@ class Room:
             if one.attends == "all" or one is newest or (one.attends == "own" and one is self._asking)
         )
 
-    def _tell_presence(self, listener: Listener, kind: list[str]) -> None:
+    def _tell_presence(self, listener: Listener, *, was_there: bool) -> None:
         if listener.attends == "own":
             return  # it asks one thing, and goes
-        kind.append(listener.connection_id)
+        self._changed.setdefault(listener.connection_id, was_there)
         if not self._presence:
             self._presence = asyncio.get_running_loop().call_later(_PRESENCE_EVERY, self._announce)
 
     def _announce(self) -> None:
-        if self._presence:
-            self._presence.cancel()
+        """Tells who has come and who has left: the difference to when it was told last.
+
+        Those who came meanwhile may have counted one that has come and gone, and not one that has gone
+        and come: they are told of all.
+        """
         self._presence = None
-        joined, left, self._joined, self._left = tuple(self._joined), tuple(self._left), [], []
+        changed, self._changed = self._changed, {}
+        here = {listener.connection_id for listener in self.listeners}
         count = len(self.listeners)
+        joined = tuple(one for one, was_there in changed.items() if not was_there and one in here)
+        left = tuple(one for one, was_there in changed.items() if was_there and one not in here)
+        all_joined = [one for one in changed if one in here]
+        all_left = tuple(one for one in changed if one not in here)
         presence = Presence(joined, left, count)
         for listener in self._audience:
-            if listener.connection_id not in joined:
+            name = listener.connection_id
+            if name not in changed:
                 told = presence
-            else:  # it knows that it has come itself
-                others = tuple(one for one in joined if one != listener.connection_id)
-                told = Presence(others, left, count)
+            else:
+                told = Presence(tuple(one for one in all_joined if one != name), all_left, count)
             if told.joined or told.left:
                 listener.put(told)
 

