@@ -98,9 +98,9 @@ async def test_turns_through_nginx(
             assert [said["text"] for said in frames if said.get("type") == "transcript"][-1] == "Hello there."
             assert bob.audio == gemini.connections[1].sound != b""
     lines = [record.getMessage() for record in caplog.records]
-    assert [line.split(":")[0] for line in lines] == [
-        "alice text from 127.0.0.1",
-        "bob audio from 127.0.0.2",
+    assert [re.sub(r" \S+ in", " … in", line.split(":")[0]) for line in lines] == [
+        "alice text … in live-alice from 127.0.0.1",
+        "bob audio … in live-bob from 127.0.0.2",
     ]
 
 

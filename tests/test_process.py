@@ -255,7 +255,7 @@ async def test_stops_at_rest_at_once(gemini: GeminiLive, folder: Path, how: sign
         assert await relay.stop(how) == EXIT_CODES[how]
         assert time.monotonic() - began < 2
         assert relay.problems() == []
-        assert sum("alice text from 127.0.0.1" in line for line in relay.log) == 1
+        assert sum("in live-alice from 127.0.0.1" in line for line in relay.log) == 1
     assert gemini.connections[0].closed == 1000
 
 

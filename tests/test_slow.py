@@ -79,7 +79,7 @@ async def test_a_peer_that_stops_reading_is_given_up_and_delays_nobody(
 ) -> None:
     gemini.answer = talks_on
     async with (
-        serving(a_relay(slow_timeout=1.0)) as port,
+        serving(a_relay(slow_timeout=2.0)) as port,
         client(port, "bob") as bob,
         Peer.upgraded(port, audio=True) as stalled,
     ):
