@@ -318,8 +318,7 @@ class Link:
             if code not in _STAY_AWAY or self._once:
                 raise LostError(why) from None
             self._become("asleep")
-            for ask in [ask for ask in self._pending.values() if ask.sent or ask.stored]:
-                self._give_up(ask)
+            self._give_up_said()
             self._view.notice(f"{why} Your next message opens another.")
         finally:
             self._socket = None
@@ -495,6 +494,11 @@ class Link:
         del self._pending[ask.id]
         self.stats.failed += 1
 
+    def _give_up_said(self) -> None:
+        """Nobody waits for the answers to what was said so far."""
+        for ask in [ask for ask in self._pending.values() if ask.sent or ask.stored]:
+            self._give_up(ask)
+
     def _is_mine(self, frame: Json) -> bool:
         return str(frame.get("id")) in self._pending or str(frame.get("connection_id")) in self._ids
 
@@ -544,8 +548,7 @@ class Link:
     async def _enter(self, session_id: str, count: int) -> None:
         """Goes to a conversation that has so many messages."""
         self._forget()
-        for ask in [ask for ask in self._pending.values() if ask.sent or ask.stored]:
-            self._give_up(ask)
+        self._give_up_said()
         self.session_id, self._recent = session_id, True
         self._become(self.state)
         if self._socket:

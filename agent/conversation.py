@@ -29,7 +29,7 @@ from agent.floor import Floor
 from agent.history import GOES_ON, lines_of
 from agent.inbox import Inbox, InboxFullError
 from agent.live import APP_NAME, Owed, Run
-from agent.logs import one_line
+from agent.logs import failure, one_line
 from agent.messages import (
     Ack,
     AudioEnd,
@@ -344,7 +344,7 @@ class Conversation:
     # ---- what is said ----
 
     def _say(self, text: UserText, listener: Listener) -> None:
-        if text.id and self._say_again(text, listener):
+        if self._say_again(text, listener):
             return
         self._inbox.put(text)
         if text.id:
@@ -819,7 +819,7 @@ def _what_failed(error: BaseException | None) -> str:
     """What failed, for the log: the service's own words, without a traceback."""
     if isinstance(error, LostConnection):
         return f"the model's connection: {one_line(error)}"
-    return one_line(f"{type(error).__name__}: {error}")
+    return failure(error)
 
 
 def _explain(error: Exception, model: str) -> Error:

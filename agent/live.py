@@ -27,7 +27,7 @@ from pydantic_core import to_jsonable_python
 
 from agent.connection import LostConnection, observer, watched_agent
 from agent.inbox import Inbox, Requests
-from agent.logs import one_line
+from agent.logs import failure, one_line
 from agent.messages import (
     Audio,
     Error,
@@ -429,8 +429,8 @@ class _Turn:
         elif call := part.function_call:
             if not event.partial:
                 self._goes_on(event.author)
-                name, self._tools[name] = call.id or "", self._muted
-                arguments = jsonable(call.args)
+                name, arguments = call.id or "", jsonable(call.args)
+                self._tools[name] = self._muted
                 yield ToolStart(
                     self._number(), name, call.name or "", arguments, _when(event), late=self._muted
                 )
@@ -540,7 +540,7 @@ class _Tools(BasePlugin):
     ) -> dict[str, Any] | None:
         if isinstance(error, asyncio.CancelledError):
             return None  # the run ends
-        log.error("tool %s failed: %s", tool.name, one_line(f"{type(error).__name__}: {error}"))
+        log.error("tool %s failed: %s", tool.name, failure(error))
         return {"status": "error", "message": f"The tool {tool.name} failed."}
 
 

@@ -16,7 +16,7 @@ from google.adk.sessions import BaseSessionService, Session
 from agent.conversation import Conversation, Stats, create_session, created_at, default_id, get_session
 from agent.history import lines_of
 from agent.live import APP_NAME, live_model, run_config, runner
-from agent.logs import one_line
+from agent.logs import failure
 from agent.messages import Line
 from agent.store import owner_of, session_service
 
@@ -294,7 +294,7 @@ async def _of_store(asked: Awaitable[T]) -> T:
     try:
         return await asked
     except Exception as error:
-        log.error("the session service failed: %s", one_line(f"{type(error).__name__}: {error}"))
+        log.error("the session service failed: %s", failure(error))
         raise StoreError from error
 
 

@@ -178,6 +178,11 @@ def text_of(said: dict[str, Any], name: str, id_: str = "") -> str:
     return text
 
 
+def named(id_: str) -> dict[str, Any]:
+    """The `id` of a text on the wire, if its client has given it one."""
+    return {"id": id_} if id_ else {}
+
+
 def session_id_of(said: dict[str, Any]) -> str:
     """The conversation that a client names.
 

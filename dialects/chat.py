@@ -31,6 +31,7 @@ from dialects import (
     Join,
     Welcome,
     json_object,
+    named,
     once,
     session_id_of,
     to_json,
@@ -92,7 +93,7 @@ def _encoder(session_id: str) -> Encode:
                 return (chunk(text, number, is_final=False),)
             case Taken(text, ahead, count):
                 said = f"Your message waits for {ahead} before it." if ahead else "The agent is thinking."
-                return (frame("status", message=said, context_messages=count, **_id(text.id)),)
+                return (frame("status", message=said, context_messages=count, **named(text.id)),)
             case Ack(name):
                 return (frame("ack", id=name),)
             case TurnStart(asked):
@@ -129,7 +130,7 @@ def _encoder(session_id: str) -> Encode:
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
             case Error(code, said, name):
-                return (frame("error", code=code, message=said, **_id(name)),)
+                return (frame("error", code=code, message=said, **named(name)),)
             case _:
                 return None
 
@@ -147,11 +148,7 @@ def _encoder(session_id: str) -> Encode:
 
 def _asked(by: Asked | None) -> dict[str, Any]:
     """Whose message an answer is to; null: to what was said in another dialect."""
-    return {"connection_id": by.connection_id, **_id(by.id)} if by else {"connection_id": None}
-
-
-def _id(name: str) -> dict[str, Any]:
-    return {"id": name} if name else {}
+    return {"connection_id": by.connection_id, **named(by.id)} if by else {"connection_id": None}
 
 
 def _connected(connection_id: str, model: str) -> Frame:

@@ -40,6 +40,7 @@ from dialects import (
     Welcome,
     cut,
     json_object,
+    named,
     once,
     to_json,
     user_text,
@@ -187,7 +188,7 @@ def _fields(message: Message) -> dict[str, Any] | None:
             }
         case Written(seq, text, connection_id, name):
             written = {"type": "message", "role": "user", "connection_id": connection_id, "text": text}
-            return written | _named(name) | {"seq": seq}
+            return written | named(name) | {"seq": seq}
         case TurnEnd(seq, interrupted):
             # The custom-streaming sample's page reads null for "no".
             return {
@@ -204,12 +205,12 @@ def _fields(message: Message) -> dict[str, Any] | None:
         case Status(state):
             return {"type": "status", "state": state}
         case Error(code, text, name):
-            return {"type": "error", "code": code, "message": text} | _named(name)
+            return {"type": "error", "code": code, "message": text} | named(name)
         case Gap(first, last, lines):
             return {"type": "gap", "from": first, "to": last, "messages": lines}
         case Line(role, text, is_open, name):
             line = {"type": "message", "role": role, "text": text}
-            return line | _named(name) | ({"open": True} if is_open else {})
+            return line | named(name) | ({"open": True} if is_open else {})
         case Ack(name):
             return {"type": "ack", "id": name}
         case Presence(joined, left, connections):
@@ -220,11 +221,6 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
         case _:  # the beginning of a turn, a request: nothing that this dialect tells
             return None
-
-
-def _named(name: str) -> dict[str, Any]:
-    """The `id` of a text, if its client has given it one."""
-    return {"id": name} if name else {}
 
 
 def _tool(kind: str, message: ToolStart | ToolComplete, name: str, value: Any) -> dict[str, Any]:
