@@ -292,8 +292,8 @@ class Ended:
     why: Literal["idle", "failed", "stopping"]
 
 
-Said = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
+Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
 """What is numbered, and can be replayed."""
 
 Notice = TurnStart | Line | Gap | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ended
-Message = Said | Notice
+Message = Numbered | Notice
