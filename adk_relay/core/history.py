@@ -79,7 +79,7 @@ class History:
             line = self._lines[at]
             if self._open and self._open.texts and at == self._open.at:
                 texts = self._open.texts
-                line = Line("agent", "".join(texts), open=True, pieces=len(texts))
+                line = Line("agent", "".join(texts), open=True, chunks=len(texts))
             text = line.text.encode(errors="replace")
             if len(text) > _LINE_BYTES:
                 text = text[-_LINE_BYTES:]
