@@ -27,7 +27,8 @@ from proxy import Cut, Network, Proxy, network
 from test_process import PYTHON, process
 from websockets.asyncio.server import ServerConnection, serve
 
-import client as terminal_client
+from adk_relay.client.pipe import pipe
+from adk_relay.client.view import Problem
 from agent.agent import get_current_time
 from agent.rehearsal import Rehearsal
 from relay import HERE, Relay
@@ -39,7 +40,7 @@ from agent.rehearsal import Rehearsal
 root_agent = LlmAgent(name="quick", model=Rehearsal(words_per_second=12))
 """
 
-CLIENT = [sys.executable, str(HERE / "client.py")]
+CLIENT = [sys.executable, "-c", "import sys; from adk_relay.client.command import main; sys.exit(main())"]
 WIDTH, HEIGHT = 90, 48
 
 
@@ -807,15 +808,15 @@ async def test_what_is_wider_than_the_terminal_is_folded(tmp_path: Path) -> None
 
 
 async def test_a_server_that_does_not_greet_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client._GREETING", 0.2)
+    monkeypatch.setattr("adk_relay.client.connection._GREETING", 0.2)
 
     async def silent(socket: ServerConnection) -> None:
         await socket.wait_closed()
 
     async with serve(silent, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        with pytest.raises(terminal_client.Problem, match="does not greet"):
-            await terminal_client.pipe(f"http://127.0.0.1:{port}", None, "hello")
+        with pytest.raises(Problem, match="does not greet"):
+            await pipe(f"http://127.0.0.1:{port}", None, "hello")
 
 
 async def test_a_proxy_that_needs_more_than_there_is_is_told() -> None:

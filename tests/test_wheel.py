@@ -19,8 +19,8 @@ from conftest import client
 from relay import HERE
 
 SHIPPED = {
-    *("relay.py", "api.py", "responses.py", "sockets.py", "outbox.py", "client.py"),
-    *("dialects", "agent", "static"),
+    *("relay.py", "api.py", "responses.py", "sockets.py", "outbox.py"),
+    *("adk_relay", "dialects", "agent", "static"),
 }
 
 # What is installed in the place of its own that is looked for first, and what from the tests' environment.

@@ -1,0 +1,1 @@
+"""A relay between WebSocket clients and a Google ADK live agent."""
