@@ -106,12 +106,12 @@ class Person:
 
     async def tallies(self, pattern: str) -> None:
         """Asks for the statistics until they say so: an answer's end is not to be seen."""
-        last_row = r"(?m)^session +\S"
+        last_row = r"^session +\S"
         async with asyncio.timeout(HANGS):
             while True:
-                tables = len(re.findall(last_row, self.sight))
+                tables = len(re.findall(last_row, self.sight, re.MULTILINE))
                 await self.says("/stats")
-                await self.sees(rf"(?s)(?:{last_row}.*?){{{tables + 1}}}")
+                await self.sees(rf"(?ms)(?:{last_row}.*?){{{tables + 1}}}")
                 if re.search(pattern, self.sight):
                     return
 
