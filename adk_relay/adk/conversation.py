@@ -191,7 +191,7 @@ class Conversation:
         if self._idle is None and self._home.idle_timeout > 0:
             self._look_for_idleness()
         if self._reconnecting:
-            listener.put(Status("reconnecting"))
+            listener.deliver(Status("reconnecting"))
         if listener.is_audio:
             self._want()
 
@@ -240,11 +240,11 @@ class Conversation:
             case UserText():
                 self._say(said, listener)
             case UserAudio():
-                self._floor.put(listener.connection_id, said)
+                self._floor.offer(listener.connection_id, said)
             case AudioEnd():
                 self._floor.end(listener.connection_id)
             case UserImage():
-                self._inbox.put(said)
+                self._inbox.add(said)
                 self._want()
 
     def ask(self, text: UserText, listener: Listener) -> None:
@@ -264,7 +264,7 @@ class Conversation:
             raise BusyError(f"{len(self._waiting)} messages wait for their answers already: try again later.")
         self.room.typing(listener, False)
         ahead = len(self._waiting) + self._is_answering()
-        listener.put(Taken(text, ahead, self.room.history.message_count))
+        listener.deliver(Taken(text, ahead, self.room.history.message_count))
         self._waiting.append(_Request(text, listener))
         self._answer_next()
 
@@ -330,14 +330,14 @@ class Conversation:
         if known := self._texts.get(text.id):
             listener, known.listener = known.listener, None
             if listener in self.room.listeners:
-                listener.put(Ack(text.id))
+                listener.deliver(Ack(text.id))
 
     # ---- what is said ----
 
     def _say(self, text: UserText, listener: Listener) -> None:
         if self._say_again(text, listener):
             return
-        self._inbox.put(text)
+        self._inbox.add(text)
         if text.id:
             self._texts[text.id] = _Known(hash(text.text), listener)
             if len(self._texts) > _MAX_IDS:
@@ -351,9 +351,9 @@ class Conversation:
         if not (known := self._texts.get(text.id)):
             return False
         if known.hash != hash(text.text):
-            listener.put(Error("bad_data", "This id is another text's: ids are to be random.", text.id))
+            listener.deliver(Error("bad_data", "This id is another text's: ids are to be random.", text.id))
         elif known.listener is None:
-            listener.put(Ack(text.id))
+            listener.deliver(Ack(text.id))
         else:
             known.listener = listener
             self._want()  # it may wait since the model could not be reached
@@ -372,7 +372,7 @@ class Conversation:
             self.emit(message)
 
     def _hear(self, sound: UserAudio | AudioEnd) -> None:
-        self._inbox.put(sound)
+        self._inbox.add(sound)
         # The end of somebody's sound who leaves is worth no connection of its own.
         if isinstance(sound, UserAudio):
             self._want()
@@ -400,7 +400,7 @@ class Conversation:
         for ahead, request in enumerate(self._waiting, start=self._is_answering()):
             if request.text == text:
                 request.listener = listener
-                listener.put(Taken(text, ahead, self.room.history.message_count))
+                listener.deliver(Taken(text, ahead, self.room.history.message_count))
                 return True
         return self._say_again(text, listener)
 
@@ -438,7 +438,7 @@ class Conversation:
         self._waiting.clear()
         self._home.stats.failed += len(dropped)
         for request in dropped:
-            request.listener.put(Error("busy", why, request.text.id))
+            request.listener.deliver(Error("busy", why, request.text.id))
 
     # ---- the life of a conversation ----
 
@@ -595,7 +595,7 @@ class Conversation:
                 text, taken_at = run.unsettled
                 events = session.events if session else []  # unreadable: better twice than never
                 if not any(_is_user_text(event, text, taken_at) for event in events):
-                    self._inbox.put_back(text)
+                    self._inbox.give_back(text)
                     run.turn.take_back()
                 else:
                     self.stored(text)
@@ -608,7 +608,7 @@ class Conversation:
             self._home.stats.failed += 1
             if request.listener.attends != "own":
                 with suppress(InboxFullError):
-                    self._inbox.put(request.text)
+                    self._inbox.add(request.text)
         self._waiting.clear()
 
     async def _keep_unsaid(self) -> None:
@@ -628,7 +628,7 @@ class Conversation:
             except Exception as error:
                 log.error("%s: %d texts could not be stored: %s", self._name, len(texts), one_line(error))
                 while texts:
-                    self._inbox.put_back(texts.pop())
+                    self._inbox.give_back(texts.pop())
 
     async def _append(
         self, session: Session, author: str, role: str, text: str, *, goes_on: bool = False
@@ -688,7 +688,7 @@ class Conversation:
             self._inbox.clear()  # of what the run has put back
             for name, known in self._texts.items():
                 if known.listener in self.room.listeners:
-                    known.listener.put(Ack(name))  # it was said, and is emptied with the rest
+                    known.listener.deliver(Ack(name))  # it was said, and is emptied with the rest
             self._texts.clear()
             self.room.restart(deleted=delete)
             self._is_live()  # what a connection was remade for is gone
@@ -709,7 +709,7 @@ class Conversation:
                 try:
                     self.handle(said, listener)
                 except InboxFullError as full:
-                    listener.put(Error("busy", str(full), said.id if isinstance(said, UserText) else ""))
+                    listener.deliver(Error("busy", str(full), said.id if isinstance(said, UserText) else ""))
 
     def _failed(self, error: Exception) -> None:
         log.error("%s: %s", self._name, _what_failed(error))
@@ -747,7 +747,7 @@ class Conversation:
         self._waiting.clear()
         for listener in [*self.room.listeners]:
             for message in last_words:
-                listener.put(message)
+                listener.deliver(message)
 
     def _is_live(self) -> None:
         """No connection is being remade any more."""

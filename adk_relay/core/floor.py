@@ -49,23 +49,23 @@ class Floor:
         self.spoke = ""
         """Who spoke last."""
 
-    def put(self, who: str, sound: UserAudio) -> None:
+    def offer(self, who: str, sound: UserAudio) -> None:
         """Takes a frame of somebody's microphone."""
         if who not in self._microphones:
             self._microphones[who] = _Microphone(self._mic_ms)
-        for frame in self._microphones[who].put(sound):
-            self._offer(who, frame)
+        for frame in self._microphones[who].add(sound):
+            self._pass_on(who, frame)
 
     def end(self, who: str) -> None:
         """Somebody mutes or leaves: what is short of a frame is passed on, and there comes no more."""
         if microphone := self._microphones.pop(who, None):
             for frame in microphone.flush():
-                self._offer(who, frame)
+                self._pass_on(who, frame)
         if self.speaker == who:
             self.speaker = ""
             self._hear(AudioEnd())
 
-    def _offer(self, who: str, sound: UserAudio) -> None:
+    def _pass_on(self, who: str, sound: UserAudio) -> None:
         now = time.monotonic()
         if self.speaker != who:
             if self.speaker:
@@ -94,7 +94,7 @@ class _Microphone:
         self._pcm = bytearray()
         self._rate = 0
 
-    def put(self, sound: UserAudio) -> Iterator[UserAudio]:
+    def add(self, sound: UserAudio) -> Iterator[UserAudio]:
         if sound.rate != self._rate:
             yield from self.flush()  # a short frame is let go when what follows can't be merged with it
             self._rate = sound.rate

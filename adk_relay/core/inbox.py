@@ -50,7 +50,7 @@ class Inbox:
         self._sound: deque[tuple[float, UserAudio | AudioEnd]] = deque()
         self._sound_ms = 0.0
 
-    def put(self, said: ForModel) -> None:
+    def add(self, said: ForModel) -> None:
         """Takes what the user said; never waits.
 
         Raises:
@@ -74,7 +74,7 @@ class Inbox:
         if self:
             self.ready.set()
 
-    def put_back(self, text: UserText) -> None:
+    def give_back(self, text: UserText) -> None:
         """Returns a text that was taken and yet never reached the conversation's history."""
         self._words_bytes += _size(text)
         self._words.appendleft((time.monotonic(), text))

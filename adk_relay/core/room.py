@@ -51,7 +51,7 @@ class Listener(Protocol):
     def attends(self) -> Literal["all", "newest", "own"]:
         """What it is told: all; all, while it is the newest of its kind; the answers to its requests."""
 
-    def put(self, message: Message) -> None:
+    def deliver(self, message: Message) -> None:
         """Takes a message."""
 
     def replay(self, messages: Sequence[Message]) -> None:
@@ -87,7 +87,7 @@ class Room:
         if after:
             listener.replay(self._since(after))
         if listener.attends == "newest" and (before := self._newest()):
-            before.put(Status("elsewhere"))
+            before.deliver(Status("elsewhere"))
         self.listeners.append(listener)
         self._seat()
         self._tell_presence(listener, was_there=False)
@@ -103,7 +103,7 @@ class Room:
         self.listeners.remove(listener)
         self._seat()
         if was_newest and (before := self._newest()):
-            before.put(Status("live" if is_live else "reconnecting"))
+            before.deliver(Status("live" if is_live else "reconnecting"))
         self._tell_presence(listener, was_there=True)
 
     def answer(self, asking: Listener | None, name: str = "") -> None:
@@ -159,7 +159,7 @@ class Room:
             else:
                 told = Presence(tuple(one for one in all_joined if one != name), all_left, count)
             if told.joined or told.left:
-                listener.put(told)
+                listener.deliver(told)
 
     # ---- what they are told ----
 
@@ -187,13 +187,13 @@ class Room:
         """Tells a message to all that attend now."""
         for listener in self._audience:
             if listener is not but:
-                listener.put(message)
+                listener.deliver(message)
 
     def whisper(self, connection_id: str, message: Message) -> None:
         """Tells a message to one listener, if it is still there."""
         for listener in self.listeners:
             if listener.connection_id == connection_id:
-                listener.put(message)
+                listener.deliver(message)
 
     def recall_audio(self) -> None:
         """What was said aloud so far is not wanted any more."""
@@ -206,7 +206,7 @@ class Room:
         self.history = History()
         self._journal.clear()
         for listener in [*self.listeners]:
-            listener.put(Reset(self.epoch, deleted))
+            listener.deliver(Reset(self.epoch, deleted))
 
     def close(self) -> None:
         """Nothing more is told."""

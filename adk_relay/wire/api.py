@@ -274,25 +274,25 @@ class _Asker:
         self.error: HttpError | None = None
         self._outbox = outbox
 
-    def put(self, message: Message) -> None:
+    def deliver(self, message: Message) -> None:
         """Takes a message of the conversation's; never waits."""
         match message:
             case Ended(why):
                 if not self.error:
                     self.error = _ended(why)
-                    self._outbox.put(Error(why, self.error.detail))
+                    self._outbox.enqueue(Error(why, self.error.detail))
                 self._outbox.close(1011, why)
             case Error(code, said):
                 self.error = _busy(said) if code == "busy" else HttpError(502, said)
-                self._outbox.put(message)
+                self._outbox.enqueue(message)
                 if code == "busy":
                     self._outbox.close(1013, code)
             case TurnEnd(goes_on=False):
                 self.end = message
-                self._outbox.put(message)
+                self._outbox.enqueue(message)
                 self._outbox.close(1000, "done")
             case _:
-                self._outbox.put(message)
+                self._outbox.enqueue(message)
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Is never asked for."""
@@ -307,7 +307,7 @@ class _Asker:
         while True:
             try:
                 async with asyncio.timeout(patience):
-                    frame = await self._outbox.get()
+                    frame = await self._outbox.dequeue()
             except TimeoutError:
                 frame = ": still here\n\n"
             except Close:

@@ -79,7 +79,7 @@ class Outbox:
         self.dropped_ms = 0.0
         """Sound given up at the bound since the beginning, in milliseconds."""
 
-    def put(self, message: Message) -> None:
+    def enqueue(self, message: Message) -> None:
         """Queues a message. Never waits: what doesn't fit is given up or ends the socket."""
         if self._closing:
             return
@@ -104,16 +104,16 @@ class Outbox:
         limit, self._limit = self._limit, sys.maxsize
         before = self.bytes
         for message in messages:
-            self.put(message)
+            self.enqueue(message)
         self._limit = limit + self.bytes - before
 
-    def put_frame(self, frame: Frame) -> None:
+    def enqueue_frame(self, frame: Frame) -> None:
         """Queues a frame that is no message of the conversation's."""
         if not self._closing:
             self._append(_Entry(frame, size(frame)))
             self._make_room()
 
-    def put_first(self, kind: str, frame: Frame) -> None:
+    def enqueue_first(self, kind: str, frame: Frame) -> None:
         """Queues a frame before all others: a ping that waits its turn measures the queue.
 
         One of a kind waits, the newest, or a peer that asks and does not read would fill it.
@@ -123,7 +123,7 @@ class Outbox:
             self._wake()
 
     def close(self, code: int, reason: str) -> None:
-        """Ends the queue: what waits is still sent, then `get` raises; what comes is ignored."""
+        """Ends the queue: what waits is still sent, then `dequeue` raises; what comes is ignored."""
         if not self._closing:
             self._append(_Entry("", 0, close=Close(code, reason)))
             self._closing = True
@@ -136,7 +136,7 @@ class Outbox:
         self._audio.clear()
         self.bytes = 0
 
-    async def get(self) -> Frame:
+    async def dequeue(self) -> Frame:
         """The next frame to send.
 
         Raises:

@@ -85,14 +85,14 @@ class Socket:
 
     # ---- for the conversation (adk_relay.core.room.Listener): nothing here waits ----
 
-    def put(self, message: Message) -> None:
+    def deliver(self, message: Message) -> None:
         """Takes a message of the conversation's."""
         if isinstance(message, Ended):
             if self.attends == "own" and message.why != "failed":  # of which an Error has told already
-                self._outbox.put(Error(message.why, ENDS[message.why]))
+                self._outbox.enqueue(Error(message.why, ENDS[message.why]))
             self._outbox.close(*_CLOSES[message.why])
             return
-        self._outbox.put(message)
+        self._outbox.enqueue(message)
         if self._stays:
             return
         match message:
@@ -109,7 +109,7 @@ class Socket:
 
     def stop(self) -> None:
         """The server is going."""
-        self.put(Ended("stopping"))
+        self.deliver(Ended("stopping"))
 
     # ---- its life ----
 
@@ -130,7 +130,7 @@ class Socket:
         began = time.monotonic()
         end = Close(1001, "the server is going")
         if connected := self._dialect.connected(self.connection_id, self._conversations.model):
-            self._outbox.put_frame(connected)
+            self._outbox.enqueue_frame(connected)
         try:
             if user_id is not None:
                 self._name = f"{user_id} {self._name}"
@@ -202,7 +202,7 @@ class Socket:
             )
         )
         if welcome:
-            self._outbox.put_frame(welcome)
+            self._outbox.enqueue_frame(welcome)
         if not is_there:
             conversation.attach(self, after)
 
@@ -237,7 +237,7 @@ class Socket:
                     self._last_content = self._last_frame
                 await self._perform(said)
             except BadFrameError as bad:
-                self._outbox.put(Error(bad.code, str(bad), bad.id))
+                self._outbox.enqueue(Error(bad.code, str(bad), bad.id))
                 bad_frames += 1
                 if bad_frames == _MAX_BAD_FRAMES or self.attends == "own":
                     self._outbox.close(1008, f"{bad_frames} bad frames in a row")
@@ -255,7 +255,7 @@ class Socket:
         conversation = self._conversation
         match said:
             case "ping":
-                self._outbox.put_first("pong", self._dialect.pong(self.connection_id))
+                self._outbox.enqueue_first("pong", self._dialect.pong(self.connection_id))
             case "pong":
                 self._has_ponged = True
             case Create():
@@ -282,17 +282,17 @@ class Socket:
 
     def _fail(self) -> None:
         """The session service has failed."""
-        self.put(Error("agent_failed", "The conversations can't be reached. The server's log says why."))
-        self.put(Ended("failed"))
+        self.deliver(Error("agent_failed", "The conversations can't be reached. The server's log says why."))
+        self.deliver(Ended("failed"))
 
     def _refuse(self, code: str, why: Exception, name: str, close_code: int) -> None:
-        self._outbox.put(Error(code, str(why), name))
+        self._outbox.enqueue(Error(code, str(why), name))
         if self.attends == "own":
             self._outbox.close(close_code, code)
 
     async def _write(self) -> None:
         while True:
-            frame = await self._outbox.get()
+            frame = await self._outbox.dequeue()
             if self._debug:
                 log.debug("[AGENT TO CLIENT] %s: %s", self._name, _brief(frame))
             self._sending_since = time.monotonic()
@@ -331,7 +331,7 @@ class Socket:
             ping_at = max(self._last_frame, self._pinged) + limits.ping_interval
             if now >= ping_at:
                 if self._dialect.ping:
-                    self._outbox.put_first("ping", self._dialect.ping)
+                    self._outbox.enqueue_first("ping", self._dialect.ping)
                 self._pinged = now
                 ping_at = now + min(limits.ping_interval, limits.pong_timeout)
             idle_at = float("inf")

@@ -159,8 +159,8 @@ async def test_sound_is_bounded_whatever_is_muted() -> None:
     dropped: list[float] = []
     inbox = Inbox(on_dropped=dropped.append)
     for _ in range(100):
-        inbox.put(AudioEnd())
-        inbox.put(UserAudio(bytes(1_000_000)))
+        inbox.add(AudioEnd())
+        inbox.add(UserAudio(bytes(1_000_000)))
     kept = 0
     while (said := inbox.take()) is not None:
         kept += len(said.pcm) if isinstance(said, UserAudio) else 0
@@ -171,11 +171,11 @@ async def test_sound_is_bounded_whatever_is_muted() -> None:
 async def test_a_short_frame_waits_for_the_next() -> None:
     heard: list[Any] = []
     floor = Floor(mic_ms=40, hear=heard.append, refuse=heard.append)
-    floor.put("alice", UserAudio(bytes(320)))
+    floor.offer("alice", UserAudio(bytes(320)))
     assert heard == []
-    floor.put("alice", UserAudio(bytes(1280)))
+    floor.offer("alice", UserAudio(bytes(1280)))
     assert heard == [UserAudio(bytes(1600))]
-    floor.put("alice", UserAudio(bytes(320)))
+    floor.offer("alice", UserAudio(bytes(320)))
     floor.end("alice")
     assert heard[1:] == [UserAudio(bytes(320)), AudioEnd()]
 
