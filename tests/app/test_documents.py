@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib
 import json
 import re
@@ -17,11 +18,22 @@ from adk_relay.wire.api import MAX_BODY_BYTES
 from adk_relay.wire.dialects import MAX_TEXT_BYTES, MAX_TOOL_BYTES
 from adk_relay.wire.dialects.live import MAX_AUDIO_BYTES, MAX_IMAGE_BYTES
 from support.client import Json, client
-from support.frames import DIALECTS, SAMPLES, by_kind, emitted, kind, taken
 from support.gemini import GeminiLive
 from support.server import ROOT, serving
+from support.wire import (
+    DIALECTS,
+    OTHERS_CLOSE_CODES,
+    SAMPLES,
+    by_kind,
+    close_codes,
+    emitted,
+    error_codes,
+    kind,
+    taken,
+)
 
 API: Json = json.loads((ROOT / "static" / "openapi.json").read_text())
+PAGE = (ROOT / "static" / "docs.html").read_text()
 WIRE = (ROOT / "docs" / "wire.md").read_text()
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -74,32 +86,28 @@ def test_the_frames_of_a_client(dialect: str) -> None:
     assert "image/png" in WIRE
 
 
-def sources(*names: str) -> str:
-    return "\n".join(path.read_text() for name in names for path in sorted((ROOT / "adk_relay").glob(name)))
-
-
 def test_the_error_codes() -> None:
-    raised = re.findall(
-        r'\b(?:(?:BadFrame)?Error|_refuse)\(\s*"([a-z_]+)"', sources("core/*.py", "adk/*.py", "wire/**/*.py")
-    )
-    told = {code(cell) for cell, _ in rows(section(WIRE, "## Error codes"))}
-    assert told == set(raised) - {"too_slow"}  # which only the turn dialect has, where errors have no code
+    assert {code(cell) for cell, _ in rows(section(WIRE, "## Error codes"))} == error_codes()
 
 
 def test_the_close_codes() -> None:
-    text = (ROOT / "relay.py").read_text() + sources("wire/**/*.py")
-    sent = set(re.findall(r"(?<![\w.])(10\d\d|44\d\d)(?![\w.])", text)) - {"1024", "1005"}
-    told = {cell: action for cell, _, action in rows(section(WIRE, "## Close codes"))}
-    assert sent <= told.keys()
-    # uvicorn's own, and those for what stands in front of relay
-    assert told.keys() - sent <= {"1007", "1009", "4401", "4403"}
-    for number, action in told.items():
-        if number != "1000":
-            assert comes_back(int(number)) == (action == "yes"), number
+    told = {number: {come_back} for number, _, come_back in rows(section(WIRE, "## Close codes"))}
+    others = [told.pop(number) for number in OTHERS_CLOSE_CODES]
+    assert told == close_codes()
+    assert others == [{"never"}] * len(others)
+
+
+def test_the_ranges_of_close_codes() -> None:
+    """Those of the table are as the ranges say, and so are the clients."""
+    for number, _, come_back in rows(section(WIRE, "## Close codes")):
+        if number.startswith("4"):
+            assert (come_back == "after a pause") == (number >= "4410") == comes_back(int(number)), number
+    assert comes_back(4499)
+    assert not comes_back(4409)
 
 
 def test_the_limits() -> None:
-    told = [int(cell) for _, cell in rows(section(WIRE, "## For all dialects")) if cell.isdigit()]
+    told = [int(row[-1]) for row in rows(section(WIRE, "## For all dialects")) if row[-1].isdigit()]
     assert told == [MAX_TEXT_BYTES, MAX_AUDIO_BYTES, MAX_IMAGE_BYTES, MAX_TOOL_BYTES, MAX_BODY_BYTES]
 
 
@@ -113,6 +121,35 @@ def test_the_requests() -> None:
     )
 
 
+def page_rows(start: str) -> list[list[str]]:
+    """The cells of the first table behind `start` in static/docs.html, as plain text."""
+    _, found, rest = PAGE.partition(start)
+    assert found, start
+    body = rest.partition("<tbody>")[2].partition("</tbody>")[0]
+    plain = html.unescape(re.sub(r"</?(?:code|a)\b[^>]*>", "", body)).replace(
+        "\N{RIGHT SINGLE QUOTATION MARK}", "'"
+    )
+    return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", plain)]
+
+
+def plain_rows(text: str) -> list[list[str]]:
+    """The cells of the tables of docs/wire.md, as plain text."""
+    return rows(re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", text).replace("`", ""))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("whose", ["client", "server"])
+def test_the_page_tells_the_same_frames(dialect: str, whose: str) -> None:
+    title = "### Client to server" if whose == "client" else "### Server to client"
+    told = plain_rows(section(section(WIRE, f"## The {dialect} dialect"), title))
+    assert page_rows(f'id="{dialect}-{whose}"') == told
+
+
+def test_the_page_tells_the_same_codes() -> None:
+    assert page_rows('id="live-errors"') == plain_rows(section(WIRE, "## Error codes"))
+    assert page_rows('id="closes-title"') == plain_rows(section(WIRE, "## Close codes"))
+
+
 # ---- README.md -------------------------------------------------------------------------------
 
 
@@ -120,16 +157,22 @@ def test_the_readme_fits_on_three_screens() -> None:
     assert len(README.splitlines()) <= 150
 
 
-def test_the_drawing_is_told_once() -> None:
-    drawing = next(block for block in re.findall(r"^```\n(.*?)^```$", README, re.MULTILINE | re.DOTALL))
-    assert drawing in (ROOT / "docs" / "architecture.md").read_text()
+def blocks(text: str, language: str) -> list[str]:
+    """The blocks between fences of a document; `language` is what stands behind the opening fence."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for name, block in found if name == language]
+
+
+def test_the_drawing_is_the_same_everywhere() -> None:
+    assert len(drawing := blocks(README, "")) == 1
+    assert blocks((ROOT / "docs" / "architecture.md").read_text(), "") == drawing
 
 
 async def test_the_examples_of_the_readme(
     tmp_path: Path, gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The agent and the application around relay, as they stand there: a client talks with them."""
-    for block in re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL):
+    for block in blocks(README, "python"):
         file = tmp_path / block.splitlines()[0].removeprefix("# ")
         file.parent.mkdir(exist_ok=True)
         file.write_text(block)

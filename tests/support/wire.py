@@ -1,4 +1,4 @@
-"""Every frame that a dialect can make, for tests that hold the documentation against the code."""
+"""What goes over the wire, as the code has it: for tests that hold the documents against the code."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ from adk_relay.core.messages import (
     UserText,
     Written,
 )
+from adk_relay.wire import closing
+from adk_relay.wire.closing import CloseFrame
 from adk_relay.wire.dialects import BadFrameError, Dialect, Welcome
 from adk_relay.wire.dialects.chat import CHAT
 from adk_relay.wire.dialects.live import live
 from adk_relay.wire.dialects.turn import TURN
 from support.client import Json
+from support.server import ROOT
 
 _ASKED = Asked("b", "c0ffee")
 _ANSWER = Answer("Hello", 1, (ToolCall("call-1", "clock", {}, {}),), 0.1, 2, True, _ASKED)
@@ -118,3 +121,26 @@ def emitted(name: str) -> dict[str, set[str]]:
         for frame in frames:
             del frame["timestamp"]
     return by_kind(frames)
+
+
+def error_codes() -> set[str]:
+    """The codes of all errors that are sent with one."""
+    folder = ROOT / "adk_relay"
+    sources = [
+        path.read_text() for layer in ("core", "wire", "adk") for path in (folder / layer).rglob("*.py")
+    ]
+    found = re.findall(r'\b(?:(?:BadFrame)?Error|_refuse)\(\s*"([a-z_]+)"', "\n".join(sources))
+    return {*found} - {"too_slow"}  # of a request over HTTP: there errors have no code
+
+
+def close_codes() -> dict[str, set[str]]:
+    """What a client is to do after each close code that relay sends (`CloseFrame.come_back`)."""
+    codes: dict[str, set[str]] = {}
+    for frame in vars(closing).values():
+        if isinstance(frame, CloseFrame):
+            codes.setdefault(str(frame.code), set()).add(frame.come_back)
+    return codes
+
+
+OTHERS_CLOSE_CODES = {"1007", "1009", "4401", "4403"}
+"""Those that the ASGI server sends, or what stands in front of relay: documented, and nowhere in the code."""
