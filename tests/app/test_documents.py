@@ -14,6 +14,7 @@ import pytest
 
 from adk_relay.client.connection import comes_back
 from adk_relay.core.messages import Message
+from adk_relay.settings import SETTINGS
 from adk_relay.wire.api import MAX_BODY_BYTES
 from adk_relay.wire.dialects import MAX_TEXT_BYTES, MAX_TOOL_BYTES
 from adk_relay.wire.dialects.live import MAX_AUDIO_BYTES, MAX_IMAGE_BYTES
@@ -51,7 +52,7 @@ def rows(text: str) -> list[list[str]]:
     """The cells of all tables, without their heads."""
     table = re.findall(r"^\| (.*) \|$", text, re.MULTILINE)
     heads = {match[1] for match in re.finditer(r"^\| (.*) \|\n\|(?:---\|)+$", text, re.MULTILINE)}
-    return [row.split(" | ") for row in table if row not in heads]
+    return [re.split(r" ?\| ", row) for row in table if row not in heads]
 
 
 def code(cell: str) -> str:
@@ -126,9 +127,8 @@ def page_rows(start: str) -> list[list[str]]:
     _, found, rest = PAGE.partition(start)
     assert found, start
     body = rest.partition("<tbody>")[2].partition("</tbody>")[0]
-    plain = html.unescape(re.sub(r"</?(?:code|a)\b[^>]*>", "", body)).replace(
-        "\N{RIGHT SINGLE QUOTATION MARK}", "'"
-    )
+    plain = html.unescape(re.sub(r"</?(?:code|a)\b[^>]*>", "", body))
+    plain = plain.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", plain)]
 
 
@@ -155,6 +155,16 @@ def test_the_page_tells_the_same_codes() -> None:
 
 def test_the_readme_fits_on_three_screens() -> None:
     assert len(README.splitlines()) <= 150
+
+
+def test_the_settings() -> None:
+    table = {code(name): code(default) for name, default, _ in rows(section(README, "## Settings"))}
+    del table["GOOGLE_API_KEY` or `GEMINI_API_KEY"]
+    defaults = {
+        setting.variable: "" if setting.default is None else setting.default_text
+        for setting in SETTINGS.values()
+    }
+    assert [*table.items()] == [*defaults.items()]
 
 
 def blocks(text: str, language: str) -> list[str]:
