@@ -219,3 +219,9 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target.read_text()), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_that_are_named_exist(document: Path) -> None:
+    named = re.findall(r"\b((?:adk_relay|deploy|docs|static|tests)/[\w/]+\.\w+)", document.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
