@@ -46,7 +46,7 @@ class Floor:
         self._spoke_at = 0.0
         self.speaker = ""
         """Whose sound is passed on; "": nobody's."""
-        self.spoke = ""
+        self.last_speaker = ""
         """Who spoke last."""
 
     def offer(self, who: str, sound: UserAudio) -> None:
@@ -82,7 +82,7 @@ class Floor:
             self._spoke_at = 0.0
         if sound.is_speech:
             self._spoke_at = now
-            self.spoke = who
+            self.last_speaker = who
         self._hear(sound)
 
 

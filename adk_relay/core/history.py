@@ -10,7 +10,7 @@ from adk_relay.core.messages import (
     Answer,
     Asked,
     Line,
-    Said,
+    Numbered,
     Text,
     ToolCall,
     ToolComplete,
@@ -66,7 +66,7 @@ class History:
         """Begins with what the session holds."""
         self._lines = lines
 
-    def cut(self) -> None:
+    def interrupt(self) -> None:
         """The answer under way will not go on."""
         if self._open:
             self._end(interrupted=True)
@@ -79,7 +79,7 @@ class History:
             line = self._lines[at]
             if self._open and self._open.texts and at == self._open.at:
                 texts = self._open.texts
-                line = Line("agent", "".join(texts), open=True, pieces=len(texts))
+                line = Line("agent", "".join(texts), open=True, chunks=len(texts))
             text = line.text.encode(errors="replace")
             if len(text) > _LINE_BYTES:
                 text = text[-_LINE_BYTES:]
@@ -90,7 +90,7 @@ class History:
             lines.append(line)
         return lines[::-1]
 
-    def note(self, message: Said) -> Iterator[Said | TurnStart]:
+    def record(self, message: Numbered) -> Iterator[Numbered | TurnStart]:
         """Takes note of a message, and passes it on with what is now known of it."""
         match message:
             case Text():

@@ -19,7 +19,7 @@ _SOUND_MAX_MS = 60_000
 _SOUND_MAX_PIECES = 4096
 """And in how many pieces, however short: many thousand changes of the rate are not sound."""
 
-_WORDS_MAX_BYTES = 8 * 1024 * 1024
+_CONTENT_MAX_BYTES = 8 * 1024 * 1024
 """What may wait as text and pictures, which are never given up."""
 
 
@@ -67,7 +67,7 @@ class Inbox:
                     self._sound.append((now, said))
             case _:
                 size = _size(said)
-                if self._words_bytes + size > _WORDS_MAX_BYTES:
+                if self._words_bytes + size > _CONTENT_MAX_BYTES:
                     raise InboxFullError
                 self._words_bytes += size
                 self._words.append((now, said))
@@ -113,7 +113,7 @@ class Inbox:
         return texts
 
     @property
-    def words_waiting_since(self) -> float | None:
+    def content_waiting_since(self) -> float | None:
         """`time.monotonic()` of the oldest text or picture that waits, if one does."""
         return self._words[0][0] if self._words else None
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import NamedTuple
 
-from adk_relay.core.messages import Audio, Said, Text, ToolComplete, ToolStart, Transcript, Written
+from adk_relay.core.messages import Audio, Numbered, Text, ToolComplete, ToolStart, Transcript, Written
 
 _ENVELOPE = 64
 """Bytes of a frame besides what it holds."""
@@ -16,7 +16,7 @@ _ENVELOPE = 64
 class _Entry(NamedTuple):
     at: float
     size: int
-    message: Said
+    message: Numbered
 
 
 class Journal:
@@ -34,7 +34,7 @@ class Journal:
         self._bytes = 0
         self._gone = 0  # the last number that is no longer kept
 
-    def add(self, message: Said) -> None:
+    def add(self, message: Numbered) -> None:
         """Keeps a message; their numbers rise."""
         size = _size(message)
         self._bytes += size
@@ -42,7 +42,7 @@ class Journal:
         self._entries.append(_Entry(now, size, message))
         self._forget(now)
 
-    def since(self, seq: int) -> list[Said] | None:
+    def since(self, seq: int) -> list[Numbered] | None:
         """What followed message number `seq`, in order; None: not all of it is kept."""
         self._forget(time.monotonic())
         if seq < self._gone:
@@ -69,7 +69,7 @@ class Journal:
             self._gone = oldest.message.seq
 
 
-def _size(message: Said) -> int:
+def _size(message: Numbered) -> int:
     match message:
         case Audio():
             return _ENVELOPE + len(message.pcm) * 4 // 3

@@ -14,9 +14,9 @@ from adk_relay.core.messages import (
     Audio,
     Gap,
     Message,
+    Numbered,
     Presence,
     Reset,
-    Said,
     Status,
     ToolComplete,
     ToolStart,
@@ -99,24 +99,24 @@ class Room:
             is_live: the model's connection is not just being remade.
         """
         was_newest = listener is self._newest()
-        self.typing(listener, False)
+        self.set_typing(listener, False)
         self.listeners.remove(listener)
         self._seat()
         if was_newest and (before := self._newest()):
             before.deliver(Status("live" if is_live else "reconnecting"))
         self._tell_presence(listener, was_there=True)
 
-    def answer(self, asking: Listener | None, name: str = "") -> None:
+    def set_asking(self, asking: Listener | None, text_id: str = "") -> None:
         """The answer under way is to this listener's request, a text of that id; None: to nobody's."""
         self._asking = asking
-        self.history.asked = Asked(asking.connection_id, name) if asking else None
+        self.history.asked = Asked(asking.connection_id, text_id) if asking else None
         self._seat()
 
-    def typing(self, listener: Listener, typing: bool) -> None:
+    def set_typing(self, listener: Listener, typing: bool) -> None:
         """A listener begins to write, or stops."""
         if typing != (listener in self._typing):
             (self._typing.add if typing else self._typing.discard)(listener)
-            self.tell(Typing(listener.connection_id, typing), but=listener)
+            self.broadcast(Typing(listener.connection_id, typing), but=listener)
 
     def _newest(self) -> Listener | None:
         return next((one for one in reversed(self.listeners) if one.attends == "newest"), None)
@@ -168,28 +168,28 @@ class Room:
         self.seq += 1
         return self.seq
 
-    def say(self, message: Said, but: Listener | None = None) -> None:
+    def publish(self, message: Numbered, but: Listener | None = None) -> None:
         """Tells a numbered message to all that attend, and keeps it for those who come back."""
         if isinstance(message, Audio):
             self._journal.add(message)
-            self.tell(message)
+            self.broadcast(message)
             return
         if isinstance(message, TurnEnd) and message.interrupted:
             self._journal.recall_audio()
         if isinstance(message, ToolStart | ToolComplete) and message.late:
             but = self._asking  # it is not of the answer to that request
-        for told in self.history.note(message):
+        for told in self.history.record(message):
             if not isinstance(told, TurnStart):
                 self._journal.add(told)
-            self.tell(told, but)
+            self.broadcast(told, but)
 
-    def tell(self, message: Message, but: Listener | None = None) -> None:
+    def broadcast(self, message: Message, but: Listener | None = None) -> None:
         """Tells a message to all that attend now."""
         for listener in self._audience:
             if listener is not but:
                 listener.deliver(message)
 
-    def whisper(self, connection_id: str, message: Message) -> None:
+    def send_to(self, connection_id: str, message: Message) -> None:
         """Tells a message to one listener, if it is still there."""
         for listener in self.listeners:
             if listener.connection_id == connection_id:

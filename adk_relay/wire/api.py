@@ -374,7 +374,7 @@ def _line(line: Line) -> dict[str, Any]:
     if line.id:
         said["id"] = line.id
     if line.open:
-        said |= {"open": True, "chunks": line.pieces}
+        said |= {"open": True, "chunks": line.chunks}
     return said
 
 

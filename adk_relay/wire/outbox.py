@@ -10,9 +10,10 @@ import asyncio
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from adk_relay.core.messages import Audio, Dropped, Message, Text, Transcript, TurnEnd, Typing
+from adk_relay.core.merging import merge, merge_dropped
+from adk_relay.core.messages import Audio, Dropped, Message, TurnEnd
 
 Frame = str | bytes
 """One WebSocket message: str goes as a text frame, bytes as a binary one."""
@@ -21,11 +22,6 @@ Frames = Frame | tuple[Frame, ...] | None
 """What a message is on the wire: one frame, several that stay as they are, or nothing."""
 
 Encode = Callable[[Message], Frames]
-
-_MERGED_AUDIO_BYTES = 24_000
-"""500 ms of 24 kHz 16-bit sound: what a client has not got yet can still be recalled from it."""
-
-_MERGED_TEXT_CHARS = 16 * 1024
 
 _PCM_BYTES_PER_MS = 48
 
@@ -91,7 +87,7 @@ class Outbox:
         if isinstance(frame, tuple):
             for one in frame:
                 self._append(_Entry(one, size(one)))
-        elif self._entries and (merged := _merge(self._entries[-1].message, message)):
+        elif self._entries and (merged := merge(self._entries[-1].message, message)):
             # A little more than it will be: it has one header less.
             grown = size(frame) if merged is message else self._entries[-1].size + size(frame)
             self._replace(self._entries[-1], merged, frame if merged is message else None, grown)
@@ -201,7 +197,7 @@ class Outbox:
 
     def _add_up(self, entry: _Entry) -> None:
         """Joins the notes of dropped sound that follow this one to it."""
-        while self._entries and (merged := _add(entry.message, self._entries[0].message)):
+        while self._entries and (merged := merge_dropped(entry.message, self._entries[0].message)):
             self.bytes -= self._entries.popleft().size
             entry.message, entry.frame = merged, None
 
@@ -209,27 +205,3 @@ class Outbox:
 def size(frame: Frame) -> int:
     """A frame's payload in bytes, as it goes over the wire."""
     return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
-
-
-def _merge(waiting: Message | None, message: Message) -> Message | None:
-    """One message for two neighbors of a kind, or None where they have to stay apart."""
-    match waiting, message:
-        case Audio(), Audio() if len(waiting.pcm) + len(message.pcm) <= _MERGED_AUDIO_BYTES:
-            return Audio(message.seq, waiting.pcm + message.pcm)
-        case Typing(), Typing() if waiting.connection_id == message.connection_id:
-            return message
-        case Text(), Text() if waiting.is_transcript == message.is_transcript:
-            if len(waiting.text) + len(message.text) <= _MERGED_TEXT_CHARS:
-                return replace(message, text=waiting.text + message.text)
-        case Transcript(final=False), Transcript():
-            return message  # it holds all that was heard so far
-        case _:
-            return _add(waiting, message)
-    return None
-
-
-def _add(waiting: Message | None, message: Message | None) -> Dropped | None:
-    match waiting, message:
-        case Dropped(), Dropped() if waiting.direction == message.direction:
-            return Dropped(message.direction, waiting.audio_ms + message.audio_ms)
-    return None
