@@ -36,6 +36,7 @@ from support.wire import (
 API: Json = json.loads((ROOT / "static" / "openapi.json").read_text())
 PAGE = (ROOT / "static" / "docs.html").read_text()
 WIRE = (ROOT / "docs" / "wire.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
@@ -175,7 +176,16 @@ def blocks(text: str, language: str) -> list[str]:
 
 def test_the_drawing_is_the_same_everywhere() -> None:
     assert len(drawing := blocks(README, "")) == 1
-    assert blocks((ROOT / "docs" / "architecture.md").read_text(), "") == drawing
+    assert blocks(ARCHITECTURE, "") == drawing
+
+
+def test_the_named_states() -> None:
+    """Those that are an enumeration in the code."""
+    named = re.findall(r"`([\w/]+)\.py` \(`(\w+)`\) \| (`.*`) \|$", ARCHITECTURE, re.MULTILINE)
+    assert len(named) >= 4
+    for module, name, states in named:
+        machine = getattr(importlib.import_module(module.replace("/", ".")), name)
+        assert [state.name for state in machine] == re.findall(r"`(\w+)`", states), name
 
 
 async def test_the_examples_of_the_readme(
