@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import pytest
 
+from adk_relay import __version__
 from adk_relay.client.connection import comes_back
 from adk_relay.core.messages import Message
 from adk_relay.settings import SETTINGS
@@ -149,6 +150,11 @@ def test_the_page_tells_the_same_frames(dialect: str, whose: str) -> None:
 def test_the_page_tells_the_same_codes() -> None:
     assert page_rows('id="live-errors"') == plain_rows(section(WIRE, "## Error codes"))
     assert page_rows('id="closes-title"') == plain_rows(section(WIRE, "## Close codes"))
+
+
+def test_the_version() -> None:
+    assert API["info"]["version"] == __version__
+    assert f"({__version__})" in (ROOT / "CHANGELOG.md").read_text()
 
 
 # ---- README.md -------------------------------------------------------------------------------
