@@ -121,10 +121,14 @@ class Relay:
         values = settings.from_environment()
         agent, file, origin = find_agent(values.get("agent"), Path.cwd())
         arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
+        config = run_config(values.get("voice"), values.get("language"))
         try:
-            if needs_credentials(agent) and (missing := missing_credentials()):
-                raise SettingsError(f"{origin} speaks through Gemini. {missing}")
-            config = run_config(values.get("voice"), values.get("language"))
+            is_gemini = needs_credentials(agent)
+        except ValueError as error:  # ADK knows no such model
+            raise SettingsError(f"{origin}: {one_line(error)}") from error
+        if is_gemini and (missing := missing_credentials()):
+            raise SettingsError(f"{origin} speaks through Gemini. {missing}")
+        try:
             relay = cls(agent, run_config=config, **arguments)
         except TypeError as error:
             raise SettingsError(f"{origin}: {error}") from error
