@@ -266,6 +266,7 @@ async def main() -> None:
 """
 
 
+@pytest.mark.timeout(600)  # mypy reads all of ADK
 def test_a_program_that_embeds_it_is_checked(python: Path, tmp_path: Path) -> None:
     """With all of relay's types: what is right passes, what is wrong does not."""
     right = "\n".join(line for line in EMBEDDING.splitlines() if "wrong" not in line and "reveal" not in line)
