@@ -49,7 +49,7 @@ from adk_relay.core.messages import (
     Input,
     Interrupt,
     Message,
-    Said,
+    Numbered,
     Status,
     Taken,
     Transcript,
@@ -236,7 +236,7 @@ class Conversation:
             case Interrupt():
                 self._interrupt()
             case UserTyping(typing):
-                self.room.typing(listener, typing)
+                self.room.set_typing(listener, typing)
             case UserText():
                 self._say(said, listener)
             case UserAudio():
@@ -262,7 +262,7 @@ class Conversation:
         if len(self._waiting) >= _MAX_WAITING:
             self._home.stats.failed += 1
             raise BusyError(f"{len(self._waiting)} messages wait for their answers already: try again later.")
-        self.room.typing(listener, False)
+        self.room.set_typing(listener, False)
         ahead = len(self._waiting) + self._is_answering()
         listener.deliver(Taken(text, ahead, self.room.history.message_count))
         self._waiting.append(_Request(text, listener))
@@ -306,20 +306,20 @@ class Conversation:
         self._last_content = time.monotonic()
         match message:
             case Transcript():
-                self.room.say(replace(message, connection_id=self._floor.spoke))
+                self.room.publish(replace(message, connection_id=self._floor.last_speaker))
             case TurnEnd(goes_on=False):
                 self.last_activity = time.time()
                 if self._request:
                     self._home.stats.successful += 1
                     self._home.stats.seconds += time.monotonic() - self._asked_at
-                self.room.say(message)
+                self.room.publish(message)
                 self._end_request()
                 # Only when the turn has taken note of its end is it known what else is owed.
                 asyncio.get_running_loop().call_soon(self._answer_next)
-            case _ if isinstance(message, Said):
-                self.room.say(message)
+            case _ if isinstance(message, Numbered):
+                self.room.publish(message)
             case _:
-                self.room.tell(message)
+                self.room.broadcast(message)
 
     def connected(self) -> None:
         self._ever_connected = True
@@ -342,8 +342,8 @@ class Conversation:
             self._texts[text.id] = _Known(hash(text.text), listener)
             if len(self._texts) > _MAX_IDS:
                 self._texts.popitem(last=False)
-        self.room.typing(listener, False)
-        self.room.say(Written(self.number(), text.text, listener.connection_id, text.id, 0), but=listener)
+        self.room.set_typing(listener, False)
+        self.room.publish(Written(self.number(), text.text, listener.connection_id, text.id, 0), but=listener)
         self._want()
 
     def _say_again(self, text: UserText, listener: Listener) -> bool:
@@ -378,7 +378,7 @@ class Conversation:
             self._want()
 
     def _refuse_speech(self, connection_id: str) -> None:
-        self.room.whisper(connection_id, Error("busy", "Somebody else is speaking: wait until they pause."))
+        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking: wait until they pause."))
 
     def _hold(self, said: Input, listener: Listener) -> None:
         if isinstance(said, (UserText, UserImage)):  # the others are of the moment
@@ -396,7 +396,7 @@ class Conversation:
         """Whether a request was made before, and comes again because the socket that made it was lost."""
         if self._request and self._request.text == text:
             self._request.listener = listener
-            self.room.answer(listener, text.id)
+            self.room.set_asking(listener, text.id)
         for ahead, request in enumerate(self._waiting, start=self._is_answering()):
             if request.text == text:
                 request.listener = listener
@@ -421,7 +421,7 @@ class Conversation:
             return
         self._request = request = self._waiting.popleft()
         self._asked_at = time.monotonic()
-        self.room.answer(request.listener, request.text.id)
+        self.room.set_asking(request.listener, request.text.id)
         try:
             self._say(request.text, request.listener)
         except InboxFullError as full:  # of pictures; texts wait their turn
@@ -429,7 +429,7 @@ class Conversation:
 
     def _end_request(self) -> None:
         self._request = None
-        self.room.answer(None)
+        self.room.set_asking(None)
 
     def _drop_requests(self, why: str) -> None:
         """Gives up what waits for an answer, and tells."""
@@ -541,7 +541,7 @@ class Conversation:
         was_up = not self._reconnecting
         if error and was_up and self._is_transient(error):
             self._reconnecting = True
-            self.room.tell(Status("reconnecting"))
+            self.room.broadcast(Status("reconnecting"))
         goes_on = error is not None
         for message in run.turn.lost(goes_on=goes_on):
             self.emit(message)
@@ -549,7 +549,7 @@ class Conversation:
         await self._settle(run, goes_on=goes_on)
         if run.speech_pending and not self._stop.is_set():
             lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
-            self.room.whisper(self._floor.spoke, lost)
+            self.room.send_to(self._floor.last_speaker, lost)
         if error is None:
             self._handle, self._owed = run.handle if run.leaving else None, ""
             return not run.leaving
@@ -714,7 +714,7 @@ class Conversation:
     def _failed(self, error: Exception) -> None:
         log.error("%s: %s", self._name, _what_failed(error))
         self._reconnecting = False
-        self.room.history.cut()
+        self.room.history.interrupt()
         self._dismiss(_explain(error, self._home.model), Ended("failed"))
 
     def _is_transient(self, error: BaseException) -> bool:
@@ -753,10 +753,10 @@ class Conversation:
         """No connection is being remade any more."""
         if self._reconnecting:
             self._reconnecting = False
-            self.room.tell(Status("live"))
+            self.room.broadcast(Status("live"))
 
     def _dropped_up(self, ms: float) -> None:
-        self.room.whisper(self._floor.speaker or self._floor.spoke, Dropped("up", ms))
+        self.room.send_to(self._floor.speaker or self._floor.last_speaker, Dropped("up", ms))
 
     def _want(self) -> None:
         """Asks for a run. One that lives serves; one that is being ended does not."""

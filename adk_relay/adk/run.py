@@ -159,7 +159,7 @@ class Run:
             if self.turn.open or self.turn.owed:
                 return LostConnection(None, "the service went away in the middle of an answer")
             self.close()
-        waiting = self._inbox.words_waiting_since
+        waiting = self._inbox.content_waiting_since
         if self._connected_at is None:
             return None
         if waiting is not None and now - max(waiting, self._connected_at) > _DEAF_AFTER:

@@ -280,7 +280,7 @@ def _line(line: Line) -> dict[str, Any]:
     if line.id:
         fields["id"] = line.id
     if line.open:
-        fields |= {"open": True, "chunks": line.pieces}
+        fields |= {"open": True, "chunks": line.chunks}
     return fields
 
 

@@ -102,7 +102,7 @@ def _encoder(session_id: str) -> Encode:
                 return (frame("response_start", total_length=None, **_asked_by(asked)),)
             case TurnEnd(answer=answer) if answer:
                 complete: dict[str, Any] = {
-                    "total_chunks": answer.pieces + 1,
+                    "total_chunks": answer.chunks + 1,
                     "processing_time": round(answer.seconds, 3),
                     "message_count": answer.message_count,
                     "full_response": answer.text,
@@ -110,7 +110,7 @@ def _encoder(session_id: str) -> Encode:
                 }
                 if answer.interrupted:
                     complete["interrupted"] = True
-                return chunk("", answer.pieces + 1, is_final=True), frame("response_complete", **complete)
+                return chunk("", answer.chunks + 1, is_final=True), frame("response_complete", **complete)
             case Written() | Transcript(final=True):
                 return (
                     update(
