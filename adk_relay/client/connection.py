@@ -53,7 +53,7 @@ class Owner(Protocol):
     """Who uses a connection."""
 
     async def take(self, raw: str | bytes) -> None:
-        """A frame has come. The first one is the server's greeting: it has to lead to a greeted state.
+        """A frame has come. The server's greeting, which has to come soon, leads to a greeted state.
 
         Raises:
             Problem: the connection is of no use any more.

@@ -35,7 +35,7 @@ COMMANDS = {
     "info": "about this conversation",
     "sessions": "all conversations",
 }
-"""Each command, with the text that /help has for it. The method of a command is named after it."""
+"""Each command, with the text that /help has for it. Its method is named after it; /quit has none."""
 
 
 class Screen(Protocol):
@@ -56,7 +56,7 @@ class Commands:
         self._screen = screen
 
     async def run(self, line: str) -> bool:
-        """Runs the command that was typed after the slash, until it ends or Ctrl-C ends it. False: /quit."""
+        """Runs the command that was typed after the slash. Ctrl-C ends it. False: it is /quit."""
         name, _, argument = line.partition(" ")
         if name == "quit":
             return False

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -109,12 +110,28 @@ async def test_runs_from_an_empty_folder(python: Path, tmp_path: Path) -> None:
         async with client(relay.port) as alice:
             assert alice.hello["rehearsal"] is True
             assert "hello" in await alice.ask("hello")
+        answer = await piped([python.with_name("relay-client")], tmp_path, relay.port, "hello")
+        assert answer.endswith("You said: hello\n")
         # What is said is kept where relay was started, and nothing else is put there.
         assert [path.name for path in tmp_path.iterdir()] == [".adk"]
         assert (tmp_path / ".adk" / "session.db").stat().st_size > 0
         await relay.stop()
     [line] = relay.problems()
     assert "rehearsal" in line
+
+
+async def piped(command: Sequence[str | Path], folder: Path, port: int, text: str) -> str:
+    """What the terminal client prints for a text in a pipe."""
+    terminal = await asyncio.create_subprocess_exec(
+        *(*command, "--url", f"http://127.0.0.1:{port}"),
+        cwd=folder,
+        env={},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    answer, _ = await asyncio.wait_for(terminal.communicate(text.encode()), HANGS)
+    assert terminal.returncode == 0
+    return answer.decode()
 
 
 # ---- beside what others have named the same --------------------------------------------------
@@ -127,35 +144,17 @@ def beside_responses(python: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     Another of its kind: what a wheel has at its top is in everybody's site-packages.
     """
     folder = tmp_path_factory.mktemp("responses")
-    download = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        str(folder),
-        "responses",
-    ]
-    done = subprocess.run(download, capture_output=True, text=True)
+    pip = [sys.executable, "-m", "pip"]
+    download = ["download", "--quiet", "--no-deps", "--dest", str(folder), "responses"]
+    done = subprocess.run([*pip, *download], capture_output=True, text=True)
     if done.returncode:
         message = f"PyPI's responses can't be had: {done.stderr.strip().splitlines()[-1]}"
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
     [built] = folder.glob("*.whl")
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        f"--python={python}",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-    ]
-    subprocess.run([*install, str(built)], check=True)
+    install = [f"--python={python}", "install", "--quiet", "--no-deps", "--no-index", str(built)]
+    subprocess.run([*pip, *install], check=True)
     return python
 
 
@@ -225,24 +224,16 @@ async def test_runs_from_a_folder_that_has_the_same_names(
             assert (await http.get("/")).text == (ROOT / "static" / "index.html").read_text()
         async with client(relay.port) as alice:
             assert "hello" in await alice.ask("hello")
-        chat = await asyncio.create_subprocess_exec(
-            *(beside_responses.with_name("relay"), "chat", "--url", f"http://127.0.0.1:{relay.port}"),
-            cwd=tmp_path,
-            env={},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        answer, _ = await asyncio.wait_for(chat.communicate(b"good evening"), HANGS)
-        assert b"good evening" in answer
-        assert chat.returncode == 0
+        chat: list[str | Path] = [beside_responses.with_name("relay"), "chat"]
+        assert "good evening" in await piped(chat, tmp_path, relay.port, "good evening")
         await relay.stop()
         assert len(relay.problems()) == 1  # that it is a rehearsal
 
 
 async def test_the_built_in_agent_can_be_named(python: Path, tmp_path: Path) -> None:
     crowd(tmp_path, "none")
-    serve = [python.with_name("relay"), "serve", "--port", "0", "--agent", "adk_relay.agent:root_agent"]
-    async with process(serve, tmp_path, {}) as relay:
+    serve: list[str | Path] = [python.with_name("relay"), "serve", "--port", "0"]
+    async with process([*serve, "--agent", "adk_relay.agent:root_agent"], tmp_path, {}) as relay:
         await relay.started()
         served = await relay.says("serving the agent assistant, from (.*)")
         assert served[1].endswith("/site-packages/adk_relay/agent/__init__.py")
