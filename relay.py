@@ -30,10 +30,11 @@ from adk_relay.settings import SettingsError
 from adk_relay.wire import http
 from adk_relay.wire.api import Api
 from adk_relay.wire.asgi import Receive, Scope, Send
+from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED, CloseFrame
 from adk_relay.wire.dialects.live import SUBPROTOCOL
-from adk_relay.wire.outbox import Close
+from adk_relay.wire.limits import Limits
 from adk_relay.wire.targets import NoSuchTargetError, offers_subprotocol, path_of, root_of, target_of
-from adk_relay.wire.websocket import Limits, Socket
+from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
     from google.adk.agents import BaseAgent
@@ -121,10 +122,14 @@ class Relay:
         values = settings.from_environment()
         agent, file, origin = find_agent(values.get("agent"), Path.cwd())
         arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
+        config = run_config(values.get("voice"), values.get("language"))
         try:
-            if needs_credentials(agent) and (missing := missing_credentials()):
-                raise SettingsError(f"{origin} speaks through Gemini. {missing}")
-            config = run_config(values.get("voice"), values.get("language"))
+            is_gemini = needs_credentials(agent)
+        except ValueError as error:  # ADK knows no such model
+            raise SettingsError(f"{origin}: {one_line(error)}") from error
+        if is_gemini and (missing := missing_credentials()):
+            raise SettingsError(f"{origin} speaks through Gemini. {missing}")
+        try:
             relay = cls(agent, run_config=config, **arguments)
         except TypeError as error:
             raise SettingsError(f"{origin}: {error}") from error
@@ -208,19 +213,20 @@ class Relay:
                 # adk: only the session service knows whose a session is.
                 await self.conversations.check(target.user_id, target.session_id)
         except (NoSuchTargetError, UnknownConversationError) as refusal:
-            await _refuse(scope, receive, send, 4404, 404, str(refusal))
+            await _refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
             return
         except StoreError:
-            await _refuse(scope, receive, send, 1011, 500, "the conversations can't be reached")
+            await _refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason)
             return
         if self.conversations.is_closing():
-            await _refuse(scope, receive, send, 1001, 503, "the server is going")
+            await _refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason)
             return
         await receive()  # websocket.connect
         subprotocol = SUBPROTOCOL if offers_subprotocol(scope) else None
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
         if self.conversations.is_closing():  # meanwhile
-            await send({"type": "websocket.close", "code": 1001, "reason": "the server is going"})
+            close = {"code": SERVER_STOPPING.code, "reason": SERVER_STOPPING.reason}
+            await send({"type": "websocket.close", **close})
             return
         # wire and adk meet: the socket opens conversations, and listens to their rooms (core/room.py).
         socket = Socket(self.conversations, self._limits, target.dialect, receive, send)
@@ -231,25 +237,30 @@ class Relay:
             self._sockets.discard(socket)
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status: int, reason: str) -> None:
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, close: CloseFrame, status: int, reason: str
+) -> None:
     """Refuses a WebSocket so that the client can see why.
 
     A browser cannot see why an upgrade was refused. So a client that speaks relay.v1 is accepted and at
     once told; any other gets an HTTP response where the server can send one.
     """
     client = scope.get("client")
-    log.info("a WebSocket from %s was refused: %d %s", client[0] if client else "?", code, one_line(reason))
+    log.info(
+        "a WebSocket from %s was refused: %d %s", client[0] if client else "?", close.code, one_line(reason)
+    )
     await receive()  # websocket.connect
+    close = close.because(reason)
     if offers_subprotocol(scope):
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
-        await send({"type": "websocket.close", "code": code, "reason": Close(code, reason).reason})
+        await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
     elif "websocket.http.response" in (scope.get("extensions") or {}):
         start, body = http.HttpError(status, reason).response()
         await send({**start, "type": "websocket.http.response.start"})
         await send({"type": "websocket.http.response.body", "body": body})
         await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns
     else:
-        await send({"type": "websocket.close", "code": code, "reason": reason})
+        await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
 
 @cache

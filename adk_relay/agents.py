@@ -23,7 +23,7 @@ from google.adk.agents.config_agent_utils import from_config
 from google.adk.apps import App
 
 from adk_relay import shipped
-from adk_relay.core.logs import failure, one_line
+from adk_relay.core.logs import failure
 from adk_relay.settings import SettingsError
 
 log = logging.getLogger("relay")
@@ -155,4 +155,4 @@ def _place(error: BaseException) -> str:
     ]
     here = [frame for frame in frames if Path(frame.filename).is_relative_to(Path.cwd())]
     own = [frame for frame in here if "site-packages" not in frame.filename] or frames
-    return one_line(f" ({own[-1].filename}, line {own[-1].lineno})") if own else ""
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

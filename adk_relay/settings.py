@@ -85,7 +85,7 @@ SETTINGS = {
             "agent",
             str,
             None,
-            "the ADK agent that is served, as module:attribute;"
+            "The ADK agent that is served, as module:attribute;"
             " if not set: that of the folder agent/ where relay starts, or else the built-in one",
             is_argument=False,
         ),
@@ -93,66 +93,68 @@ SETTINGS = {
             "model",
             str,
             "gemini-3.8-live",
-            "the live model of the built-in agent; rehearsal: the offline one",
+            "The live model of the built-in agent; rehearsal: the offline one",
             is_argument=False,
         ),
         Setting(
-            "voice", str, None, "a prebuilt voice's name; if not set: the model's choice", is_argument=False
+            "voice", str, None, "A prebuilt voice's name; if not set: the model's choice", is_argument=False
         ),
         Setting(
-            "language", str, None, "a BCP-47 language code; if not set: the model's choice", is_argument=False
+            "language", str, None, "A BCP-47 language code; if not set: the model's choice", is_argument=False
         ),
         Setting(
             "sessions",
             str,
             "sqlite:///.adk/session.db",
-            "ADK session-service URI: memory://, sqlite:///file.db, or postgresql:// with google-adk[db]",
+            "An ADK session-service URI: memory://, sqlite:///file.db, or postgresql:// with google-adk[db]",
         ),
         Setting(
             "queue_bytes",
             int,
             4 * 1024 * 1024,
-            "bound of a socket's outbound queue, in bytes of encoded frames",
+            "Bound of a socket's outbound queue, in bytes of encoded frames",
             "> 0",
         ),
-        Setting("slow_timeout", float, 10.0, "seconds a send may take before its peer is given up", "> 0"),
+        Setting("slow_timeout", float, 10.0, "Seconds a send may take before its peer is given up", "> 0"),
         Setting(
             "ping_interval",
             float,
             25.0,
-            "seconds without a frame from a client after which it is pinged",
+            "Seconds without a frame from a client after which it is pinged",
             "> 0",
         ),
-        Setting("pong_timeout", float, 10.0, "seconds that a client which answers pings has to do so", "> 0"),
+        Setting("pong_timeout", float, 10.0, "Seconds that a client which answers pings has to do so", "> 0"),
         Setting(
             "idle_timeout",
             float,
             600.0,
-            "seconds without content in either direction before a conversation is ended; 0: never",
+            "Seconds without content in either direction before a conversation is ended; 0: never",
             ">= 0",
         ),
         Setting(
             "mic_ms",
             float,
             40.0,
-            "shorter microphone frames are merged up to so many milliseconds",
+            "Shorter microphone frames are merged up to so many milliseconds",
             ">= 0",
         ),
         Setting(
             "grace",
             float,
             30.0,
-            "seconds that a conversation, and its run, outlives its last socket; 0: it ends at once",
+            "Seconds that a conversation, and its run, outlives its last socket; 0: it ends at once",
             ">= 0",
         ),
         Setting(
             "replay_bytes",
             int,
             4 * 1024 * 1024,
-            "bytes of a conversation's last messages that are kept for sockets that come back; 0: none",
+            "Bytes of a conversation's last messages that are kept for sockets that come back; 0: none",
             ">= 0",
         ),
-        Setting("replay_seconds", float, 60.0, "seconds that they are kept", ">= 0"),
+        Setting(
+            "replay_seconds", float, 60.0, "Seconds that a conversation's last messages are kept", ">= 0"
+        ),
     )
 }
 """All settings, by name, in the order in which they are shown."""

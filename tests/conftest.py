@@ -8,7 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from support.gemini import GeminiLive
+from support.invariants import collected
 from support.server import stand_in
+
+
+@pytest.fixture(autouse=True)
+def invariants() -> Iterator[None]:
+    """In every test, relay's objects check their invariants after each call."""
+    yield from collected()
 
 
 @pytest.fixture

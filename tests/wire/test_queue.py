@@ -31,9 +31,10 @@ from adk_relay.core.messages import (
     UserImage,
     UserText,
 )
+from adk_relay.wire.closing import IDLE, SERVER_STOPPING, Close
 from adk_relay.wire.dialects import BadFrameError, to_json
 from adk_relay.wire.dialects.live import PING, PONG, decode, live
-from adk_relay.wire.outbox import Close, Outbox, size
+from adk_relay.wire.outbox import Outbox, size
 
 # ---- frames from a client --------------------------------------------------------------------
 
@@ -198,7 +199,7 @@ class Story:
         try:
             frame = await self.outbox.dequeue()
         except Close as close:
-            assert (close.code, close.reason) == (1013, "too slow")
+            assert (close.frame.code, close.frame.reason) == (1013, "too slow")
             self.gave_up = True
             return
         assert size(frame) <= 36_000  # far from what a client's library refuses
@@ -364,20 +365,20 @@ async def test_words_that_do_not_fit_end_the_socket() -> None:
     for _ in range(2):
         with pytest.raises(Close) as close:
             await queue.dequeue()
-        assert close.value.code == 1013
+        assert close.value.frame.code == 1013
 
 
 async def test_what_waits_is_sent_before_the_close_and_nothing_after() -> None:
     queue = a_queue()
     queue.enqueue(Text(1, "last"))
-    queue.close(4408, "idle")
-    queue.close(1001, "another")
+    queue.close(IDLE)
+    queue.close(SERVER_STOPPING)
     queue.enqueue(Text(2, "too late"))
     queue.enqueue_first("ping", PING)
     assert json.loads(await queue.dequeue())["data"] == "last"
     with pytest.raises(Close) as close:
         await queue.dequeue()
-    assert (close.value.code, close.value.reason) == (4408, "idle")
+    assert (close.value.frame.code, close.value.frame.reason) == (4408, "idle")
 
 
 async def test_a_reader_that_waits_is_woken() -> None:
