@@ -23,8 +23,10 @@ from adk_relay.core.messages import (
     TurnEnd,
     TurnStart,
     Typing,
+    UserText,
     Written,
 )
+from adk_relay.core.requests import Request, Requests, Stats
 from adk_relay.core.room import After, Room
 from support.clock import TimedLoop
 
@@ -81,7 +83,8 @@ class RoomMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = TimedLoop()
-        self.room = Room(replay_bytes=1_000_000, replay_seconds=1_000_000.0)
+        self.requests = Requests(Stats())
+        self.room = Room(self.requests, replay_bytes=1_000_000, replay_seconds=1_000_000.0)
         # The model.
         self.here: list[Attendant] = []
         self.expected: dict[Attendant, list[object]] = {}
@@ -156,7 +159,8 @@ class RoomMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def ask(self, data: st.DataObject) -> None:
         self.asking = data.draw(st.sampled_from([None, *self.here]), "asking")
-        self.room.set_asking(self.asking)
+        self.requests.current = Request(UserText("one"), self.asking) if self.asking else None
+        self.room.reseat()
 
     @precondition(lambda self: self.here)
     @rule(data=st.data(), typing=st.booleans())
@@ -194,7 +198,8 @@ class RoomMachine(RuleBasedStateMachine):
     @rule(deleted=st.booleans())
     def restart(self, deleted: bool) -> None:
         self.asking = None
-        self.room.set_asking(None)
+        self.requests.current = None
+        self.room.reseat()
         self.room.restart(deleted=deleted)
         assert self.room.epoch not in self.epochs
         self.epochs.append(self.room.epoch)
