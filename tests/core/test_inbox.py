@@ -137,7 +137,7 @@ class InboxMachine(RuleBasedStateMachine):
         assert self.inbox.clear() == [content for content in self.content if isinstance(content, UserText)]
         self.content, self.sound = [], []
 
-    @rule(seconds=st.sampled_from([0.5, 5.0, 5.5]))
+    @rule(seconds=st.sampled_from([2.5, 5.0, 5.5]))
     def wait(self, seconds: float) -> None:
         self.clock.now += seconds
 
@@ -152,7 +152,7 @@ class InboxMachine(RuleBasedStateMachine):
 
 
 TestInbox = InboxMachine.TestCase
-TestInbox.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestInbox.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 
 
 async def test_sound_is_bounded_whatever_is_muted() -> None:
