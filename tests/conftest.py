@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from support.gemini import GeminiLive
 from support.invariants import collected
-from support.server import stand_in
+
+if TYPE_CHECKING:  # it imports ADK, which takes seconds, and the tests of core need none of it
+    from support.gemini import GeminiLive
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +23,8 @@ def invariants() -> Iterator[None]:
 @pytest.fixture
 async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
     """The stand-in, in the test's own event loop."""
+    from support.server import stand_in
+
     async with stand_in(monkeypatch) as service:
         yield service
 

@@ -13,6 +13,7 @@ from adk_relay.core.messages import (
     Audio,
     Error,
     Gap,
+    Line,
     Message,
     Numbered,
     Presence,
@@ -230,3 +231,16 @@ class RoomMachine(RuleBasedStateMachine):
 
 TestRoom = RoomMachine.TestCase
 TestRoom.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+
+
+def test_what_is_no_longer_kept_is_a_gap_with_the_whole_messages() -> None:
+    room = Room(replay_bytes=300, replay_seconds=60.0)
+    for text in ["x" * 200, "y" * 200]:
+        room.publish(Text(room.number(), text))
+        room.publish(TurnEnd(room.number()))
+    loop = TimedLoop()
+    back = Attendant("alice", "all", set())
+    loop.call(lambda: room.enter(back, After(room.epoch, 1)))
+    room.close()
+    loop.close()
+    assert back.told == [Gap(2, 4, 2), Line("agent", "x" * 200), Line("agent", "y" * 200)]
