@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator
 
+import hypothesis
 import pytest
 
 from support.gemini import GeminiLive
 from support.invariants import collected
 from support.server import stand_in
+
+# How long one example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("relay", deadline=None)
+hypothesis.settings.load_profile("relay")
 
 
 @pytest.fixture(autouse=True)

@@ -53,7 +53,10 @@ steps = st.lists(
         st.tuples(st.just("text"), st.integers(8_000, 17_000)),
         st.tuples(st.sampled_from(["heard", "understood"]), st.integers(1, 40)),
         st.tuples(
-            st.sampled_from(["complete", "interrupted", "tool", "error", "up", "ping", "pong"]), st.just(0)
+            st.sampled_from(
+                ["complete", "interrupted", "recall", "tool", "error", "frame", "up", "ping", "pong"]
+            ),
+            st.just(0),
         ),
         st.tuples(st.just("get"), st.integers(1, 5)),
     ),
@@ -107,11 +110,15 @@ class Story:
             case "interrupted":
                 message = TurnEnd(self.seq, interrupted=True)
                 self.told.append(kind)
-                self.turn += 1
-                self.muted_before = self.turn
-                dropped = round(self.outbox.dropped_ms * MS) // 2
-                # Of what was put, all that neither came nor was dropped.
-                self.recalled = self.samples - len(self.got_samples) - dropped
+                self.recall()
+            case "recall":
+                self.recall()
+                self.outbox.recall_audio()
+                return
+            case "frame":
+                self.told.append("error")
+                self.outbox.enqueue_frame('{"type": "error"}')
+                return
             case "tool":
                 message = ToolStart(self.seq, str(self.seq), "tool", {"a": "b" * 50}, "now")
                 self.told.append((kind, self.seq))
@@ -122,6 +129,14 @@ class Story:
                 message = Dropped("up", 1.0)
         self.outbox.enqueue(message)
         assert self.outbox.bytes <= self.limit
+
+    def recall(self) -> None:
+        """From now on, sound that waits is not to come any more."""
+        self.turn += 1
+        self.muted_before = self.turn
+        dropped = round(self.outbox.dropped_ms * MS) // 2
+        # Of what was put, all that neither came nor was dropped.
+        self.recalled = self.samples - len(self.got_samples) - dropped
 
     async def get(self) -> None:
         try:
@@ -172,7 +187,7 @@ class Story:
         return bool(self.outbox.bytes) and not self.gave_up
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200)
 @given(steps, st.integers(100, 3_000) | st.integers(30_000, 100_000), st.sampled_from(sorted(ENCODERS)))
 def test_whatever_is_put_is_told_in_order_and_the_queue_is_bounded(
     what: list[tuple[str, int]], limit: int, dialect: str
