@@ -33,7 +33,7 @@ async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """relay tries again at once; how long it waits is the library's affair."""
-    monkeypatch.setattr("adk_relay.adk.conversation.wait_random_exponential", lambda **_: lambda _state: 0.01)
+    monkeypatch.setattr("adk_relay.adk.runs.wait_random_exponential", lambda **_: lambda _state: 0.01)
 
 
 @pytest.fixture
