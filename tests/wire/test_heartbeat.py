@@ -54,6 +54,9 @@ class Watcher:
                 self.heartbeat.send_ended(self.now, is_ping=True)
         self.now = until
 
+    def is_open(self) -> bool:
+        return self.closed is None
+
     def frame(self, after: float, *, pong: bool = False, content: bool = False) -> None:
         """A frame comes, so many seconds after what came before."""
         self.run(self.now + after)
@@ -101,7 +104,7 @@ def test_a_client_that_falls_silent_is_given_up_after_a_ping_and_its_timeout(
         watcher.frame(min(gap, limits.ping_interval + limits.pong_timeout - 0.5), pong=True)
     watcher.frame(0.0, pong=True)
     last = watcher.now
-    assert watcher.closed is None
+    assert watcher.is_open()
     watcher.run(FOREVER)
     assert watcher.closed == (last + limits.ping_interval + limits.pong_timeout, NO_PONG)
     assert min(ping for ping in watcher.pings if ping > last) == last + limits.ping_interval
@@ -119,7 +122,7 @@ def test_a_send_that_takes_too_long_ends_the_socket(limits: Limits, gaps: list[f
     watcher.run(watcher.now + more)
     began = watcher.now
     watcher.heartbeat.send_began(began)
-    assert watcher.closed is None
+    assert watcher.is_open()
     watcher.run(FOREVER)
     assert watcher.closed == (began + limits.slow_timeout, TOO_SLOW)
 
@@ -147,7 +150,7 @@ def test_a_client_that_leaves_its_conversation_is_found_idle_within_the_timeout(
 ) -> None:
     watcher = Watcher(replace(limits, idle_timeout=idle_timeout))
     watcher.run(left)
-    assert watcher.closed is None
+    assert watcher.is_open()
     watcher.attends = False
     watcher.run(FOREVER)
     assert watcher.closed

@@ -26,7 +26,7 @@ from adk_relay.core.messages import (
     Transcript,
     TurnEnd,
 )
-from adk_relay.wire.closing import IDLE, SERVER_STOPPING, Close
+from adk_relay.wire.closing import IDLE, SERVER_STOPPING, TOO_SLOW, Close
 from adk_relay.wire.dialects import once
 from adk_relay.wire.dialects.live import PING, PONG, live
 from adk_relay.wire.outbox import Outbox, size
@@ -392,3 +392,15 @@ async def test_a_message_is_encoded_once_for_all_however_many_wait() -> None:
         while queue.bytes:
             frames.append(json.loads(await queue.dequeue()))
         assert "".join(frame["data"] for frame in frames) == "".join(f"{number} " for number in range(20))
+
+
+async def test_a_replay_may_exceed_the_bound_and_takes_no_room_from_what_follows() -> None:
+    queue = a_queue(limit=1_000)
+    queue.replay([Text(seq, "x" * 500, is_transcript=seq % 2 == 0) for seq in range(1, 11)])
+    assert queue.bytes > 5_000
+    queue.enqueue(TurnEnd(11))
+    assert queue.bytes > 5_000  # it still fits
+    queue.enqueue(Text(12, "x" * 1_000))
+    with pytest.raises(Close) as close:
+        await queue.dequeue()
+    assert close.value.frame == TOO_SLOW
