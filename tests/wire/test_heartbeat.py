@@ -36,11 +36,13 @@ class Watcher:
         self.attends = True
         self.pings: list[float] = []
         self.closed: tuple[float, CloseFrame] | None = None
+        self.looks = 0
         self._again = 0.0
 
     def run(self, until: float) -> None:
         while not self.closed and self._again <= until:
             self.now = self._again
+            self.looks += 1
             due = self.heartbeat.look(self.now, attends=self.attends)
             self.heartbeat.check(self.now)
             if due.close:
@@ -157,3 +159,14 @@ def test_a_client_that_leaves_its_conversation_is_found_idle_within_the_timeout(
     at, frame = watcher.closed
     assert frame == IDLE
     assert max(left, idle_timeout) <= at <= left + idle_timeout
+
+
+@given(limits, seconds)
+def test_frames_cost_no_looks(limits: Limits, idle_timeout: float) -> None:
+    """Sound is many frames a second, and none of them arms or cancels anything."""
+    limits = replace(limits, idle_timeout=idle_timeout)
+    watcher = Watcher(limits)
+    for _ in range(1000):
+        watcher.frame(0.125, content=True)
+    shortest = min(limits.slow_timeout, limits.ping_interval, limits.pong_timeout, limits.idle_timeout)
+    assert watcher.looks <= 2 * (watcher.now / shortest + 1)
