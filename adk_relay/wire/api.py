@@ -34,7 +34,7 @@ from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Outbox
 
 MAX_BODY_BYTES = 64 * 1024
-_TOO_LONG = f"The body may have {MAX_BODY_BYTES} bytes."
+_TOO_LONG = f"The body may have at most {MAX_BODY_BYTES} bytes."
 
 _LISTED = 100
 _MAX_LISTED = 1000
