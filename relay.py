@@ -3,7 +3,7 @@
     uvicorn relay:app          serves the page and the agent of this folder
     Relay(agent=my_agent)      the same as an ASGI application, alone or mounted in another
 
-This file tells what a request is for. A WebSocket is served by `sockets.py`: a frame is read there, goes
+This file routes requests. A WebSocket is served by `adk_relay/wire/websocket.py`: a frame is read there, goes
 through its dialect's `decode` into the conversation, whose messages come back through the dialect's
 `encoder` and the `outbox.Outbox` of each socket. All of these know sockets and no ADK; `agent/` knows ADK
 and no sockets.
@@ -31,29 +31,22 @@ from urllib.parse import parse_qs, quote
 
 from dotenv import load_dotenv
 
-HERE = Path(__file__).parent
-
-import agent as _agent
-
-if HERE / "agent" not in (Path(folder) for folder in getattr(_agent, "__path__", ())):
-    raise ImportError(
-        f"relay needs its own package 'agent' ({HERE / 'agent'}), but another one was found first:"
-        f" {getattr(_agent, '__file__', _agent)}. Rename that one, or run relay in a process of its own."
-    )
-
-import responses
-from agent.credentials import missing_credentials
-from agent.live import needs_credentials, run_config
-from agent.logs import one_line
-from agent.room import After
-from agent.sessions import Conversations, StoreError, UnknownConversationError
-from api import Api
-from dialects import NAME, SESSION_ID, Dialect, is_name, is_session_id
-from dialects.chat import CHAT
-from dialects.live import SUBPROTOCOL, live
-from dialects.turn import TURN
-from outbox import Close
-from sockets import Limits, Receive, Scope, Send, Socket
+from adk_relay import shipped
+from adk_relay.adk.conversations import Conversations
+from adk_relay.adk.credentials import missing_credentials
+from adk_relay.adk.models import needs_credentials, run_config
+from adk_relay.core.interfaces import StoreError, UnknownConversationError
+from adk_relay.core.logs import one_line
+from adk_relay.core.room import After
+from adk_relay.wire import http
+from adk_relay.wire.api import Api
+from adk_relay.wire.asgi import Receive, Scope, Send
+from adk_relay.wire.dialects import NAME, SESSION_ID, Dialect, is_name, is_session_id
+from adk_relay.wire.dialects.chat import CHAT
+from adk_relay.wire.dialects.live import SUBPROTOCOL, live
+from adk_relay.wire.dialects.turn import TURN
+from adk_relay.wire.outbox import Close
+from adk_relay.wire.websocket import Limits, Socket
 
 log = logging.getLogger("relay")
 
@@ -70,6 +63,11 @@ _SETTINGS: dict[str, Callable[[str], Any]] = {
     "replay_seconds": float,
 }
 """The settings of `Relay` and how each is read from RELAY_<NAME>."""
+
+
+_DEFAULT_AGENT = (
+    "adk_relay.agent:root_agent" if shipped("agent").parent.name == "adk_relay" else "agent:root_agent"
+)
 
 
 class SettingsError(ValueError):
@@ -147,7 +145,7 @@ class Relay:
             replay_seconds=replay_seconds,
         )
         self._limits = Limits(queue_bytes, slow_timeout, ping_interval, pong_timeout, idle_timeout)
-        self._files = responses.static_files(HERE / "static")
+        self._files = http.static_files(shipped("static"))
         self._sockets: set[Socket] = set()
         self._api = Api(self.conversations, self._limits, lambda: len(self._sockets))
 
@@ -170,7 +168,7 @@ class Relay:
                     kind = "a whole number" if read is int else "a number"
                     raise SettingsError(f"{variable} is {value!r}, but must be {kind}") from None
         voice, language = os.environ.get("RELAY_VOICE"), os.environ.get("RELAY_LANGUAGE")
-        agent = _agent_named(os.environ.get("RELAY_AGENT") or "agent:root_agent")
+        agent = _agent_named(os.environ.get("RELAY_AGENT") or _DEFAULT_AGENT)
         if needs_credentials(agent) and (missing := missing_credentials()):
             raise SettingsError(f"The agent of RELAY_AGENT speaks through Gemini. {missing}")
         try:
@@ -215,21 +213,21 @@ class Relay:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = _path(scope), scope["method"]
-        response: responses.Response | None
+        response: http.Response | None
         if handlers := self._api.handlers(path):
             if handler := handlers.get("GET" if method == "HEAD" else method):
                 response = await self._api.respond(handler, scope, receive, send)
             else:
-                response = responses.not_allowed(*handlers)
+                response = http.not_allowed(*handlers)
         elif not (path == "" or path in self._files):
-            response = responses.HttpError(404, "There is nothing here.").response()
+            response = http.HttpError(404, "There is nothing here.").response()
         elif method not in ("GET", "HEAD"):
-            response = responses.not_allowed("GET")
+            response = http.not_allowed("GET")
         elif path == "":
             # Mounted, and asked for without the slash that the page's relative URLs need.
             # "./", or a prefix with a colon in it would be taken for a scheme.
             target = f"./{quote(_root(scope).rpartition('/')[2])}/"
-            response = responses.text(307, f"See {target}", (b"location", target.encode()))
+            response = http.text(307, f"See {target}", (b"location", target.encode()))
         else:
             known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
             response = self._files[path].response(known)
@@ -336,7 +334,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status:
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         await send({"type": "websocket.close", "code": code, "reason": Close(code, reason).reason})
     elif "websocket.http.response" in (scope.get("extensions") or {}):
-        start, body = responses.HttpError(status, reason).response()
+        start, body = http.HttpError(status, reason).response()
         await send({**start, "type": "websocket.http.response.start"})
         await send({"type": "websocket.http.response.body", "body": body})
         await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns

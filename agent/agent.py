@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from google.adk.agents import LlmAgent
-from google.adk.models import BaseLlm, Gemini
+from google.adk.models import BaseLlm
 from google.adk.tools.base_tool import BaseTool
 from google.adk.tools.google_search_tool import google_search
 
-from agent.credentials import api_key, missing_credentials, on_vertex, real
-from agent.live import gemini_major
-from agent.rehearsal import Rehearsal
-
-_DEFAULT_MODEL = "gemini-3.8-live"
+from adk_relay.adk.models import gemini_major, model_from_env
 
 
 def get_current_time(timezone: str = "UTC") -> dict[str, str]:
@@ -45,18 +40,6 @@ def get_current_time(timezone: str = "UTC") -> dict[str, str]:
         "local_time": now.isoformat(timespec="seconds"),
         "weekday": now.strftime("%A"),
     }
-
-
-def model_from_env() -> BaseLlm:
-    """The model that the environment asks for; the rehearsal one where there are no credentials for it."""
-    name = os.environ.get("RELAY_MODEL", "").strip() or _DEFAULT_MODEL
-    if name == "rehearsal" or missing_credentials():
-        return Rehearsal()
-    if on_vertex() and real("GOOGLE_CLOUD_PROJECT") and real("GOOGLE_CLOUD_LOCATION"):
-        return Gemini(model=name)
-    # google-genai would take a placeholder in GOOGLE_API_KEY rather than a key in GEMINI_API_KEY, and
-    # a placeholder in GOOGLE_CLOUD_PROJECT rather than either. What it is given it does not look for.
-    return Gemini(model=name, client_kwargs={"api_key": api_key()})
 
 
 def tools_for(model: BaseLlm) -> list[Callable[..., Any] | BaseTool]:

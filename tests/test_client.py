@@ -20,26 +20,27 @@ from typing import Any
 
 import pyte
 import pytest
-from conftest import a_relay, client, serving
+from app.test_process import PYTHON, process
 from google.adk.agents import LlmAgent
 from google.adk.models import BaseLlm
-from proxy import Cut, Network, Proxy, network
-from test_process import PYTHON, process
 from websockets.asyncio.server import ServerConnection, serve
 
 import client as terminal_client
+from adk_relay.adk.rehearsal import Rehearsal
 from agent.agent import get_current_time
-from agent.rehearsal import Rehearsal
-from relay import HERE, Relay
+from relay import Relay
+from support.client import client
+from support.proxy import Cut, Network, Proxy, network
+from support.server import ROOT, a_relay, serving
 
 QUICK = """
 from google.adk.agents import LlmAgent
-from agent.rehearsal import Rehearsal
+from adk_relay.adk.rehearsal import Rehearsal
 
 root_agent = LlmAgent(name="quick", model=Rehearsal(words_per_second=12))
 """
 
-CLIENT = [sys.executable, str(HERE / "client.py")]
+CLIENT = [sys.executable, str(ROOT / "client.py")]
 WIDTH, HEIGHT = 90, 48
 
 
@@ -52,7 +53,7 @@ def talkative(words_per_second: float = 60, **settings: Any) -> Relay:
 
 def environment(**more: str) -> dict[str, str]:
     plain = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    return {**plain, "PYTHONPATH": str(HERE), "LANG": "C.UTF-8", "TERM": "xterm-256color", **more}
+    return {**plain, "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8", "TERM": "xterm-256color", **more}
 
 
 # ---- a person -------------------------------------------------------------------------------
@@ -333,7 +334,7 @@ async def test_a_pipe_goes_over_http_where_no_websocket_gets_through() -> None:
 async def test_without_its_libraries_a_terminal_is_told_and_a_pipe_works(tmp_path: Path) -> None:
     for name in ("rich", "prompt_toolkit"):
         (tmp_path / f"{name}.py").write_text(f'raise ModuleNotFoundError("No module named {name}")\n')
-    lacking = f"{tmp_path}:{HERE}"
+    lacking = f"{tmp_path}:{ROOT}"
     async with serving(talkative()) as port:
         env = environment() | {"PYTHONPATH": lacking}
         code, out, err = await piped("--url", f"http://127.0.0.1:{port}", env=env)

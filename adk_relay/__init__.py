@@ -1,0 +1,18 @@
+"""What `relay.py` is made of, in three layers.
+
+`core` is plain Python. `wire` is the socket side and `adk` the side of Google's Agent Development Kit; both
+import `core`, and never each other. `relay.py` and `settings.py` join them.
+"""
+
+from pathlib import Path
+
+__version__ = "0.2.0"
+
+
+def shipped(name: str) -> Path:
+    """The folder `static` or `agent` that came with this package.
+
+    It lies inside of the package where that was installed, and beside it in a checkout of the repository.
+    """
+    inside = Path(__file__).parent / name
+    return inside if inside.is_dir() else inside.parent.parent / name

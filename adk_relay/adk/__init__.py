@@ -1,0 +1,1 @@
+"""The ADK side: conversations with a live agent. Imports `core`, and never `wire`."""

@@ -1,0 +1,292 @@
+"""All conversations: those in memory, and those that the session service keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from google.adk.agents import BaseAgent
+from google.adk.agents.run_config import RunConfig
+from google.adk.sessions import BaseSessionService, Session
+
+from adk_relay.adk.conversation import Conversation
+from adk_relay.adk.models import live_model, run_config
+from adk_relay.adk.run import runner
+from adk_relay.adk.session import APP_NAME, create_session, created_at, default_id, get_session, lines_of
+from adk_relay.adk.store import owner_of, session_service
+from adk_relay.core.interfaces import (
+    GUEST,
+    Stats,
+    StoppingError,
+    StoreError,
+    Summary,
+    UnknownConversationError,
+)
+from adk_relay.core.logs import failure
+from adk_relay.core.messages import Line
+
+log = logging.getLogger("relay.agent")
+
+T = TypeVar("T")
+
+_DEFAULT = default_id("")
+"""What only the ids of default conversations begin with."""
+
+
+class Conversations:
+    """All conversations of one agent.
+
+    Args:
+        agent: any ADK agent.
+        config: the run configuration; None: `live.run_config()`.
+        sessions: an ADK session-service URI, or a session service.
+        grace: seconds that a run outlives its conversation's last listener.
+        idle_timeout: seconds without content in either direction after which it ends; 0: never.
+        mic_ms: milliseconds of sound that are sent to the model at once.
+        replay_bytes: bytes of each conversation's messages that are kept for sockets that come back.
+        replay_seconds: seconds that they are kept.
+
+    Raises:
+        ValueError: the URI names no session service that is installed here.
+        TypeError: `agent` is no ADK agent.
+    """
+
+    def __init__(
+        self,
+        agent: BaseAgent,
+        *,
+        config: RunConfig | None = None,
+        sessions: str | BaseSessionService,
+        grace: float,
+        idle_timeout: float,
+        mic_ms: float,
+        replay_bytes: int,
+        replay_seconds: float,
+    ) -> None:
+        if not isinstance(agent, BaseAgent):
+            raise TypeError(f"agent must be an ADK agent, not {type(agent).__name__}")
+        # ADK logs a failure several times over, with tracebacks; it reaches relay as an exception
+        # and is one line there. A host that has set a level of its own keeps it.
+        if (adk := logging.getLogger("google_adk")).level == logging.NOTSET:
+            adk.setLevel(logging.CRITICAL)
+        self.config = config or run_config()
+        self.service = session_service(sessions) if isinstance(sessions, str) else sessions
+        self.runner = runner(agent, self.service)
+        self.grace = grace
+        self.idle_timeout = idle_timeout
+        self.mic_ms = mic_ms
+        self.replay_bytes = replay_bytes
+        self.replay_seconds = replay_seconds
+        self.stats = Stats()
+        model = live_model(agent)
+        self.model = model.model if model else agent.name
+        self.is_rehearsal = self.model == "rehearsal"
+        self._closing = False
+        self._ending = asyncio.Lock()
+        self._ended = False
+        self._open: dict[str, Conversation] = {}
+        self._counts: dict[str, tuple[float, int, int]] = {}
+
+    def is_closing(self) -> bool:
+        """Whether no new conversation is to be begun."""
+        return self._closing
+
+    @property
+    def active(self) -> int:
+        """How many conversations are in memory."""
+        return len(self._open)
+
+    async def open(self, user_id: str, session_id: str | None = None) -> Conversation:
+        """A conversation of the user's, which is begun if there is none of that id; None: the default one.
+
+        Whoever asks attends at once: without a listener, it is soon forgotten.
+
+        Raises:
+            UnknownConversationError: the id is another user's.
+            StoppingError: the server is going.
+            StoreError: the session could not be read.
+        """
+        wanted = session_id or default_id(user_id)
+        await self.check(user_id, wanted)
+        return await self._opened(user_id, wanted)
+
+    async def _opened(self, user_id: str, wanted: str) -> Conversation:
+        while True:
+            if self._closing:
+                raise StoppingError
+            if wanted not in self._open:
+                self._open[wanted] = Conversation(self, user_id, wanted)
+            conversation = self._open[wanted]
+            if conversation.user_id != user_id:
+                raise UnknownConversationError(wanted)
+            await _of_store(conversation.ready())
+            if self._open.get(wanted) is conversation and not self._closing:  # it has not ended meanwhile
+                return conversation
+
+    async def find(self, session_id: str) -> Conversation:
+        """A conversation of the guest's that there is already.
+
+        Raises:
+            UnknownConversationError: there is none.
+            StoppingError: the server is going.
+            StoreError: the session could not be read.
+        """
+        if not self._is_guests(session_id):
+            raise UnknownConversationError(session_id)
+        if not ((conversation := self._open.get(session_id)) and _exists(conversation)):
+            await self._stored(session_id)
+        return await self._opened(GUEST, session_id)
+
+    async def check(self, user_id: str, session_id: str) -> None:
+        """Looks whether an id may be used by a user.
+
+        Raises:
+            UnknownConversationError: it is another user's.
+            StoreError: it could not be found out.
+        """
+        if session_id == default_id(user_id):
+            return
+        if conversation := self._open.get(session_id):
+            owner: str | None = conversation.user_id
+        elif session_id.startswith(_DEFAULT):
+            owner = session_id.removeprefix(_DEFAULT)
+        else:
+            owner = await _of_store(owner_of(self.service, APP_NAME, session_id, user_id))
+        if owner not in (None, user_id):
+            raise UnknownConversationError(session_id)
+
+    async def create(self) -> str:
+        """Makes a conversation of the guest's, and returns its id.
+
+        Raises:
+            StoreError: it could not be stored.
+        """
+        session_id = secrets.token_hex(16)
+        await _of_store(create_session(self.service, GUEST, session_id))
+        self.stats.created += 1
+        return session_id
+
+    async def reset(self, session_id: str, *, delete: bool) -> None:
+        """Empties a conversation of the guest's, for all that attend it.
+
+        Raises:
+            UnknownConversationError: there is none.
+            StoppingError: the server is going.
+            StoreError: the session could not be deleted.
+        """
+        await _of_store((await self.find(session_id)).reset(delete=delete))
+        self._counts.pop(session_id, None)
+
+    async def read(self, session_id: str) -> tuple[Summary, list[Line]]:
+        """A conversation of the guest's, and what was said in it.
+
+        Raises:
+            UnknownConversationError: there is none.
+            StoreError: the session could not be read.
+        """
+        if not self._is_guests(session_id):
+            raise UnknownConversationError(session_id)
+        if (conversation := self._open.get(session_id)) and _exists(conversation):
+            return _summary(conversation), conversation.room.history.lines()
+        session = await self._stored(session_id)
+        lines = lines_of(session)
+        by_user = sum(line.role == "user" for line in lines)
+        return (
+            Summary(
+                session_id, created_at(session), session.last_update_time, by_user, len(lines) - by_user, 0
+            ),
+            lines,
+        )
+
+    async def list(self, limit: int) -> list[Summary]:
+        """The guest's conversations, the latest `limit` of them, the one last used first.
+
+        Raises:
+            StoreError: they could not be read.
+        """
+        stored = await _of_store(self.service.list_sessions(app_name=APP_NAME, user_id=GUEST))
+        known = {session.id: session.last_update_time for session in stored.sessions}
+        here = {one.session_id: one for one in self._open.values() if one.user_id == GUEST and _exists(one)}
+        known |= {session_id: one.last_activity for session_id, one in here.items()}
+        latest = sorted(known, key=lambda session_id: known[session_id], reverse=True)[:limit]
+        made = {session.id: created_at(session) for session in stored.sessions}
+        summaries = []
+        for session_id in latest:
+            if one := here.get(session_id):
+                summaries.append(_summary(one))
+                continue
+            try:
+                by_user, by_model = await self._count(session_id, known[session_id])
+            except UnknownConversationError:  # deleted meanwhile
+                continue
+            summaries.append(Summary(session_id, made[session_id], known[session_id], by_user, by_model, 0))
+        return summaries
+
+    def forget(self, conversation: Conversation) -> None:
+        """Called by a conversation that nobody needs in memory any more."""
+        if self._open.get(conversation.session_id) is conversation:
+            del self._open[conversation.session_id]
+
+    async def aclose(self) -> None:
+        """Ends every run and awaits it, then closes ADK's runner and the session service."""
+        self._closing = True
+        async with self._ending:  # who asks second waits for the first
+            if self._ended:
+                return
+            self._ended = True
+            await asyncio.gather(*(conversation.aclose() for conversation in [*self._open.values()]))
+            self._open.clear()
+            await self.runner.close()
+            close: Callable[[], Awaitable[None]] | None = getattr(self.service, "close", None)
+            if close:
+                await close()
+
+    async def _stored(self, session_id: str) -> Session:
+        session = await _of_store(get_session(self.service, GUEST, session_id))
+        if session is None:
+            raise UnknownConversationError(session_id)
+        return session
+
+    def _is_guests(self, session_id: str) -> bool:
+        """Whether it may be the guest's: those of live users are not for everybody."""
+        conversation = self._open.get(session_id)
+        if conversation:
+            return conversation.user_id == GUEST
+        return not session_id.startswith(_DEFAULT) or session_id == default_id(GUEST)
+
+    async def _count(self, session_id: str, updated: float) -> tuple[int, int]:
+        """How many messages a stored session has; read again only when it has changed."""
+        counted = self._counts.get(session_id)
+        if not counted or counted[0] != updated:
+            summary, _ = await self.read(session_id)
+            counted = updated, summary.user_messages, summary.model_messages
+            self._counts[session_id] = counted
+        return counted[1], counted[2]
+
+
+async def _of_store(asked: Awaitable[T]) -> T:
+    """What the session service answers; that it failed is logged once, here."""
+    try:
+        return await asked
+    except Exception as error:
+        log.error("the session service failed: %s", failure(error))
+        raise StoreError from error
+
+
+def _exists(conversation: Conversation) -> bool:
+    return conversation.is_kept or bool(conversation.room.history.message_count)
+
+
+def _summary(conversation: Conversation) -> Summary:
+    history = conversation.room.history
+    return Summary(
+        conversation.session_id,
+        conversation.created_at,
+        conversation.last_activity,
+        history.user_messages,
+        history.message_count - history.user_messages,
+        len(conversation.room.listeners),
+    )

@@ -1,0 +1,81 @@
+"""Models: which one an agent speaks with, and how a run is configured."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from google.adk.agents import BaseAgent, LlmAgent
+from google.adk.agents.run_config import RunConfig, ToolThreadPoolConfig
+from google.adk.models import BaseLlm, Gemini
+from google.genai import types
+
+from adk_relay.adk.credentials import api_key, missing_credentials, on_vertex, real
+from adk_relay.adk.rehearsal import Rehearsal
+
+
+def run_config(voice: str | None = None, language: str | None = None) -> RunConfig:
+    """The default run configuration.
+
+    Sound with both transcriptions whatever the model: every current live model answers in sound, and
+    a client in text mode gets the words. The context window is compressed, so that a conversation is
+    not cut at fifteen minutes.
+
+    Args:
+        voice: a prebuilt voice's name; None: the model's own choice.
+        language: a BCP-47 code; None: the model's own choice.
+    """
+    speech = None
+    if voice or language:
+        speech = types.SpeechConfig(
+            language_code=language,
+            voice_config=types.VoiceConfig(prebuilt_voice_config=types.PrebuiltVoiceConfig(voice_name=voice))
+            if voice
+            else None,
+        )
+    return RunConfig(
+        response_modalities=[types.Modality.AUDIO],
+        speech_config=speech,
+        context_window_compression=types.ContextWindowCompressionConfig(sliding_window=types.SlidingWindow()),
+        session_resumption=types.SessionResumptionConfig(),
+        # A tool that blocks would otherwise hold up every conversation of the process.
+        tool_thread_pool_config=ToolThreadPoolConfig(),
+    )
+
+
+def live_model(agent: BaseAgent) -> BaseLlm | None:
+    """The model that the agent speaks with, if it is an agent with one."""
+    pending = [agent]
+    while pending:
+        one = pending.pop(0)
+        if isinstance(one, LlmAgent):
+            return one.canonical_live_model
+        pending += one.sub_agents
+    return None
+
+
+def needs_credentials(agent: BaseAgent) -> bool:
+    """Whether the agent speaks through a Gemini client that google-genai makes from the environment."""
+    model = live_model(agent) if isinstance(agent, BaseAgent) else None
+    return isinstance(model, Gemini) and not (model.client or model.client_kwargs)
+
+
+def gemini_major(model: str) -> int | None:
+    """The generation in a Gemini model's name ("gemini-2.5-flash" → 2), None for any other model."""
+    found = re.search(r"(?:^|/)gemini-(?:live-)?(\d+)", model)
+    return int(found[1]) if found else None
+
+
+_DEFAULT_MODEL = "gemini-3.8-live"
+
+
+def model_from_env() -> BaseLlm:
+    """The model that the environment asks for; the rehearsal one where there are no credentials for it."""
+    name = os.environ.get("RELAY_MODEL", "").strip() or _DEFAULT_MODEL
+    if name == "rehearsal" or missing_credentials():
+        return Rehearsal()
+    if on_vertex() and real("GOOGLE_CLOUD_PROJECT") and real("GOOGLE_CLOUD_LOCATION"):
+        return Gemini(model=name)
+    # google-genai would take a placeholder in GOOGLE_API_KEY rather than a key in GEMINI_API_KEY, and
+    # a placeholder in GOOGLE_CLOUD_PROJECT rather than either. What it is given it does not look for.
+    return Gemini(model=name, client_kwargs={"api_key": api_key()})

@@ -1,0 +1,1 @@
+"""The socket side: ASGI events to commands, messages to frames. Imports `core`, and never `adk`."""

@@ -1,0 +1,284 @@
+"""The live dialect, `WS /ws/{user_id}`: voice and text, as ADK's streaming sample has them and more."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64encode
+from dataclasses import replace
+from typing import Any
+
+from adk_relay.core.messages import (
+    Ack,
+    Audio,
+    AudioEnd,
+    Dropped,
+    Error,
+    Gap,
+    Input,
+    Interrupt,
+    Line,
+    Message,
+    Presence,
+    Reset,
+    Status,
+    Text,
+    ToolComplete,
+    ToolStart,
+    Transcript,
+    TurnEnd,
+    Typing,
+    UserAudio,
+    UserImage,
+    UserTyping,
+    Written,
+)
+from adk_relay.wire.dialects import (
+    BadFrameError,
+    Command,
+    Dialect,
+    Welcome,
+    cut,
+    json_object,
+    named,
+    once,
+    to_json,
+    user_text,
+)
+from adk_relay.wire.outbox import Encode, Frame
+
+SUBPROTOCOL = "relay.v1"
+"""Offered by a client that wants sound as binary frames."""
+
+PING = '{"type":"ping"}'
+PONG = '{"type":"pong"}'
+
+MAX_AUDIO_BYTES = 1024 * 1024
+MAX_IMAGE_BYTES = 4 * 1024 * 1024
+
+_MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
+_TYPES = "audio_end, interrupt, typing_start, typing_stop, ping, pong"
+
+
+# ---- from the client -------------------------------------------------------------------------
+
+
+def decode(frame: Frame) -> Command:
+    """What a client's frame says.
+
+    Raises:
+        BadFrameError: it says nothing; the text tells what was wrong and what would be right.
+    """
+    if isinstance(frame, bytes):
+        return UserAudio(_pcm(frame))
+    said = json_object(frame)
+    if "mime_type" in said:
+        return _content(said)
+    match said.get("type"):
+        case "ping":
+            return "ping"
+        case "pong":
+            return "pong"
+        case "audio_end":
+            return AudioEnd()
+        case "interrupt":
+            return Interrupt()
+        case "typing_start":
+            return UserTyping(True)
+        case "typing_stop":
+            return UserTyping(False)
+        case None:
+            raise BadFrameError("bad_message", f"Content has a mime_type ({_MIME_TYPES}), all else a type.")
+        case _:
+            raise BadFrameError("bad_message", f"This type is not known; these are: {_TYPES}.")
+
+
+def _content(said: dict[str, Any]) -> Input:
+    mime_type = said["mime_type"]
+    kind, _, parameter = mime_type.partition(";") if isinstance(mime_type, str) else ("", "", "")
+    match kind.strip():
+        case "text/plain":
+            return user_text(said, "data")
+        case "audio/pcm":
+            return UserAudio(_pcm(_decode_base64(_data(said), MAX_AUDIO_BYTES)), _rate(parameter))
+        case "image/jpeg" | "image/png" as image:
+            return UserImage(_decode_base64(_data(said), MAX_IMAGE_BYTES), image)
+        case _:
+            raise BadFrameError("unsupported_mime_type", f"These mime types are taken: {_MIME_TYPES}.")
+
+
+def _data(said: dict[str, Any]) -> str:
+    data = said.get("data")
+    if not isinstance(data, str):
+        raise BadFrameError("bad_data", "data must be a string.")
+    return data
+
+
+def _decode_base64(data: str, limit: int) -> bytes:
+    try:
+        decoded = binascii.a2b_base64(data, strict_mode=True)
+    except ValueError:
+        raise BadFrameError("bad_data", "data must be base64 (RFC 4648 section 4).") from None
+    if len(decoded) > limit:
+        raise BadFrameError("too_large", f"data has {len(decoded)} bytes; {limit} are taken.")
+    if not decoded:
+        raise BadFrameError("bad_data", "data is empty.")
+    return decoded
+
+
+def _pcm(pcm: bytes) -> bytes:
+    if len(pcm) % 2:
+        raise BadFrameError("bad_data", "16-bit sound has an even number of bytes.")
+    if not pcm:
+        raise BadFrameError("bad_data", "The sound is empty.")
+    if len(pcm) > MAX_AUDIO_BYTES:
+        raise BadFrameError("too_large", f"The sound has {len(pcm)} bytes; {MAX_AUDIO_BYTES} are taken.")
+    return pcm
+
+
+def _rate(parameter: str) -> int:
+    if not parameter:
+        return 16_000
+    found = re.fullmatch(r"\s*rate=(\d{4,6})\s*", parameter)
+    if found and 8_000 <= (rate := int(found[1])) <= 192_000:
+        return rate
+    raise BadFrameError("unsupported_mime_type", "Sound is audio/pcm;rate=N with N from 8000 to 192000.")
+
+
+# ---- to the client ---------------------------------------------------------------------------
+
+
+def _encode_words(message: Message) -> Frame | None:
+    return None if isinstance(message, Audio) else _encode_fields(message)
+
+
+def _encode_binary(message: Message) -> Frame | None:
+    if isinstance(message, Audio):
+        return message.seq.to_bytes(4, "big") + message.pcm
+    return _encode_fields(message)
+
+
+def _encode_json(message: Message) -> Frame | None:
+    if isinstance(message, Audio):
+        data = b64encode(message.pcm).decode("ascii")
+        return f'{{"mime_type":"audio/pcm","data":"{data}","seq":{message.seq}}}'
+    return _encode_fields(message)
+
+
+def _encode_fields(message: Message) -> Frame | None:
+    fields = _fields(message)
+    return to_json(fields) if fields else None
+
+
+def _fields(message: Message) -> dict[str, Any] | None:
+    match message:
+        case Text(seq, text, is_transcript):
+            said: dict[str, Any] = {"mime_type": "text/plain", "data": text}
+            if is_transcript:
+                said["is_transcript"] = True
+            return said | {"seq": seq}
+        case Transcript(seq, text, final, connection_id):
+            return {
+                "type": "transcript",
+                "role": "user",
+                "connection_id": connection_id,
+                "text": text,
+                "final": final,
+                "seq": seq,
+            }
+        case Written(seq, text, connection_id, name):
+            written = {"type": "message", "role": "user", "connection_id": connection_id, "text": text}
+            return written | named(name) | {"seq": seq}
+        case TurnEnd(seq, interrupted):
+            # The custom-streaming sample's page reads null for "no".
+            return {
+                "turn_complete": None if interrupted else True,
+                "interrupted": interrupted or None,
+                "seq": seq,
+            }
+        case ToolStart():
+            return _tool("tool_start", message, "arguments", message.arguments)
+        case ToolComplete():
+            return _tool("tool_complete", message, "result", message.result)
+        case Dropped(direction, audio_ms):
+            return {"type": "dropped", "direction": direction, "audio_ms": round(audio_ms)}
+        case Status(state):
+            return {"type": "status", "state": state}
+        case Error(code, text, name):
+            return {"type": "error", "code": code, "message": text} | named(name)
+        case Gap(first, last, lines):
+            return {"type": "gap", "from": first, "to": last, "messages": lines}
+        case Line(role, text, is_open, name):
+            line = {"type": "message", "role": role, "text": text}
+            return line | named(name) | ({"open": True} if is_open else {})
+        case Ack(name):
+            return {"type": "ack", "id": name}
+        case Presence(joined, left, connections):
+            return {"type": "presence", "joined": joined, "left": left, "connections": connections}
+        case Typing(connection_id, typing):
+            return {"type": "typing", "connection_id": connection_id, "typing": typing}
+        case Reset(epoch, deleted):
+            return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
+        case _:  # the beginning of a turn, a request: nothing that this dialect tells
+            return None
+
+
+def _tool(kind: str, message: ToolStart | ToolComplete, name: str, value: Any) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "tool_id": message.tool_id,
+        "tool_name": message.tool_name,
+        **cut(name, value),
+        "timestamp": message.timestamp,
+        "seq": message.seq,
+    }
+
+
+def _welcome(to: Welcome) -> Frame:
+    return to_json(
+        {
+            "type": "hello",
+            "session_id": to.session_id,
+            "user_id": to.user_id,
+            "connection_id": to.connection_id,
+            "connections": to.connections,
+            "model": to.model,
+            "rehearsal": to.is_rehearsal,
+            "is_audio": to.is_audio,
+            "ping_interval": to.ping_interval,
+            "epoch": to.epoch,
+            "seq": to.seq,
+        }
+    )
+
+
+def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:
+    encode = once(encode)
+    return Dialect(
+        name="audio" if is_audio else "text",
+        decode=decode,
+        encoder=lambda session_id: encode,
+        connected=lambda connection_id, model: None,
+        welcome=_welcome,
+        ping=PING,
+        pong=lambda connection_id: PONG,
+        is_audio=is_audio,
+        attends="all",
+    )
+
+
+_WORDS = _dialect(_encode_words, is_audio=False)
+_BINARY = _dialect(_encode_binary, is_audio=True)
+_JSON = _dialect(_encode_json, is_audio=True)
+
+
+def live(*, is_audio: bool, binary: bool, newest: bool) -> Dialect:
+    """The live dialect of one kind of socket.
+
+    Args:
+        is_audio: it wants sound; without, it gets the words of it only.
+        binary: sound goes as 4 bytes of `seq` (big-endian) and the PCM, not as base64 in JSON.
+        newest: of a user's sockets of its kind only the newest is served.
+    """
+    dialect = (_BINARY if binary else _JSON) if is_audio else _WORDS
+    return replace(dialect, attends="newest") if newest else dialect

@@ -1,0 +1,397 @@
+"""The documentation in a real browser, held against the code: what it tells is all there is, and is true."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx
+import pytest
+import pytest_asyncio
+from page.test_page import chromium, rehearsal, violations
+from playwright.async_api import Browser, Page, expect
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from adk_relay.core.messages import (
+    Ack,
+    Answer,
+    Asked,
+    Audio,
+    Dropped,
+    Ended,
+    Error,
+    Gap,
+    Line,
+    Message,
+    Presence,
+    Reset,
+    Status,
+    Taken,
+    Text,
+    ToolCall,
+    ToolComplete,
+    ToolStart,
+    Transcript,
+    TurnEnd,
+    TurnStart,
+    Typing,
+    UserText,
+    Written,
+)
+from adk_relay.wire.dialects import Dialect, Welcome
+from adk_relay.wire.dialects.chat import CHAT
+from adk_relay.wire.dialects.live import PING, live
+from adk_relay.wire.dialects.turn import TURN
+from support.client import Json
+from support.server import a_relay, serving
+
+# One browser for all tests, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HERE = Path(__file__).parent.parent.parent
+API: Json = json.loads((HERE / "static" / "openapi.json").read_text())
+PAGE = (HERE / "static" / "docs.html").read_text()
+OPERATIONS = [
+    (path, method) for path, methods in API["paths"].items() for method in methods if method != "parameters"
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as browser:
+        yield browser
+
+
+@asynccontextmanager
+async def reading(browser: Browser, port: int, path: str = "/docs", **options: Any) -> AsyncIterator[Page]:
+    """The page, drawn; nothing may be in the console in the end, and nothing have gone anywhere else."""
+    origin = f"http://127.0.0.1:{port}"
+    context = await browser.new_context(base_url=origin, **{"reduced_motion": "reduce"} | options)
+    complaints: list[str] = []
+    try:
+        page = await context.new_page()
+        page.on("console", lambda said: complaints.append(said.text) if said.type != "log" else None)
+        page.on("pageerror", lambda error: complaints.append(f"uncaught: {error}"))
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith(f"{origin}/") else complaints.append(request.url),
+        )
+        await page.goto(path)
+        if options.get("java_script_enabled", True):
+            await expect(page.locator(".operation")).to_have_count(len(OPERATIONS))
+        yield page
+        await page.evaluate("() => 0")  # what is in the console already has been told by then
+        assert complaints == []
+    finally:
+        await context.close()
+
+
+async def frames(page: Page, dialect: str, whose: str) -> list[Json]:
+    """The frames that the page tells of."""
+    rows = page.locator(f"#{dialect} .frames[data-from={whose}] td:first-child code")
+    return [json.loads(text) for text in await rows.all_text_contents()]
+
+
+# ---- what one sees ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+async def test_everybody_can_read_it(browser: Browser, scheme: Any, width: int) -> None:
+    viewport: Any = {"width": width, "height": 800}
+    async with (
+        serving(a_relay(rehearsal())) as port,
+        reading(browser, port, color_scheme=scheme, viewport=viewport) as page,
+    ):
+        assert await violations(page) == []
+        assert await page.evaluate("() => document.documentElement.scrollWidth") == width
+
+
+async def test_the_contents_name_all_there_is_and_lead_there(browser: Browser) -> None:
+    async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
+        links = await page.locator(".contents a").evaluate_all(
+            "links => links.map(({ hash }) => hash.slice(1))"
+        )
+        parts = await page.locator("main > section, main h2[id], main h3[id]").evaluate_all(
+            "parts => parts.map(({ id }) => id)"
+        )
+        assert links == parts
+        assert len(links) == len(set(links))
+        await page.locator(".contents a", has_text="DELETE").click()
+        await expect(page.locator("#deleteSession-delete")).to_be_in_viewport()
+        assert page.url.endswith("/docs#deleteSession-delete")
+        await page.reload()  # what the address names is drawn only later
+        await expect(page.locator("#deleteSession-delete")).to_be_in_viewport()
+
+
+async def test_the_keyboard_leads_past_the_contents(browser: Browser) -> None:
+    async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
+        await page.keyboard.press("Tab")
+        await expect(page.get_by_role("link", name="Skip to the text")).to_be_focused()
+
+
+async def test_without_scripts_the_rest_can_be_read(browser: Browser) -> None:
+    async with (
+        serving(a_relay(rehearsal())) as port,
+        reading(browser, port, java_script_enabled=False) as page,
+    ):
+        await expect(page.locator("#http a", has_text="openapi.json")).to_be_visible()
+        assert len(await frames(page, "chat", "server")) > 10
+
+
+async def test_it_works_under_a_prefix(browser: Browser) -> None:
+    app = Starlette(routes=[Mount("/talk", a_relay(rehearsal()))])
+    async with serving(app, lifespan="off") as port, reading(browser, port, "/talk/docs") as page:
+        for example in await page.locator("pre").all_text_contents():
+            assert f"//127.0.0.1:{port}/talk/" in example
+        for name in ("Talk", "Rooms", "OpenAPI"):
+            link = page.locator("nav.links a", has_text=name)
+            url = await link.evaluate("link => link.href")
+            assert (await page.request.get(url)).ok, url
+        await page.locator("nav.links a", has_text="Rooms").click()
+        await expect(page.locator("#state")).to_have_attribute("data-state", "connected")
+
+
+async def test_it_needs_nothing_that_its_policy_forbids() -> None:
+    for found in ("<style", " style=", " onclick=", "<script>", "https://", 'href="/', 'src="/'):
+        assert found not in PAGE, found
+
+
+# ---- HTTP ------------------------------------------------------------------------------------
+
+
+def resolved(node: Json) -> Json:
+    while "$ref" in node:
+        reference, node = node["$ref"], API
+        for key in reference.removeprefix("#/").split("/"):
+            node = node[key]
+    return node
+
+
+def fields(schema: Json) -> set[str]:
+    """The names of all fields of an object, and of the objects in its lists."""
+    schema = resolved(schema)
+    found = set(schema.get("properties", {}))
+    for field in schema.get("properties", {}).values():
+        if "items" in field:
+            found |= fields(field["items"])
+    return found
+
+
+async def test_the_whole_http_interface_is_told(browser: Browser) -> None:
+    async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
+        for path, method in OPERATIONS:
+            operation = API["paths"][path][method]
+            article = page.locator(f".operation:has(#{operation['operationId']}-{method})")
+            text = await article.inner_text()
+            title = await article.locator("h3 > *").all_text_contents()
+            assert title == [method.upper(), path, operation["summary"]]
+            for paragraph in operation["description"].replace("`", "").split("\n\n"):
+                assert paragraph in text
+            codes = await article.locator("table").last.locator("th[scope=row]").all_text_contents()
+            assert codes == list(operation["responses"])
+            names: set[str] = set()
+            for schema in (
+                operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema"),
+                operation["responses"]["200"]["content"].get("application/json", {}).get("schema"),
+            ):
+                names |= fields(schema) if schema else set()
+            for parameter in API["paths"][path].get("parameters", []) + operation.get("parameters", []):
+                names.add(resolved(parameter)["name"])
+            told = await article.locator("th[scope=row] code").all_text_contents()
+            assert {name.rpartition(".")[2] for name in told} == names, path
+
+
+async def test_the_curl_examples_do_what_they_say(browser: Browser) -> None:
+    async with (
+        serving(a_relay(rehearsal(pace=50))) as port,
+        reading(browser, port) as page,
+        httpx.AsyncClient(trust_env=False, timeout=15) as web,
+    ):
+        examples = await page.locator("pre.curl").all_text_contents()
+        assert len(examples) == len(OPERATIONS) + 1
+        session_id = ""
+        for example in sorted(
+            examples, key=lambda example: ("-X DELETE" in example, "sessions/new" not in example)
+        ):
+            command, *words = shlex.split(example.replace("\\\n", ""))
+            assert command == "curl"
+            method, url, headers, content = "", "", {}, None
+            while words:
+                match words.pop(0):
+                    case "-X":
+                        method = words.pop(0)
+                    case "-H":
+                        name, _, value = words.pop(0).partition(": ")
+                        headers[name] = value
+                    case "-d":
+                        method, content = method or "POST", words.pop(0)
+                    case "-s" | "-sN":
+                        pass
+                    case url:
+                        assert url.startswith(f"http://127.0.0.1:{port}/")
+            response = await web.request(
+                method or "GET", url.replace("{session_id}", session_id), headers=headers, content=content
+            )
+            assert response.status_code == 200, example
+            if url.endswith("/sessions/new"):
+                session_id = response.json()["session_id"]
+            if "accept" in headers:
+                assert "event: done" in response.text
+
+
+# ---- the dialects ----------------------------------------------------------------------------
+
+ASKED = Asked("b", "c0ffee")
+ANSWER = Answer("Hello", 1, (ToolCall("call-1", "clock", {}, {}),), 0.1, 2, True, ASKED)
+SAMPLES: list[Message] = [
+    Written(1, "Hello", "b", "c0ffee", 1),
+    Text(2, "Hel", number=1),
+    Text(3, "lo", is_transcript=True, number=2),
+    Audio(4, b"\0\0"),
+    Transcript(5, "Hello", True, "b", 1),
+    ToolStart(6, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00"),
+    ToolComplete(7, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00"),
+    TurnEnd(8, answer=ANSWER, interrupted=True),
+    TurnEnd(9),
+    TurnStart(ASKED),
+    Line("agent", "Hello", open=True),
+    Gap(1, 9, 1),
+    Ack("c0ffee"),
+    Taken(UserText("Hello", "c0ffee"), 1, 2),
+    Presence(("b",), ("c",), 2),
+    Typing("b", True),
+    Reset("e", deleted=False),
+    Reset("e", deleted=True),
+    Dropped("down", 480.0),
+    Status("live"),
+    Error("busy", "Too much.", "c0ffee"),
+    Ended("idle"),
+]
+"""Each message that a conversation can emit, with all that it can carry."""
+
+WELCOMES = [
+    Welcome("s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new) for is_new in (True, False)
+]
+
+
+def kind(frame: Json) -> str:
+    """What tells frames of a dialect apart."""
+    return str(frame.get("update_type") or frame.get("type") or frame.get("mime_type") or "turn")
+
+
+def by_kind(frames: list[Json]) -> dict[str, set[str]]:
+    """The fields of each kind of frame."""
+    found: dict[str, set[str]] = {}
+    for frame in frames:
+        found.setdefault(kind(frame), set()).update(frame)
+    return found
+
+
+def emitted(dialect: Dialect) -> list[Json]:
+    """All frames that a dialect's table makes."""
+    made: list[Any] = [dialect.connected("b", "m"), dialect.ping, dialect.pong("b")]
+    made += [dialect.welcome(welcome) for welcome in WELCOMES]
+    encode = dialect.encoder("s")
+    for sample in SAMPLES:
+        encoded = encode(sample)
+        made += encoded if isinstance(encoded, tuple) else [encoded]
+    return [json.loads(frame) for frame in made if frame]
+
+
+async def test_the_samples_are_all_there_is() -> None:
+    assert {type(sample) for sample in SAMPLES} == set(get_args(Message))
+
+
+DIALECTS: dict[str, Dialect] = {
+    "live": live(is_audio=True, binary=False, newest=False),
+    "chat": CHAT,
+    "turn": TURN,
+}
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_the_frames_are_those_of_the_dialect(browser: Browser, name: str) -> None:
+    dialect = DIALECTS[name]
+    async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
+        told, asked = await frames(page, name, "server"), await frames(page, name, "client")
+    real = emitted(dialect)
+    if name == "chat":
+        for frame in real:
+            del frame["timestamp"]  # which the page tells of once for all
+    assert by_kind(told) == by_kind(real)
+    for frame in asked:
+        dialect.decode(json.dumps(frame))
+    types = {
+        "live": r"audio_end|interrupt|typing_start|typing_stop|ping|pong|text/plain|audio/pcm|image/jpeg",
+        "chat": r"create_session|join_session|chat|typing_start|typing_stop|ping",
+        "turn": "turn",
+    }[name]
+    assert {kind(frame) for frame in asked} == set(types.split("|"))
+
+
+@pytest.mark.parametrize("name", ["live", "chat"])
+async def test_the_frames_that_a_client_sends_are_all_that_are_taken(browser: Browser, name: str) -> None:
+    """A dialect says in its refusal what it takes."""
+    async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
+        told = {kind(frame) for frame in await frames(page, name, "client")}
+    refusals = []
+    for frame in ('{"type": "?"}', '{"mime_type": "?"}'):
+        with pytest.raises(Exception, match=":") as refusal:
+            DIALECTS[name].decode(frame)
+        refusals.append(str(refusal.value).partition(":")[2])
+    taken = set(re.findall(r"[a-z_/]{2,}", " ".join(refusals if name == "live" else refusals[:1])))
+    assert taken - {"image/png"} == told
+    assert "image/png" in PAGE
+
+
+def sources(*names: str) -> str:
+    return "\n".join(path.read_text() for name in names for path in sorted(HERE.glob(name)))
+
+
+async def test_all_errors_are_told(browser: Browser) -> None:
+    """Those of the live dialect: only there they have a code."""
+    code = sources(
+        "adk_relay/core/*.py",
+        "adk_relay/adk/*.py",
+        "adk_relay/wire/dialects/__init__.py",
+        "adk_relay/wire/dialects/live.py",
+        "adk_relay/wire/websocket.py",
+    )
+    found = set(re.findall(r'\b(?:BadFrame)?Error\(\s*"([a-z_]+)"', code))
+    async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
+        rows = page.locator("h2#live-errors + table th[scope=row]")
+        assert set(await rows.all_text_contents()) == found
+
+
+async def test_all_close_codes_are_told(browser: Browser) -> None:
+    found = set(
+        re.findall(
+            r"(?<![\w.])(10\d\d|44\d\d)(?![\w.])",
+            sources("relay.py", "adk_relay/wire/websocket.py", "adk_relay/wire/outbox.py"),
+        )
+    )
+    found -= {"1024", "1005", "1006"}  # bytes, and two that are never on the wire
+    async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
+        told = set(await page.locator("#closes th[scope=row]").all_text_contents())
+    assert found <= told
+    assert told - found <= {"1009"}  # which is uvicorn's own
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+async def test_the_examples_run(browser: Browser, name: str) -> None:
+    """Pasted into a console, each writes the agent's answer there."""
+    heard: list[str] = []
+    async with serving(a_relay(rehearsal(pace=50))) as port, reading(browser, port) as page:
+        page.on("console", lambda said: heard.append(said.text))
+        example = page.locator(f"#{name} pre", has_text="new WebSocket")
+        is_answer: Callable[[Any], bool] = lambda said: "This is a rehearsal" in said.text  # noqa: E731
+        async with page.expect_console_message(is_answer):
+            await page.evaluate(f"() => {{ {await example.text_content()} }}")
+    assert PING not in heard

@@ -1,0 +1,1 @@
+"""Helpers of the tests: clients, servers, and stand-ins for what lies outside."""

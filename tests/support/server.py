@@ -1,0 +1,71 @@
+"""A relay on a real socket, and the stand-in for the service it speaks to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from google.adk.agents import LlmAgent
+
+from relay import Relay
+from support.gemini import GeminiLive
+
+ROOT = Path(__file__).parent.parent.parent
+"""The project's folder."""
+
+
+def need(program: str, package: str) -> str:
+    """The path of a program from outside; its test is skipped without it, and fails in CI."""
+    if path := shutil.which(program):
+        return path
+    message = f"{program} is missing: apt-get install {package}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@asynccontextmanager
+async def serving(app: Any, **options: Any) -> AsyncIterator[int]:
+    """Serves an ASGI application with uvicorn on a free port of the loopback, in this event loop."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, log_config=None, timeout_graceful_shutdown=3, **({"lifespan": "on"} | options)
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    running = asyncio.create_task(server._serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.005)
+        if running.done():
+            running.result()
+            raise AssertionError("uvicorn did not start")
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await running
+
+
+@asynccontextmanager
+async def stand_in(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
+    """The stand-in for the Gemini Live service, which google-genai takes for the real one."""
+    async with GeminiLive() as service:
+        for name, value in service.env.items():
+            monkeypatch.setenv(name, value)
+        yield service
+        assert service.violations == []
+
+
+def a_relay(agent: Any = None, **settings: Any) -> Relay:
+    """A relay of its own, with everything in memory, that ends its runs at once."""
+    agent = agent or LlmAgent(name="tester", model="gemini-3.8-live")
+    options: dict[str, Any] = {"sessions": "memory://", "grace": 0} | settings
+    return Relay(agent, **options)

@@ -1,0 +1,448 @@
+"""The HTTP side, which is small, and made by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urljoin
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+import relay as relay_module
+from relay import Relay
+from support.client import Json, client
+from support.gemini import GeminiLive
+from support.raw import Peer
+from support.server import a_relay, serving
+
+STATIC = Path(__file__).parent.parent.parent / "static"
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
+
+
+pytestmark = pytest.mark.usefixtures("no_errors")
+
+
+class Response:
+    """An HTTP response, as it came over the wire."""
+
+    def __init__(self, raw: bytes) -> None:
+        head, _, self.body = raw.partition(b"\r\n\r\n")
+        line, *headers = head.decode("latin-1").split("\r\n")
+        self.status = int(line.split(" ")[1])
+        self.headers: dict[str, str] = {}
+        for header in headers:
+            name, _, value = header.partition(":")
+            assert name.lower() not in self.headers, f"{name} twice"
+            self.headers[name.lower()] = value.strip()
+
+
+async def ask(port: int, target: str, method: str = "GET", **headers: str) -> Response:
+    """Sends a target exactly as it is written; no client library mends it."""
+    fields = {"Host": "127.0.0.1", "Connection": "close"}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    async with Peer.connected(port) as peer:
+        await peer.send_raw("\r\n".join(lines).encode("latin-1"))
+        return Response(await peer.ended())
+
+
+# ---- what is served ----------------------------------------------------------------------------
+
+
+async def test_the_page_and_all_it_is_made_of() -> None:
+    async with serving(a_relay()) as port:
+        page = await ask(port, "/")
+        assert page.status == 200
+        assert page.body == (STATIC / "index.html").read_bytes()
+        assert page.headers["content-type"] == TYPES[".html"]
+        files = [file for file in STATIC.rglob("*") if file.is_file()]
+        assert len(files) > 5
+        for file in files:
+            got = await ask(port, f"/static/{file.relative_to(STATIC).as_posix()}")
+            assert got.status == 200
+            assert got.body == file.read_bytes()
+            assert got.headers["content-type"] == TYPES[file.suffix]
+            assert got.headers["content-length"] == str(len(got.body))
+
+
+async def test_the_icon_where_browsers_look_for_it() -> None:
+    async with serving(a_relay()) as port:
+        icon = await ask(port, "/favicon.ico")
+    assert icon.status == 200
+    assert icon.headers["content-type"] == "image/svg+xml"
+
+
+async def test_a_query_changes_nothing() -> None:
+    async with serving(a_relay()) as port:
+        assert (await ask(port, "/?debug")).body == (STATIC / "index.html").read_bytes()
+
+
+async def test_health_says_how_it_goes(gemini: GeminiLive) -> None:
+    async def health(port: int) -> Json:
+        response = await ask(port, "/health")
+        assert response.status == 200
+        assert response.headers["content-type"] == "application/json"
+        assert response.headers["cache-control"] == "no-store"
+        said: Json = json.loads(response.body)
+        return said
+
+    async with serving(a_relay()) as port:
+        first = await health(port)
+        assert first.pop("uptime_seconds") >= 0
+        assert first == {
+            "status": "ok",
+            "model": "gemini-3.8-live",
+            "total_requests": 0,
+            "successful_requests": 0,
+            "failed_requests": 0,
+            "active_sessions": 0,
+            "websocket_connections": 0,
+        }
+        async with client(port), client(port, "bob"):
+            assert (await health(port))["websocket_connections"] == 2
+        while (await health(port))["websocket_connections"]:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("target", ["/", "/static/app.js", "/favicon.ico", "/health", "/nothing"])
+async def test_head_is_get_without_the_body(target: str) -> None:
+    async with serving(a_relay()) as port:
+        get, head = await ask(port, target), await ask(port, target, "HEAD")
+    assert head.status == get.status
+    assert head.body == b""
+    assert get.body
+    changing = {"date", "content-length"} if target == "/health" else {"date"}
+    assert {k: v for k, v in head.headers.items() if k not in changing} == {
+        k: v for k, v in get.headers.items() if k not in changing
+    }
+    assert int(head.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"])
+@pytest.mark.parametrize("target", ["/", "/static/app.js", "/health"])
+async def test_nothing_but_get_and_head_is_allowed(method: str, target: str) -> None:
+    async with serving(a_relay()) as port:
+        response = await ask(port, target, method, Content_Length="0")
+    assert response.status == 405
+    assert {one.strip() for one in response.headers["allow"].split(",")} == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize(
+    "target", ["/nothing", "/static", "/static/", "/ws/alice", "/health/", "/index.html"]
+)
+async def test_what_is_not_there_is_not_found(target: str) -> None:
+    async with serving(a_relay()) as port:
+        assert (await ask(port, target)).status == 404
+
+
+# ---- kept by browsers, and refreshed -------------------------------------------------------------
+
+
+async def test_a_known_file_is_not_sent_again() -> None:
+    async with serving(a_relay()) as port:
+        first = await ask(port, "/static/app.js")
+        etag = first.headers["etag"]
+        assert etag.startswith('"')  # a strong one
+        assert first.headers["cache-control"] == "no-cache"
+        assert (await ask(port, "/static/app.js")).headers["etag"] == etag
+        assert (await ask(port, "/static/style.css")).headers["etag"] != etag
+        for known in (
+            etag,
+            f"W/{etag}",
+            "*",
+            f'"other", {etag}',
+            f'W/"other" ,W/{etag} , "more"',
+            f'"with, a comma", {etag}',
+        ):
+            again = await ask(port, "/static/app.js", If_None_Match=known)
+            assert (again.status, again.body) == (304, b""), known
+            assert again.headers["etag"] == etag
+            assert again.headers["cache-control"] == "no-cache"
+        for other in ('"other"', etag.strip('"'), "", f'W/"x{etag[1:]}', f"w/{etag}"):
+            assert (await ask(port, "/static/app.js", If_None_Match=other)).status == 200, other
+        head = await ask(port, "/static/app.js", "HEAD", If_None_Match=etag)
+        assert head.status == 304
+
+
+async def test_every_answer_is_guarded() -> None:
+    async with serving(a_relay()) as port:
+        for target in ("/", "/static/app.js", "/favicon.ico", "/nothing", "/health"):
+            headers = (await ask(port, target)).headers
+            assert headers["x-content-type-options"] == "nosniff", target
+            policy = {
+                name: set(sources)
+                for name, *sources in (part.split() for part in headers["content-security-policy"].split(";"))
+            }
+            assert policy["default-src"] == {"'none'"}
+            assert policy["script-src"] == {"'self'"}
+            assert "unsafe" not in headers["content-security-policy"]
+            assert "microphone=(self)" in headers["permissions-policy"]
+
+
+def test_the_page_needs_nothing_that_its_policy_forbids() -> None:
+    page = (STATIC / "index.html").read_text()
+    assert " style=" not in page
+    assert " onclick=" not in page
+    assert "<style" not in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert 'src="/' not in page  # relative, or it would not work under a prefix
+    assert 'href="/' not in page
+
+
+# ---- nothing outside -------------------------------------------------------------------------------
+
+OUTSIDE = [
+    "/static/../relay.py",
+    "/static/%2e%2e/relay.py",
+    "/static/%2E%2E%2Frelay.py",
+    "/static/..%2frelay.py",
+    "/static%2f..%2frelay.py",
+    "/static/%252e%252e%252frelay.py",
+    "/static/..%255crelay.py",
+    "/static/..\\relay.py",
+    "/static/..%5crelay.py",
+    "/static/%c0%ae%c0%ae/relay.py",
+    "/static/%ef%bc%8e%ef%bc%8e/relay.py",
+    "/static/..;/relay.py",
+    "/static/....//relay.py",
+    "/static/./../relay.py",
+    "/static/app.js/../../relay.py",
+    "/static/app.js%00.css",
+    "/static/%00/../relay.py",
+    "/static//etc/passwd",
+    "/static/%2fetc%2fpasswd",
+    "/static/" + "../" * 20 + "etc/passwd",
+    "/static/" + "%2e%2e/" * 20 + "etc/passwd",
+    "/../relay.py",
+    "//etc/passwd",
+    "/etc/passwd",
+    "/%2e%2e/relay.py",
+    "/relay.py",
+    "/.env",
+    "/static/../static/../.env",
+    "/static/file:///etc/passwd",
+    "/static/C:/windows/win.ini",
+    "/static/~root/.profile",
+    "/static/.",
+    "/static/..",
+]
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+async def test_no_request_names_a_file_outside(http: str) -> None:
+    async with serving(a_relay(), http=http) as port:
+        for target in OUTSIDE:
+            for method in ("GET", "HEAD"):
+                response = await ask(port, target, method)
+                assert response.status in (400, 404), (method, target, response.status)
+                assert b"import" not in response.body
+                assert b"root:" not in response.body
+
+
+@pytest.mark.parametrize(
+    "target", ["http://127.0.0.1/static/../relay.py", "*", "static/app.js", "/\x00", "/\xff"]
+)
+async def test_odd_targets_do_no_harm(target: str) -> None:
+    async with serving(a_relay()) as port:
+        async with Peer.connected(port) as peer:
+            await peer.send_raw(
+                f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode("latin-1")
+            )
+            raw = await peer.ended()
+        if raw:
+            response = Response(raw)
+            assert response.status in (400, 404)
+            assert b"import" not in response.body
+        assert (await ask(port, "/health")).status == 200
+
+
+# ---- below a prefix, in another application -----------------------------------------------------------
+
+
+async def test_mounted_in_another_application(gemini: GeminiLive) -> None:
+    relay = a_relay(grace=60)
+    host = Starlette(routes=[Mount("/deep/talk", app=relay)])
+    async with serving(host) as port:
+        assert (await ask(port, "/deep/talk/")).body == (STATIC / "index.html").read_bytes()
+        assert (await ask(port, "/deep/talk/static/app.js")).status == 200
+        assert (await ask(port, "/deep/talk/health")).status == 200
+        assert (await ask(port, "/static/app.js")).status == 404
+        assert (await ask(port, "/deep/talk/static/../../relay.py")).status == 404
+        async with client(port, path="/deep/talk") as alice:
+            assert await alice.ask("hello") == "You said: hello."
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{port}/deep/talk/nothing", proxy=None)
+        assert refused.value.response.status_code == 404
+        assert gemini.open_connections == 1
+    # Starlette hands no lifespan on: the host itself closes the relay.
+    assert gemini.open_connections == 1
+    await relay.aclose()
+    assert gemini.open_connections == 0
+    await relay.aclose()  # twice does no harm
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["/talk", "/deep/talk", "/deep/talk/", "/a b", "/zoë", "/https:evil.example", "/a\r\nb"],
+)
+async def test_the_page_without_its_slash_is_sent_on(prefix: str) -> None:
+    path = quote(prefix.rstrip("/"), safe="/:")
+    async with serving(_Below(a_relay(), prefix)) as port:
+        response = await ask(port, path)
+    assert response.status == 307
+    assert urljoin(f"http://host{path}", response.headers["location"]) in (
+        f"http://host{path}/",
+        f"http://host{quote(prefix.rstrip('/'))}/",
+    )
+
+
+class _Below:
+    """Calls an application as a host would that has mounted it at `prefix`."""
+
+    def __init__(self, app: Any, prefix: str) -> None:
+        self.app = app
+        self.prefix = prefix
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app({**scope, "root_path": self.prefix}, receive, send)
+
+
+async def test_root_path_with_a_proxy_that_keeps_the_prefix(gemini: GeminiLive) -> None:
+    """`uvicorn --root-path /talk` behind a proxy that takes the prefix away: uvicorn puts it back."""
+    async with serving(a_relay(), root_path="/talk") as port:
+        assert (await ask(port, "/static/app.js")).status == 200
+        assert (await ask(port, "/")).status == 200
+        async with client(port) as alice:
+            assert await alice.ask("hello") == "You said: hello."
+
+
+@pytest.mark.parametrize("root_path", ["/talk", "/talk/", "talk", "/stat", "/static", "/w"])
+async def test_a_path_that_does_not_begin_with_root_path_is_taken_as_it_is(root_path: str) -> None:
+    async with serving(_Below(a_relay(), root_path)) as port:
+        if root_path != "/static":
+            assert (await ask(port, "/static/app.js")).status == 200
+        assert (await ask(port, "/health")).status == 200
+        async with connect(f"ws://127.0.0.1:{port}/ws/alice", proxy=None) as socket:
+            assert json.loads(await socket.recv())["type"] == "hello"
+
+
+# ---- ASGI --------------------------------------------------------------------------------------------
+
+
+async def test_an_unknown_kind_of_scope_is_refused_in_words() -> None:
+    async def never(*_: Any) -> Any:
+        raise AssertionError("nothing is received or sent")
+
+    with pytest.raises(ValueError, match="http, websocket and lifespan, not 'telepathy'"):
+        await a_relay()({"type": "telepathy"}, never, never)
+
+
+async def test_the_lifespan_starts_and_ends() -> None:
+    events: asyncio.Queue[Any] = asyncio.Queue()
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+    serving = asyncio.create_task(a_relay()({"type": "lifespan"}, events.get, sent.put))
+    await events.put({"type": "lifespan.startup"})
+    assert await sent.get() == {"type": "lifespan.startup.complete"}
+    assert not serving.done()
+    await events.put({"type": "lifespan.shutdown"})
+    assert await sent.get() == {"type": "lifespan.shutdown.complete"}
+    await serving
+
+
+async def test_the_lifespans_end_ends_what_runs(gemini: GeminiLive) -> None:
+    async with serving(a_relay(grace=60)) as port, client(port) as alice:
+        await alice.ask("hello")
+        assert gemini.open_connections == 1
+    assert gemini.open_connections == 0
+
+
+BAD_SETTINGS = {
+    ("RELAY_QUEUE_BYTES", "much"): "RELAY_QUEUE_BYTES",
+    ("RELAY_QUEUE_BYTES", "0"): "queue_bytes",
+    ("RELAY_PING_INTERVAL", "-1"): "ping_interval",
+    ("RELAY_SLOW_TIMEOUT", "nan"): "slow_timeout",
+    ("RELAY_GRACE", "-1"): "grace",
+    ("RELAY_SESSIONS", "nosuch://x"): "nosuch",
+    ("RELAY_AGENT", "no_such_module:agent"): "no_such_module",
+    ("RELAY_AGENT", "json:dumps"): "ADK agent",
+    ("RELAY_AGENT", "nonsense"): "RELAY_AGENT",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), BAD_SETTINGS)
+async def test_a_bad_setting_is_told_at_the_start(
+    name: str, value: str, gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELAY_SESSIONS", "memory://")
+    monkeypatch.setenv(name, value)
+    relay_module._default.cache_clear()
+    sent: list[Any] = []
+
+    events = iter(["lifespan.startup", "lifespan.shutdown"])
+
+    async def receive() -> Any:
+        return {"type": next(events)}
+
+    async def send(event: Any) -> None:
+        sent.append(event)
+
+    await relay_module.app({"type": "lifespan"}, receive, send)
+    failed = sent[0]
+    assert failed["type"] == "lifespan.startup.failed"
+    assert BAD_SETTINGS[name, value] in failed["message"]
+    assert "Traceback" not in failed["message"]
+
+
+async def test_a_server_with_a_bad_setting_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELAY_GRACE", "soon")
+    relay_module._default.cache_clear()
+    server = uvicorn.Server(uvicorn.Config("relay:app", port=0, log_config=None))
+    with pytest.raises(SystemExit):
+        await server._serve()
+    lines = [r for r in caplog.get_records("call") if r.levelno >= logging.ERROR]
+    assert any("RELAY_GRACE is 'soon', but must be a number" in r.getMessage() for r in lines)
+    assert not any(r.exc_info for r in lines)
+    caplog.clear()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"queue_bytes": 0},
+        {"slow_timeout": 0},
+        {"ping_interval": -1},
+        {"pong_timeout": float("nan")},
+        {"idle_timeout": -1},
+        {"mic_ms": -1},
+        {"grace": float("nan")},
+        {"sessions": "nosuch://x"},
+    ],
+)
+def test_an_argument_out_of_range_is_an_error(wrong: Json) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong)) if "sessions" not in wrong else "nosuch"):
+        a_relay(**wrong)
+
+
+def test_what_is_no_agent_is_an_error() -> None:
+    with pytest.raises(TypeError, match="ADK agent"):
+        Relay("not an agent", sessions="memory://")

@@ -1,0 +1,427 @@
+"""The frame parser and the outbound queue: whatever comes, in whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from array import array
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adk_relay.core.messages import (
+    Audio,
+    AudioEnd,
+    Dropped,
+    Error,
+    Interrupt,
+    Message,
+    Status,
+    Text,
+    ToolComplete,
+    ToolStart,
+    Transcript,
+    TurnEnd,
+    UserAudio,
+    UserImage,
+    UserText,
+)
+from adk_relay.wire.dialects import BadFrameError, to_json
+from adk_relay.wire.dialects.live import PING, PONG, decode, live
+from adk_relay.wire.outbox import Close, Outbox, size
+
+# ---- frames from a client --------------------------------------------------------------------
+
+CODES = {"bad_message", "unsupported_mime_type", "bad_data", "too_large"}
+
+any_text = st.text(st.characters(exclude_categories=[]))  # halves of surrogate pairs as well
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text,
+    lambda inner: st.lists(inner) | st.dictionaries(any_text, inner),
+    max_leaves=8,
+)
+mime_types = st.sampled_from(
+    ["text/plain", "audio/pcm", "audio/pcm;rate=24000", "audio/pcm;rate=", "image/png", "image/jpeg", ";", ""]
+)
+types = st.sampled_from(["audio_end", "interrupt", "ping", "pong", "hello"])
+base64 = st.binary().map(lambda data: b64encode(data).decode())
+near_misses = st.fixed_dictionaries(
+    {},
+    optional={
+        "mime_type": mime_types | any_json,
+        "type": types | any_json,
+        "data": base64 | any_json,
+        "more": any_json,
+    },
+)
+
+
+def check(frame: str | bytes) -> None:
+    try:
+        said = decode(frame)
+    except BadFrameError as bad:
+        assert bad.code in CODES
+        assert str(bad)
+        to_json({"message": str(bad)}).encode()  # can be told to the client
+        return
+    match said:
+        case UserText(text):
+            assert text.strip()
+            text.encode()
+        case UserAudio(pcm, rate):
+            assert len(pcm) >= 2
+            assert len(pcm) % 2 == 0
+            assert 8_000 <= rate <= 192_000
+        case UserImage(data, mime_type):
+            assert data
+            assert mime_type in ("image/png", "image/jpeg")
+        case _:
+            assert said in (AudioEnd(), Interrupt(), "ping", "pong")
+
+
+@given(any_text | st.binary())
+def test_any_frame_says_something_or_is_bad(frame: str | bytes) -> None:
+    check(frame)
+
+
+@given(any_json | near_misses, st.booleans())
+def test_any_json_says_something_or_is_bad(said: Any, escaped: bool) -> None:
+    check(json.dumps(said, ensure_ascii=escaped))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
+def test_a_text_comes_through_as_it_is(text: str) -> None:
+    assert decode(json.dumps({"mime_type": "text/plain", "data": text})) == UserText(text)
+
+
+@given(st.binary(min_size=1).map(lambda half: half + half), st.integers(8_000, 192_000))
+def test_sound_comes_through_as_it_is(pcm: bytes, rate: int) -> None:
+    said = {"mime_type": f"audio/pcm;rate={rate}", "data": b64encode(pcm).decode()}
+    assert decode(json.dumps(said)) == UserAudio(pcm, rate)
+    assert decode(pcm) == UserAudio(pcm)
+
+
+# ---- the outbound queue ------------------------------------------------------------------------
+
+MS = 48  # bytes of sound in a millisecond
+ENCODERS = {
+    "words": live(is_audio=False, binary=False, newest=False).encoder(""),
+    "base64": live(is_audio=True, binary=False, newest=False).encoder(""),
+    "binary": live(is_audio=True, binary=True, newest=False).encoder(""),
+}
+
+# What a conversation does next: (kind, how much), or get, or a frame out of the order.
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("audio"), st.integers(1, 2_000)),
+        st.tuples(st.sampled_from(["text", "transcript"]), st.integers(1, 400)),
+        st.tuples(st.just("audio"), st.integers(4_000, 13_000)),
+        st.tuples(st.just("text"), st.integers(8_000, 17_000)),
+        st.tuples(st.sampled_from(["heard", "understood"]), st.integers(1, 40)),
+        st.tuples(
+            st.sampled_from(["complete", "interrupted", "tool", "error", "up", "ping", "pong"]), st.just(0)
+        ),
+        st.tuples(st.just("get"), st.integers(1, 5)),
+    ),
+    max_size=60,
+)
+
+
+class Story:
+    """Does steps on a queue, and knows what has to come of them."""
+
+    def __init__(self, dialect: str, limit: int) -> None:
+        self.dialect = dialect
+        self.outbox = Outbox(ENCODERS[dialect], limit)
+        self.limit = limit
+        self.seq = 0
+        self.turn = 0
+        self.turn_of: list[int] = []  # of each sample of sound
+        self.muted_before = 0  # sound of earlier turns was recalled
+        self.samples = self.recalled = 0
+        self.told: list[Any] = []  # all but sound, piece by piece
+        self.got: list[Any] = []
+        self.got_samples: list[int] = []
+        self.got_dropped = 0
+        self.notes = 0
+        self.last_seq = 0
+        self.gave_up = False
+
+    def put(self, kind: str, n: int) -> None:
+        if kind == "audio" and len(self.turn_of) + n > 2**16:
+            return  # a sample is the number of itself, in 16 bits
+        self.seq += 1
+        message: Message
+        match kind:
+            case "audio":
+                message = Audio(self.seq, array("H", [len(self.turn_of) + i for i in range(n)]).tobytes())
+                self.turn_of += [self.turn] * n
+                self.samples += n if self.dialect != "words" else 0
+            case "text" | "transcript":
+                text = "".join(chr(0xE0 + (self.seq + i) % 50) for i in range(n))
+                message = Text(self.seq, text, is_transcript=kind == "transcript")
+                self.told += [(kind, letter) for letter in text]
+            case "heard":
+                message = Transcript(self.seq, "x" * n, final=False)
+            case "understood":
+                message = Transcript(self.seq, "x" * n, final=True)
+                self.told.append((kind, n))
+            case "complete":
+                message = TurnEnd(self.seq)
+                self.told.append(kind)
+                self.turn += 1
+            case "interrupted":
+                message = TurnEnd(self.seq, interrupted=True)
+                self.told.append(kind)
+                self.turn += 1
+                self.muted_before = self.turn
+                dropped = round(self.outbox.dropped_ms * MS) // 2
+                # Of what was put, all that neither came nor was dropped.
+                self.recalled = self.samples - len(self.got_samples) - dropped
+            case "tool":
+                message = ToolStart(self.seq, str(self.seq), "tool", {"a": "b" * 50}, "now")
+                self.told.append((kind, self.seq))
+            case "error":
+                message = Error("bad_data", "wrong")
+                self.told.append(kind)
+            case _:
+                message = Dropped("up", 1.0)
+        self.outbox.put(message)
+        assert self.outbox.bytes <= self.limit
+
+    async def get(self) -> None:
+        try:
+            frame = await self.outbox.get()
+        except Close as close:
+            assert (close.code, close.reason) == (1013, "too slow")
+            self.gave_up = True
+            return
+        assert size(frame) <= 36_000  # far from what a client's library refuses
+        if frame in (PING, PONG):
+            return
+        if isinstance(frame, bytes):
+            assert self.dialect == "binary"
+            said: dict[str, Any] = {"seq": int.from_bytes(frame[:4], "big"), "sound": frame[4:]}
+        else:
+            said = json.loads(frame)
+            if said.get("mime_type") == "audio/pcm":
+                said["sound"] = b64decode(said["data"])
+        if "seq" in said:
+            assert said["seq"] > self.last_seq
+            self.last_seq = said["seq"]
+        if "sound" in said:
+            samples = array("H", said["sound"]).tolist()
+            assert len(samples) <= max(500 * MS // 2, 13_000)
+            turns = {self.turn_of[sample] for sample in samples}
+            assert len(turns) == 1
+            assert min(turns) >= self.muted_before
+            self.got_samples += samples
+        elif said.get("mime_type") == "text/plain":
+            assert len(said["data"]) <= max(16 * 1024, 17_000)
+            kind = "transcript" if said.get("is_transcript") else "text"
+            self.got += [(kind, letter) for letter in said["data"]]
+        elif said.get("turn_complete"):
+            self.got.append("complete")
+        elif said.get("interrupted"):
+            self.got.append("interrupted")
+        elif said["type"] == "transcript" and said["final"]:
+            self.got.append(("understood", len(said["text"])))
+        elif said["type"] == "tool_start":
+            self.got.append(("tool", int(said["tool_id"])))
+        elif said["type"] == "error":
+            self.got.append("error")
+        elif said["type"] == "dropped" and said["direction"] == "down":
+            self.got_dropped += said["audio_ms"]
+            self.notes += 1
+
+    def waiting(self) -> bool:
+        return bool(self.outbox.bytes) and not self.gave_up
+
+
+@settings(max_examples=300, deadline=None)
+@given(steps, st.integers(100, 3_000) | st.integers(30_000, 100_000), st.sampled_from(sorted(ENCODERS)))
+def test_whatever_is_put_is_told_in_order_and_the_queue_is_bounded(
+    what: list[tuple[str, int]], limit: int, dialect: str
+) -> None:
+    async def tell() -> Story:
+        story = Story(dialect, limit)
+        for kind, n in what:
+            match kind:
+                case "get":
+                    for _ in range(n):
+                        if story.waiting():
+                            await story.get()
+                case "ping" | "pong":
+                    story.outbox.put_first(kind, PING if kind == "ping" else PONG)
+                case _:
+                    story.put(kind, n)
+        while story.waiting():
+            await story.get()
+        return story
+
+    story = asyncio.run(tell())
+    # Sound comes in order and once.
+    assert all(a < b for a, b in pairwise(story.got_samples))
+    story.outbox.put(Status("live"))
+    if not story.outbox.bytes:  # given up: the words, and in a small queue the notes, were too much
+        assert story.told[: len(story.got)] == story.got
+        assert limit <= 3_000 or story.told != story.got
+        with pytest.raises(Close):
+            asyncio.run(story.outbox.get())
+        return
+    assert story.told == story.got
+    dropped = round(story.outbox.dropped_ms * MS) // 2
+    if dialect == "words":
+        assert (dropped, story.got_samples) == (0, [])
+    else:
+        assert len(story.got_samples) + dropped + story.recalled == story.samples
+    assert abs(story.got_dropped - story.outbox.dropped_ms) <= story.notes
+
+
+# ---- by example --------------------------------------------------------------------------------
+
+
+def a_queue(limit: int = 1_000_000, dialect: str = "base64") -> Outbox:
+    return Outbox(ENCODERS[dialect], limit)
+
+
+async def drained(queue: Outbox) -> list[Any]:
+    frames = []
+    while queue.bytes:
+        frame = await queue.get()
+        frames.append(frame if isinstance(frame, bytes) else json.loads(frame))
+    return frames
+
+
+async def test_neighbors_merge_and_bear_the_last_number() -> None:
+    queue = a_queue()
+    for seq in range(1, 4):
+        queue.put(Audio(seq, bytes([seq] * 4)))
+    for seq in range(4, 7):
+        queue.put(Text(seq, f"{seq} ", is_transcript=True))
+    queue.put(Text(7, "aside"))
+    queue.put(TurnEnd(8))
+    queue.put(Text(9, "new"))
+    assert await drained(queue) == [
+        {
+            "mime_type": "audio/pcm",
+            "data": b64encode(b"\1" * 4 + b"\2" * 4 + b"\3" * 4).decode(),
+            "seq": 3,
+        },
+        {"mime_type": "text/plain", "data": "4 5 6 ", "is_transcript": True, "seq": 6},
+        {"mime_type": "text/plain", "data": "aside", "seq": 7},
+        {"turn_complete": True, "interrupted": None, "seq": 8},
+        {"mime_type": "text/plain", "data": "new", "seq": 9},
+    ]
+
+
+async def test_an_interruption_recalls_sound_and_nothing_else() -> None:
+    queue = a_queue(dialect="binary")
+    queue.put(Text(1, "One", is_transcript=True))
+    queue.put(Audio(2, bytes(4_000)))
+    queue.put(ToolComplete(3, "id", "tool", {"a": 1}, "now"))
+    queue.put(Audio(4, bytes(4_000)))
+    queue.put(Transcript(5, "stop", final=True))
+    queue.put(TurnEnd(6, interrupted=True))
+    queue.put(Audio(7, b"\1\1"))
+    frames = await drained(queue)
+    assert [said["seq"] for said in frames[:-1]] == [1, 3, 5, 6]
+    assert frames[-1] == b"\0\0\0\x07\1\1"
+    assert queue.dropped_ms == 0
+
+
+async def test_the_end_of_a_turn_recalls_nothing() -> None:
+    queue = a_queue(dialect="binary")
+    queue.put(Audio(1, bytes(4_000)))
+    queue.put(TurnEnd(2))
+    assert len(await drained(queue)) == 2
+
+
+async def test_the_oldest_sound_goes_first_and_notes_of_it_add_up() -> None:
+    queue = a_queue(limit=100_000, dialect="binary")
+    for seq in range(1, 11):
+        queue.put(Audio(seq, bytes([seq]) * 24_000))
+    frames = await drained(queue)
+    assert frames[0] == {"type": "dropped", "direction": "down", "audio_ms": 3_500 - 500}
+    assert [said[4] for said in frames[1:]] == [7, 8, 9, 10]
+    assert queue.dropped_ms == 3_000
+
+
+async def test_words_that_do_not_fit_end_the_socket() -> None:
+    queue = a_queue(limit=1_000)
+    queue.put(Audio(1, bytes(300)))
+    queue.put(Text(2, "x" * 990))
+    assert queue.bytes == 0
+    queue.put(Text(3, "more"))
+    queue.put_first("ping", PING)
+    queue.put_frame("more")
+    assert queue.bytes == 0
+    for _ in range(2):
+        with pytest.raises(Close) as close:
+            await queue.get()
+        assert close.value.code == 1013
+
+
+async def test_what_waits_is_sent_before_the_close_and_nothing_after() -> None:
+    queue = a_queue()
+    queue.put(Text(1, "last"))
+    queue.close(4408, "idle")
+    queue.close(1001, "another")
+    queue.put(Text(2, "too late"))
+    queue.put_first("ping", PING)
+    assert json.loads(await queue.get())["data"] == "last"
+    with pytest.raises(Close) as close:
+        await queue.get()
+    assert (close.value.code, close.value.reason) == (4408, "idle")
+
+
+async def test_a_reader_that_waits_is_woken() -> None:
+    wakes: list[Callable[[Outbox], None]] = [
+        lambda queue: queue.put(Status("live")),
+        lambda queue: queue.put_first("ping", PING),
+        lambda queue: queue.put_frame(PING),
+    ]
+    for wake in wakes:
+        queue = a_queue()
+        reader = asyncio.create_task(queue.get())
+        await asyncio.sleep(0)
+        assert not reader.done()
+        wake(queue)
+        assert await asyncio.wait_for(reader, 1)
+    queue = a_queue(limit=10)
+    reader = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.put(Text(1, "too much for so small a bound"))
+    with pytest.raises(Close):
+        await asyncio.wait_for(reader, 1)
+
+
+async def test_an_urgent_frame_goes_first_and_once() -> None:
+    queue = a_queue()
+    queue.put(Text(1, "One"))
+    for number in range(1_000):
+        queue.put_first("pong", f'{{"type":"pong","number":{number}}}')
+    queue.put_first("ping", PING)
+    first, *others = await drained(queue)
+    assert first == {"type": "pong", "number": 999}
+    assert [said.get("type") for said in others] == ["ping", None]
+
+
+@pytest.mark.parametrize("dialect", ENCODERS)
+async def test_a_large_value_of_a_tool_is_cut(dialect: str) -> None:
+    queue = a_queue(dialect=dialect)
+    queue.put(ToolComplete(1, "id", "tool", {"a": "ß" * 100_000}, "now"))
+    queue.put(ToolStart(2, "id", "tool", {"a": "\ud800" * 20_000}, "now"))
+    queue.put(ToolComplete(3, "id", "tool", "x" * 60_000, "now"))
+    first, second, third = await drained(queue)
+    assert first["truncated"] is True
+    assert first["result"].startswith('{"a":"ßßß')
+    assert len(first["result"].encode()) <= 64 * 1024
+    assert second["truncated"] is True
+    assert isinstance(second["arguments"], str)
+    assert "truncated" not in third
