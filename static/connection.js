@@ -16,7 +16,7 @@
 //                     shown. The texts with these ids are not in it yet. isAnother: a new epoch
 //   cleared(how, ids) the conversation was emptied, "cleared" or "deleted"; the texts with these ids are still to come
 //   sent(id), unsent(id)  a text of sendText() was sent; the connection was lost before it was confirmed
-//   placed(id)        a text that was written while the connection was lost: its place is after all that was told so far
+//   placed(id)        of a text that was written while the connection was lost: it comes after all messages so far
 //   confirmed(id)     the server has it
 //   refused(id)       the server refused it, and it is not sent again; an error frame, which follows, tells why
 

@@ -215,8 +215,8 @@ export class Conversation {
 
   // ---- the whole
 
-  // Shows the conversation as the server knows it, [{role, text, open, who}, …]. The texts with these ids are not in it
-  // yet, and follow. Items that already show the same stay as they are, with their tools and notices. `isAnother`: a
+  // Shows the conversation as the server knows it, [{role, text, open, who}, …]. The texts with these ids are not in
+  // it yet, and follow. Items that already show the same stay as they are, with their tools and notices. `isAnother`: a
   // new epoch (the server was restarted, for example), in which earlier questions are not answered any more.
   history(lines, ids, isAnother) {
     lines = lines.filter(({ text }) => text.trim());

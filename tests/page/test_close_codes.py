@@ -4,16 +4,94 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 
 import pytest
 from playwright.async_api import Browser, expect
+from starlette.types import Message, Receive, Scope, Send
 
-from support.browser import control, rehearsal, until, visit
+from relay import Relay
+from support.browser import Tab, control, rehearsal, until, visit
 from support.gemini import GeminiLive, Plan
 from support.server import a_relay, serving
 
 # One browser for all tests, and so one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Closer:
+    """A relay whose WebSockets can be closed from here, with any code and reason."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._closes: list[Callable[[int, str], Awaitable[None]]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_closed = False
+
+        async def pass_on(message: Message) -> None:
+            if not is_closed:  # the server takes nothing after a close
+                await send(message)
+
+        async def close(code: int, reason: str) -> None:
+            nonlocal is_closed
+            is_closed = True
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+
+        if scope["type"] == "websocket":
+            self._closes.append(close)
+        await self._relay(scope, receive, pass_on)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Closes the newest one."""
+        await self._closes[-1](code, reason)
+
+
+@pytest.mark.parametrize("path", ["/", "/demo"])
+@pytest.mark.parametrize(
+    ("code", "reason"), [(4410, "no pong"), (4410, "idle"), (4499, ""), (1001, "idle"), (1012, "")]
+)
+async def test_after_a_passing_close_it_comes_back_by_itself(
+    browser: Browser, path: str, code: int, reason: str
+) -> None:
+    closer = Closer(a_relay(rehearsal()))
+    async with serving(closer) as port, visit(browser, port, path) as tab:
+        await closer.close(code, reason)
+        await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda opened: opened == 2)
+        await tab.shows("connected")
+
+
+@pytest.mark.parametrize("path", ["/", "/demo"])
+@pytest.mark.parametrize("reason", ["idle", "no pong", ""])
+async def test_after_an_idle_close_it_waits_for_input(browser: Browser, path: str, reason: str) -> None:
+    closer = Closer(a_relay(rehearsal()))
+    async with serving(closer) as port, visit(browser, port, path) as tab:
+        await stays_away(tab, closer, 4408, reason, "asleep")
+        await tab.say("hello")
+        await tab.shows("connected")
+        assert len(tab.sockets) == 3
+
+
+@pytest.mark.parametrize("path", ["/", "/demo"])
+@pytest.mark.parametrize(("code", "reason"), [(4401, ""), (4403, "no pong"), (4404, "idle"), (4409, "")])
+async def test_after_a_refusal_it_stays_away(browser: Browser, path: str, code: int, reason: str) -> None:
+    closer = Closer(a_relay(rehearsal()))
+    async with serving(closer) as port, visit(browser, port, path) as tab:
+        await stays_away(tab, closer, code, reason, "ended")
+        shown = tab.page.locator("#banner-text" if path == "/" else "#problem")
+        await expect(shown).to_have_text(reason or re.compile("^The server "))
+
+
+async def stays_away(tab: Tab, closer: Closer, code: int, reason: str, state: str) -> None:
+    """Closes the page's second socket, and gives the page five minutes to open a third."""
+    await tab.page.clock.install()
+    await tab.page.reload()
+    await tab.shows("connected")
+    await closer.close(code, reason)
+    await tab.shows(state)
+    await tab.page.clock.fast_forward("05:00")
+    await tab.shows(state)
+    assert len(tab.sockets) == 2
 
 
 async def test_it_sleeps_when_idle_until_something_is_written(browser: Browser) -> None:
