@@ -29,11 +29,12 @@ export class Chat {
     this.#socket.open();
   }
 
-  // There is input: opens the socket if it is asleep, and ends a pause between two tries.
+  // Opens the socket if it is asleep: there is input.
   wake() {
     this.#socket.wake();
   }
 
+  // Does not wait for the end of a pause between two tries.
   hurry() {
     this.#socket.hurry();
   }

@@ -181,7 +181,7 @@ export class Connection {
     if (frame.mime_type === "audio/pcm") return this.#on.sound(decode(frame.data));
     if (frame.type === "error") this.#refuse(frame.id);
     else this.#socket.agentWorks();
-    if (frame.code === "model_refused") this.#socket.agentIsHopeless();
+    if (frame.code === "model_refused") this.#socket.agentFailsForGood();
     // Written here and sent by a former socket: the present one is not told of its own texts.
     if (frame.type === "message" && this.#texts.isMine(frame.id)) return this.#place(frame.id);
     if (frame.type === "message" || (frame.type === "transcript" && frame.final)) this.#texts.count(frame.text);

@@ -4,6 +4,7 @@ import { ask } from "./api.js";
 
 const RETRY = 5000; // ms until a history that could not be read is asked for again
 
+// Invariant: `#held` is a list from read() until its request is done or dropped, and null otherwise.
 export class HistoryReader {
   #on;
   #held = null; // the frames that came since the history was asked for; null if it is not being read

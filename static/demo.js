@@ -253,7 +253,7 @@ function showHistory({ history: lines, message_count }, frames) {
   for (const { node } of texts.takeHistory(lines)) node.remove(); // the history has it
   const isMine = ({ id, text }) => (id ? texts.isMine(id) : texts.mayBeMine(text));
   const kindOf = (line) => (line.role === "agent" ? "agent" : isMine(line) ? "user" : "other");
-  forgetLive();
+  resetActivity();
   const nodes = messages.replace(lines.map((line) => ({ kind: kindOf(line), text: line.text })));
   const open = lines.findLastIndex((line) => line.open);
   if (open >= 0) answer = { node: nodes[open], chunks: lines[open].chunks };
@@ -279,13 +279,14 @@ function goOn(frames) {
 // The room is empty, or another one.
 function empty() {
   reader.drop();
-  forgetLive();
+  resetActivity();
   texts.forgetConversation();
   messages.empty();
   count = 0;
 }
 
-function forgetLive() {
+// Nobody is known to be answering or typing.
+function resetActivity() {
   answer = null;
   typists.clear();
 }

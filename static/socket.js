@@ -25,6 +25,8 @@ const BLOCKED_DELAY = 20000;
 const WATCH = 5000; // ms between two looks at how long nothing has come
 const LOST = 1006; // the code of a connection that ended without a close frame
 
+// Invariants: there is a socket, or a timer for the next try, or neither while it is asleep, ended or paused.
+// `ready` is only true while the socket is open. There is a former socket only until the present one is greeted.
 export class ReconnectingSocket {
   #url;
   #protocols;
@@ -39,7 +41,7 @@ export class ReconnectingSocket {
   #attempt = 0; // tries since a connection was good
   #failures = 0; // of the agent, in a row
   #unopened = 0; // sockets in a row that were never opened
-  #timer = 0; // the next try, or the wait for the server's first frames
+  #timer = 0; // for the next try; while there is a socket, for the end of the server's first frames
   #settling = 0;
   #probing = 0;
   #lastReceived = 0;
@@ -153,7 +155,7 @@ export class ReconnectingSocket {
   }
 
   // The agent will fail the same way again: its next failure is the last.
-  agentIsHopeless() {
+  agentFailsForGood() {
     this.#failures = MAX_FAILURES;
   }
 

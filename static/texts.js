@@ -6,10 +6,11 @@
 
 export class Texts {
   #written = new Map(); // id → words, of all that was written here
-  #unconfirmed = new Map(); // id → the text; a part of #written
+  #unconfirmed = new Map(); // id → the text, {id, words, sent, tried, …}; its ids are among those of #written
   #known = new Map(); // words → how often users have said them in the conversation, as far as is known here
 
-  // Returns the text: {id, words, sent, tried, …fields}. `sent`: by the present socket; `tried`: by any.
+  // Returns the text, {id, words, sent, tried, …fields}, in which whoever sends it sets `sent` (by the present socket)
+  // and `tried` (by any).
   add(id, words, fields = {}) {
     const text = { id, words, sent: false, tried: false, ...fields };
     this.#written.set(id, words);

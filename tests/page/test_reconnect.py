@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
-from support.browser import NO_SERVER, RECORD, control, until, visit
+from support.browser import NO_SERVER, RECORD, control, rehearsal, until, visit
 from support.client import client
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.process import a_process
@@ -268,3 +268,21 @@ async def test_the_loss_of_the_models_connection_is_shown(
         await tab.shows("connected")
         await tab.answered("You said: two.")
         assert len(tab.sockets) == 1
+
+
+async def test_a_connection_that_never_stands_is_given_up(browser: Browser) -> None:
+    constants = {"HELLO_TIMEOUT": 300, "FIRST_DELAY": 1, "BLOCKED_DELAY": 300}
+    async with (
+        serving(a_relay(rehearsal())) as port,
+        network(port) as (between, there),
+        visit(browser, there, noise=NO_SERVER, constants=constants) as tab,
+    ):
+        between.cut()
+        await tab.shows("waiting")
+        between.mend()
+        between.down.clear()  # the upgrade is not answered
+        await tab.page.evaluate("() => void dispatchEvent(new Event('online'))")
+        opened = len(tab.sockets)
+        await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda now: now > opened + 1)
+        between.down.set()
+        await tab.shows("connected")
