@@ -41,12 +41,13 @@ from adk_relay.core.room import After
 from adk_relay.wire import http
 from adk_relay.wire.api import Api
 from adk_relay.wire.asgi import Receive, Scope, Send
+from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED, CloseFrame
 from adk_relay.wire.dialects import NAME, SESSION_ID, Dialect, is_name, is_session_id
 from adk_relay.wire.dialects.chat import CHAT
 from adk_relay.wire.dialects.live import SUBPROTOCOL, live
 from adk_relay.wire.dialects.turn import TURN
-from adk_relay.wire.outbox import Close
-from adk_relay.wire.websocket import Limits, Socket
+from adk_relay.wire.limits import Limits
+from adk_relay.wire.websocket import Socket
 
 log = logging.getLogger("relay")
 
@@ -250,18 +251,19 @@ class Relay:
             if target.user_id and target.session_id:
                 await self.conversations.check(target.user_id, target.session_id)
         except (_NoSuchPathError, UnknownConversationError) as refusal:
-            await _refuse(scope, receive, send, 4404, 404, str(refusal))
+            await _refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
             return
         except StoreError:
-            await _refuse(scope, receive, send, 1011, 500, "the conversations can't be reached")
+            await _refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason)
             return
         if self.conversations.is_closing():
-            await _refuse(scope, receive, send, 1001, 503, "the server is going")
+            await _refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason)
             return
         await receive()  # websocket.connect
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if _offers(scope) else None})
         if self.conversations.is_closing():  # meanwhile
-            await send({"type": "websocket.close", "code": 1001, "reason": "the server is going"})
+            close = {"code": SERVER_STOPPING.code, "reason": SERVER_STOPPING.reason}
+            await send({"type": "websocket.close", **close})
             return
         socket = Socket(self.conversations, self._limits, target.dialect, receive, send)
         self._sockets.add(socket)
@@ -321,25 +323,30 @@ def _offers(scope: Scope) -> bool:
     return SUBPROTOCOL in scope.get("subprotocols", ())
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, code: int, status: int, reason: str) -> None:
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, close: CloseFrame, status: int, reason: str
+) -> None:
     """Refuses a WebSocket so that the client can see why.
 
     A browser cannot see why an upgrade was refused. So a client that speaks relay.v1 is accepted and at
     once told; any other gets an HTTP response where the server can send one.
     """
     client = scope.get("client")
-    log.info("a WebSocket from %s was refused: %d %s", client[0] if client else "?", code, one_line(reason))
+    log.info(
+        "a WebSocket from %s was refused: %d %s", client[0] if client else "?", close.code, one_line(reason)
+    )
     await receive()  # websocket.connect
+    close = close.because(reason)
     if _offers(scope):
         await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
-        await send({"type": "websocket.close", "code": code, "reason": Close(code, reason).reason})
+        await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
     elif "websocket.http.response" in (scope.get("extensions") or {}):
         start, body = http.HttpError(status, reason).response()
         await send({**start, "type": "websocket.http.response.start"})
         await send({"type": "websocket.http.response.body", "body": body})
         await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns
     else:
-        await send({"type": "websocket.close", "code": code, "reason": reason})
+        await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
 
 def _path(scope: Scope) -> str:

@@ -8,7 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from support.gemini import GeminiLive
+from support.invariants import collected
 from support.server import stand_in
+
+
+@pytest.fixture(autouse=True)
+def invariants() -> Iterator[None]:
+    """In every test, relay's objects check their invariants after each call."""
+    yield from collected()
 
 
 @pytest.fixture
@@ -21,7 +28,7 @@ async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """relay tries again at once; how long it waits is the library's affair."""
-    monkeypatch.setattr("adk_relay.adk.conversation.wait_random_exponential", lambda **_: lambda _state: 0.01)
+    monkeypatch.setattr("adk_relay.adk.runs.wait_random_exponential", lambda **_: lambda _state: 0.01)
 
 
 @pytest.fixture

@@ -210,7 +210,7 @@ class Conversations:
         stored = await _of_store(self.service.list_sessions(app_name=APP_NAME, user_id=GUEST))
         known = {session.id: session.last_update_time for session in stored.sessions}
         here = {one.session_id: one for one in self._open.values() if one.user_id == GUEST and _exists(one)}
-        known |= {session_id: one.last_activity for session_id, one in here.items()}
+        known |= {session_id: one.session.last_activity for session_id, one in here.items()}
         latest = sorted(known, key=lambda session_id: known[session_id], reverse=True)[:limit]
         made = {session.id: created_at(session) for session in stored.sessions}
         summaries = []
@@ -277,15 +277,15 @@ async def _of_store(asked: Awaitable[T]) -> T:
 
 
 def _exists(conversation: Conversation) -> bool:
-    return conversation.is_kept or bool(conversation.room.history.message_count)
+    return conversation.session.is_kept or bool(conversation.room.history.message_count)
 
 
 def _summary(conversation: Conversation) -> Summary:
     history = conversation.room.history
     return Summary(
         conversation.session_id,
-        conversation.created_at,
-        conversation.last_activity,
+        conversation.session.created_at,
+        conversation.session.last_activity,
         history.user_messages,
         history.message_count - history.user_messages,
         len(conversation.room.listeners),

@@ -140,7 +140,7 @@ class Answer:
     """A whole answer of the agent's."""
 
     text: str
-    pieces: int
+    chunks: int
     """How many `Text`s it came in."""
     tools: tuple[ToolCall, ...]
     seconds: float
@@ -200,7 +200,7 @@ class TurnStart:
 class Line:
     """A whole message of the conversation.
 
-    `open`: the agent is still saying it, and these are the first so many `pieces` of it.
+    `open`: the agent is still saying it, and these are the first so many `chunks` of it.
     The `id` that a text's client gave it is known while the conversation is in memory: no session keeps it.
     """
 
@@ -208,7 +208,7 @@ class Line:
     text: str
     open: bool = False
     id: str = ""
-    pieces: int = 0
+    chunks: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -292,8 +292,8 @@ class Ended:
     why: Literal["idle", "failed", "stopping"]
 
 
-Said = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
+Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
 """What is numbered, and can be replayed."""
 
 Notice = TurnStart | Line | Gap | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ended
-Message = Said | Notice
+Message = Numbered | Notice

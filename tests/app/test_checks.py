@@ -13,7 +13,7 @@ from support.server import ROOT
 
 PACKAGE = ROOT / "adk_relay"
 
-MAY_IMPORT = {"core": {"core"}, "wire": {"core", "wire"}, "adk": {"core", "adk"}}
+MAY_IMPORT = {"core": {"core"}, "wire": {"core", "wire"}, "adk": {"core", "adk"}, "client": {"client"}}
 """Which layers of the package the files of a layer may import."""
 
 MODULES = sorted(path for layer in MAY_IMPORT for path in (PACKAGE / layer).rglob("*.py"))

@@ -1080,8 +1080,8 @@ async def test_a_text_that_could_not_be_stored_at_the_end_is_said_when_it_comes_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Somebody comes back while it is tried, so the conversation lives on, and then the next run fails to."""
-    monkeypatch.setattr("adk_relay.adk.conversation._END_WAIT", 0.1)
-    monkeypatch.setattr("adk_relay.adk.conversation._LOOK_EVERY", 0.05)
+    monkeypatch.setattr("adk_relay.adk.runs._END_WAIT", 0.1)
+    monkeypatch.setattr("adk_relay.adk.runs._LOOK_EVERY", 0.05)
     monkeypatch.setattr("adk_relay.adk.run._DEAF_AFTER", 0.5)
     gemini.on_connect = {1: Plan(hang="setup")}.get
     store = Full(failures=2)

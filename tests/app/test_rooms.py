@@ -834,7 +834,7 @@ async def test_a_tool_of_a_stopped_answer_is_shown_and_is_not_of_the_answer_to_t
 async def test_the_first_words_of_an_answer_that_was_stopped_before_them_are_not_the_next_requests(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.conversation._LOOK_EVERY", 0.05)
+    monkeypatch.setattr("adk_relay.core.writing._LOOK_EVERY", 0.05)
     stopped = asyncio.Event()
 
     async def answer(connection: Connection, turn: UserTurn) -> None:

@@ -18,7 +18,7 @@ import pytest
 from support.client import client
 from support.server import ROOT
 
-SHIPPED = {"relay.py", "client.py", "adk_relay"}
+SHIPPED = {"relay.py", "adk_relay"}
 """What the wheel puts into site-packages."""
 
 INSIDE = {"agent": "adk_relay/agent", "static": "adk_relay/static"}
@@ -121,6 +121,16 @@ async def _run(python: Path, folder: Path) -> None:
         async with client(port) as alice:
             assert alice.hello["rehearsal"] is True
             assert "hello" in await alice.ask("hello")
+        terminal = await asyncio.create_subprocess_exec(
+            *(python.parent / "relay-client", "--url", f"http://127.0.0.1:{port}"),
+            cwd=folder,
+            env={},
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        answer, _ = await asyncio.wait_for(terminal.communicate(b"hello"), 60)
+        assert terminal.returncode == 0
+        assert answer.endswith(b"You said: hello\n")
         # What is said is kept where relay was started, and nothing else is put there.
         assert [path.name for path in folder.iterdir()] == [".adk"]
         assert (folder / ".adk" / "session.db").stat().st_size > 0

@@ -224,7 +224,7 @@ async def test_somebody_elses_text_is_not_taken_for_the_same_one_that_was_lost(
 async def test_a_text_that_is_refused_is_shown_as_such_and_not_sent_again(
     gemini: GeminiLive, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.core.inbox._WORDS_MAX_BYTES", 1000)
+    monkeypatch.setattr("adk_relay.core.inbox._CONTENT_MAX_BYTES", 1000)
     go_on = asyncio.Event()
 
     async def answer(connection: Connection, turn: UserTurn) -> None:

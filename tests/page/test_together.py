@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 from playwright.async_api import expect
-from test_client import connected, talkative
 
 from support.browser import chromium, visit
 from support.chat import created
 from support.rooms import window
 from support.server import serving
+from support.terminal import connected, talkative
 
 GUEST = r"Guest \S{4}"
 

@@ -20,7 +20,7 @@ CHAT = {
     "connected": "connection_id message server_info",
     "session_created": "session_id model connection_id",
     "session_joined": "session_id model message_count connection_id",
-    "status": "message session_id context_messages",
+    "status": "message ahead session_id context_messages",
     "ack": "session_id id",
     "response_start": "session_id total_length connection_id",
     "chunk": "text chunk_number is_final session_id",

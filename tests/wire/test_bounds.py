@@ -63,12 +63,12 @@ async def test_a_message_is_encoded_once_for_all_however_many_wait() -> None:
     for number in range(20):
         text = Text(number + 1, f"{number} ")
         for queue in queues:
-            queue.put(text)
+            queue.enqueue(text)
     assert len(encoded) == 20
     for queue in queues:
         frames = []
         while queue.bytes:
-            frames.append(json.loads(await queue.get()))
+            frames.append(json.loads(await queue.dequeue()))
         assert "".join(frame["data"] for frame in frames) == "".join(f"{number} " for number in range(20))
 
 
@@ -190,8 +190,8 @@ async def test_of_typing_that_nobody_reads_the_last_counts(gemini: GeminiLive) -
             await reader.get("message_added")
             assert reader.of("user_typing")[-1]["typing"] is False
     for number in range(1_000):
-        queue.put(Typing("someone", number % 2 == 0))
-    assert json.loads(await queue.get())["typing"] is False
+        queue.enqueue(Typing("someone", number % 2 == 0))
+    assert json.loads(await queue.dequeue())["typing"] is False
     assert not queue.bytes
 
 

@@ -31,9 +31,10 @@ from adk_relay.core.messages import (
     UserImage,
     UserText,
 )
+from adk_relay.wire.closing import IDLE, SERVER_STOPPING, Close
 from adk_relay.wire.dialects import BadFrameError, to_json
 from adk_relay.wire.dialects.live import PING, PONG, decode, live
-from adk_relay.wire.outbox import Close, Outbox, size
+from adk_relay.wire.outbox import Outbox, size
 
 # ---- frames from a client --------------------------------------------------------------------
 
@@ -191,14 +192,14 @@ class Story:
                 self.told.append(kind)
             case _:
                 message = Dropped("up", 1.0)
-        self.outbox.put(message)
+        self.outbox.enqueue(message)
         assert self.outbox.bytes <= self.limit
 
     async def get(self) -> None:
         try:
-            frame = await self.outbox.get()
+            frame = await self.outbox.dequeue()
         except Close as close:
-            assert (close.code, close.reason) == (1013, "too slow")
+            assert (close.frame.code, close.frame.reason) == (1013, "too slow")
             self.gave_up = True
             return
         assert size(frame) <= 36_000  # far from what a client's library refuses
@@ -257,7 +258,7 @@ def test_whatever_is_put_is_told_in_order_and_the_queue_is_bounded(
                         if story.waiting():
                             await story.get()
                 case "ping" | "pong":
-                    story.outbox.put_first(kind, PING if kind == "ping" else PONG)
+                    story.outbox.enqueue_first(kind, PING if kind == "ping" else PONG)
                 case _:
                     story.put(kind, n)
         while story.waiting():
@@ -267,12 +268,12 @@ def test_whatever_is_put_is_told_in_order_and_the_queue_is_bounded(
     story = asyncio.run(tell())
     # Sound comes in order and once.
     assert all(a < b for a, b in pairwise(story.got_samples))
-    story.outbox.put(Status("live"))
+    story.outbox.enqueue(Status("live"))
     if not story.outbox.bytes:  # given up: the words, and in a small queue the notes, were too much
         assert story.told[: len(story.got)] == story.got
         assert limit <= 3_000 or story.told != story.got
         with pytest.raises(Close):
-            asyncio.run(story.outbox.get())
+            asyncio.run(story.outbox.dequeue())
         return
     assert story.told == story.got
     dropped = round(story.outbox.dropped_ms * MS) // 2
@@ -293,7 +294,7 @@ def a_queue(limit: int = 1_000_000, dialect: str = "base64") -> Outbox:
 async def drained(queue: Outbox) -> list[Any]:
     frames = []
     while queue.bytes:
-        frame = await queue.get()
+        frame = await queue.dequeue()
         frames.append(frame if isinstance(frame, bytes) else json.loads(frame))
     return frames
 
@@ -301,12 +302,12 @@ async def drained(queue: Outbox) -> list[Any]:
 async def test_neighbors_merge_and_bear_the_last_number() -> None:
     queue = a_queue()
     for seq in range(1, 4):
-        queue.put(Audio(seq, bytes([seq] * 4)))
+        queue.enqueue(Audio(seq, bytes([seq] * 4)))
     for seq in range(4, 7):
-        queue.put(Text(seq, f"{seq} ", is_transcript=True))
-    queue.put(Text(7, "aside"))
-    queue.put(TurnEnd(8))
-    queue.put(Text(9, "new"))
+        queue.enqueue(Text(seq, f"{seq} ", is_transcript=True))
+    queue.enqueue(Text(7, "aside"))
+    queue.enqueue(TurnEnd(8))
+    queue.enqueue(Text(9, "new"))
     assert await drained(queue) == [
         {
             "mime_type": "audio/pcm",
@@ -322,13 +323,13 @@ async def test_neighbors_merge_and_bear_the_last_number() -> None:
 
 async def test_an_interruption_recalls_sound_and_nothing_else() -> None:
     queue = a_queue(dialect="binary")
-    queue.put(Text(1, "One", is_transcript=True))
-    queue.put(Audio(2, bytes(4_000)))
-    queue.put(ToolComplete(3, "id", "tool", {"a": 1}, "now"))
-    queue.put(Audio(4, bytes(4_000)))
-    queue.put(Transcript(5, "stop", final=True))
-    queue.put(TurnEnd(6, interrupted=True))
-    queue.put(Audio(7, b"\1\1"))
+    queue.enqueue(Text(1, "One", is_transcript=True))
+    queue.enqueue(Audio(2, bytes(4_000)))
+    queue.enqueue(ToolComplete(3, "id", "tool", {"a": 1}, "now"))
+    queue.enqueue(Audio(4, bytes(4_000)))
+    queue.enqueue(Transcript(5, "stop", final=True))
+    queue.enqueue(TurnEnd(6, interrupted=True))
+    queue.enqueue(Audio(7, b"\1\1"))
     frames = await drained(queue)
     assert [said["seq"] for said in frames[:-1]] == [1, 3, 5, 6]
     assert frames[-1] == b"\0\0\0\x07\1\1"
@@ -337,15 +338,15 @@ async def test_an_interruption_recalls_sound_and_nothing_else() -> None:
 
 async def test_the_end_of_a_turn_recalls_nothing() -> None:
     queue = a_queue(dialect="binary")
-    queue.put(Audio(1, bytes(4_000)))
-    queue.put(TurnEnd(2))
+    queue.enqueue(Audio(1, bytes(4_000)))
+    queue.enqueue(TurnEnd(2))
     assert len(await drained(queue)) == 2
 
 
 async def test_the_oldest_sound_goes_first_and_notes_of_it_add_up() -> None:
     queue = a_queue(limit=100_000, dialect="binary")
     for seq in range(1, 11):
-        queue.put(Audio(seq, bytes([seq]) * 24_000))
+        queue.enqueue(Audio(seq, bytes([seq]) * 24_000))
     frames = await drained(queue)
     assert frames[0] == {"type": "dropped", "direction": "down", "audio_ms": 3_500 - 500}
     assert [said[4] for said in frames[1:]] == [7, 8, 9, 10]
@@ -354,59 +355,59 @@ async def test_the_oldest_sound_goes_first_and_notes_of_it_add_up() -> None:
 
 async def test_words_that_do_not_fit_end_the_socket() -> None:
     queue = a_queue(limit=1_000)
-    queue.put(Audio(1, bytes(300)))
-    queue.put(Text(2, "x" * 990))
+    queue.enqueue(Audio(1, bytes(300)))
+    queue.enqueue(Text(2, "x" * 990))
     assert queue.bytes == 0
-    queue.put(Text(3, "more"))
-    queue.put_first("ping", PING)
-    queue.put_frame("more")
+    queue.enqueue(Text(3, "more"))
+    queue.enqueue_first("ping", PING)
+    queue.enqueue_frame("more")
     assert queue.bytes == 0
     for _ in range(2):
         with pytest.raises(Close) as close:
-            await queue.get()
-        assert close.value.code == 1013
+            await queue.dequeue()
+        assert close.value.frame.code == 1013
 
 
 async def test_what_waits_is_sent_before_the_close_and_nothing_after() -> None:
     queue = a_queue()
-    queue.put(Text(1, "last"))
-    queue.close(4408, "idle")
-    queue.close(1001, "another")
-    queue.put(Text(2, "too late"))
-    queue.put_first("ping", PING)
-    assert json.loads(await queue.get())["data"] == "last"
+    queue.enqueue(Text(1, "last"))
+    queue.close(IDLE)
+    queue.close(SERVER_STOPPING)
+    queue.enqueue(Text(2, "too late"))
+    queue.enqueue_first("ping", PING)
+    assert json.loads(await queue.dequeue())["data"] == "last"
     with pytest.raises(Close) as close:
-        await queue.get()
-    assert (close.value.code, close.value.reason) == (4408, "idle")
+        await queue.dequeue()
+    assert (close.value.frame.code, close.value.frame.reason) == (4408, "idle")
 
 
 async def test_a_reader_that_waits_is_woken() -> None:
     wakes: list[Callable[[Outbox], None]] = [
-        lambda queue: queue.put(Status("live")),
-        lambda queue: queue.put_first("ping", PING),
-        lambda queue: queue.put_frame(PING),
+        lambda queue: queue.enqueue(Status("live")),
+        lambda queue: queue.enqueue_first("ping", PING),
+        lambda queue: queue.enqueue_frame(PING),
     ]
     for wake in wakes:
         queue = a_queue()
-        reader = asyncio.create_task(queue.get())
+        reader = asyncio.create_task(queue.dequeue())
         await asyncio.sleep(0)
         assert not reader.done()
         wake(queue)
         assert await asyncio.wait_for(reader, 1)
     queue = a_queue(limit=10)
-    reader = asyncio.create_task(queue.get())
+    reader = asyncio.create_task(queue.dequeue())
     await asyncio.sleep(0)
-    queue.put(Text(1, "too much for so small a bound"))
+    queue.enqueue(Text(1, "too much for so small a bound"))
     with pytest.raises(Close):
         await asyncio.wait_for(reader, 1)
 
 
 async def test_an_urgent_frame_goes_first_and_once() -> None:
     queue = a_queue()
-    queue.put(Text(1, "One"))
+    queue.enqueue(Text(1, "One"))
     for number in range(1_000):
-        queue.put_first("pong", f'{{"type":"pong","number":{number}}}')
-    queue.put_first("ping", PING)
+        queue.enqueue_first("pong", f'{{"type":"pong","number":{number}}}')
+    queue.enqueue_first("ping", PING)
     first, *others = await drained(queue)
     assert first == {"type": "pong", "number": 999}
     assert [said.get("type") for said in others] == ["ping", None]
@@ -415,9 +416,9 @@ async def test_an_urgent_frame_goes_first_and_once() -> None:
 @pytest.mark.parametrize("dialect", ENCODERS)
 async def test_a_large_value_of_a_tool_is_cut(dialect: str) -> None:
     queue = a_queue(dialect=dialect)
-    queue.put(ToolComplete(1, "id", "tool", {"a": "ß" * 100_000}, "now"))
-    queue.put(ToolStart(2, "id", "tool", {"a": "\ud800" * 20_000}, "now"))
-    queue.put(ToolComplete(3, "id", "tool", "x" * 60_000, "now"))
+    queue.enqueue(ToolComplete(1, "id", "tool", {"a": "ß" * 100_000}, "now"))
+    queue.enqueue(ToolStart(2, "id", "tool", {"a": "\ud800" * 20_000}, "now"))
+    queue.enqueue(ToolComplete(3, "id", "tool", "x" * 60_000, "now"))
     first, second, third = await drained(queue)
     assert first["truncated"] is True
     assert first["result"].startswith('{"a":"ßßß')

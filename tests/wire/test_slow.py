@@ -219,10 +219,10 @@ async def test_half_a_frame_and_then_nothing(gemini: GeminiLive, caplog: pytest.
         await peer.send(type="pong")
         await peer.send_raw(frame(b'{"type": "audio_end"}' * 10)[:50])
         frames = await peer.rest()
-        assert frames[-1] == {"type": "close", "code": 4408, "reason": "no pong"}
+        assert frames[-1] == {"type": "close", "code": 4410, "reason": "no pong"}
         await gemini.wait_for(lambda: gemini.open_connections == 0)
         assert await bob.ask("hello") == "You said: hello."
-        assert closings(caplog) == ["4408 no pong"]
+        assert closings(caplog) == ["4410 no pong"]
 
 
 @pytest.mark.parametrize("how", ["reset", "end of file", "half a frame"])
