@@ -272,10 +272,11 @@ async def test_the_loss_of_the_models_connection_is_shown(
 
 async def test_a_connection_that_never_stands_is_given_up(browser: Browser) -> None:
     constants = {"HELLO_TIMEOUT": 300, "FIRST_DELAY": 1, "BLOCKED_DELAY": 300}
+    noise = f"{NO_SERVER}|closed before the connection is established"
     async with (
         serving(a_relay(rehearsal())) as port,
         network(port) as (between, there),
-        visit(browser, there, noise=NO_SERVER, constants=constants) as tab,
+        visit(browser, there, noise=noise, constants=constants) as tab,
     ):
         between.cut()
         await tab.shows("waiting")

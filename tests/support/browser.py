@@ -206,7 +206,7 @@ async def visit(
         except BaseException as error:
             error.add_note(f"console: {tab.console}")
             raise
-        assert [line for line in tab.console if not re.search(noise, line)] == []
+        assert [line for line in tab.console if not re.search(noise, line)] == [], tab.console
         urls = [
             re.sub("^ws", "http", url) for url in [*tab.requests, *(opened.url for opened in tab.sockets)]
         ]
