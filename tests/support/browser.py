@@ -98,20 +98,20 @@ class Tab:
     def _said(self, message: ConsoleMessage) -> None:
         self.console.append(f"{message.type}: {message.text}")
 
-    # ---- what one does
+    # ---- what the user does
 
     async def say(self, text: str) -> None:
         await self.page.get_by_label("Message", exact=True).fill(text)
         await self.page.keyboard.press("Enter")
 
     async def call(self) -> None:
-        """Starts a call, and returns when it stands."""
+        """Starts a call, and returns when sound is being sent."""
         await self.page.get_by_role("button", name="Start audio").click()
         await expect(self.page.locator("#mute")).to_be_enabled()
         await self.shows("connected")
         await until(lambda: self.stats(), lambda stats: stats["sentFrames"] > 0)
 
-    # ---- what one sees
+    # ---- what the user sees
 
     async def shows(self, state: str) -> None:
         await expect(self.page.locator("#state")).to_have_attribute("data-state", state)
@@ -130,7 +130,7 @@ class Tab:
         await self.page.evaluate("() => void dispatchEvent(new Event('online'))")
         await self.shows("connected")
 
-    # ---- what one hears
+    # ---- what the user hears
 
     async def recorded(self) -> bytes:
         """The samples that the loudspeaker was given (see RECORD)."""
@@ -183,7 +183,7 @@ async def visit(
     constants: dict[str, int] | None = None,
     **options: Any,
 ) -> AsyncIterator[Tab]:
-    """Opens the page in a browser of its own, as far as it knows, and waits for its `state`.
+    """Opens the page in a browser context of its own, and waits for its `state`.
 
     Where a test would have to wait for it, the page is served with other `constants` than it has.
 

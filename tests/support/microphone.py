@@ -26,7 +26,7 @@ class Microphone:
 
 
 def voice(ms: int) -> bytes:
-    """Speech, for all that a noise suppressor can tell: a voice that moves, in four syllables a second."""
+    """Sound that a noise suppressor takes for speech: a voice that moves, in four syllables a second."""
     samples = array("h")
     phase = 0.0
     for n in range(RATE * ms // 1000):

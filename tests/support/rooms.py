@@ -33,7 +33,7 @@ class Script:
 async def window(
     browser: Browser, port: int, room: str = "", *, path: str = "/demo", **options: Any
 ) -> AsyncIterator[Tab]:
-    """A window of its own, in a room if one is named."""
+    """Opens the rooms in a browser context of its own, in a room if one is named."""
     async with visit(browser, port, f"{path}{room and '#'}{room}", **options) as tab:
         if room:
             await expect(tab.page.locator("#room-name")).to_have_text(f"Room {room}")
@@ -55,7 +55,7 @@ async def shows(tab: Tab, *texts: str) -> None:
 
 
 class Answers:
-    """What one says when the page asks whether one means it."""
+    """Answers the page when it asks whether a room is really to be cleared or deleted."""
 
     def __init__(self, tab: Tab, accept: list[bool]) -> None:
         self._asked = 0
@@ -69,15 +69,15 @@ class Answers:
         await (dialog.accept() if accept else dialog.dismiss())
 
     async def number(self, count: int) -> None:
-        """Until it has asked so often."""
+        """Returns when it has asked so often."""
         await until(lambda: asyncio.sleep(0, self._asked), lambda asked: asked == count)
 
 
 class Held:
-    """Requests of a page for a room's history, which get their answers when they may.
+    """Holds back a page's requests for a room's history until the test lets them go.
 
     Attributes:
-        asked: there is such a request.
+        asked: a request has come.
         may_come: it may be answered.
     """
 
@@ -98,7 +98,7 @@ class Held:
 
 
 async def told(tab: Tab, text: str, times: int = 1) -> None:
-    """Until a window was told that, of answers, so many times."""
+    """Returns when a window has got this text of answers, so many times."""
     await until(
         lambda: asyncio.sleep(0, "".join(frame["text"] for frame in control(tab.got, "chunk"))),
         lambda said: said.count(text) == times,
