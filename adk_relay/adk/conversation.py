@@ -19,7 +19,7 @@ from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox, InboxFullError
-from adk_relay.core.interfaces import Stats
+from adk_relay.core.listener import Listener
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
     AudioEnd,
@@ -38,7 +38,8 @@ from adk_relay.core.messages import (
     UserText,
     UserTyping,
 )
-from adk_relay.core.room import After, Listener, Room
+from adk_relay.core.requests import Requests, Stats
+from adk_relay.core.room import After, Room
 from adk_relay.core.writing import Writing
 
 log = logging.getLogger("relay.agent")
@@ -85,7 +86,8 @@ class Conversation:
         self.user_id = user_id
         self.session_id = session_id
         self.session = StoredSession(home.service, home.stats, user_id, session_id)
-        self.room = Room(replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
+        self._requests = Requests(home.stats)
+        self.room = Room(self._requests, replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
         self._home = home
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = Inbox(on_dropped=self._dropped_up)
@@ -93,8 +95,8 @@ class Conversation:
         self._runs = Runs(home.runner, home.config, self.session, self._inbox, self, self._label)
         self._writing = Writing(
             self.room,
+            self._requests,
             self._inbox,
-            home.stats,
             is_owed=lambda: bool(self._runs.owed),
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
@@ -219,9 +221,6 @@ class Conversation:
     def check(self) -> None:
         """Asserts the invariants."""
         assert not (self._grace and self.room.listeners), "the grace runs though somebody attends"
-        self._writing.check()
-        self._resets.check()
-        self._runs.check()
 
     # ---- for the runs (runs.RunsHost) ----
 
@@ -263,7 +262,7 @@ class Conversation:
         has_stopped = self._inbox.stop()
         ends = self._runs.stop_answer()
         # Nothing may have reached a model yet, or the rest was to come with the next run.
-        is_to_come = not self._runs.run and (self.room.history.is_answering or self._writing.requests.current)
+        is_to_come = not self._runs.run and (self.room.history.is_answering or self._requests.current)
         if not ends and (has_stopped or is_to_come):
             ends = [TurnEnd(self.number(), interrupted=True)]
         for message in ends:
@@ -328,7 +327,7 @@ class Conversation:
         self._runs.go_on()
         # Somebody came while the run was ended for nobody: what was under way is over all the same.
         is_owed = self._runs.owed or self._inbox.has_text
-        if not is_owed and (self._writing.requests.current or self.room.history.is_answering):
+        if not is_owed and (self._requests.current or self.room.history.is_answering):
             self.emit(TurnEnd(self.number(), interrupted=True))
         if not self._runs.is_wanted:
             self._runs.end_reconnecting()

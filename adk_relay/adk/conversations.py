@@ -17,16 +17,10 @@ from adk_relay.adk.models import live_model, run_config
 from adk_relay.adk.run import runner
 from adk_relay.adk.session import APP_NAME, create_session, created_at, default_id, get_session, lines_of
 from adk_relay.adk.store import owner_of, session_service
-from adk_relay.core.interfaces import (
-    GUEST,
-    Stats,
-    StoppingError,
-    StoreError,
-    Summary,
-    UnknownConversationError,
-)
+from adk_relay.core.interfaces import GUEST, StoppingError, StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line
+from adk_relay.core.requests import Stats
 
 log = logging.getLogger("relay.agent")
 

@@ -19,12 +19,20 @@ from types import FunctionType, coroutine
 from typing import Any
 
 CHECKED: tuple[str, ...] = (
+    "adk_relay.adk.conversation.Conversation",
+    "adk_relay.adk.resets.Resets",
+    "adk_relay.adk.run.Run",
+    "adk_relay.adk.runs.Runs",
+    "adk_relay.adk.turn.Turn",
     "adk_relay.core.floor.Floor",
     "adk_relay.core.floor._Microphone",
     "adk_relay.core.history.History",
     "adk_relay.core.inbox.Inbox",
     "adk_relay.core.journal.Journal",
+    "adk_relay.core.requests.Requests",
     "adk_relay.core.room.Room",
+    "adk_relay.core.texts.Texts",
+    "adk_relay.core.writing.Writing",
     "adk_relay.wire.outbox.Outbox",
     "adk_relay.wire.websocket.Socket",
 )
