@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-FILES = {f"/{file.name}": file.read_bytes() for file in Path(__file__).parent.glob("*.*")}
+FILES = {f"/{file.name}": file.read_bytes() for file in Path(__file__).parent.iterdir() if file.is_file()}
 
 sockets: set[Any] = set()  # the `send` of each WebSocket that is open
 

@@ -5,7 +5,7 @@ It is bounded, because the server's memory is there for all: a client that falls
 with 1013 (try again later), and its connection to the model with it.
 
     uvicorn lessons.l4_bounded_queue:app
-    python -m websockets ws://127.0.0.1:8000/ws/ann     (Ctrl-Z stops the client, `fg` wakes it up)
+    python -m websockets ws://127.0.0.1:8000/ws/ann     (as before: it reads. See the test of this lesson)
 
 What still breaks: a client that is dead looks like one that listens. (uvicorn sends pings of its own, and
 finds a network that is gone; but a browser answers them, even for a page that hangs.) And a client that has
