@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
-from support.gemini import GeminiLive
-from support.server import stand_in
+from support.invariants import collected
+
+if TYPE_CHECKING:  # it imports ADK, which takes seconds, and the tests of core need none of it
+    from support.gemini import GeminiLive
+
+# How long one example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("relay", deadline=None)
+hypothesis.settings.load_profile("relay")
+
+
+@pytest.fixture(autouse=True)
+def invariants() -> Iterator[None]:
+    """In every test, relay's objects check their invariants after each call."""
+    yield from collected()
 
 
 @pytest.fixture
 async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
     """The stand-in, in the test's own event loop."""
+    from support.server import stand_in
+
     async with stand_in(monkeypatch) as service:
         yield service
 
@@ -21,7 +37,7 @@ async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
 @pytest.fixture
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """relay tries again at once; how long it waits is the library's affair."""
-    monkeypatch.setattr("adk_relay.adk.conversation.wait_random_exponential", lambda **_: lambda _state: 0.01)
+    monkeypatch.setattr("adk_relay.adk.runs.wait_random_exponential", lambda **_: lambda _state: 0.01)
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""One live run: the user's input goes in, ADK's events come out as plain messages."""
+"""One run: a `run_live` and its connection to the model, from its start to its end."""
 
 from __future__ import annotations
 
 import logging
 import time
 from contextlib import aclosing
+from typing import Protocol
 
 from google.adk.agents import BaseAgent
 from google.adk.agents.run_config import RunConfig
@@ -17,13 +18,10 @@ from adk_relay.adk.connection import LostConnection, observer, watched_agent
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.session import APP_NAME
 from adk_relay.adk.tools import Tools
-from adk_relay.adk.turn import Host, Owed, Turn
+from adk_relay.adk.translator import Translator
+from adk_relay.adk.turn import Owed
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.messages import (
-    ForModel,
-    UserAudio,
-    UserText,
-)
+from adk_relay.core.messages import ForModel, Message, UserAudio, UserText
 
 log = logging.getLogger("relay.agent")
 
@@ -53,8 +51,24 @@ def runner(agent: BaseAgent, sessions: BaseSessionService) -> Runner:
     return Runner(app=app, session_service=sessions)
 
 
+class Host(Protocol):
+    """What a run needs of its conversation. Nothing here may wait."""
+
+    def number(self) -> int:
+        """The next message's `seq`."""
+
+    def emit(self, message: Message) -> None:
+        """Tells a message to all that attend."""
+
+    def connected(self) -> None:
+        """The connection to the model is there."""
+
+    def stored(self, text: UserText) -> None:
+        """A text is in the session."""
+
+
 class Run:
-    """One `run_live` and its connection to the model, from its start to its end.
+    """One `run_live` and its connection to the model. The user's input goes in, messages come out.
 
     Args:
         runner: from `runner()`.
@@ -64,6 +78,10 @@ class Run:
         host: the conversation.
         handle: resume the service's own session instead of replaying the history.
         owed: what the user still waits for from the run before.
+
+    Invariants:
+        A resumption handle covers all that the model was given: there is none since input was taken.
+        The service can announce its end, and a text can be on its way to it, only once it is connected.
     """
 
     def __init__(
@@ -87,14 +105,15 @@ class Run:
         self._inbox = inbox
         self._host = host
         self._queue = RequestQueue(inbox, self._taken, host.stored)
-        self.turn = Turn(runner.agent, host, owed=owed)
+        self.translator = Translator(runner.agent, host.number, owed=owed)
+        self.turn = self.translator.turn
         self.handle: str | None = None
-        """A resumption handle that covers all that was said."""
+        """A resumption handle that covers all that the model was given."""
         self._completed_turn = False
-        self._spoke_at: float | None = None
+        self._spoke_at: float | None = None  # when the user spoke last, if no final transcript has come
         self._connected_at: float | None = None
         self._sending_since: float | None = None
-        self._leave_by: float | None = None
+        self._leave_by: float | None = None  # at the latest: the service has said goAway
 
     async def drive(self) -> None:
         """Runs until the model ends it or `close()` is called.
@@ -112,13 +131,13 @@ class Run:
         )
         async with aclosing(events):
             async for event in events:
-                for message in self.turn.messages(event):
+                for message in self.translator.messages(event):
                     self._host.emit(message)
-                if event.turn_complete and not self.turn.open:
+                if event.turn_complete and not self.turn.is_open:
                     self._completed_turn = True
                     self._spoke_at = None
-                    if self._leave_by is not None:
-                        self._leave_if_at_rest()
+                    if self.is_leaving:
+                        self._close_if_at_rest()
                 elif event.input_transcription and event.input_transcription.finished:
                     self._spoke_at = None
 
@@ -127,20 +146,20 @@ class Run:
         self._queue.close()
 
     @property
-    def leaving(self) -> bool:
-        """The service said goAway: the next run is to take over where this one ends."""
+    def is_leaving(self) -> bool:
+        """The service said goAway: the next run takes over where this one ends."""
         return self._leave_by is not None
 
     @property
-    def progressed(self) -> bool:
-        """A turn was completed, or the connection lasted: its loss is a new failure, not the old one."""
+    def has_progressed(self) -> bool:
+        """A turn was completed, or the connection lasted: its loss is a new failure."""
         lasted = self._connected_at and time.monotonic() - self._connected_at > _PROGRESS_AFTER
         return self._completed_turn or bool(lasted)
 
     @property
-    def at_rest(self) -> bool:
+    def is_at_rest(self) -> bool:
         """Nobody speaks, and nobody waits for an answer."""
-        return not (self.turn.open or self.turn.owed or self.speech_pending)
+        return not (self.turn.is_open or self.turn.owed or self.is_speech_pending)
 
     @property
     def unsettled(self) -> tuple[UserText, float] | None:
@@ -148,20 +167,20 @@ class Run:
         return self._queue.unsettled
 
     @property
-    def speech_pending(self) -> bool:
-        """Somebody spoke just now, and no final transcript of it has come."""
+    def is_speech_pending(self) -> bool:
+        """The user spoke just now, and no final transcript of it has come."""
         return self._spoke_at is not None and time.monotonic() - self._spoke_at < _SPEECH_FORGOTTEN
 
     def overdue(self) -> LostConnection | None:
-        """Why the connection is as good as lost, though nothing says so."""
+        """Why the connection is as good as lost, though nothing says so; one that is due is closed."""
         now = time.monotonic()
         if self._leave_by is not None and now >= self._leave_by:
-            if self.turn.open or self.turn.owed:
+            if self.turn.is_open or self.turn.owed:
                 return LostConnection(None, "the service went away in the middle of an answer")
             self.close()
-        waiting = self._inbox.words_waiting_since
         if self._connected_at is None:
             return None
+        waiting = self._inbox.content_waiting_since
         if waiting is not None and now - max(waiting, self._connected_at) > _DEAF_AFTER:
             return LostConnection(None, f"a text was not taken within {_DEAF_AFTER:g} s")
         if self.unsettled and time.time() - self.unsettled[1] > _DEAF_AFTER:
@@ -169,6 +188,12 @@ class Run:
         if self._sending_since is not None and now - self._sending_since > _DEAF_AFTER:
             return LostConnection(None, f"a text was not sent within {_DEAF_AFTER:g} s")
         return None
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        if self._connected_at is None:
+            assert not self.is_leaving, "a service that is not connected has announced its end"
+            assert self._sending_since is None, "a text is on its way, and nothing is connected"
 
     # ---- told by the connection (connection.Observer) ----
 
@@ -191,29 +216,28 @@ class Run:
         return [*turns, types.Content(role="user" if owed else "model", parts=[types.Part(text=note)])]
 
     def sending(self, content: types.Content) -> None:
-        # ADK stores a text before it sends it.
-        self._queue.settle()
+        self._queue.settle()  # ADK stores a text before it sends it
         self._sending_since = time.monotonic()
 
     def sent(self) -> None:
         self._sending_since = None
 
     def resumable(self, handle: str) -> None:
-        # What was handed over since the turn began may have crossed with this handle.
+        # The model may not have had what was handed over since the turn began when it made this handle.
         if not self.turn.given:
             self.handle = handle
 
     def going_away(self, time_left: float) -> None:
         self._leave_by = time.monotonic() + max(0.0, time_left - _GO_AWAY_MARGIN)
         log.info("%s: the model's connection is to be renewed, %g s left", self._user_id, time_left)
-        self._leave_if_at_rest()
+        self._close_if_at_rest()
 
-    def _leave_if_at_rest(self) -> None:
-        if self.at_rest:
+    def _close_if_at_rest(self) -> None:
+        if self.is_at_rest:
             self.close()
 
-    def _taken(self, said: ForModel) -> None:
-        self.handle = None  # it no longer covers all that was said
-        self.turn.take(said)
-        if isinstance(said, UserAudio) and said.is_speech:
+    def _taken(self, user_input: ForModel) -> None:
+        self.handle = None  # it no longer covers all that the model was given
+        self.turn.take(user_input)
+        if isinstance(user_input, UserAudio) and user_input.is_speech:
             self._spoke_at = time.monotonic()

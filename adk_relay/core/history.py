@@ -1,16 +1,15 @@
-"""The conversation in whole texts: what the session holds, and what was said since."""
+"""The conversation in whole messages: what the session holds, and what has been said since."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from adk_relay.core.messages import (
     Answer,
     Asked,
     Line,
-    Said,
+    Numbered,
     Text,
     ToolCall,
     ToolComplete,
@@ -22,32 +21,53 @@ from adk_relay.core.messages import (
 )
 
 _LINES_BYTES = 1024 * 1024
-"""What is told of a conversation at once, as text: its end."""
+"""So much of a conversation is given to a client at once, as text: its end."""
 
 _LINE_BYTES = 512 * 1024
-"""And of one message: its end. However it is escaped, it fits into a frame of 1 MiB."""
+"""So much of one message: its end. However it is escaped, it fits into a frame of 1 MiB."""
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenAnswer:
     """The answer that the agent is giving."""
 
-    at: int  # its place among the lines, if it has words
     since: float
     asked: Asked | None
-    texts: list[str] = field(default_factory=list)
+    line: int | None = None
+    """Where it stands among the lines; None: it has no text yet."""
+    chunks: list[str] = field(default_factory=list)
+    tools: dict[str, ToolCall] = field(default_factory=dict)
 
 
 class History:
-    """The messages of a conversation, and the answer that is being given."""
+    """The messages of a conversation, and the answer that is being given.
+
+    At any moment there is no answer, or one that is open. An answer opens with the first chunk of text,
+    tool call or end of a turn after the one before; it ends with its `TurnEnd`, unless that says that it
+    goes on, or with `interrupt()`.
+
+    Invariants:
+        An open answer has a line if, and only if, it has chunks; the line is the agent's, and it is
+        empty until the answer ends.
+        No line is kept as an open one: only `lines()` makes those.
+    """
 
     def __init__(self) -> None:
-        self.asked: Asked | None = None
-        """Whose request the next answer is to."""
         self._lines: list[Line] = []
-        self._open: _Open | None = None
-        self._tools: dict[str, ToolCall] = {}
-        self._asked_at: float | None = None
+        self._open: _OpenAnswer | None = None
+        self._question_at: float | None = None
+        """`time.monotonic()` of the last question, until an answer opens; None: there is none."""
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert not any(line.open for line in self._lines), "a line is kept as an open one"
+        if answer := self._open:
+            if answer.line is None:
+                assert not answer.chunks, "an open answer has chunks and no line"
+            else:
+                assert answer.chunks, "an open answer has a line and no chunks"
+                line = self._lines[answer.line]
+                assert line == Line("agent", ""), f"an open answer's line is {line}"
 
     @property
     def message_count(self) -> int:
@@ -59,27 +79,27 @@ class History:
 
     @property
     def is_answering(self) -> bool:
-        """An answer was begun, and its end has not come."""
+        """Whether an answer is open."""
         return self._open is not None
 
     def load(self, lines: list[Line]) -> None:
         """Begins with what the session holds."""
         self._lines = lines
 
-    def cut(self) -> None:
-        """The answer under way will not go on."""
+    def interrupt(self) -> None:
+        """Ends the answer that is open, if one is: it will not go on."""
         if self._open:
-            self._end(interrupted=True)
+            self._end(self._open, interrupted=True)
 
     def lines(self) -> list[Line]:
         """The last messages, oldest first, at most a MiB of them."""
         lines: list[Line] = []
         left = _LINES_BYTES
-        for at in range(len(self._lines) - 1, -1, -1):
-            line = self._lines[at]
-            if self._open and self._open.texts and at == self._open.at:
-                texts = self._open.texts
-                line = Line("agent", "".join(texts), open=True, pieces=len(texts))
+        for index in range(len(self._lines) - 1, -1, -1):
+            line = self._lines[index]
+            if self._open and index == self._open.line:
+                chunks = self._open.chunks
+                line = Line("agent", "".join(chunks), open=True, chunks=len(chunks))
             text = line.text.encode(errors="replace")
             if len(text) > _LINE_BYTES:
                 text = text[-_LINE_BYTES:]
@@ -90,56 +110,61 @@ class History:
             lines.append(line)
         return lines[::-1]
 
-    def note(self, message: Said) -> Iterator[Said | TurnStart]:
-        """Takes note of a message, and passes it on with what is now known of it."""
+    def record(self, message: Numbered, asked: Asked | None) -> list[Numbered | TurnStart]:
+        """Records a message.
+
+        Args:
+            asked: whose request is answered, if it is part of an answer.
+
+        Returns:
+            The message, with what is known only here: the number of a chunk or of a message of the
+            conversation, or the whole answer at its end. One that opens an answer follows a `TurnStart`.
+        """
+        start: list[Numbered | TurnStart] = []
         match message:
             case Text():
-                if not self._open:
-                    yield self._begin()
-                assert self._open
-                if not self._open.texts:
-                    self._open.at = len(self._lines)
+                answer = self._open or self._begin(asked, start)
+                if answer.line is None:
+                    answer.line = len(self._lines)
                     self._lines.append(Line("agent", ""))
-                self._open.texts.append(message.text)
-                yield replace(message, number=len(self._open.texts))
+                answer.chunks.append(message.text)
+                return [*start, replace(message, number=len(answer.chunks))]
             case Written() | Transcript(final=True):
-                name = message.id if isinstance(message, Written) else ""
-                self._lines.append(Line("user", message.text, id=name))
-                self._asked_at = time.monotonic()
-                yield replace(message, message_count=len(self._lines))
-            case ToolStart(late=False):  # a late one is shown, but of no other answer
-                if not self._open:
-                    yield self._begin()
+                text_id = message.id if isinstance(message, Written) else ""
+                self._lines.append(Line("user", message.text, id=text_id))
+                self._question_at = time.monotonic()
+                return [replace(message, message_count=len(self._lines))]
+            case ToolStart(late=False):  # a late one is shown, but it is part of no answer
+                answer = self._open or self._begin(asked, start)
                 call = ToolCall(message.tool_id, message.tool_name, message.arguments, None)
-                self._tools[message.tool_id] = call
-                yield message
+                answer.tools[message.tool_id] = call
+                return [*start, message]
             case ToolComplete():
-                if call_ := self._tools.get(message.tool_id):
-                    self._tools[message.tool_id] = replace(call_, result=message.result)
-                yield message
+                if self._open and (call_ := self._open.tools.get(message.tool_id)):
+                    self._open.tools[message.tool_id] = replace(call_, result=message.result)
+                return [message]
             case TurnEnd(goes_on=False):
-                if not self._open:
-                    yield self._begin()
-                yield replace(message, answer=self._end(message.interrupted))
+                answer = self._open or self._begin(asked, start)
+                return [*start, replace(message, answer=self._end(answer, message.interrupted))]
             case _:
-                yield message
+                return [message]
 
-    def _begin(self) -> TurnStart:
-        self._open = _Open(-1, self._asked_at or time.monotonic(), self.asked)
-        self._asked_at = None
-        self._tools.clear()
-        return TurnStart(self.asked)
+    def _begin(self, asked: Asked | None, start: list[Numbered | TurnStart]) -> _OpenAnswer:
+        """Opens an answer; `start` takes the message that tells so."""
+        self._open = _OpenAnswer(self._question_at or time.monotonic(), asked)
+        self._question_at = None
+        start.append(TurnStart(asked))
+        return self._open
 
-    def _end(self, interrupted: bool) -> Answer:
-        assert self._open
-        answer, self._open = self._open, None
-        text = "".join(answer.texts)
-        if text:
-            self._lines[answer.at] = Line("agent", text)
+    def _end(self, answer: _OpenAnswer, interrupted: bool) -> Answer:
+        self._open = None
+        text = "".join(answer.chunks)
+        if answer.line is not None:
+            self._lines[answer.line] = Line("agent", text)
         return Answer(
             text,
-            len(answer.texts),
-            tuple(self._tools.values()),
+            len(answer.chunks),
+            tuple(answer.tools.values()),
             time.monotonic() - answer.since,
             len(self._lines),
             interrupted,

@@ -1,4 +1,4 @@
-"""What the user has said and the model has not been given yet."""
+"""What users have sent and the model has not been given yet."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 from adk_relay.core.messages import AudioEnd, ForModel, UserAudio, UserImage, UserText
 
@@ -14,138 +15,166 @@ _SOUND_MAX_WAIT = 5.0
 """Seconds after which waiting sound is stale: an answer to it would come too late."""
 
 _SOUND_MAX_MS = 60_000
-"""Sound that may wait; a client that sends it faster than it was spoken finds its end here."""
+"""Milliseconds of sound that may wait. Only a client that sends faster than it records comes to that."""
 
-_SOUND_MAX_PIECES = 4096
-"""And in how many pieces, however short: many thousand changes of the rate are not sound."""
+_SOUND_MAX_CHUNKS = 4096
+"""Chunks of sound that may wait, however short: chunks of different rates are not merged."""
 
-_WORDS_MAX_BYTES = 8 * 1024 * 1024
-"""What may wait as text and pictures, which are never given up."""
-
+_CONTENT_MAX_BYTES = 8 * 1024 * 1024
+"""Bytes of texts and images that may wait: they are never given up."""
 
 _ENVELOPE = 256
-"""Bytes that each of them costs, however short it is."""
+"""Bytes that a text or an image costs besides what it holds."""
 
 
 class InboxFullError(Exception):
-    """More text and pictures wait for the model than there is room for."""
+    """More texts and images wait for the model than there is room for."""
 
     def __init__(self) -> None:
         super().__init__("Too much waits for the model already: try again in a moment.")
 
 
 class Inbox:
-    """A conversation's way up: bounded, in order, and it outlives the run that reads from it.
+    """The user input of a conversation, on its way to the model. It outlives the run that reads from it.
 
-    There are two lanes. Text and pictures overtake sound and are never given up; at their bound new
-    ones are refused. Sound that has waited for 5 s, or is too much, is given up, oldest first, and
-    counted through `on_dropped` (milliseconds).
+    There are two lanes, each in order. Content (texts and images) goes first and is never given up; where
+    it would exceed 8 MiB, `add` refuses more. Sound is given up, the oldest first, when it has waited for
+    5 s or exceeds 60 s or 4096 chunks.
+
+    Invariants:
+        The entries of each lane add up to what is counted of it.
+        Sound is within its two bounds, times in its lane do not fall, and no end of sound follows another.
+        While something waits, `ready` is set.
+
+    Args:
+        on_dropped: called with the milliseconds of sound that were given up.
     """
 
     def __init__(self, *, on_dropped: Callable[[float], None]) -> None:
         self.ready = asyncio.Event()
+        """Set while something waits. Its reader clears it when `take` has returned None."""
         self._on_dropped = on_dropped
-        self._words: deque[tuple[float, UserText | UserImage]] = deque()
-        self._words_bytes = 0
+        self._content: deque[tuple[float, UserText | UserImage]] = deque()  # with the times they came
+        self._content_bytes = 0
         self._sound: deque[tuple[float, UserAudio | AudioEnd]] = deque()
         self._sound_ms = 0.0
 
-    def add(self, said: ForModel) -> None:
-        """Takes what the user said; never waits.
+    def check(self) -> None:
+        """Asserts the invariants."""
+        content_bytes = sum(_size(entry) for _, entry in self._content)
+        assert self._content_bytes == content_bytes, f"{self._content_bytes} bytes are not {content_bytes}"
+        sound_ms = sum(_ms(entry) for _, entry in self._sound)
+        assert abs(self._sound_ms - sound_ms) < 0.001, f"{self._sound_ms} ms of sound are not {sound_ms}"
+        assert sound_ms <= _SOUND_MAX_MS + 0.001, f"{sound_ms} ms of sound wait"
+        assert len(self._sound) <= _SOUND_MAX_CHUNKS + 1, f"{len(self._sound)} chunks of sound wait"
+        for (before, sound), (after, next_sound) in pairwise(self._sound):
+            assert before <= after, "sound is not in the order of its times"
+            both_end = isinstance(sound, AudioEnd) and isinstance(next_sound, AudioEnd)
+            assert not both_end, "an end of sound follows another"
+        assert self.ready.is_set() or not self, "something waits, and `ready` is not set"
+
+    def add(self, user_input: ForModel) -> None:
+        """Takes what a user sends; never waits.
 
         Raises:
-            InboxFullError: 8 MiB of text and pictures wait already.
+            InboxFullError: 8 MiB of texts and images wait already.
         """
         now = time.monotonic()
-        match said:
+        match user_input:
             case UserAudio():
-                self._sound.append((now, said))
-                self._sound_ms += _ms(said)
+                self._sound.append((now, user_input))
+                self._sound_ms += _ms(user_input)
                 self._give_up_stale(now)
             case AudioEnd():
                 if not (self._sound and isinstance(self._sound[-1][1], AudioEnd)):
-                    self._sound.append((now, said))
+                    self._sound.append((now, user_input))
             case _:
-                size = _size(said)
-                if self._words_bytes + size > _WORDS_MAX_BYTES:
+                size = _size(user_input)
+                if self._content_bytes + size > _CONTENT_MAX_BYTES:
                     raise InboxFullError
-                self._words_bytes += size
-                self._words.append((now, said))
+                self._content_bytes += size
+                self._content.append((now, user_input))
         if self:
             self.ready.set()
 
     def give_back(self, text: UserText) -> None:
-        """Returns a text that was taken and yet never reached the conversation's history."""
-        self._words_bytes += _size(text)
-        self._words.appendleft((time.monotonic(), text))
+        """Puts a text back to the front: it was taken, but it never reached the conversation's session.
+
+        It is not refused, even where it exceeds the bound.
+        """
+        self._content_bytes += _size(text)
+        self._content.appendleft((time.monotonic(), text))
         self.ready.set()
 
     def take(self) -> ForModel | None:
-        """What is next for the model, or None."""
-        if self._words:
-            _, said = self._words.popleft()
-            self._words_bytes -= _size(said)
-            return said
+        """Removes and returns what is next for the model; None: nothing waits."""
+        if self._content:
+            _, content = self._content.popleft()
+            self._content_bytes -= _size(content)
+            return content
         self._give_up_stale(time.monotonic())
         if not self._sound:
             return None
         _, sound = self._sound.popleft()
-        if isinstance(sound, UserAudio):
-            self._sound_ms -= _ms(sound)
+        self._sound_ms -= _ms(sound)
         return sound
 
     def stop(self) -> bool:
-        """Nobody wants an answer to the texts that wait any more; whether somebody did until now."""
-        was_wanted = any(isinstance(said, UserText) and not said.stopped for _, said in self._words)
-        self._words = deque(
-            (at, replace(said, stopped=True) if isinstance(said, UserText) else said)
-            for at, said in self._words
+        """Marks the texts that wait as stopped: nobody wants an answer to them any more.
+
+        Returns:
+            Whether one of them was not stopped before.
+        """
+        was_wanted = any(isinstance(entry, UserText) and not entry.stopped for _, entry in self._content)
+        self._content = deque(
+            (came_at, replace(entry, stopped=True) if isinstance(entry, UserText) else entry)
+            for came_at, entry in self._content
         )
         return was_wanted
 
     def clear(self) -> list[UserText]:
-        """Throws away what waits; returns the texts of it."""
-        texts = [said for _, said in self._words if isinstance(said, UserText)]
-        self._words.clear()
+        """Removes all that waits; returns the texts among it."""
+        texts = [entry for _, entry in self._content if isinstance(entry, UserText)]
+        self._content.clear()
         self._sound.clear()
-        self._words_bytes = 0
+        self._content_bytes = 0
         self._sound_ms = 0.0
         return texts
 
     @property
-    def words_waiting_since(self) -> float | None:
-        """`time.monotonic()` of the oldest text or picture that waits, if one does."""
-        return self._words[0][0] if self._words else None
+    def content_waiting_since(self) -> float | None:
+        """`time.monotonic()` when the next text or image came or was put back; None: none waits."""
+        return self._content[0][0] if self._content else None
 
     @property
     def has_text(self) -> bool:
         """Whether a text waits."""
-        return any(isinstance(said, UserText) for _, said in self._words)
+        return any(isinstance(entry, UserText) for _, entry in self._content)
 
     def __bool__(self) -> bool:
-        """Whether there is something for the model."""
-        return bool(self._words or self._sound)
+        """Whether anything waits."""
+        return bool(self._content or self._sound)
 
     def _give_up_stale(self, now: float) -> None:
         dropped = 0.0
-        # An end whose sound is sent already is no sound.
-        at = 1 if self._sound and isinstance(self._sound[0][1], AudioEnd) else 0
-        while at < len(self._sound):
-            since, sound = self._sound[at]
+        # An end at the front stays: the sound before it was taken already, and the model waits for its end.
+        index = 1 if self._sound and isinstance(self._sound[0][1], AudioEnd) else 0
+        while index < len(self._sound):
+            came_at, sound = self._sound[index]
             if isinstance(sound, UserAudio):
-                fits = self._sound_ms <= _SOUND_MAX_MS and len(self._sound) <= _SOUND_MAX_PIECES
-                if fits and now - since <= _SOUND_MAX_WAIT:
+                fits = self._sound_ms <= _SOUND_MAX_MS and len(self._sound) <= _SOUND_MAX_CHUNKS
+                if fits and now - came_at <= _SOUND_MAX_WAIT:
                     break
                 self._sound_ms -= _ms(sound)
                 dropped += _ms(sound)
-            del self._sound[at]  # an end goes with the sound before it
+            del self._sound[index]  # an end goes with the sound before it
         if dropped:
             self._on_dropped(dropped)
 
 
-def _ms(sound: UserAudio) -> float:
-    return len(sound.pcm) / 2 / sound.rate * 1000
+def _ms(sound: UserAudio | AudioEnd) -> float:
+    return len(sound.pcm) / 2 / sound.rate * 1000 if isinstance(sound, UserAudio) else 0.0
 
 
-def _size(said: UserText | UserImage) -> int:
-    return _ENVELOPE + (len(said.text.encode()) if isinstance(said, UserText) else len(said.data))
+def _size(content: UserText | UserImage) -> int:
+    return _ENVELOPE + (len(content.text.encode()) if isinstance(content, UserText) else len(content.data))

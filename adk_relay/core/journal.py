@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from itertools import pairwise
 from typing import NamedTuple
 
-from adk_relay.core.messages import Audio, Said, Text, ToolComplete, ToolStart, Transcript, Written
+from adk_relay.core.messages import Audio, Numbered, Text, ToolComplete, ToolStart, Transcript, Written
 
 _ENVELOPE = 64
 """Bytes of a frame besides what it holds."""
 
 
 class _Entry(NamedTuple):
-    at: float
+    added_at: float
     size: int
-    message: Said
+    message: Numbered
 
 
 class Journal:
     """The last messages of an epoch, bounded in bytes and in age.
+
+    Invariants:
+        The kept messages have rising numbers, all above that of the last forgotten message.
+        Their sizes add up to `_bytes`, which is within the limit.
 
     Args:
         limit: bytes that are kept, as their frames have them (sound in base64).
@@ -32,25 +37,39 @@ class Journal:
         self._max_age = max_age
         self._entries: deque[_Entry] = deque()
         self._bytes = 0
-        self._gone = 0  # the last number that is no longer kept
+        self._forgotten = 0
+        """The number of the last message that was given up for the bounds; 0: none was."""
 
-    def add(self, message: Said) -> None:
-        """Keeps a message; their numbers rise."""
+    def check(self) -> None:
+        """Asserts the invariants."""
+        numbers = [self._forgotten, *(entry.message.seq for entry in self._entries)]
+        assert all(a < b for a, b in pairwise(numbers)), f"the numbers do not rise: {numbers}"
+        total = sum(entry.size for entry in self._entries)
+        assert self._bytes == total, f"{total} bytes are kept, and {self._bytes} are counted"
+        assert self._bytes <= self._limit, f"{self._bytes} bytes are kept, of at most {self._limit}"
+
+    @property
+    def last(self) -> int:
+        """The number of the newest message that is kept or forgotten; 0: there is none."""
+        return self._entries[-1].message.seq if self._entries else self._forgotten
+
+    def add(self, message: Numbered) -> None:
+        """Keeps a message. Its number must be higher than that of the message before."""
         size = _size(message)
         self._bytes += size
         now = time.monotonic()
         self._entries.append(_Entry(now, size, message))
         self._forget(now)
 
-    def since(self, seq: int) -> list[Said] | None:
-        """What followed message number `seq`, in order; None: not all of it is kept."""
+    def since(self, seq: int) -> list[Numbered] | None:
+        """The messages that followed number `seq`, in order; None: not all of them are kept."""
         self._forget(time.monotonic())
-        if seq < self._gone:
+        if seq < self._forgotten:
             return None
         return [entry.message for entry in self._entries if entry.message.seq > seq]
 
     def recall_audio(self) -> None:
-        """Takes out all sound: it was interrupted, and nobody wants to hear it any more."""
+        """Removes all sound: it was interrupted, and nobody wants to hear it any more."""
         kept = [entry for entry in self._entries if not isinstance(entry.message, Audio)]
         if len(kept) < len(self._entries):
             self._entries = deque(kept)
@@ -59,17 +78,18 @@ class Journal:
     def clear(self) -> None:
         """Begins anew, with number 1."""
         self._entries.clear()
-        self._bytes = self._gone = 0
+        self._bytes = self._forgotten = 0
 
     def _forget(self, now: float) -> None:
+        """Gives up the oldest messages until the rest is within the bounds."""
         entries = self._entries
-        while entries and (self._bytes > self._limit or now - entries[0].at > self._max_age):
+        while entries and (self._bytes > self._limit or now - entries[0].added_at > self._max_age):
             oldest = entries.popleft()
             self._bytes -= oldest.size
-            self._gone = oldest.message.seq
+            self._forgotten = oldest.message.seq
 
 
-def _size(message: Said) -> int:
+def _size(message: Numbered) -> int:
     match message:
         case Audio():
             return _ENVELOPE + len(message.pcm) * 4 // 3

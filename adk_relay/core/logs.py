@@ -1,14 +1,14 @@
-"""What others have said, in the log: one failure is one line, whoever words it."""
+"""What others say, in the log: one failure is one line, whatever its text."""
 
 from __future__ import annotations
 
 
 def failure(error: BaseException | None) -> str:
-    """What kind of error it was, and its own words."""
+    """The type of an error and its own text, in one line."""
     return one_line(f"{type(error).__name__}: {error}")
 
 
-def one_line(said: object, limit: int = 500) -> str:
-    """A peer's, a tool's or a service's words, in one printable line: they could forge lines otherwise."""
-    text = " ".join(str(said).split())
+def one_line(value: object, limit: int = 500) -> str:
+    """The text of a peer, a tool or a service as one printable line: it could forge lines of the log."""
+    text = " ".join(str(value).split())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])

@@ -1,22 +1,23 @@
-"""Who attends a conversation, and what they are told: live, or again after they were away."""
+"""Who attends a conversation, and what they are told: as it happens, or replayed after they were away."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 from adk_relay.core.history import History
 from adk_relay.core.journal import Journal
+from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
     Asked,
     Audio,
     Gap,
     Message,
+    Numbered,
     Presence,
     Reset,
-    Said,
     Status,
     ToolComplete,
     ToolStart,
@@ -24,142 +25,144 @@ from adk_relay.core.messages import (
     TurnStart,
     Typing,
 )
+from adk_relay.core.requests import Requests
 
 _PRESENCE_EVERY = 0.1
-"""Seconds in which comings and goings are told together: a thousand that come at once are few frames."""
+"""Seconds whose arrivals and departures are told together: a thousand that come at once are few frames."""
 
 
 class After(NamedTuple):
-    """The last message that a socket has got: number `seq` of `epoch`; None: of the present one."""
+    """The last message that a client has got: number `seq` of `epoch`; None: of the present epoch."""
 
     epoch: str | None
     seq: int
 
 
-class Listener(Protocol):
-    """Who attends a conversation. Nothing here may wait."""
-
-    @property
-    def connection_id(self) -> str:
-        """Names it to the others."""
-
-    @property
-    def is_audio(self) -> bool:
-        """Whether it wants to hear and to speak, and so needs the model's connection at once."""
-
-    @property
-    def attends(self) -> Literal["all", "newest", "own"]:
-        """What it is told: all; all, while it is the newest of its kind; the answers to its requests."""
-
-    def deliver(self, message: Message) -> None:
-        """Takes a message."""
-
-    def replay(self, messages: Sequence[Message]) -> None:
-        """Takes what was said before it came."""
-
-
 class Room:
-    """The listeners of one conversation, and the one stream that all of them are told.
+    """The listeners of one conversation, and the numbered stream of messages that they are told.
+
+    Invariants:
+        Nobody attends twice, and whoever is typing attends.
+        The audience is made of the listeners that are to be told what is published now.
+        While there are changes of presence to tell, a timer is set to tell them.
+        No message of the journal has a higher number than `seq`.
 
     Args:
-        replay_bytes: bytes of messages that are kept, to be told again.
+        requests: tell whose request is answered. `reseat()` has to be called when that changes.
+        replay_bytes: bytes of messages that are kept, to be replayed.
         replay_seconds: seconds that they are kept.
     """
 
-    def __init__(self, *, replay_bytes: int, replay_seconds: float) -> None:
+    def __init__(self, requests: Requests, *, replay_bytes: int, replay_seconds: float) -> None:
         self.epoch = _new_epoch()
-        """Names this life of the conversation in memory: its numbers mean nothing in another."""
+        """Names this life of the conversation in memory: its numbers mean nothing in another one."""
         self.seq = 0
         """The number of the last message."""
         self.history = History()
         self.listeners: list[Listener] = []
+        """All that attend, in the order they came."""
+        self._requests = requests
         self._journal = Journal(limit=replay_bytes, max_age=replay_seconds)
-        self._asking: Listener | None = None
         self._audience: tuple[Listener, ...] = ()
         self._typing: set[Listener] = set()
-        self._changed: dict[str, bool] = {}  # connections, and whether they were there when it was told last
-        self._presence: asyncio.TimerHandle | None = None
+        self._changed: dict[str, bool] = {}
+        """The connections that came or left since presence was told: whether each was told to be there."""
+        self._presence_timer: asyncio.TimerHandle | None = None
 
-    # ---- who is there ----
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert len({*map(id, self.listeners)}) == len(self.listeners), "a listener attends twice"
+        assert all(listener in self.listeners for listener in self._typing), "one that has left is typing"
+        assert self._audience == self._find_audience(), "the audience is not up to date"
+        assert not self._changed or self._presence_timer, "no timer is set to tell of changes"
+        assert self._journal.last <= self.seq, f"number {self._journal.last} is beyond {self.seq}"
+
+    # ---- who attends ----
 
     def enter(self, listener: Listener, after: After | None) -> None:
-        """Lets a listener attend, from now on or from the message that it has got last."""
+        """Lets a listener attend: from now on, or from the message after the last one that it has got."""
         if after:
             listener.replay(self._since(after))
         if listener.attends == "newest" and (before := self._newest()):
             before.deliver(Status("elsewhere"))
         self.listeners.append(listener)
-        self._seat()
-        self._tell_presence(listener, was_there=False)
+        self._audience = self._find_audience()
+        self._note_presence(listener, was_there=False)
 
     def leave(self, listener: Listener, *, is_live: bool) -> None:
-        """Lets a listener go; one that it had taken the conversation from has it again.
+        """Lets a listener go. One from which it had taken the conversation over has it again.
 
         Args:
-            is_live: the model's connection is not just being remade.
+            is_live: the model's connection is not being remade.
         """
         was_newest = listener is self._newest()
-        self.typing(listener, False)
+        self.set_typing(listener, False)
         self.listeners.remove(listener)
-        self._seat()
+        self._audience = self._find_audience()
         if was_newest and (before := self._newest()):
             before.deliver(Status("live" if is_live else "reconnecting"))
-        self._tell_presence(listener, was_there=True)
+        self._note_presence(listener, was_there=True)
 
-    def answer(self, asking: Listener | None, name: str = "") -> None:
-        """The answer under way is to this listener's request, a text of that id; None: to nobody's."""
-        self._asking = asking
-        self.history.asked = Asked(asking.connection_id, name) if asking else None
-        self._seat()
+    def reseat(self) -> None:
+        """Another request is answered now, or none: those that attend for their own may be told or not."""
+        self._audience = self._find_audience()
 
-    def typing(self, listener: Listener, typing: bool) -> None:
-        """A listener begins to write, or stops."""
+    def set_typing(self, listener: Listener, typing: bool) -> None:
+        """A listener begins or stops typing; the others are told if that is new."""
         if typing != (listener in self._typing):
             (self._typing.add if typing else self._typing.discard)(listener)
-            self.tell(Typing(listener.connection_id, typing), but=listener)
+            self.broadcast(Typing(listener.connection_id, typing), but=listener)
 
     def _newest(self) -> Listener | None:
-        return next((one for one in reversed(self.listeners) if one.attends == "newest"), None)
+        """The one listener that is told everything of those that attend as the newest."""
+        return next((each for each in reversed(self.listeners) if each.attends == "newest"), None)
 
-    def _seat(self) -> None:
-        """Finds out who is told what is said now, once for all messages."""
-        newest = self._newest()
-        self._audience = tuple(
-            one
-            for one in self.listeners
-            if one.attends == "all" or one is newest or (one.attends == "own" and one is self._asking)
+    def _asking(self) -> Listener | None:
+        """The listener whose request is answered. It may have left."""
+        return self._requests.current.listener if self._requests.current else None
+
+    def _find_audience(self) -> tuple[Listener, ...]:
+        """The listeners that are to be told what is published now. It is kept, not found per message."""
+        newest, asking = self._newest(), self._asking()
+        return tuple(
+            listener
+            for listener in self.listeners
+            if listener.attends == "all"
+            or listener is newest
+            or (listener.attends == "own" and listener is asking)
         )
 
-    def _tell_presence(self, listener: Listener, *, was_there: bool) -> None:
+    def _note_presence(self, listener: Listener, *, was_there: bool) -> None:
         if listener.attends == "own":
-            return  # it asks one thing, and goes
+            return  # it makes one request, and leaves
         self._changed.setdefault(listener.connection_id, was_there)
-        if not self._presence:
-            self._presence = asyncio.get_running_loop().call_later(_PRESENCE_EVERY, self._announce)
+        if not self._presence_timer:
+            loop = asyncio.get_running_loop()
+            self._presence_timer = loop.call_later(_PRESENCE_EVERY, self._tell_presence)
 
-    def _announce(self) -> None:
-        """Tells who has come and who has left: the difference to when it was told last.
+    def _tell_presence(self) -> None:
+        """Tells who has come and who has left: the difference to what was told last.
 
-        Those who came meanwhile may have counted one that has come and gone, and not one that has gone
-        and come: they are told of all.
+        A listener that came meanwhile found out by itself who was there, at a moment that is not known
+        here. So it is told of all changes, also of a connection that has come and gone, or gone and come.
         """
-        self._presence = None
+        self._presence_timer = None
         changed, self._changed = self._changed, {}
         here = {listener.connection_id for listener in self.listeners}
         count = len(self.listeners)
-        joined = tuple(one for one, was_there in changed.items() if not was_there and one in here)
-        left = tuple(one for one, was_there in changed.items() if was_there and one not in here)
-        all_joined = [one for one in changed if one in here]
-        all_left = tuple(one for one in changed if one not in here)
-        presence = Presence(joined, left, count)
+        joined = tuple(id for id, was_there in changed.items() if not was_there and id in here)
+        left = tuple(id for id, was_there in changed.items() if was_there and id not in here)
+        all_joined = [id for id in changed if id in here]
+        all_left = tuple(id for id in changed if id not in here)
+        for_those_who_stayed = Presence(joined, left, count)
         for listener in self._audience:
-            name = listener.connection_id
-            if name not in changed:
-                told = presence
+            own_id = listener.connection_id
+            if own_id in changed:
+                presence = Presence(tuple(id for id in all_joined if id != own_id), all_left, count)
             else:
-                told = Presence(tuple(one for one in all_joined if one != name), all_left, count)
-            if told.joined or told.left:
-                listener.deliver(told)
+                presence = for_those_who_stayed
+            if presence.joined or presence.left:
+                listener.deliver(presence)
 
     # ---- what they are told ----
 
@@ -168,39 +171,49 @@ class Room:
         self.seq += 1
         return self.seq
 
-    def say(self, message: Said, but: Listener | None = None) -> None:
-        """Tells a numbered message to all that attend, and keeps it for those who come back."""
+    def publish(self, message: Numbered, but: Listener | None = None) -> None:
+        """Tells a numbered message to the audience, and keeps it for listeners that come back.
+
+        Args:
+            but: is not told it now.
+        """
         if isinstance(message, Audio):
             self._journal.add(message)
-            self.tell(message)
+            self.broadcast(message)
             return
         if isinstance(message, TurnEnd) and message.interrupted:
             self._journal.recall_audio()
         if isinstance(message, ToolStart | ToolComplete) and message.late:
-            but = self._asking  # it is not of the answer to that request
-        for told in self.history.note(message):
-            if not isinstance(told, TurnStart):
-                self._journal.add(told)
-            self.tell(told, but)
+            but = self._asking()  # it is not part of the answer to that request
+        current = self._requests.current
+        asked = Asked(current.listener.connection_id, current.text.id) if current else None
+        for recorded in self.history.record(message, asked):
+            if not isinstance(recorded, TurnStart):
+                self._journal.add(recorded)
+            self.broadcast(recorded, but)
 
-    def tell(self, message: Message, but: Listener | None = None) -> None:
-        """Tells a message to all that attend now."""
+    def broadcast(self, message: Message, but: Listener | None = None) -> None:
+        """Tells a message to the audience; it is not kept.
+
+        Args:
+            but: is not told it.
+        """
         for listener in self._audience:
             if listener is not but:
                 listener.deliver(message)
 
-    def whisper(self, connection_id: str, message: Message) -> None:
-        """Tells a message to one listener, if it is still there."""
+    def send_to(self, connection_id: str, message: Message) -> None:
+        """Tells a message to one listener, if it still attends."""
         for listener in self.listeners:
             if listener.connection_id == connection_id:
                 listener.deliver(message)
 
     def recall_audio(self) -> None:
-        """What was said aloud so far is not wanted any more."""
+        """Removes the sound that is kept: nobody wants to hear it any more."""
         self._journal.recall_audio()
 
     def restart(self, *, deleted: bool) -> None:
-        """Empties the conversation: a new epoch begins, and all are told."""
+        """Empties the conversation: a new epoch begins, and all listeners are told."""
         self.epoch = _new_epoch()
         self.seq = 0
         self.history = History()
@@ -209,16 +222,17 @@ class Room:
             listener.deliver(Reset(self.epoch, deleted))
 
     def close(self) -> None:
-        """Nothing more is told."""
-        if self._presence:
-            self._presence.cancel()
+        """The conversation has ended: what was still to be told of presence is not told."""
+        if self._presence_timer:
+            self._presence_timer.cancel()
 
     def _since(self, after: After) -> Sequence[Message]:
-        same = after.epoch in (None, self.epoch) and after.seq <= self.seq
-        if same and (kept := self._journal.since(after.seq)) is not None:
+        """What came after a message; where that is not all kept, a `Gap` and the conversation as it is."""
+        is_known = after.epoch in (None, self.epoch) and after.seq <= self.seq
+        if is_known and (kept := self._journal.since(after.seq)) is not None:
             return kept
         lines = self.history.lines()
-        return [Gap(after.seq + 1 if same else 1, self.seq, len(lines)), *lines]
+        return [Gap(after.seq + 1 if is_known else 1, self.seq, len(lines)), *lines]
 
 
 def _new_epoch() -> str:

@@ -1,1 +1,1 @@
-"""The socket side: ASGI events to commands, messages to frames. Imports `core`, and never `adk`."""
+"""Sockets and HTTP: ASGI events become commands, messages become frames. Imports `core`, never `adk`."""

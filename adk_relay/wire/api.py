@@ -1,6 +1,6 @@
-"""The HTTP interface: conversations listed, read, cleared and deleted, and a turn for who has no WebSocket.
+"""The HTTP interface: lists, reads, clears and deletes conversations, and answers single texts.
 
-What it takes and gives is told by `static/openapi.json`. Errors are JSON with a `detail`.
+`static/openapi.json` describes what it takes and returns. Errors are JSON with a `detail`.
 """
 
 from __future__ import annotations
@@ -8,46 +8,46 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import parse_qs
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
     GUEST,
-    BusyError,
     Conversations,
     StoppingError,
     StoreError,
     Summary,
     UnknownConversationError,
 )
-from adk_relay.core.messages import Ended, Error, Line, Message, TurnEnd
+from adk_relay.core.messages import Line
+from adk_relay.core.requests import BusyError
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.dialects import BadFrameError, turn
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
-from adk_relay.wire.outbox import Close, Frame, Outbox
-from adk_relay.wire.websocket import ENDS, Limits
+from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
+from adk_relay.wire.limits import Limits
+from adk_relay.wire.outbox import Outbox
 
 MAX_BODY_BYTES = 64 * 1024
-_TOO_LONG = f"The body may have {MAX_BODY_BYTES} bytes."
+_TOO_LONG = f"The body may have at most {MAX_BODY_BYTES} bytes."
 
 _LISTED = 100
 _MAX_LISTED = 1000
-"""How many conversations a list has if it is not asked for a number, and at the most."""
+"""How many conversations a list has if the query names no limit, and the largest limit."""
 
 _OWN_SITE = (b"", b"same-origin", b"none")
-"""What a browser says of a request that is no other site's (W3C Fetch Metadata); "": no browser."""
+"""Values of Sec-Fetch-Site for requests that no other site has made (W3C Fetch Metadata).
 
-_ENDED = {"idle": 504, "failed": 502, "stopping": 503}
-"""What it means for a request that its conversation has ended (RFC 9110 section 15.6)."""
+b"": there is no such header, so the client is not a browser.
+"""
 
 _EVENT_STREAM = re.compile(rb"text/event-stream(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
-"""Whether an Accept asks for events (RFC 9110 section 12.5.1)."""
+"""Matches an Accept header that asks for server-sent events (RFC 9110 section 12.5.1)."""
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[Response | None]]
 
@@ -56,9 +56,9 @@ class Api:
     """What is served over HTTP besides files.
 
     Args:
-        conversations: whose conversations.
-        limits: what a stream of events is granted.
-        connections: tells how many WebSockets are open.
+        conversations: the conversations that it serves.
+        limits: what a request is granted.
+        connections: returns how many WebSockets are open.
     """
 
     def __init__(self, conversations: Conversations, limits: Limits, connections: Callable[[], int]) -> None:
@@ -68,7 +68,7 @@ class Api:
         self._start = time.time()
 
     async def respond(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """The answer to a request; None: it is sent already, or nobody waits for it any more."""
+        """The response to a request; None: it was sent already, or its client has gone."""
         try:
             if scope["method"] not in ("GET", "HEAD") and _header(scope, b"sec-fetch-site") not in _OWN_SITE:
                 raise HttpError(403, "A page of another site may not change anything here.")
@@ -83,16 +83,16 @@ class Api:
         except UnknownConversationError as unknown:
             return HttpError(404, str(unknown)).response()
         except (BusyError, InboxFullError) as full:
-            return _busy(str(full)).response()
-        except _GoneError:
+            return busy(str(full)).response()
+        except ClientGoneError:
             return None
         except StoppingError:
-            return _ended("stopping").response()
+            return ended("stopping").response()
         except StoreError:
             return HttpError(500, "The conversations can't be reached. The server's log says why.").response()
 
     def handlers(self, path: str) -> dict[str, Handler]:
-        """Who answers a path, by method; nobody, if there is no such path."""
+        """The handlers of a path by method; empty: there is no such path."""
         match path.split("/")[1:]:
             case ["health"]:
                 return {"GET": self._health}
@@ -110,7 +110,7 @@ class Api:
                 return {"POST": self._chat}
         return {}
 
-    # ---- how things stand ----
+    # ---- health and statistics ----
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> Response:
         return as_json({"status": "ok", **self._counts()})
@@ -144,8 +144,8 @@ class Api:
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> Response:
         body = await self._body(receive)
-        asked = _json_object(body) if body.strip() else {}
-        if not isinstance(asked.get("model_id"), str | None):
+        fields = _json_object(body) if body.strip() else {}
+        if not isinstance(fields.get("model_id"), str | None):
             raise HttpError(400, "model_id must be a string.")
         session_id = await self._conversations.create()
         return as_json(
@@ -163,30 +163,30 @@ class Api:
                 "active_sessions": self._conversations.active,
                 "sessions": [
                     {
-                        "session_id": one.session_id,
+                        "session_id": summary.session_id,
                         "model": self._conversations.model,
-                        "message_count": one.user_messages + one.model_messages,
-                        "duration_minutes": round(_seconds(one) / 60, 2),
-                        "connected_clients": one.connections,
-                        "created_at": _iso(one.created_at),
-                        "last_activity": _iso(one.last_activity),
+                        "message_count": summary.user_messages + summary.model_messages,
+                        "duration_minutes": round(_seconds(summary) / 60, 2),
+                        "connected_clients": summary.connections,
+                        "created_at": _iso(summary.created_at),
+                        "last_activity": _iso(summary.last_activity),
                     }
-                    for one in summaries
+                    for summary in summaries
                 ],
             }
         )
 
     async def _read(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
-        one, lines = await self._conversations.read(session_id)
+        summary, lines = await self._conversations.read(session_id)
         return as_json(
             {
                 "session_id": session_id,
                 "model": self._conversations.model,
-                "message_count": one.user_messages + one.model_messages,
-                "session_duration_seconds": round(_seconds(one), 1),
-                "user_messages": one.user_messages,
-                "model_messages": one.model_messages,
-                "created_at": _iso(one.created_at),
+                "message_count": summary.user_messages + summary.model_messages,
+                "session_duration_seconds": round(_seconds(summary), 1),
+                "user_messages": summary.user_messages,
+                "model_messages": summary.model_messages,
+                "created_at": _iso(summary.created_at),
                 "history": [_line(line) for line in lines],
             }
         )
@@ -202,33 +202,32 @@ class Api:
     # ---- one turn ----
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        asked = turn.request(_json_object(await self._body(receive)))
-        assert asked.session_id
+        ask = turn.request(_json_object(await self._body(receive)))
+        assert ask.session_id
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
-        encode = (turn.event_stream if streams else turn.encoder)(asked.session_id)
-        asker = _Asker(Outbox(encode, self._limits.queue_bytes))
-        conversation = await self._conversations.open(GUEST, asked.session_id)
-        conversation.attach(asker)
+        encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
+        listener = HttpListener(Outbox(encode, self._limits.queue_bytes))
+        conversation = await self._conversations.open(GUEST, ask.session_id)
+        conversation.attach(listener)
         try:
-            conversation.ask(asked.text, asker)
-            answering = self._stream(asker, send) if streams else asker.finish()
-            await _while_there(receive, answering)
+            conversation.ask(ask.text, listener)
+            await while_connected(receive, self._stream(listener, send) if streams else listener.finish())
         finally:
-            conversation.detach(asker)
+            conversation.detach(listener)
         if streams:
             return None
-        if not asker.end:
-            raise asker.error or _ended("failed")
-        response = next(turn.events(asked.session_id, asker.end))
+        if not listener.answer:
+            raise listener.error or ended("failed")
+        response = next(turn.events(ask.session_id, listener.answer))
         del response["type"]
-        return as_json({**response, "session_id": asked.session_id})
+        return as_json({**response, "session_id": ask.session_id})
 
     async def _body(self, receive: Receive) -> bytes:
         """A request's body.
 
         Raises:
             HttpError: it is too long, or does not come in time.
-            _GoneError: its sender has gone.
+            ClientGoneError: the client has gone.
         """
         body, more = b"", True
         try:
@@ -236,7 +235,7 @@ class Api:
                 while more:
                     event = await receive()
                     if event["type"] == "http.disconnect":
-                        raise _GoneError
+                        raise ClientGoneError
                     body += event.get("body", b"")
                     more = event.get("more_body", False)
                     if len(body) > MAX_BODY_BYTES:
@@ -245,106 +244,21 @@ class Api:
             raise HttpError(408, f"The body did not come within {self._limits.slow_timeout:g} s.") from None
         return body
 
-    async def _stream(self, asker: _Asker, send: Send) -> None:
-        """Sends events as they come, and something now and then, or a proxy would take it for dead."""
+    async def _stream(self, listener: HttpListener, send: Send) -> None:
+        """Sends events as they come, and comments in between, or a proxy would take the stream for dead."""
 
         async def send_in_time(event: Event) -> None:
             try:
                 async with asyncio.timeout(self._limits.slow_timeout):
                     await send(event)
-            except OSError:  # a TimeoutError is one
-                raise _GoneError from None
+            except OSError:  # the peer has gone, or (a TimeoutError is an OSError) does not read
+                raise ClientGoneError from None
 
         await send_in_time(event_stream())
-        async for frame in asker.frames(self._limits.ping_interval):
+        async for frame in listener.frames(self._limits.ping_interval):
             body = frame if isinstance(frame, bytes) else frame.encode()
             await send_in_time({"type": "http.response.body", "body": body, "more_body": True})
         await send_in_time({"type": "http.response.body", "body": b""})
-
-
-class _Asker:
-    """Who listens for the answer to one request."""
-
-    is_audio = False
-    attends: Literal["own"] = "own"
-
-    def __init__(self, outbox: Outbox) -> None:
-        self.connection_id = secrets.token_urlsafe(9)
-        self.end: TurnEnd | None = None
-        self.error: HttpError | None = None
-        self._outbox = outbox
-
-    def deliver(self, message: Message) -> None:
-        """Takes a message of the conversation's; never waits."""
-        match message:
-            case Ended(why):
-                if not self.error:
-                    self.error = _ended(why)
-                    self._outbox.enqueue(Error(why, self.error.detail))
-                self._outbox.close(1011, why)
-            case Error(code, said):
-                self.error = _busy(said) if code == "busy" else HttpError(502, said)
-                self._outbox.enqueue(message)
-                if code == "busy":
-                    self._outbox.close(1013, code)
-            case TurnEnd(goes_on=False):
-                self.end = message
-                self._outbox.enqueue(message)
-                self._outbox.close(1000, "done")
-            case _:
-                self._outbox.enqueue(message)
-
-    def replay(self, messages: Sequence[Message]) -> None:
-        """Is never asked for."""
-
-    async def finish(self) -> None:
-        """Waits for the end."""
-        async for _ in self.frames(None):
-            pass
-
-    async def frames(self, patience: float | None) -> AsyncIterator[Frame]:
-        """What there is to send, to the end; after `patience` seconds of nothing, a comment."""
-        while True:
-            try:
-                async with asyncio.timeout(patience):
-                    frame = await self._outbox.dequeue()
-            except TimeoutError:
-                frame = ": still here\n\n"
-            except Close:
-                if not (self.end or self.error):  # it is the queue that has given up
-                    told = self._outbox.encode(Error("too_slow", "You read too slowly to get the answer."))
-                    for frame in told if isinstance(told, tuple) else ():
-                        yield frame
-                return
-            yield frame
-
-
-class _GoneError(Exception):
-    """The client has gone, and waits for nothing any more."""
-
-
-async def _while_there(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Sees `work` to its end.
-
-    Raises:
-        _GoneError: the client went away before it.
-    """
-    tasks = asyncio.create_task(work), asyncio.create_task(_until_gone(receive))
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        ends = [task.done() for task in tasks]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    if not ends[0]:
-        raise _GoneError
-    tasks[0].result()
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
@@ -361,25 +275,17 @@ def _header(scope: Scope, wanted: bytes) -> bytes:
     return b",".join(value for name, value in scope["headers"] if name == wanted)
 
 
-def _ended(why: str) -> HttpError:
-    return HttpError(_ENDED[why], ENDS[why])
-
-
-def _busy(why: str) -> HttpError:
-    return HttpError(429, why, (b"retry-after", b"5"))
-
-
 def _line(line: Line) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": line.role, "text": line.text}
+    fields: dict[str, Any] = {"role": line.role, "text": line.text}
     if line.id:
-        said["id"] = line.id
+        fields["id"] = line.id
     if line.open:
-        said |= {"open": True, "chunks": line.pieces}
-    return said
+        fields |= {"open": True, "chunks": line.chunks}
+    return fields
 
 
-def _seconds(one: Summary) -> float:
-    return max(one.last_activity - one.created_at, 0.0)
+def _seconds(summary: Summary) -> float:
+    return max(summary.last_activity - summary.created_at, 0.0)
 
 
 def _iso(seconds: float) -> str:

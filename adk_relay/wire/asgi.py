@@ -1,7 +1,7 @@
-"""ASGI in a few lines: its types, and where in a URL an application is mounted.
+"""ASGI in a few lines: its types.
 
-The server calls the application once for each connection, with a `scope` that says what it is, and two
-coroutines to `receive` and to `send` events, which are dicts.
+The server calls the application once for each connection, with a `scope` that describes the connection
+and two coroutines, to `receive` and to `send` events. All of them are dicts.
 Source: https://asgi.readthedocs.io, spec versions 2.3 to 2.5.
 """
 

@@ -1,6 +1,6 @@
-"""HTTP answers: the files of `static/`, short texts and JSON, with the headers that keep a page safe.
+"""HTTP responses: the files of `static/`, short texts and JSON, with the security headers of a page.
 
-An answer is what ASGI wants in two events: the `http.response.start`, and the body.
+A response is a pair: ASGI's `http.response.start` event, and the body.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PLACES = {
     "/openapi.json": "openapi.json",
     "/favicon.ico": "icon.svg",
 }
-"""What is served at a path of its own, too."""
+"""Files that are also served at a path of their own."""
 
 _SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
@@ -48,7 +48,7 @@ _SECURITY: Headers = [
 
 
 class HttpError(Exception):
-    """A request is answered with an error.
+    """The request is answered with an error.
 
     Attributes:
         status: the status code (RFC 9110 section 15).
@@ -62,13 +62,13 @@ class HttpError(Exception):
         super().__init__(status, detail)
 
     def response(self) -> Response:
-        """The error as it is sent."""
+        """The error as a response."""
         return as_json({"detail": self.detail}, self.status, *self.headers)
 
 
 @dataclass(slots=True, frozen=True)
 class StaticFile:
-    """A file as it is served."""
+    """A file, read once, with its headers."""
 
     body: bytes
     etag: bytes
@@ -85,7 +85,7 @@ class StaticFile:
 def static_files(folder: Path) -> dict[str, StaticFile]:
     """The files of `folder` by the path they are served at.
 
-    Read once, and found by their whole path: no request can name anything else.
+    They are read once and found by their whole path, so that a request can't name any other file.
     """
     files = {}
     for file in sorted(folder.rglob("*")):
@@ -95,7 +95,7 @@ def static_files(folder: Path) -> dict[str, StaticFile]:
             headers = [
                 (b"content-type", _TYPES.get(file.suffix, "application/octet-stream").encode()),
                 (b"etag", etag),
-                (b"cache-control", b"no-cache"),  # kept, but asked for each time: a deployed page is seen
+                (b"cache-control", b"no-cache"),  # browsers ask each time, so a new version is seen at once
                 *_SECURITY,
             ]
             files[f"/static/{file.relative_to(folder).as_posix()}"] = StaticFile(body, etag, headers)
@@ -104,14 +104,14 @@ def static_files(folder: Path) -> dict[str, StaticFile]:
     return files
 
 
-def text(status: int, said: str, *headers: tuple[bytes, bytes]) -> Response:
+def text(status: int, line: str, *headers: tuple[bytes, bytes]) -> Response:
     """A line of plain text."""
     plain = (b"content-type", b"text/plain; charset=utf-8")
-    return _response(status, f"{said}\n".encode(), [plain, *_SECURITY, *headers])
+    return _response(status, f"{line}\n".encode(), [plain, *_SECURITY, *headers])
 
 
 def as_json(value: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> Response:
-    """A JSON document that is true only now."""
+    """A JSON document, which no cache may keep."""
     plain = (b"content-type", b"application/json")
     return _response(
         status, json.dumps(value).encode(), [plain, (b"cache-control", b"no-store"), *_SECURITY, *headers]
@@ -119,13 +119,13 @@ def as_json(value: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> Res
 
 
 def not_allowed(*methods: str) -> Response:
-    """405, with what would be allowed (RFC 9110 section 15.5.6)."""
+    """405, with the methods that are allowed (RFC 9110 section 15.5.6)."""
     allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
     return HttpError(405, f"Allowed here: {allowed}.", (b"allow", allowed.encode())).response()
 
 
 def event_stream() -> MutableMapping[str, Any]:
-    """The beginning of a stream of server-sent events, which no proxy is to hold back."""
+    """The start of a stream of server-sent events; the headers tell proxies not to buffer it."""
     headers = [
         (b"content-type", b"text/event-stream; charset=utf-8"),
         (b"cache-control", b"no-store"),

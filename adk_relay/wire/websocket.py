@@ -1,4 +1,4 @@
-"""A WebSocket from its beginning to its end: it reads, writes and watches, whatever dialect it speaks."""
+"""One WebSocket from accept to close, in whatever dialect: it reads commands and writes frames."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
     GUEST,
-    BusyError,
     Conversation,
     Conversations,
     StoppingError,
@@ -21,10 +19,27 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserText
+from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
 from adk_relay.wire.asgi import Receive, Send
+from adk_relay.wire.closing import (
+    BAD_FRAMES,
+    BUSY,
+    CONVERSATION_ENDED,
+    CONVERSATION_ENDED_TEXT,
+    DONE,
+    INTERNAL_ERROR,
+    NOT_FOUND,
+    SERVER_RESTARTS,
+    SERVER_STOPPING,
+    UNKNOWN_SESSION,
+    Close,
+    CloseFrame,
+)
 from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, Welcome
-from adk_relay.wire.outbox import Close, Frame, Outbox
+from adk_relay.wire.heartbeat import Heartbeat
+from adk_relay.wire.limits import Limits
+from adk_relay.wire.outbox import Frame, Outbox
 
 log = logging.getLogger("relay")
 
@@ -32,25 +47,27 @@ _CLOSE_WAIT = 1.0
 """Seconds a stalled peer has to take the close frame: `send` waits for it to read."""
 
 _FRAMES_A_TURN = 32
-"""So many frames are read from one socket before all others have a turn."""
+"""After reading this many frames from one socket, the other sockets get a turn."""
 
 _MAX_BAD_FRAMES = 20
-"""So many in a row are no mistakes any more."""
-
-
-@dataclass(slots=True, frozen=True)
-class Limits:
-    """What a socket is granted: bytes in its queue, and seconds (see `relay.Relay`)."""
-
-    queue_bytes: int
-    slow_timeout: float
-    ping_interval: float
-    pong_timeout: float
-    idle_timeout: float
+"""This many bad frames in a row close the socket."""
 
 
 class Socket:
-    """One accepted WebSocket: reads, writes and watches, until one of the three finds that it is over."""
+    """One accepted WebSocket, which listens to at most one conversation at a time.
+
+    Three tasks run until one of them finds that the socket is over: one reads frames, one writes frames
+    and one watches the heartbeat.
+
+    States: outside (it attends no conversation), attending, over.
+
+    Invariants:
+        - While it attends a conversation, it is in that conversation's room, exactly once.
+        - A socket whose address names a conversation (`_is_bound`) attends it until the socket is over.
+          Any other socket enters and leaves conversations by its commands.
+        - When it is over, it attends nothing, nothing waits in its outbox and nothing is added there.
+        - The outbox and the heartbeat keep their own invariants.
+    """
 
     def __init__(
         self,
@@ -69,49 +86,54 @@ class Socket:
         self._receive = receive
         self._send = send
         self._conversation: Conversation | None = None
-        self._stays = False
-        """It is for one conversation, and stays in it even when that is deleted."""
+        self._is_bound = False
+        self._is_over = False
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes)
-        self._name = dialect.name
+        self._heartbeat = Heartbeat(limits, time.monotonic())
+        self._label = dialect.name
+        """What the socket is called in the log."""
         self._debug = log.isEnabledFor(logging.DEBUG)
-        self._last_frame = self._last_content = time.monotonic()
-        self._sending_since: float | None = None
-        self._pinged = 0.0
-        """When the last ping was queued; 0: never."""
-        self._ping_sent = 0.0
-        """When `send` returned of the first one that no frame has followed."""
-        self._has_ponged = False
         self._frames_in = self._frames_out = 0
+
+    def check(self) -> None:
+        """Raises AssertionError if an invariant does not hold."""
+        if self._conversation:
+            assert not self._is_over
+            assert sum(listener is self for listener in self._conversation.room.listeners) == 1
+        if self._is_over:
+            assert not self._outbox.bytes
+        self._outbox.check()
+        self._heartbeat.check(time.monotonic())
 
     # ---- for the conversation (adk_relay.core.room.Listener): nothing here waits ----
 
     def deliver(self, message: Message) -> None:
-        """Takes a message of the conversation's."""
+        """Takes a message of the conversation."""
         if isinstance(message, Ended):
-            if self.attends == "own" and message.why != "failed":  # of which an Error has told already
-                self._outbox.enqueue(Error(message.why, ENDS[message.why]))
-            self._outbox.close(*_CLOSES[message.why])
+            if self.attends == "own" and message.why != "failed":  # a failure has sent an Error before
+                self._outbox.enqueue(Error(message.why, CONVERSATION_ENDED_TEXT[message.why]))
+            self._outbox.close(CONVERSATION_ENDED[message.why])
             return
         self._outbox.enqueue(message)
-        if self._stays:
+        if self._is_bound:
             return
         match message:
             case Reset(deleted=True):
                 self._leave()
             case TurnEnd(goes_on=False) if self.attends == "own":
-                self._outbox.close(1000, "done")
+                self._outbox.close(DONE)
             case Error("busy") if self.attends == "own":
-                self._outbox.close(1013, "busy")
+                self._outbox.close(BUSY)
 
     def replay(self, messages: Sequence[Message]) -> None:
-        """Takes what was said before it came."""
+        """Takes the messages that its client has missed."""
         self._outbox.replay(messages)
 
     def stop(self) -> None:
-        """The server is going."""
+        """Closes the socket because the server is stopping."""
         self.deliver(Ended("stopping"))
 
-    # ---- its life ----
+    # ---- from accept to close ----
 
     async def serve(
         self,
@@ -120,21 +142,21 @@ class Socket:
         session_id: str | None = None,
         after: After | None = None,
     ) -> None:
-        """Serves the socket until its end, then closes it if it is still there.
+        """Serves the socket until it is over, then closes it if the peer is still there.
 
         Args:
             client: the peer's address, for the log.
-            user_id, session_id: the conversation that it is for; None: it says so itself.
+            user_id, session_id: the conversation that its address names; None: its commands name one.
             after: the last message that its client has got.
         """
         began = time.monotonic()
-        end = Close(1001, "the server is going")
+        end, peer_is_gone = SERVER_STOPPING, False
         if connected := self._dialect.connected(self.connection_id, self._conversations.model):
             self._outbox.enqueue_frame(connected)
         try:
             if user_id is not None:
-                self._name = f"{user_id} {self._name}"
-                self._stays = True
+                self._label = f"{user_id} {self._label}"
+                self._is_bound = True
                 try:
                     self._enter(await self._conversations.open(user_id, session_id), after)
                 except StoreError:
@@ -145,24 +167,26 @@ class Socket:
                 group.create_task(self._read())
         except* StoppingError:
             pass
-        except* UnknownConversationError as unknown:  # another user was quicker
-            end = Close(4404, str(unknown.exceptions[0]))
-        except* Close as ends:
-            end = next(e for e in ends.exceptions if isinstance(e, Close))
+        except* UnknownConversationError as unknown:  # another user took this id first
+            end = NOT_FOUND.because(str(unknown.exceptions[0]))
+        except* Close as closes:
+            close = next(error for error in closes.exceptions if isinstance(error, Close))
+            end, peer_is_gone = close.frame, isinstance(close, _PeerGone)
         except* Exception as errors:
-            end = Close(1011, "an internal error")
-            log.exception("%s: the socket failed", self._name, exc_info=errors.exceptions[0])
+            end = INTERNAL_ERROR
+            log.exception("%s: the socket failed", self._label, exc_info=errors.exceptions[0])
         finally:
-            # 1012: the server is going. Runs are ended while it still waits for its connections to go.
-            # A client may close with it too, and only gives up its own grace.
-            where = self._conversation.session_id if self._conversation else "no conversation"
-            self._leave(at_once=end.code == 1012)
-            self._outbox.give_up()
+            session = self._conversation.session_id if self._conversation else "no conversation"
+            # uvicorn closes with SERVER_RESTARTS when it stops: the run has to end now, while uvicorn waits
+            # for its connections. A client that closes with this code only gives up its own grace.
+            self._leave(at_once=end.code == SERVER_RESTARTS.code)
+            self._outbox.discard(end)
+            self._is_over = True
             log.info(
                 "%s %s in %s from %s: %.1f s, %d frames in, %d out, %.0f ms of sound dropped, closed %s",
-                self._name,
+                self._label,
                 self.connection_id,
-                where,
+                session,
                 client[0] if client else "?",
                 time.monotonic() - began,
                 self._frames_in,
@@ -170,19 +194,18 @@ class Socket:
                 self._outbox.dropped_ms,
                 one_line(f"{end.code} {end.reason}"),
             )
-        if not isinstance(end, _Gone):
+        if not peer_is_gone:
             try:
                 async with asyncio.timeout(_CLOSE_WAIT):
                     await self._send({"type": "websocket.close", "code": end.code, "reason": end.reason})
-            except (OSError, RuntimeError):  # a TimeoutError is the first
-                pass  # it stalls, or has gone meanwhile: the server ends what is left of it
+            except (OSError, RuntimeError):  # a TimeoutError is an OSError
+                pass  # the peer stalls, or has gone meanwhile: the server drops the connection
 
     def _enter(self, conversation: Conversation, after: After | None = None, *, is_new: bool = False) -> None:
-        """Attends a conversation. Nothing may be awaited since it was opened."""
-        is_there = conversation is self._conversation
-        if not is_there:
+        """Attends a conversation. There may be no `await` between opening the conversation and this call."""
+        is_inside = conversation is self._conversation
+        if not is_inside:
             self._leave()
-        self._conversation = conversation
         self._outbox.encode = self._dialect.encoder(conversation.session_id)
         room = conversation.room
         welcome = self._dialect.welcome(
@@ -190,7 +213,7 @@ class Socket:
                 session_id=conversation.session_id,
                 user_id=conversation.user_id,
                 connection_id=self.connection_id,
-                connections=len(room.listeners) + (not is_there),
+                connections=len(room.listeners) + (not is_inside),
                 model=self._conversations.model,
                 is_rehearsal=self._conversations.is_rehearsal,
                 is_audio=self.is_audio,
@@ -203,71 +226,75 @@ class Socket:
         )
         if welcome:
             self._outbox.enqueue_frame(welcome)
-        if not is_there:
+        if not is_inside:
             conversation.attach(self, after)
+            self._conversation = conversation
 
     def _leave(self, *, at_once: bool = False) -> None:
+        """Leaves the conversation, if it attends one; `at_once`: the client will not come back."""
         conversation, self._conversation = self._conversation, None
         if conversation:
-            # Nobody comes back to a room in which nothing was said: rooms without end could be made.
-            is_empty = not (self._stays or conversation.room.history.message_count)
+            # A conversation without messages ends at once: otherwise one client could make any number.
+            is_empty = not (self._is_bound or conversation.room.history.message_count)
             conversation.detach(self, at_once=at_once or is_empty)
             self._outbox.encode = self._dialect.encoder("")
+
+    # ---- reading ----
 
     async def _read(self) -> None:
         bad_frames = 0
         while True:
             event = await self._receive()
             if event["type"] == "websocket.disconnect":
-                raise _Gone(event.get("code", 1005), event.get("reason") or "")
-            self._last_frame = time.monotonic()
+                raise _PeerGone(event.get("code", 1005), event.get("reason") or "")
+            self._heartbeat.frame_came(time.monotonic())
             self._frames_in += 1
             if self._frames_in % _FRAMES_A_TURN == 0:
-                await asyncio.sleep(0)  # `receive` does not wait while frames wait
+                await asyncio.sleep(0)  # `receive` returns at once while frames wait
             text = event.get("text")
             frame: Frame = event["bytes"] if text is None else text
             if self._debug:
-                log.debug("[CLIENT TO AGENT] %s: %s", self._name, _brief(frame))
-            name = ""
+                log.debug("[CLIENT TO AGENT] %s: %s", self._label, _brief(frame))
+            text_id = ""
             try:
-                said = self._dialect.decode(frame)
+                command = self._dialect.decode(frame)
                 bad_frames = 0
-                name = _id(said)
-                if said not in ("ping", "pong"):
-                    self._last_content = self._last_frame
-                await self._perform(said)
+                text_id = _text_id(command)
+                if command not in ("ping", "pong"):
+                    self._heartbeat.content_came()
+                await self._perform(command)
             except BadFrameError as bad:
                 self._outbox.enqueue(Error(bad.code, str(bad), bad.id))
                 bad_frames += 1
                 if bad_frames == _MAX_BAD_FRAMES or self.attends == "own":
-                    self._outbox.close(1008, f"{bad_frames} bad frames in a row")
+                    self._outbox.close(BAD_FRAMES.because(f"{bad_frames} bad frames in a row"))
                     return
             except StoreError:
                 self._fail()
                 return
             except UnknownConversationError as unknown:
-                self._refuse("unknown_session", unknown, name, 1008)
+                self._refuse("unknown_session", unknown, text_id, UNKNOWN_SESSION)
             except (BusyError, InboxFullError) as busy:
-                self._refuse("busy", busy, name, 1013)
+                self._refuse("busy", busy, text_id, BUSY)
 
-    async def _perform(self, said: Command) -> None:
-        """Does what a frame says."""
+    async def _perform(self, command: Command) -> None:
+        """Does what a command asks for."""
         conversation = self._conversation
-        match said:
+        match command:
             case "ping":
                 self._outbox.enqueue_first("pong", self._dialect.pong(self.connection_id))
             case "pong":
-                self._has_ponged = True
+                self._heartbeat.pong_came()
             case Create():
                 session_id = await self._conversations.create()
                 self._enter(await self._conversations.find(session_id), is_new=True)
             case Join(session_id):
                 self._enter(await self._conversations.find(session_id))
             case Ask() if conversation and self.attends == "own":
-                pass  # it has made its one request
+                pass  # a turn socket makes one request, and it has made it
             case Ask(text, session_id):
                 if session_id and not (conversation and conversation.session_id == session_id):
-                    if self.attends == "own":  # whose clients invent their ids
+                    if self.attends == "own":  # clients of the turn dialect may invent ids
                         self._enter(await self._conversations.open(GUEST, session_id))
                     else:
                         self._enter(await self._conversations.find(session_id))
@@ -276,101 +303,70 @@ class Socket:
                 if self._conversation:
                     self._conversation.ask(text, self)
             case _ if conversation:
-                if isinstance(said, Interrupt):  # also of an answer that is over and still queued
+                if isinstance(command, Interrupt):  # it also stops an answer that is over but still queued
                     self._outbox.recall_audio()
-                conversation.handle(said, self)
+                conversation.handle(command, self)
 
     def _fail(self) -> None:
-        """The session service has failed."""
+        """Ends the socket because the session service has failed."""
         self.deliver(Error("agent_failed", "The conversations can't be reached. The server's log says why."))
         self.deliver(Ended("failed"))
 
-    def _refuse(self, code: str, why: Exception, name: str, close_code: int) -> None:
-        self._outbox.enqueue(Error(code, str(why), name))
+    def _refuse(self, code: str, why: Exception, text_id: str, close: CloseFrame) -> None:
+        """Tells the client that a command is refused; a turn socket is closed, too."""
+        self._outbox.enqueue(Error(code, str(why), text_id))
         if self.attends == "own":
-            self._outbox.close(close_code, code)
+            self._outbox.close(close)
+
+    # ---- writing and watching ----
 
     async def _write(self) -> None:
         while True:
             frame = await self._outbox.dequeue()
             if self._debug:
-                log.debug("[AGENT TO CLIENT] %s: %s", self._name, _brief(frame))
-            self._sending_since = time.monotonic()
+                log.debug("[AGENT TO CLIENT] %s: %s", self._label, _brief(frame))
+            self._heartbeat.send_began(time.monotonic())
             try:
                 if isinstance(frame, bytes):
                     await self._send({"type": "websocket.send", "bytes": frame})
                 else:
                     await self._send({"type": "websocket.send", "text": frame})
             except (OSError, RuntimeError):
-                # A peer that has gone is an OSError (ASGI spec 2.4). Where the server itself has closed,
-                # for a broken frame, uvicorn calls it a misuse until `receive` has told. What that tells
-                # is the code, so it goes first.
+                # A peer that has gone raises OSError (ASGI spec 2.4). If the server itself has closed the
+                # socket, because of a broken frame, uvicorn raises RuntimeError. `_read` then gets the
+                # close code with the disconnect event: it is given time to end the socket first.
                 await asyncio.sleep(_CLOSE_WAIT)
-                raise _Gone(1006, "") from None
-            self._sending_since = None
+                raise _PeerGone(1006, "") from None
+            self._heartbeat.send_ended(time.monotonic(), is_ping=frame is self._dialect.ping)
             self._frames_out += 1
-            if frame is self._dialect.ping and self._ping_sent <= self._last_frame:
-                self._ping_sent = time.monotonic()
 
     async def _watch(self) -> None:
-        """Pings a client that is quiet, and gives up one that is dead or has stalled.
-
-        Deadlines are looked at when they may have come; nothing is armed or canceled a frame.
-        """
-        limits = self._limits
+        """Pings a quiet client, and closes the socket of one that stalls, is dead or is idle."""
         while True:
             now = time.monotonic()
-            stalled_at = (self._sending_since or now) + limits.slow_timeout
-            if self._sending_since and now >= stalled_at:
-                raise Close(1013, "too slow")
-            dead_at = float("inf")
-            if self._has_ponged and self._ping_sent > self._last_frame:
-                dead_at = self._ping_sent + limits.pong_timeout
-                if now >= dead_at:
-                    raise Close(4408, "no pong")
-            ping_at = max(self._last_frame, self._pinged) + limits.ping_interval
-            if now >= ping_at:
-                if self._dialect.ping:
-                    self._outbox.enqueue_first("ping", self._dialect.ping)
-                self._pinged = now
-                ping_at = now + min(limits.ping_interval, limits.pong_timeout)
-            idle_at = float("inf")
-            if limits.idle_timeout and not self._conversation:  # the others are told by theirs
-                idle_at = self._last_content + limits.idle_timeout
-                if now >= idle_at:
-                    raise Close(4408, "idle")
-            # One that leaves its conversation is looked at again within that time.
-            look_at = now + (limits.idle_timeout or float("inf"))
-            await asyncio.sleep(max(min(stalled_at, dead_at, ping_at, idle_at, look_at) - now, 0.001))
+            due = self._heartbeat.look(now, attends=self._conversation is not None)
+            if due.close:
+                raise Close(due.close)
+            if due.ping and self._dialect.ping:
+                self._outbox.enqueue_first("ping", self._dialect.ping)
+            await asyncio.sleep(max(due.again - now, 0.001))
 
 
-_CLOSES: dict[str, tuple[int, str]] = {
-    "idle": (4408, "idle"),
-    "failed": (1011, "the agent failed"),
-    "stopping": (1001, "the server is going"),
-}
-"""How a socket is closed whose conversation has ended."""
+class _PeerGone(Close):
+    """The peer has closed the socket, with this code and reason: no close frame is sent."""
 
-ENDS = {
-    "idle": "The agent has said nothing for too long.",
-    "failed": "The agent failed. The server's log says why.",
-    "stopping": "The server is going.",
-}
-"""What that means for who waits for an answer."""
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(CloseFrame(code, reason))
 
 
-def _id(said: Command) -> str:
-    """The name that a client has given a text, if it is one."""
-    text = said.text if isinstance(said, Ask) else said
+def _text_id(command: Command) -> str:
+    """The id that a client has given its text, if the command is a text with one."""
+    text = command.text if isinstance(command, Ask) else command
     return text.id if isinstance(text, UserText) else ""
 
 
-class _Gone(Close):
-    """The peer has closed the socket: there is nothing left to close."""
-
-
 def _brief(frame: Frame) -> str:
-    """A frame for the log: sound and pictures are not worth a line of base64."""
+    """A frame for the log: long base64 is cut."""
     if isinstance(frame, bytes):
         return f"{len(frame)} bytes of sound"
     return one_line(frame, 300) + (f"… ({len(frame)} characters)" if len(frame) > 300 else "")

@@ -417,7 +417,7 @@ async def test_what_could_not_be_said_is_kept_for_the_next_time(gemini: GeminiLi
 async def test_many_renewals_do_not_use_up_the_tries(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.conversation._TRY_FOR", 0.5)
+    monkeypatch.setattr("adk_relay.adk.runs._TRY_FOR", 0.5)
 
     async def answer(connection: Connection, turn: UserTurn) -> None:
         await connection.say(f"You said: {turn.text}.", delay=0.1)

@@ -1,8 +1,9 @@
-"""What a run still owes when it is lost, what the session fails to keep, and what waits for the model."""
+"""What a run still owes when it is lost, and what the session fails to keep."""
 
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import pytest
@@ -13,10 +14,9 @@ from google.genai import types
 
 from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.rehearsal import Rehearsal
-from adk_relay.adk.turn import Owed, Turn
-from adk_relay.core.floor import Floor
-from adk_relay.core.inbox import Inbox
-from adk_relay.core.messages import AudioEnd, Message, Text, UserAudio, UserText
+from adk_relay.adk.translator import Translator
+from adk_relay.adk.turn import Owed
+from adk_relay.core.messages import Message, Text, UserText
 from support.client import Json, client, words
 from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.server import a_relay, serving
@@ -35,30 +35,22 @@ def is_live(said: Json) -> bool:
 # ---- the state of a turn, event by event -----------------------------------------------------
 
 
-class _Host:
-    def __init__(self) -> None:
-        self.seq = 0
+class _Run:
+    """A translator and its turn, told of by a run."""
 
-    def number(self) -> int:
-        self.seq += 1
-        return self.seq
-
-    def emit(self, message: Message) -> None:
-        raise AssertionError("a turn only makes messages")
-
-    def connected(self) -> None:
-        raise AssertionError("a turn knows no connection")
-
-    def stored(self, text: UserText) -> None:
-        raise AssertionError("a turn knows no session")
+    def __init__(self, inherited: Owed = "") -> None:
+        agent = LlmAgent(name="tester", model="gemini-3.8-live")
+        self.translator = Translator(agent, count(1).__next__, owed=inherited)
+        self.take, self.take_back = self.translator.turn.take, self.translator.turn.take_back
+        self.lost, self.interrupt = self.translator.lose, self.translator.stop
 
 
-def a_turn(inherited: Owed = "") -> Turn:
-    return Turn(LlmAgent(name="tester", model="gemini-3.8-live"), _Host(), owed=inherited)
+def a_turn(inherited: Owed = "") -> _Run:
+    return _Run(inherited)
 
 
-def owed(turn: Turn) -> Owed:
-    return turn.owed
+def owed(turn: _Run) -> Owed:
+    return turn.translator.turn.owed
 
 
 def spoke(text: str) -> Event:
@@ -78,8 +70,8 @@ def interrupted() -> Event:
     return Event(author="tester", interrupted=True)
 
 
-def tell(turn: Turn, *events: Event) -> list[Message]:
-    return [message for event in events for message in turn.messages(event)]
+def tell(turn: _Run, *events: Event) -> list[Message]:
+    return [message for event in events for message in turn.translator.messages(event)]
 
 
 def test_an_answer_is_owed_until_its_end() -> None:
@@ -150,34 +142,6 @@ def test_the_services_own_words_are_for_the_log(caplog: pytest.LogCaptureFixture
     (said,) = tell(a_turn(), error)
     assert "secret" not in str(said)
     assert "secret" in caplog.text
-
-
-# ---- the inbox -------------------------------------------------------------------------------
-
-
-async def test_sound_is_bounded_whatever_is_muted() -> None:
-    dropped: list[float] = []
-    inbox = Inbox(on_dropped=dropped.append)
-    for _ in range(100):
-        inbox.add(AudioEnd())
-        inbox.add(UserAudio(bytes(1_000_000)))
-    kept = 0
-    while (said := inbox.take()) is not None:
-        kept += len(said.pcm) if isinstance(said, UserAudio) else 0
-    assert kept <= 60 * 32_000
-    assert kept + sum(dropped) * 32 == 100 * 1_000_000
-
-
-async def test_a_short_frame_waits_for_the_next() -> None:
-    heard: list[Any] = []
-    floor = Floor(mic_ms=40, hear=heard.append, refuse=heard.append)
-    floor.offer("alice", UserAudio(bytes(320)))
-    assert heard == []
-    floor.offer("alice", UserAudio(bytes(1280)))
-    assert heard == [UserAudio(bytes(1600))]
-    floor.offer("alice", UserAudio(bytes(320)))
-    floor.end("alice")
-    assert heard[1:] == [UserAudio(bytes(320)), AudioEnd()]
 
 
 # ---- through the relay -----------------------------------------------------------------------

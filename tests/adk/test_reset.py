@@ -28,13 +28,13 @@ STORES = pytest.mark.parametrize("store", ["memory", "sqlite"])
 @pytest.fixture
 def slow_end(monkeypatch: pytest.MonkeyPatch, _soon: None) -> None:
     """Long enough for something to be said meanwhile."""
-    monkeypatch.setattr("adk_relay.adk.conversation._END_WAIT", 1.5)
+    monkeypatch.setattr("adk_relay.adk.runs._END_WAIT", 1.5)
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run or a connection that does not end by itself is not waited for as long as usual."""
-    monkeypatch.setattr("adk_relay.adk.conversation._END_WAIT", 0.4)
+    monkeypatch.setattr("adk_relay.adk.runs._END_WAIT", 0.4)
     monkeypatch.setattr("adk_relay.adk.connection._CLOSE_TIMEOUT", 0.5)
 
 

@@ -12,8 +12,6 @@ from typing import Any, get_args
 
 import httpx
 import pytest
-import pytest_asyncio
-from page.test_page import chromium, rehearsal, violations
 from playwright.async_api import Browser, Page, expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -44,10 +42,12 @@ from adk_relay.core.messages import (
     UserText,
     Written,
 )
+from adk_relay.wire import closing
 from adk_relay.wire.dialects import Dialect, Welcome
 from adk_relay.wire.dialects.chat import CHAT
 from adk_relay.wire.dialects.live import PING, live
 from adk_relay.wire.dialects.turn import TURN
+from support.browser import rehearsal, violations
 from support.client import Json
 from support.server import a_relay, serving
 
@@ -60,12 +60,6 @@ PAGE = (HERE / "static" / "docs.html").read_text()
 OPERATIONS = [
     (path, method) for path, methods in API["paths"].items() for method in methods if method != "parameters"
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @asynccontextmanager
@@ -371,13 +365,7 @@ async def test_all_errors_are_told(browser: Browser) -> None:
 
 
 async def test_all_close_codes_are_told(browser: Browser) -> None:
-    found = set(
-        re.findall(
-            r"(?<![\w.])(10\d\d|44\d\d)(?![\w.])",
-            sources("relay.py", "adk_relay/wire/websocket.py", "adk_relay/wire/outbox.py"),
-        )
-    )
-    found -= {"1024", "1005", "1006"}  # bytes, and two that are never on the wire
+    found = {str(frame.code) for frame in vars(closing).values() if isinstance(frame, closing.CloseFrame)}
     async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
         told = set(await page.locator("#closes th[scope=row]").all_text_contents())
     assert found <= told

@@ -1,7 +1,7 @@
-"""What goes over the wire, and nothing of when: frames to what was said, messages to frames.
+"""The dialects: how a client's frames become commands, and how messages become frames.
 
-A dialect is a table. It has no state and decides nothing: `decode` tells what a frame says, an encoder
-what frames a message is, and who attends a conversation is told the same messages whatever it speaks.
+A dialect is a table of pure functions. It has no state and decides nothing: `decode` turns a frame into a
+command, and an encoder turns a message into frames. Every listener gets the same messages in any dialect.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from adk_relay.core.messages import Input, Message, UserText
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
-"""UTF-8 bytes of one text of a user's."""
+"""UTF-8 bytes that one text of a user may have."""
 
 _MAX_ID_CHARS = 64
 
 _MAX_PLAIN_CHARS = 256 * 1024
-"""A text at its limit, each byte spelled as \\u00xx, has room in it; what is longer is sound or a picture."""
+"""A text at its limit fits, even with each byte escaped as \\u00xx. A longer frame is sound or a picture."""
 
 MAX_TOOL_BYTES = 64 * 1024
-"""What a tool was given or answered is cut on the wire beyond this."""
+"""The arguments or the result of a tool are cut to this on the wire."""
 
 
 class BadFrameError(Exception):
-    """A frame that means nothing.
+    """A frame that is not a valid command. The message says what is wrong and what would be right.
 
     Attributes:
         code: for programs, such as `bad_data`.
-        id: the client's own name for the text that is wrong, if it has one.
+        id: the id that the client has given the text that is wrong, if it has one.
     """
 
     def __init__(self, code: str, message: str, id: str = "") -> None:
@@ -43,31 +43,31 @@ class BadFrameError(Exception):
 
 @dataclass(slots=True, frozen=True)
 class Create:
-    """A conversation is to be made, and entered."""
+    """Make a conversation and enter it."""
 
 
 @dataclass(slots=True, frozen=True)
 class Join:
-    """A conversation is to be entered."""
+    """Enter a conversation."""
 
     session_id: str
 
 
 @dataclass(slots=True, frozen=True)
 class Ask:
-    """A text whose answer is waited for; `session_id` None: in the conversation one is in."""
+    """Answer a text; `session_id` None: in the conversation that the socket attends."""
 
     text: UserText
     session_id: str | None
 
 
 Command = Input | Create | Join | Ask | Literal["ping", "pong"]
-"""What a client's frame can say."""
+"""What a client's frame can ask for."""
 
 
 @dataclass(slots=True, frozen=True)
 class Welcome:
-    """What a socket is told when it enters a conversation."""
+    """What a socket is told when it enters a conversation. `ping_interval` is in seconds."""
 
     session_id: str
     user_id: str
@@ -88,15 +88,15 @@ class Dialect:
     """How one kind of client speaks.
 
     Attributes:
-        name: for the log.
-        decode: what a frame says; raises BadFrameError.
-        encoder: how messages of a conversation, by its id, go to the client.
-        connected: the first frame, given the connection's id and the model's name.
-        welcome: the frame for having entered a conversation.
-        ping: the frame that asks for a sign of life, if the dialect has one.
-        pong: the answer to a client's ping, given the connection's id.
+        name: the dialect's name in the log.
+        decode: turns a frame into a command; raises BadFrameError.
+        encoder: given a session id, returns the function that encodes this conversation's messages.
+        connected: makes the first frame from the connection's id and the model's name; None: there is none.
+        welcome: makes the frame that tells a client it has entered a conversation; None: there is none.
+        ping: the frame that asks for a sign of life; None: the dialect has none.
+        pong: makes the answer to a client's ping from the connection's id.
         is_audio: the client wants sound.
-        attends: what of a conversation it is told (see `adk_relay.core.room.Listener`).
+        attends: which messages its sockets get (see `adk_relay.core.room.Listener`).
     """
 
     name: str
@@ -111,17 +111,17 @@ class Dialect:
 
 
 def once(encode: Encode) -> Encode:
-    """Encodes a message once for all sockets of a dialect: they are told it one after the other."""
+    """Encodes a message once for all sockets of a dialect: they get it directly after each other."""
     last: Message | None = None
     frames: Frames = None
 
-    def encoded(message: Message) -> Frames:
+    def encode_once(message: Message) -> Frames:
         nonlocal last, frames
         if message is not last:
             frames, last = encode(message), message
         return frames
 
-    return encoded
+    return encode_once
 
 
 def json_object(frame: Frame) -> dict[str, Any]:
@@ -133,63 +133,64 @@ def json_object(frame: Frame) -> dict[str, Any]:
     if isinstance(frame, bytes):
         raise BadFrameError("bad_message", "A frame must be text.")
     if len(frame) > _MAX_PLAIN_CHARS and frame.count(",") + frame.count("[") > 64:
-        # Millions of little values would hold up everybody for seconds.
+        # Parsing millions of little values would block all sockets for seconds.
         raise BadFrameError(
-            "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters holds one base64 string."
+            "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters may only hold one base64 string."
         )
     try:
-        said = json.loads(frame)
+        fields = json.loads(frame)
     except (ValueError, RecursionError):
         raise BadFrameError("bad_message", "A text frame must be JSON.") from None
-    if not isinstance(said, dict):
+    if not isinstance(fields, dict):
         raise BadFrameError("bad_message", "A text frame must be a JSON object.")
-    return said
+    return fields
 
 
-def user_text(said: dict[str, Any], name: str) -> UserText:
-    """A user's text, in the field `name`, and the `id` that its client has given it, if any.
+def user_text(fields: dict[str, Any], field: str) -> UserText:
+    """A user's text, which is in `field`, with the `id` that its client has given it, if any.
 
     Raises:
-        BadFrameError: one of the two is no such thing.
+        BadFrameError: the text or the id is not valid.
     """
-    id_ = said.get("id", "")
-    if isinstance(id_, str) and len(id_) <= _MAX_ID_CHARS and id_.isprintable():
-        return UserText(text_of(said, name, id_), id_)
+    text_id = fields.get("id", "")
+    if isinstance(text_id, str) and len(text_id) <= _MAX_ID_CHARS and text_id.isprintable():
+        return UserText(text_of(fields, field, text_id), text_id)
     raise BadFrameError("bad_data", f"id must be a string of at most {_MAX_ID_CHARS} characters.")
 
 
-def text_of(said: dict[str, Any], name: str, id_: str = "") -> str:
-    """A text in the field `name`; `id_` is for the error.
+def text_of(fields: dict[str, Any], field: str, text_id: str = "") -> str:
+    """The text in `field`; `text_id` is for the error.
 
     Raises:
-        BadFrameError: it is no string, empty, too long, or nothing that UTF-8 can spell.
+        BadFrameError: it is not a string, is empty or too long, or can't be encoded as UTF-8.
     """
-    text = said.get(name)
+    text = fields.get(field)
     if not isinstance(text, str):
-        raise BadFrameError("bad_data", f"{name} must be a string.", id_)
+        raise BadFrameError("bad_data", f"{field} must be a string.", text_id)
     if not text.strip():
-        raise BadFrameError("bad_data", "The text is empty.", id_)
+        raise BadFrameError("bad_data", "The text is empty.", text_id)
     try:
         length = len(text.encode())
-    except UnicodeEncodeError:  # JSON can spell half of a surrogate pair
-        raise BadFrameError("bad_data", "The text is not valid Unicode.", id_) from None
+    except UnicodeEncodeError:  # JSON can hold half of a surrogate pair
+        raise BadFrameError("bad_data", "The text is not valid Unicode.", text_id) from None
     if length > MAX_TEXT_BYTES:
-        raise BadFrameError("too_large", f"The text has {length} bytes; {MAX_TEXT_BYTES} are taken.", id_)
+        message = f"The text has {length} bytes; {MAX_TEXT_BYTES} are taken."
+        raise BadFrameError("too_large", message, text_id)
     return text
 
 
-def named(id_: str) -> dict[str, Any]:
-    """The `id` of a text on the wire, if its client has given it one."""
-    return {"id": id_} if id_ else {}
+def id_field(text_id: str) -> dict[str, Any]:
+    """The `id` of a text on the wire; there is no such field for a text without one."""
+    return {"id": text_id} if text_id else {}
 
 
-def session_id_of(said: dict[str, Any]) -> str:
-    """The conversation that a client names.
+def session_id_of(fields: dict[str, Any]) -> str:
+    """The session id in a frame.
 
     Raises:
-        BadFrameError: it names none.
+        BadFrameError: there is none, or it is not valid.
     """
-    session_id = said.get("session_id")
+    session_id = fields.get("session_id")
     if isinstance(session_id, str) and is_session_id(session_id):
         return session_id
     raise BadFrameError("bad_data", f"session_id must be a string of {SESSION_ID}.")
@@ -200,25 +201,25 @@ SESSION_ID = f"{NAME} (but not new, . or ..)"
 
 
 def is_name(name: str) -> bool:
-    """Whether it can name a user or a conversation: what needs no escape in a URL (RFC 3986 section 2.3)."""
+    """Whether it is a valid user id: only characters that need no escape in a URL (RFC 3986 section 2.3)."""
     return re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", name) is not None
 
 
 def is_session_id(name: str) -> bool:
-    """Whether it can name a conversation: /sessions/{id} is to lead to it."""
+    """Whether it is a valid session id: /sessions/{id} must lead to the session."""
     return is_name(name) and name not in ("new", ".", "..")
 
 
-def cut(name: str, value: Any, limit: int = MAX_TOOL_BYTES) -> dict[str, Any]:
-    """What a tool was given or answered, or the beginning of it."""
+def cut(field: str, value: Any, limit: int = MAX_TOOL_BYTES) -> dict[str, Any]:
+    """The arguments or the result of a tool; of long ones only the beginning of their JSON, as a string."""
     encoded = to_json(value).encode()
     if len(encoded) <= limit:
-        return {name: value}
-    return {name: encoded[:limit].decode(errors="ignore"), "truncated": True}
+        return {field: value}
+    return {field: encoded[:limit].decode(errors="ignore"), "truncated": True}
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON; characters as they are, unless one of them is half of a surrogate pair."""
+    """Compact JSON. Characters are not escaped, unless one of them is half of a surrogate pair."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     try:
         text.encode()

@@ -1,4 +1,4 @@
-"""The chat dialect, `WS /ws`: rooms, as multi-turn chat clients know them."""
+"""The chat dialect, `WS /ws`: rooms that clients create and join, and answers in numbered chunks."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from adk_relay.wire.dialects import (
     Dialect,
     Join,
     Welcome,
+    id_field,
     json_object,
-    named,
     once,
     session_id_of,
     to_json,
@@ -41,27 +41,27 @@ from adk_relay.wire.outbox import Encode, Frame, Frames
 
 _TYPES = "create_session, join_session, chat, typing_start, typing_stop, ping"
 _PREVIEW = 80
-"""Characters of a message that its preview has."""
+"""Characters in the preview of a message."""
 
 
 # ---- from the client -------------------------------------------------------------------------
 
 
 def decode(frame: Frame) -> Command:
-    """What a client's frame says.
+    """The command in a client's frame.
 
     Raises:
-        BadFrameError: it says nothing; the text tells what was wrong and what would be right.
+        BadFrameError: the frame is not a valid command.
     """
-    said = json_object(frame)
-    match said.get("type"):
+    fields = json_object(frame)
+    match fields.get("type"):
         case "create_session":
-            return Create()  # whatever its model_id: the reply names the model there is
+            return Create()  # its model_id is ignored: the reply names the model that the server has
         case "join_session":
-            return Join(session_id_of(said))
+            return Join(session_id_of(fields))
         case "chat":
-            is_named = said.get("session_id") not in (None, "")
-            return Ask(user_text(said, "message"), session_id_of(said) if is_named else None)
+            has_session = fields.get("session_id") not in (None, "")
+            return Ask(user_text(fields, "message"), session_id_of(fields) if has_session else None)
         case "typing_start":
             return UserTyping(True)
         case "typing_stop":
@@ -79,7 +79,7 @@ _encoders: WeakValueDictionary[str, Encode] = WeakValueDictionary()
 
 
 def encoder(session_id: str) -> Encode:
-    """How messages of a conversation go to the sockets in it, which share it while there are any."""
+    """How messages of a conversation are encoded. Its sockets share one encoder while there are any."""
     shared = _encoders.get(session_id)
     if shared is None:
         shared = _encoders[session_id] = once(_encoder(session_id))
@@ -92,23 +92,25 @@ def _encoder(session_id: str) -> Encode:
             case Text(text=text, number=number):
                 return (chunk(text, number, is_final=False),)
             case Taken(text, ahead, count):
-                said = f"Your message waits for {ahead} before it." if ahead else "The agent is thinking."
-                return (frame("status", message=said, context_messages=count, **named(text.id)),)
-            case Ack(name):
-                return (frame("ack", id=name),)
+                state = f"Your message waits for {ahead} before it." if ahead else "The agent is thinking."
+                return (
+                    frame("status", message=state, ahead=ahead, context_messages=count, **id_field(text.id)),
+                )
+            case Ack(text_id):
+                return (frame("ack", id=text_id),)
             case TurnStart(asked):
-                return (frame("response_start", total_length=None, **_asked(asked)),)
+                return (frame("response_start", total_length=None, **_asked_by(asked)),)
             case TurnEnd(answer=answer) if answer:
                 complete: dict[str, Any] = {
-                    "total_chunks": answer.pieces + 1,
+                    "total_chunks": answer.chunks + 1,
                     "processing_time": round(answer.seconds, 3),
                     "message_count": answer.message_count,
                     "full_response": answer.text,
-                    **_asked(answer.asked),
+                    **_asked_by(answer.asked),
                 }
                 if answer.interrupted:
                     complete["interrupted"] = True
-                return chunk("", answer.pieces + 1, is_final=True), frame("response_complete", **complete)
+                return chunk("", answer.chunks + 1, is_final=True), frame("response_complete", **complete)
             case Written() | Transcript(final=True):
                 return (
                     update(
@@ -120,17 +122,17 @@ def _encoder(session_id: str) -> Encode:
                         connection_id=message.connection_id,
                     ),
                 )
-            case Typing(connection_id, typing):  # no tuple: of several that wait, the last one counts
+            case Typing(connection_id, typing):  # not a tuple, so that frames which wait are merged
                 return update("user_typing", connection_id=connection_id, typing=typing)
             case Presence(joined, left):
                 return (
-                    *(update("user_joined", connection_id=one) for one in joined),
-                    *(update("user_disconnected", connection_id=one) for one in left),
+                    *(update("user_joined", connection_id=connection_id) for connection_id in joined),
+                    *(update("user_disconnected", connection_id=connection_id) for connection_id in left),
                 )
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
-            case Error(code, said, name):
-                return (frame("error", code=code, message=said, **named(name)),)
+            case Error(code, text, text_id):
+                return (frame("error", code=code, message=text, **id_field(text_id)),)
             case _:
                 return None
 
@@ -146,9 +148,11 @@ def _encoder(session_id: str) -> Encode:
     return encode
 
 
-def _asked(by: Asked | None) -> dict[str, Any]:
-    """Whose message an answer is to; null: to what was said in another dialect."""
-    return {"connection_id": by.connection_id, **named(by.id)} if by else {"connection_id": None}
+def _asked_by(asked: Asked | None) -> dict[str, Any]:
+    """Whose request an answer is to; null: it answers what was said in the live dialect."""
+    if asked is None:
+        return {"connection_id": None}
+    return {"connection_id": asked.connection_id, **id_field(asked.id)}
 
 
 def _connected(connection_id: str, model: str) -> Frame:
@@ -164,11 +168,15 @@ def _connected(connection_id: str, model: str) -> Frame:
     )
 
 
-def _welcome(to: Welcome) -> Frame:
-    where = {"session_id": to.session_id, "model": to.model, "connection_id": to.connection_id}
-    if to.is_new:
-        return _frame("session_created", **where)
-    return _frame("session_joined", **where, message_count=to.message_count)
+def _welcome(welcome: Welcome) -> Frame:
+    fields = {
+        "session_id": welcome.session_id,
+        "model": welcome.model,
+        "connection_id": welcome.connection_id,
+    }
+    if welcome.is_new:
+        return _frame("session_created", **fields)
+    return _frame("session_joined", **fields, message_count=welcome.message_count)
 
 
 def _frame(kind: str, **fields: Any) -> Frame:

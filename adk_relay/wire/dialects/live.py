@@ -1,4 +1,4 @@
-"""The live dialect, `WS /ws/{user_id}`: voice and text, as ADK's streaming sample has them and more."""
+"""The live dialect, `WS /ws/{user_id}`: voice and text. It extends the frames of ADK's streaming sample."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ from adk_relay.wire.dialects import (
     Dialect,
     Welcome,
     cut,
+    id_field,
     json_object,
-    named,
     once,
     to_json,
     user_text,
@@ -48,7 +48,7 @@ from adk_relay.wire.dialects import (
 from adk_relay.wire.outbox import Encode, Frame
 
 SUBPROTOCOL = "relay.v1"
-"""Offered by a client that wants sound as binary frames."""
+"""A client offers it to get sound in binary frames."""
 
 PING = '{"type":"ping"}'
 PONG = '{"type":"pong"}'
@@ -64,17 +64,17 @@ _TYPES = "audio_end, interrupt, typing_start, typing_stop, ping, pong"
 
 
 def decode(frame: Frame) -> Command:
-    """What a client's frame says.
+    """The command in a client's frame.
 
     Raises:
-        BadFrameError: it says nothing; the text tells what was wrong and what would be right.
+        BadFrameError: the frame is not a valid command.
     """
     if isinstance(frame, bytes):
         return UserAudio(_pcm(frame))
-    said = json_object(frame)
-    if "mime_type" in said:
-        return _content(said)
-    match said.get("type"):
+    fields = json_object(frame)
+    if "mime_type" in fields:
+        return _content(fields)
+    match fields.get("type"):
         case "ping":
             return "ping"
         case "pong":
@@ -88,27 +88,31 @@ def decode(frame: Frame) -> Command:
         case "typing_stop":
             return UserTyping(False)
         case None:
-            raise BadFrameError("bad_message", f"Content has a mime_type ({_MIME_TYPES}), all else a type.")
+            raise BadFrameError(
+                "bad_message", f"Content needs a mime_type ({_MIME_TYPES}); any other frame needs a type."
+            )
         case _:
-            raise BadFrameError("bad_message", f"This type is not known; these are: {_TYPES}.")
+            raise BadFrameError("bad_message", f"This type is not known. Known types: {_TYPES}.")
 
 
-def _content(said: dict[str, Any]) -> Input:
-    mime_type = said["mime_type"]
+def _content(fields: dict[str, Any]) -> Input:
+    mime_type = fields["mime_type"]
     kind, _, parameter = mime_type.partition(";") if isinstance(mime_type, str) else ("", "", "")
     match kind.strip():
         case "text/plain":
-            return user_text(said, "data")
+            return user_text(fields, "data")
         case "audio/pcm":
-            return UserAudio(_pcm(_decode_base64(_data(said), MAX_AUDIO_BYTES)), _rate(parameter))
+            return UserAudio(_pcm(_decode_base64(_data(fields), MAX_AUDIO_BYTES)), _rate(parameter))
         case "image/jpeg" | "image/png" as image:
-            return UserImage(_decode_base64(_data(said), MAX_IMAGE_BYTES), image)
+            return UserImage(_decode_base64(_data(fields), MAX_IMAGE_BYTES), image)
         case _:
-            raise BadFrameError("unsupported_mime_type", f"These mime types are taken: {_MIME_TYPES}.")
+            raise BadFrameError(
+                "unsupported_mime_type", f"This mime type is not supported. Supported: {_MIME_TYPES}."
+            )
 
 
-def _data(said: dict[str, Any]) -> str:
-    data = said.get("data")
+def _data(fields: dict[str, Any]) -> str:
+    data = fields.get("data")
     if not isinstance(data, str):
         raise BadFrameError("bad_data", "data must be a string.")
     return data
@@ -128,11 +132,12 @@ def _decode_base64(data: str, limit: int) -> bytes:
 
 def _pcm(pcm: bytes) -> bytes:
     if len(pcm) % 2:
-        raise BadFrameError("bad_data", "16-bit sound has an even number of bytes.")
+        raise BadFrameError("bad_data", "16-bit sound must have an even number of bytes.")
     if not pcm:
         raise BadFrameError("bad_data", "The sound is empty.")
     if len(pcm) > MAX_AUDIO_BYTES:
-        raise BadFrameError("too_large", f"The sound has {len(pcm)} bytes; {MAX_AUDIO_BYTES} are taken.")
+        message = f"The sound has {len(pcm)} bytes; {MAX_AUDIO_BYTES} are taken."
+        raise BadFrameError("too_large", message)
     return pcm
 
 
@@ -142,13 +147,13 @@ def _rate(parameter: str) -> int:
     found = re.fullmatch(r"\s*rate=(\d{4,6})\s*", parameter)
     if found and 8_000 <= (rate := int(found[1])) <= 192_000:
         return rate
-    raise BadFrameError("unsupported_mime_type", "Sound is audio/pcm;rate=N with N from 8000 to 192000.")
+    raise BadFrameError("unsupported_mime_type", "Sound must be audio/pcm;rate=N with N from 8000 to 192000.")
 
 
 # ---- to the client ---------------------------------------------------------------------------
 
 
-def _encode_words(message: Message) -> Frame | None:
+def _encode_without_sound(message: Message) -> Frame | None:
     return None if isinstance(message, Audio) else _encode_fields(message)
 
 
@@ -173,10 +178,10 @@ def _encode_fields(message: Message) -> Frame | None:
 def _fields(message: Message) -> dict[str, Any] | None:
     match message:
         case Text(seq, text, is_transcript):
-            said: dict[str, Any] = {"mime_type": "text/plain", "data": text}
+            content: dict[str, Any] = {"mime_type": "text/plain", "data": text}
             if is_transcript:
-                said["is_transcript"] = True
-            return said | {"seq": seq}
+                content["is_transcript"] = True
+            return content | {"seq": seq}
         case Transcript(seq, text, final, connection_id):
             return {
                 "type": "transcript",
@@ -186,11 +191,11 @@ def _fields(message: Message) -> dict[str, Any] | None:
                 "final": final,
                 "seq": seq,
             }
-        case Written(seq, text, connection_id, name):
+        case Written(seq, text, connection_id, text_id):
             written = {"type": "message", "role": "user", "connection_id": connection_id, "text": text}
-            return written | named(name) | {"seq": seq}
+            return written | id_field(text_id) | {"seq": seq}
         case TurnEnd(seq, interrupted):
-            # The custom-streaming sample's page reads null for "no".
+            # The page of ADK's custom-streaming sample expects null for "no".
             return {
                 "turn_complete": None if interrupted else True,
                 "interrupted": interrupted or None,
@@ -204,50 +209,50 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "dropped", "direction": direction, "audio_ms": round(audio_ms)}
         case Status(state):
             return {"type": "status", "state": state}
-        case Error(code, text, name):
-            return {"type": "error", "code": code, "message": text} | named(name)
+        case Error(code, text, text_id):
+            return {"type": "error", "code": code, "message": text} | id_field(text_id)
         case Gap(first, last, lines):
             return {"type": "gap", "from": first, "to": last, "messages": lines}
-        case Line(role, text, is_open, name):
+        case Line(role, text, is_open, text_id):
             line = {"type": "message", "role": role, "text": text}
-            return line | named(name) | ({"open": True} if is_open else {})
-        case Ack(name):
-            return {"type": "ack", "id": name}
+            return line | id_field(text_id) | ({"open": True} if is_open else {})
+        case Ack(text_id):
+            return {"type": "ack", "id": text_id}
         case Presence(joined, left, connections):
             return {"type": "presence", "joined": joined, "left": left, "connections": connections}
         case Typing(connection_id, typing):
             return {"type": "typing", "connection_id": connection_id, "typing": typing}
         case Reset(epoch, deleted):
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
-        case _:  # the beginning of a turn, a request: nothing that this dialect tells
+        case _:  # TurnStart, Taken and Ended have no frame in this dialect
             return None
 
 
-def _tool(kind: str, message: ToolStart | ToolComplete, name: str, value: Any) -> dict[str, Any]:
+def _tool(kind: str, message: ToolStart | ToolComplete, field: str, value: Any) -> dict[str, Any]:
     return {
         "type": kind,
         "tool_id": message.tool_id,
         "tool_name": message.tool_name,
-        **cut(name, value),
+        **cut(field, value),
         "timestamp": message.timestamp,
         "seq": message.seq,
     }
 
 
-def _welcome(to: Welcome) -> Frame:
+def _welcome(welcome: Welcome) -> Frame:
     return to_json(
         {
             "type": "hello",
-            "session_id": to.session_id,
-            "user_id": to.user_id,
-            "connection_id": to.connection_id,
-            "connections": to.connections,
-            "model": to.model,
-            "rehearsal": to.is_rehearsal,
-            "is_audio": to.is_audio,
-            "ping_interval": to.ping_interval,
-            "epoch": to.epoch,
-            "seq": to.seq,
+            "session_id": welcome.session_id,
+            "user_id": welcome.user_id,
+            "connection_id": welcome.connection_id,
+            "connections": welcome.connections,
+            "model": welcome.model,
+            "rehearsal": welcome.is_rehearsal,
+            "is_audio": welcome.is_audio,
+            "ping_interval": welcome.ping_interval,
+            "epoch": welcome.epoch,
+            "seq": welcome.seq,
         }
     )
 
@@ -267,7 +272,7 @@ def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:
     )
 
 
-_WORDS = _dialect(_encode_words, is_audio=False)
+_WITHOUT_SOUND = _dialect(_encode_without_sound, is_audio=False)
 _BINARY = _dialect(_encode_binary, is_audio=True)
 _JSON = _dialect(_encode_json, is_audio=True)
 
@@ -276,9 +281,9 @@ def live(*, is_audio: bool, binary: bool, newest: bool) -> Dialect:
     """The live dialect of one kind of socket.
 
     Args:
-        is_audio: it wants sound; without, it gets the words of it only.
-        binary: sound goes as 4 bytes of `seq` (big-endian) and the PCM, not as base64 in JSON.
-        newest: of a user's sockets of its kind only the newest is served.
+        is_audio: it gets sound; otherwise it gets only the transcript of the sound.
+        binary: a frame of sound is 4 bytes of `seq` (big-endian) and the PCM, not base64 in JSON.
+        newest: of a user's sockets of this kind only the newest is served.
     """
-    dialect = (_BINARY if binary else _JSON) if is_audio else _WORDS
+    dialect = (_BINARY if binary else _JSON) if is_audio else _WITHOUT_SOUND
     return replace(dialect, attends="newest") if newest else dialect

@@ -1,4 +1,4 @@
-"""The turn dialect: one request, its events, the end. `WS /api/v1/chat/stream`, and the same over HTTP."""
+"""The turn dialect: one request, its events, the close. `WS /api/v1/chat/stream`, and the same over HTTP."""
 
 from __future__ import annotations
 
@@ -29,48 +29,48 @@ from adk_relay.wire.dialects import (
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TOOLS_BYTES = 512 * 1024
-"""And all that the tools of one answer were given and have answered."""
+"""The arguments and results of all tools of one answer are cut to this, together."""
 
 
 def decode(frame: Frame) -> Ask:
-    """What a client asks for.
+    """The command in a client's frame.
 
     Raises:
-        BadFrameError: it asks for nothing; the text tells what was wrong and what would be right.
+        BadFrameError: the frame is not a valid command.
     """
     return request(json_object(frame))
 
 
-def request(said: dict[str, Any]) -> Ask:
-    """The request that a JSON object makes.
+def request(fields: dict[str, Any]) -> Ask:
+    """The command in a JSON object; its `session_id` is not None.
 
     Raises:
-        BadFrameError: it makes none.
+        BadFrameError: the object is not a valid command.
     """
-    return Ask(UserText(text_of(said, "message")), session_id_of(said))
+    return Ask(UserText(text_of(fields, "message")), session_id_of(fields))
 
 
 def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:
-    """The events that a message is."""
+    """A message as events."""
     match message:
-        case Taken(said):
+        case Taken(text):
             yield {
                 "type": "user_message",
-                "content": said.text,
+                "content": text.text,
                 "session_id": session_id,
                 "timestamp": _now(),
             }
         case ToolStart():
             yield {
                 "type": "tool_start",
-                **_named(message),
+                **_tool_fields(message),
                 **cut("arguments", message.arguments),
                 "timestamp": message.timestamp,
             }
         case ToolComplete():
             yield {
                 "type": "tool_complete",
-                **_named(message),
+                **_tool_fields(message),
                 **cut("result", message.result),
                 "timestamp": message.timestamp,
             }
@@ -85,24 +85,24 @@ def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:
                 response["interrupted"] = True
             yield response
             yield {"type": "done"}
-        case Error(message=said):
-            yield {"type": "error", "message": said}
+        case Error(message=detail):
+            yield {"type": "error", "message": detail}
 
 
-def _named(tool: ToolStart | ToolComplete | ToolCall) -> dict[str, Any]:
+def _tool_fields(tool: ToolStart | ToolComplete | ToolCall) -> dict[str, Any]:
     return {"tool_id": tool.tool_id, "tool_name": tool.tool_name}
 
 
 def _calls(tools: Iterable[ToolCall]) -> Iterator[dict[str, Any]]:
-    """All tools of an answer, in a frame that no client is too small for."""
+    """All tools of an answer, cut so that the frame fits the 1 MiB that many clients accept."""
     left = MAX_TOOLS_BYTES
     for call in tools:
-        told = _named(call)
-        for name, value in (("arguments", call.arguments), ("result", call.result)):
-            part = cut(name, value, min(MAX_TOOL_BYTES, left))
-            left = max(0, left - len(to_json(part[name]).encode()))
-            told |= part
-        yield told
+        fields = _tool_fields(call)
+        for field, value in (("arguments", call.arguments), ("result", call.result)):
+            part = cut(field, value, min(MAX_TOOL_BYTES, left))
+            left = max(0, left - len(to_json(part[field]).encode()))
+            fields |= part
+        yield fields
 
 
 def _now() -> str:
@@ -110,7 +110,7 @@ def _now() -> str:
 
 
 def encoder(session_id: str) -> Encode:
-    """How messages go to a WebSocket: one frame an event."""
+    """How messages are encoded for a WebSocket: each event is a frame."""
 
     def encode(message: Message) -> Frames:
         return tuple(to_json(event) for event in events(session_id, message))
@@ -119,7 +119,7 @@ def encoder(session_id: str) -> Encode:
 
 
 def event_stream(session_id: str) -> Encode:
-    """How messages go into a stream of server-sent events.
+    """How messages are encoded for a stream of server-sent events.
 
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
     """

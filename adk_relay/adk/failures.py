@@ -1,0 +1,33 @@
+"""How the agent failed, in words: the service's own for the log, and plain ones for the user."""
+
+from __future__ import annotations
+
+from adk_relay.adk.connection import LostConnection
+from adk_relay.core.logs import failure, one_line
+from adk_relay.core.messages import Error
+
+
+def what_failed(error: BaseException | None) -> str:
+    """What failed, for the log: the service's own words, without a traceback."""
+    if isinstance(error, LostConnection):
+        return f"the model's connection: {one_line(error)}"
+    return failure(error)
+
+
+def explain(error: Exception, model: str) -> Error:
+    """What failed, for the user: plain words, and nothing of the service's own."""
+    if not isinstance(error, LostConnection):
+        return Error("agent_failed", "The agent failed. The server's log says why.")
+    reason = error.reason.lower()
+    if error.code in (401, 403) or "api key" in reason or "api_key" in reason:
+        words = (
+            "The server has no credentials that the model service takes:"
+            " check its API key or Google Cloud login."
+        )
+    elif error.code == 404 or "not found" in reason:
+        words = f"The model service does not know the model {model!r}: check its name."
+    elif error.permanent:
+        words = f"The model {model!r} refused this conversation ({error.code}). The server's log says why."
+    else:
+        return Error("model_unavailable", "The model could not be reached. Please try again later.")
+    return Error("model_refused", words)

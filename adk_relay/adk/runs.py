@@ -1,0 +1,321 @@
+"""The runs of one conversation, one at a time: begun when needed, remade when lost, ended when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+from enum import IntEnum, auto
+from typing import Protocol
+
+from google.adk.agents.run_config import RunConfig
+from google.adk.runners import Runner
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from adk_relay.adk.connection import LostConnection
+from adk_relay.adk.failures import what_failed
+from adk_relay.adk.run import Host, Run
+from adk_relay.adk.session import StoredSession, holds
+from adk_relay.adk.turn import Owed
+from adk_relay.core.inbox import Inbox
+from adk_relay.core.messages import Message, Status
+
+log = logging.getLogger("relay.agent")
+
+_END_WAIT = 2.0
+"""Seconds a run is given to end by itself before it is cancelled."""
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at whether a run's connection is as good as lost."""
+
+_TRIES = 5
+_TRY_FOR = 60.0
+"""How often, and for how many seconds, a lost connection is remade without any progress."""
+
+
+class Stop(IntEnum):
+    """Why a run is to end. A greater one outweighs a smaller one that is still being dealt with."""
+
+    IDLE = auto()
+    """Nothing was said for too long."""
+    LEFT = auto()
+    """The last listener has left, and the grace is over."""
+    RESET = auto()
+    """The conversation is to be emptied."""
+    UNREADABLE = auto()
+    """The session could not be read: the conversation never began."""
+    CLOSING = auto()
+    """The server is stopping."""
+
+
+class RunsHost(Host, Protocol):
+    """What the runs need of their conversation. Nothing here may wait."""
+
+    def tell(self, message: Message) -> None:
+        """Tells a message that has no number."""
+
+    def lost_speech(self) -> None:
+        """The connection broke while somebody spoke: what they said is lost."""
+
+
+class Runs:
+    """Keeps the model connected while a conversation needs it.
+
+    Nothing here has a task of its own: the conversation's task calls `needed()` and `converse()` in turn, so
+    there is never a second run, and never one that nobody awaits.
+
+    Args:
+        runner: from `run.runner()`.
+        config: the run configuration.
+        session: the conversation's session.
+        inbox: where the user's input comes from.
+        host: the conversation.
+        label: names the conversation in the log.
+
+    Invariants:
+        How the next run begins (its handle and what it owes) is known while there is no run.
+        A resumption handle is only kept while nobody waits for anything.
+        Why to stop is known if, and only if, the runs are told to stop.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        config: RunConfig,
+        session: StoredSession,
+        inbox: Inbox,
+        host: RunsHost,
+        label: str,
+    ) -> None:
+        self._runner = runner
+        self._config = config
+        self._session = session
+        self._inbox = inbox
+        self._host = host
+        self._label = label
+        self.run: Run | None = None
+        """The present run."""
+        self.is_reconnecting = False
+        """The listeners were told that the connection is being remade, and not yet that it is there."""
+        self.stop_reason: Stop | None = None
+        self._stopped = asyncio.Event()
+        self._wanted = False
+        self._news = asyncio.Event()  # a run is wanted, or is to stop
+        self._was_connected = False  # ever
+        self._handle: str | None = None  # with which the next run resumes the service's own session
+        self._owed: Owed = ""  # what the next run owes
+
+    # ---- what the conversation asks for ----
+
+    def want(self) -> None:
+        """Asks for a run. A run that lives is enough; one that is being ended is not."""
+        if self.run is None or self.stop_reason is not None:
+            self._wanted = True
+            self._news.set()
+
+    def stop(self, reason: Stop) -> None:
+        """Ends the present run, and begins no other before `go_on()`."""
+        self.stop_reason = max(reason, self.stop_reason or reason)
+        self._stopped.set()
+        self._news.set()
+
+    def go_on(self) -> None:
+        """What it was stopped for is dealt with. A run follows if anything waits for one."""
+        self.stop_reason = None
+        self._stopped.clear()
+        self._wanted = self._wanted or bool(self._inbox or self._owed)
+
+    def unwant(self) -> None:
+        """No run is wanted any more."""
+        self._wanted = False
+
+    async def needed(self) -> Stop | None:
+        """Waits until a run is wanted (None) or is to stop, and says why."""
+        while not (self._wanted or self.stop_reason is not None):
+            self._news.clear()
+            await self._news.wait()
+        return self.stop_reason
+
+    @property
+    def is_wanted(self) -> bool:
+        """A run was asked for, and has not begun."""
+        return self._wanted
+
+    @property
+    def owed(self) -> Owed:
+        """What the user waits for: of the present run, or else of the next one."""
+        return self.run.turn.owed if self.run else self._owed
+
+    def begin_with(self, owed: Owed) -> None:
+        """What the next run owes; it replays the history, because the service knows nothing of this."""
+        self._handle, self._owed = None, owed
+
+    def stop_answer(self) -> list[Message]:
+        """The user has heard enough; returns the end of the turn, if there was one to stop."""
+        self._owed = ""
+        return self.run.translator.stop() if self.run else []
+
+    def connected(self) -> None:
+        """The connection to the model is there."""
+        self._was_connected = True
+        self.end_reconnecting()
+
+    def end_reconnecting(self) -> None:
+        """No connection is being remade any more."""
+        if self.is_reconnecting:
+            self.is_reconnecting = False
+            self._host.tell(Status("live"))
+
+    def give_up(self) -> None:
+        """The agent failed for good: nothing is remade, and no run is wanted."""
+        self._wanted = self.is_reconnecting = False
+
+    # ---- from the first run to rest ----
+
+    async def converse(self) -> None:
+        """Keeps the model connected until the conversation comes to rest or is stopped.
+
+        Raises:
+            LostConnection: what is permanent, or still lost after the last try.
+            Exception: the agent's own code failed, or the session could not be read.
+        """
+        await self._session.find()
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(self._is_transient),
+            wait=wait_random_exponential(multiplier=0.5, max=10),
+            stop=stop_after_attempt(_TRIES) | stop_after_delay(_TRY_FOR),
+            sleep=self._pause,
+            before_sleep=self._log_retry,
+            reraise=True,
+        ):
+            with attempt:
+                while self.stop_reason is None:
+                    if await self._drive(attempt.retry_state) and not self._inbox:
+                        return
+
+    async def _drive(self, tries: RetryCallState) -> bool:
+        """Sees one run to its end, whoever ends it, and leaves inbox and session in order.
+
+        Returns:
+            Whether the conversation is at rest; False: the next run is to follow at once.
+
+        Raises:
+            LostConnection: the run was lost; `_handle` and `_owed` say how the next one begins.
+            Exception: whatever else made it fail.
+        """
+        self._wanted = False
+        session = self._session
+        self.run = run = Run(
+            self._runner,
+            self._config,
+            session.user_id,
+            session.session_id,
+            self._inbox,
+            self._host,
+            handle=self._handle,
+            owed=self._owed,
+        )
+        driving = asyncio.create_task(run.drive(), name=f"run {self._label}")
+        error = await self._watch(run, driving)
+        self.run = None
+        if self.stop_reason is not None:
+            error = None
+        elif error is None and not run.is_leaving and (run.turn.owed or not run.has_progressed):
+            # A goodbye in mid answer, or before anything was said, is a loss all the same.
+            error = LostConnection(1000, "the service closed the connection early")
+        was_up = not self.is_reconnecting
+        if error and was_up and self._is_transient(error):
+            self.is_reconnecting = True
+            self._host.tell(Status("reconnecting"))
+        goes_on = error is not None
+        for message in run.translator.lose(goes_on=goes_on):
+            self._host.emit(message)
+        self.begin_with(run.turn.owed)  # what holds if the session can't be read now
+        await self._settle(run, goes_on=goes_on)
+        if run.is_speech_pending and self.stop_reason is None:
+            self._host.lost_speech()
+        if error is None:
+            self._handle, self._owed = run.handle if run.is_leaving else None, ""
+            return not run.is_leaving
+        if run.has_progressed:
+            tries.attempt_number = 0  # this loss begins a new series of tries; it is none of them
+        if run.has_progressed or was_up:
+            tries.start_time = time.monotonic()
+        is_first = tries.attempt_number == 0
+        self._handle = run.handle if is_first and run.is_at_rest else None
+        self._owed = run.turn.owed if self._owed else ""  # unless the user has stopped it meanwhile
+        raise error
+
+    async def _watch(self, run: Run, driving: asyncio.Task[None]) -> Exception | None:
+        """Waits for a run's end, or brings it about; returns why it failed, if it did."""
+        stopping = asyncio.create_task(self._stopped.wait())
+        overdue: LostConnection | None = None
+        try:
+            while not (driving.done() or stopping.done() or overdue):
+                await asyncio.wait(
+                    {driving, stopping}, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
+                )
+                overdue = run.overdue()
+            if not (driving.done() or overdue):
+                run.close()
+                await asyncio.wait({driving}, timeout=_END_WAIT)
+        finally:
+            stopping.cancel()
+            if not driving.done():
+                driving.cancel()
+                await asyncio.wait({driving})
+        failure = None if driving.cancelled() else driving.exception()
+        return overdue or (failure if isinstance(failure, Exception) else None)
+
+    async def _settle(self, run: Run, *, goes_on: bool) -> None:
+        """Sees to it that each text is in the session or in the inbox, and a cut answer in the session."""
+        unstored = run.translator.unstored
+        if not (run.unsettled or unstored):
+            return
+        session = None
+        try:
+            session = await self._session.find()
+        finally:
+            if run.unsettled:
+                text, taken_at = run.unsettled
+                if session and holds(session, text, taken_at):
+                    self._host.stored(text)
+                else:  # where the session can't be read: better said twice than never
+                    self._inbox.give_back(text)
+                    run.turn.take_back()
+        if unstored:
+            await self._session.append_cut_answer(session, run.translator.author, unstored, goes_on=goes_on)
+
+    def _is_transient(self, error: BaseException) -> bool:
+        """Whether to try again: always, once the model has been reached."""
+        if self._was_connected:
+            return isinstance(error, Exception)
+        return isinstance(error, LostConnection) and not error.permanent
+
+    async def _pause(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), seconds)
+
+    def _log_retry(self, tries: RetryCallState) -> None:
+        error = tries.outcome.exception() if tries.outcome else None
+        log.warning(
+            "%s: %s; try %d of %d in %.1f s",
+            self._label,
+            what_failed(error),
+            tries.attempt_number + 1,
+            _TRIES,
+            tries.upcoming_sleep,
+        )
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert self._stopped.is_set() == (self.stop_reason is not None), "stopped without a reason"
+        assert not (self._handle and self._owed), "a handle is kept though somebody waits for an answer"

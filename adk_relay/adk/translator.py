@@ -1,0 +1,190 @@
+"""What ADK's events say to the user: events to messages.
+
+ADK says everything twice: in pieces as it comes, and once more whole. The pieces are passed on, the whole
+only where there were none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, AnyStr
+
+from google.adk.events import Event
+from google.genai import types
+
+from adk_relay.adk.models import gemini_major, live_model
+from adk_relay.adk.tools import jsonable
+from adk_relay.adk.turn import Owed, Turn
+from adk_relay.core.logs import one_line
+from adk_relay.core.messages import (
+    Audio,
+    Error,
+    Message,
+    Text,
+    ToolComplete,
+    ToolStart,
+    Transcript,
+    TurnEnd,
+)
+
+log = logging.getLogger("relay.agent")
+
+_AUDIO_PIECE = 24_000
+"""Bytes of sound in one message at most: 500 ms at 24 kHz."""
+
+_TEXT_PIECE = 16 * 1024
+"""Characters of text in one message at most."""
+
+
+class Translator:
+    """Makes messages of a run's events, and keeps the turn's state by them.
+
+    Args:
+        agent: the run's root agent.
+        number: returns the next message's `seq`.
+        owed: what the user still waits for from the run before.
+    """
+
+    def __init__(self, agent: Any, number: Callable[[], int], *, owed: Owed = "") -> None:
+        self.turn = Turn(owed=owed)
+        self.unstored = ""
+        """What the agent has said of this turn and ADK has not stored yet."""
+        self.author = ""
+        """The agent that says it."""
+        self._number = number
+        self._text = ""  # pieces of text since the last whole
+        self._aloud = ""  # the same of what is said aloud
+        self._heard = ""  # and of what the user says
+        self._tools: dict[str, bool] = {}  # those without an answer: whether theirs is a stopped turn
+        self._tool_answered = False
+        model = live_model(agent)
+        generation = gemini_major(model.model) if model else None
+        # Up to the second generation Gemini completes a turn before its tools have answered.
+        self._completes_early = generation is not None and generation < 3
+
+    def messages(self, event: Event) -> list[Message]:
+        """What an event says to the user, in order."""
+        messages: list[Message] = []
+        if (content := event.content) and content.parts and event.author != "user":
+            for part in content.parts:
+                messages += self._part(part, event)
+        elif event.input_transcription:
+            messages += self._user_spoke(event.input_transcription)
+        elif event.output_transcription:
+            messages += self._agent_spoke(event.output_transcription, event.author)
+        if event.error_code:
+            log.error("the model reported %s", one_line(f"{event.error_code}: {event.error_message}"))
+            messages.append(Error("model_error", "The model reported an error. The server's log says which."))
+        if event.interrupted:
+            if self.turn.interrupt():
+                messages.append(TurnEnd(self._number(), interrupted=True))
+            self._forget()
+        if event.turn_complete and self._is_end(event):
+            was_cut = self.turn.is_cut
+            if self.turn.complete():
+                messages.append(TurnEnd(self._number()))
+            if not was_cut:
+                self._forget()
+        return messages
+
+    def stop(self) -> list[Message]:
+        """The user has heard enough. The model is not told: the rest of its turn is not passed on."""
+        return [TurnEnd(self._number(), interrupted=True)] if self.turn.stop() else []
+
+    def lose(self, *, goes_on: bool) -> list[Message]:
+        """The connection is gone: an open turn ends here. `unstored` stays, to be stored.
+
+        Args:
+            goes_on: another run will say the rest.
+        """
+        return [TurnEnd(self._number(), interrupted=True, goes_on=goes_on)] if self.turn.lose() else []
+
+    def _is_end(self, event: Event) -> bool:
+        """Whether a `turn_complete` ends the turn for the user."""
+        if self.turn.is_cut:
+            return True
+        if self._tools or event.interaction_status == types.InteractionStatus.IN_PROGRESS:
+            return False
+        return not (
+            self._tool_answered and self._completes_early
+        )  # the answer to the tool's result is to come
+
+    def _forget(self) -> None:
+        self.unstored = self._text = self._aloud = ""
+        self._tool_answered = False
+        self._tools.clear()
+
+    def _speaks(self, author: str) -> bool:
+        """The agent says something; returns whether it is passed on."""
+        self.author = author
+        self._tool_answered = False
+        return self.turn.speak()
+
+    def _part(self, part: types.Part, event: Event) -> list[Message]:
+        if (blob := part.inline_data) and blob.data:
+            if self._speaks(event.author) and (blob.mime_type or "").startswith("audio/"):
+                return [Audio(self._number(), pcm) for pcm in _pieces(blob.data, _AUDIO_PIECE)]
+        elif part.text and not part.thought:
+            is_told = self._speaks(event.author)
+            if event.partial:
+                self._text += part.text
+                self.unstored += part.text
+                fresh = part.text
+            else:
+                fresh = "" if self._text else part.text
+                self._text = self.unstored = ""
+            if is_told:
+                return [Text(self._number(), text) for text in _pieces(fresh, _TEXT_PIECE)]
+        elif call := part.function_call:
+            if not event.partial:
+                is_late = not self._speaks(event.author)
+                tool_id, arguments = call.id or "", jsonable(call.args)
+                self._tools[tool_id] = is_late
+                return [
+                    ToolStart(self._number(), tool_id, call.name or "", arguments, _when(event), late=is_late)
+                ]
+        elif answer := part.function_response:
+            is_late = self._tools.pop(answer.id or "", True)
+            self._tool_answered = True
+            result = jsonable(answer.response)
+            return [
+                ToolComplete(
+                    self._number(), answer.id or "", answer.name or "", result, _when(event), late=is_late
+                )
+            ]
+        return []
+
+    def _user_spoke(self, heard: types.Transcription) -> list[Message]:
+        if heard.finished:
+            self._heard = ""
+            if heard.text:
+                self.turn.hear()
+                return [Transcript(self._number(), heard.text, final=True)]
+        elif heard.text:
+            self._heard += heard.text
+            return [Transcript(self._number(), self._heard, final=False)]
+        return []
+
+    def _agent_spoke(self, spoken: types.Transcription, author: str) -> list[Message]:
+        fresh = spoken.text or ""
+        if spoken.finished:
+            fresh = "" if self._aloud else fresh
+            self._aloud = self.unstored = ""
+        else:
+            self._aloud += fresh
+            self.unstored += fresh
+        if fresh and self._speaks(author):
+            return [Text(self._number(), text, is_transcript=True) for text in _pieces(fresh, _TEXT_PIECE)]
+        return []
+
+
+def _pieces(whole: AnyStr, size: int) -> Iterator[AnyStr]:
+    """What came at once, in pieces that fit into any client's frames and can be recalled one by one."""
+    for start in range(0, len(whole), size):
+        yield whole[start : start + size]
+
+
+def _when(event: Event) -> str:
+    return datetime.fromtimestamp(event.timestamp, UTC).isoformat(timespec="milliseconds")

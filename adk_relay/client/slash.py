@@ -1,0 +1,172 @@
+"""The commands of the terminal: /help lists them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+import webbrowser
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from prompt_toolkit.application import run_in_terminal
+
+from adk_relay.client.link import Link
+from adk_relay.client.view import Problem, name_of
+
+COMMANDS = {
+    "help": "lists the commands",
+    "stats": "what this client has done",
+    "server": "what the server has done",
+    "health": "how the server is",
+    "docs": "the server's documentation, in a browser if there is one",
+    "demo": "the same conversations in a page, in a browser if there is one",
+    "clear": "empties the conversation on the server, for everybody in it",
+    "quit": "leaves; Ctrl-D does it too, and Ctrl-C when nothing is typed",
+    "connect": "connects, or tries again at once",
+    "disconnect": "closes the connection until /connect",
+    "ping": "measures the time to the server and back",
+    "new": "begins another conversation",
+    "join": "goes to that conversation, and shows what was said there last",
+    "info": "about this conversation",
+    "sessions": "all conversations",
+}
+"""Each command, with the text that /help has for it. Its method is named after it; /quit has none."""
+
+
+class Screen(Protocol):
+    """Where a command shows its result."""
+
+    def notice(self, text: str) -> None: ...
+
+    def problem(self, text: str) -> None: ...
+
+    def table(self, rows: Iterable[Iterable[Any]], *head: str) -> None: ...
+
+
+class Commands:
+    """Runs the commands. They tell a screen their results, and what went wrong."""
+
+    def __init__(self, link: Link, screen: Screen) -> None:
+        self._link = link
+        self._screen = screen
+
+    async def run(self, line: str) -> bool:
+        """Runs the command that was typed after the slash. Ctrl-C ends it. False: it is /quit."""
+        name, _, argument = line.partition(" ")
+        if name == "quit":
+            return False
+        self._screen.notice(f"/{line}".rstrip())
+        if name not in COMMANDS:
+            self._screen.problem(f"There is no /{name}: /help tells what there is.")
+            return True
+        running = asyncio.ensure_future(getattr(self, f"_{name}")(argument.strip()))
+        loop = asyncio.get_running_loop()
+        with suppress(NotImplementedError):  # on Windows
+            loop.add_signal_handler(signal.SIGINT, running.cancel)  # without a prompt, Ctrl-C is a signal
+        try:
+            await asyncio.wait({running})
+            running.result()
+        except asyncio.CancelledError:
+            if not running.cancelled():  # the program is ended
+                raise
+            self._screen.problem("Given up.")
+        except Problem as problem:
+            self._screen.problem(str(problem))
+        except (KeyError, TypeError, ValueError):
+            self._screen.problem("The server's answer is not one of relay's.")
+        finally:
+            running.cancel()
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(signal.SIGINT)
+        return True
+
+    # ---- each command of the table ----
+
+    async def _help(self, _: str) -> None:
+        self._screen.table((f"/{name}{' ID' * (name == 'join')}", text) for name, text in COMMANDS.items())
+        self._screen.notice(
+            "Anything else is said to the agent; put a space before a message that begins with /."
+        )
+
+    async def _stats(self, _: str) -> None:
+        link, stats = self._link, self._link.stats
+        streams = stats.succeeded + stats.failed
+        self._screen.table(
+            [
+                ["duration", f"{time.monotonic() - stats.began:.0f} s"],
+                ["messages sent", stats.messages],
+                ["streams", f"{stats.succeeded} succeeded, {stats.failed} failed"],
+                ["chunks", f"{stats.chunks}, {stats.chunks / max(streams, 1):.1f} a stream"],
+                ["connection attempts", stats.attempts],
+                ["reconnections", stats.reconnections],
+                ["sessions created", stats.sessions],
+                ["response time", _mean(stats.response_times)],
+                ["first-token time", _mean(stats.first_token_times)],
+                ["status", f"{link.state}, as {name_of(link.connection_id)}"],
+                ["session", link.session_id or "none yet"],
+            ]
+        )
+
+    async def _server(self, _: str) -> None:
+        self._screen.table((await self._link.http.request("GET", "/stats")).items())
+
+    async def _health(self, _: str) -> None:
+        self._screen.table((await self._link.http.request("GET", "/health")).items())
+
+    async def _docs(self, _: str) -> None:
+        await self._browse("/docs")
+
+    async def _demo(self, _: str) -> None:
+        await self._browse("/demo")
+
+    async def _browse(self, path: str) -> None:
+        url = self._link.url + path
+        self._screen.notice(url)
+        if sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY", "BROWSER"} & set(os.environ):
+            await run_in_terminal(lambda: webbrowser.open(url), in_executor=True)
+
+    async def _clear(self, _: str) -> None:
+        await self._link.http.request("POST", f"/sessions/{self._session_id()}/clear")
+
+    async def _connect(self, _: str) -> None:
+        self._link.connect()
+
+    async def _disconnect(self, _: str) -> None:
+        await self._link.disconnect()
+        self._screen.notice("Disconnected.")
+
+    async def _ping(self, _: str) -> None:
+        self._screen.notice(f"{await self._link.ping():.1f} ms")
+
+    async def _new(self, _: str) -> None:
+        await self._link.new()
+        self._screen.notice(f"In the new conversation {self._link.session_id}.")
+
+    async def _join(self, argument: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", argument):
+            raise Problem("/join ID: /sessions lists them.")
+        await self._link.join(argument)
+
+    async def _info(self, _: str) -> None:
+        info = await self._link.http.request("GET", f"/sessions/{self._session_id()}")
+        self._screen.table((name, value) for name, value in info.items() if name != "history")
+
+    async def _sessions(self, _: str) -> None:
+        sessions = (await self._link.http.request("GET", "/sessions"))["sessions"]
+        names = ["session_id", "message_count", "connected_clients", "last_activity"]
+        rows = [[session[name] for name in names[:3]] + [str(session[names[3]])[:16]] for session in sessions]
+        self._screen.table(rows, "session", "messages", "clients", "last activity")
+
+    def _session_id(self) -> str:
+        if not self._link.session_id:
+            raise Problem("There is no conversation yet: say something, /new or /join ID.")
+        return self._link.session_id
+
+
+def _mean(seconds: list[float]) -> str:
+    return f"{sum(seconds) / len(seconds):.2f} s" if seconds else "-"

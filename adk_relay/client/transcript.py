@@ -1,0 +1,167 @@
+"""Which words of a conversation have been shown, so that each of them is shown once."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from adk_relay.client.http import History, Json
+from adk_relay.client.requests import Request, Requests
+from adk_relay.client.stats import Stats
+from adk_relay.client.view import View
+
+_RECENT = 10
+"""How many messages are shown of a conversation that one joins."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """An answer that is coming."""
+
+    mine: bool = False
+    shown: str = ""
+    chunks: int = 0
+    """The number of its last chunk that is shown."""
+    first_at: float = 0.0
+    """When its first chunk came."""
+
+
+class Transcript:
+    """What is shown of the conversation that the link attends.
+
+    Frames tell what happens while there is a WebSocket. After a time without one, the history tells what
+    was missed, and may end with an answer that is still coming.
+
+    Invariants, which `check` asserts:
+        The first `seen` messages of the conversation are shown or were passed over. None: the
+        conversation was just entered, and only its last messages are to be shown.
+        Words of an answer that is coming are shown only together with the number of their last chunk:
+        with no chunk, no word.
+    """
+
+    def __init__(self, view: View, requests: Requests, stats: Stats, own_ids: set[str]) -> None:
+        self.seen: int | None = 0
+        self._view = view
+        self._requests = requests
+        self._stats = stats
+        self._own_ids = own_ids
+        self._answer: _Answer | None = None
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert self.seen is None or self.seen >= 0, self.seen
+        if self._answer:
+            assert self._answer.chunks or not self._answer.shown, self._answer
+
+    def enter(self, seen: int | None) -> None:
+        """What comes is of another conversation, or of this one after it was cleared."""
+        self._end(interrupted=True)
+        self._view.typing("", False)
+        self.seen = seen
+
+    # ---- frames ----
+
+    def start(self, frame: Json) -> None:
+        """An answer begins."""
+        self._end(interrupted=True)
+        self._answer = _Answer(self._is_mine(frame))
+
+    def chunk(self, text: str, number: int) -> None:
+        """The next words of an answer."""
+        self._stats.chunks += 1
+        if not self._answer and number == 1:  # one came in when the answer had no words yet
+            self._answer = _Answer()
+        if not self._answer or number != self._answer.chunks + 1:
+            return  # the history had it; or one is missing, and `complete` brings the whole answer
+        self._answer.chunks = number
+        self._answer.first_at = self._answer.first_at or time.monotonic()
+        self._show(self._answer, self._answer.shown + text)
+
+    def complete(self, frame: Json, text: str, count: int) -> None:
+        """An answer has ended: its whole text, and how many messages there are with it."""
+        interrupted = bool(frame.get("interrupted"))
+        if not self._answer and count <= (self.seen or 0):
+            return  # the history had it
+        answer = self._answer or _Answer()
+        if not text.startswith(answer.shown):  # what is shown is of another answer
+            self._end(interrupted=True)
+            answer.shown = ""
+        answer.mine |= self._is_mine(frame)
+        self.seen, self._answer = count, answer
+        request = self._requests.get(frame.get("id"))
+        if request and self._requests.close(request, succeeded=not interrupted):
+            self._stats.response_times.append(time.monotonic() - request.at)
+            if answer.first_at:
+                self._stats.first_token_times.append(answer.first_at - request.at)
+        self._end(text[len(answer.shown) :], interrupted=interrupted)
+
+    def added(self, who: str, text: str, count: int) -> None:
+        """Somebody wrote a text, which is message number `count`."""
+        if count <= (self.seen or 0):
+            return
+        self.seen = count
+        self._view.typing(who, False)
+        if who not in self._own_ids:
+            self._view.line(who, text)
+
+    # ---- the history ----
+
+    def catch_up(self, history: History, count: int) -> None:
+        """Shows what was missed up to message `count`. Frames tell what follows."""
+        if self.seen is None:
+            self.seen = max(0, count - _RECENT)
+        first = history.count - len(history.lines)  # of a long conversation, there is only the end
+        missed = history.lines[max(self.seen - first, 0) : max(count - first, 0)]
+        # An answer that was cut off: the first answer that was missed is the same one.
+        cut, self._answer, self.seen = self._answer, None, count
+        asked: Request | None = None
+        unanswered: list[Request] = []  # by the server, if it was started again
+        for line in missed:
+            if line.is_user:
+                asked = self._requests.find_stored(line.id, line.text)
+                if not asked:
+                    self._view.line("user", line.text)
+                elif not line.id:
+                    unanswered.append(asked)
+                continue
+            answer, cut = cut or _Answer(), None
+            self._answer = answer
+            answer.mine = asked is not None
+            if not line.text.startswith(answer.shown):
+                self._end(interrupted=True)
+                self._answer = answer = _Answer(asked is not None)
+            self._show(answer, line.text)
+            if line.is_open:
+                answer.chunks = line.chunks
+                self.seen = count - 1
+            else:
+                self._end(interrupted=False)
+                if asked:
+                    self._requests.close(asked, succeeded=True)
+        if cut:
+            self._answer = cut
+            self._end(interrupted=True)
+        for request in unanswered:
+            self._requests.give_up(request)
+
+    def pass_over(self, count: int) -> None:
+        """What was missed up to message `count` can't be shown; the last one may be an open answer."""
+        self.seen = max(0, count - 1)
+
+    # ---- the answer that is coming ----
+
+    def _is_mine(self, frame: Json) -> bool:
+        return (
+            self._requests.get(frame.get("id")) is not None
+            or str(frame.get("connection_id")) in self._own_ids
+        )
+
+    def _show(self, answer: _Answer, text: str) -> None:
+        if len(text) > len(answer.shown):
+            self._view.chunk(text[len(answer.shown) :], mine=answer.mine)
+            answer.shown = text
+
+    def _end(self, rest: str = "", *, interrupted: bool) -> None:
+        answer, self._answer = self._answer, None
+        if answer:
+            self._view.end(rest, mine=answer.mine, interrupted=interrupted)

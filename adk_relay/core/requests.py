@@ -1,0 +1,137 @@
+"""Requests: texts whose answers somebody waits for. They are answered one at a time, in order."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from adk_relay.core.listener import Listener
+from adk_relay.core.messages import UserText
+
+_MAX_WAITING = 16
+"""Requests that may wait for the answers before them."""
+
+
+class BusyError(Exception):
+    """Too many requests wait already; the text says what would be right."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """Requests for an answer, and conversations that were made, since the start."""
+
+    requests: int = 0
+    successful: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    """How long the successful ones took, all together."""
+    created: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A text whose answer a listener waits for."""
+
+    text: UserText
+    listener: Listener
+    began: float = 0.0
+    """When its turn came, as `time.monotonic()`."""
+
+
+class Requests:
+    """The requests of one conversation. Nobody else counts them.
+
+    Args:
+        stats: where they are counted, together with those of other conversations.
+
+    Invariants:
+        At most 16 requests wait.
+        The current one, whose answer is being given, does not wait.
+        Each request that was taken ends once: it is successful or failed.
+    """
+
+    def __init__(self, stats: Stats) -> None:
+        self.current: Request | None = None
+        """The request that is being answered; None: none is, or a live text."""
+        self.waiting: deque[Request] = deque()
+        self._stats = stats
+        self._taken = self._ended = 0
+
+    def take(self, text: UserText, listener: Listener) -> None:
+        """Takes a request: it waits until those before it are answered.
+
+        Raises:
+            BusyError: 16 wait already.
+        """
+        self._stats.requests += 1
+        self._taken += 1
+        if len(self.waiting) >= _MAX_WAITING:
+            self._end(successful=False)
+            raise BusyError(f"{len(self.waiting)} messages wait for their answers already: try again later.")
+        self.waiting.append(Request(text, listener))
+
+    def find(self, text: UserText) -> tuple[Request, int] | None:
+        """The open request of this text, and how many are before it in the queue."""
+        if self.current and self.current.text == text:
+            return self.current, 0
+        for ahead, request in enumerate(self.waiting):
+            if request.text == text:
+                return request, ahead
+        return None
+
+    def begin(self) -> Request:
+        """The first that waits becomes the current one."""
+        assert self.current is None
+        self.current = self.waiting.popleft()
+        self.current.began = time.monotonic()
+        return self.current
+
+    def answered(self) -> None:
+        """The current request, if there is one, has its answer."""
+        if self.current:
+            self._stats.seconds += time.monotonic() - self.current.began
+            self._end(successful=True)
+            self.current = None
+
+    def fail(self) -> list[Request]:
+        """All are given up, the current one too; returns them in order."""
+        failed = [*([self.current] if self.current else []), *self.fail_waiting()]
+        if self.current:
+            self._end(successful=False)
+            self.current = None
+        return failed
+
+    def fail_waiting(self) -> list[Request]:
+        """Those that wait are given up; returns them in order."""
+        failed = [*self.waiting]
+        self.waiting.clear()
+        for _ in failed:
+            self._end(successful=False)
+        return failed
+
+    def withdraw(self, listener: Listener) -> list[Request]:
+        """All of one listener's are given up; returns them in order."""
+        failed = []
+        if self.current and self.current.listener is listener:
+            failed.append(self.current)
+            self.current = None
+        failed += [request for request in self.waiting if request.listener is listener]
+        self.waiting = deque(request for request in self.waiting if request.listener is not listener)
+        for _ in failed:
+            self._end(successful=False)
+        return failed
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert len(self.waiting) <= _MAX_WAITING, "too many requests wait"
+        assert self.current not in self.waiting, "the current request waits"
+        is_open = len(self.waiting) + (self.current is not None)
+        assert self._taken - self._ended == is_open, "a request ended twice, or not at all"
+
+    def _end(self, *, successful: bool) -> None:
+        self._ended += 1
+        if successful:
+            self._stats.successful += 1
+        else:
+            self._stats.failed += 1

@@ -1,0 +1,85 @@
+"""The latest texts that have an id, so that a text which is sent again is not said again."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from adk_relay.core.listener import Listener
+from adk_relay.core.messages import UserText
+
+_MAX_IDS = 4096
+"""So many of the latest ids are known again."""
+
+
+class Known(Enum):
+    """What is known of a text's id."""
+
+    NEW = auto()
+    """Nothing: it has none, or it was not used lately."""
+    WAITING = auto()
+    """This text has it, and is not stored yet."""
+    STORED = auto()
+    """This text has it, and is stored."""
+    TAKEN = auto()
+    """Another text has it."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    hash: int  # of the text; the text itself would take memory
+    listener: Listener | None  # the one to be told when the text is stored; None: it is stored
+
+
+class Texts:
+    """The ids of a conversation's latest texts, and which listener waits for the ack of each.
+
+    A client that lost its socket before the ack came sends the text again, through another one. The id tells
+    that it was said already. The latest sender gets the ack.
+
+    Invariants:
+        At most 4,096 ids are known, those of the latest texts.
+        A text without an id is not among them.
+    """
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # by id, oldest first
+
+    def look_up(self, text: UserText) -> Known:
+        """What is known of the text's id."""
+        entry = self._entries.get(text.id)
+        if entry is None:
+            return Known.NEW
+        if entry.hash != hash(text.text):
+            return Known.TAKEN
+        return Known.STORED if entry.listener is None else Known.WAITING
+
+    def add(self, text: UserText, listener: Listener) -> None:
+        """A text is to be said; `listener` waits for its ack, in the place of any other."""
+        if text.id:
+            self._entries[text.id] = _Entry(hash(text.text), listener)
+            if len(self._entries) > _MAX_IDS:
+                self._entries.popitem(last=False)
+
+    def stored(self, text: UserText) -> Listener | None:
+        """A text is stored; returns the listener that waits for its ack."""
+        if not (entry := self._entries.get(text.id)):
+            return None
+        listener, entry.listener = entry.listener, None
+        return listener
+
+    def forget(self, text: UserText) -> None:
+        """A text is not said after all: it can be sent again."""
+        self._entries.pop(text.id, None)
+
+    def clear(self) -> list[tuple[str, Listener]]:
+        """Forgets all ids; returns those that were not stored yet, each with the listener that waits."""
+        waiting = [(text_id, entry.listener) for text_id, entry in self._entries.items() if entry.listener]
+        self._entries.clear()
+        return waiting
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert len(self._entries) <= _MAX_IDS, "too many ids are kept"
+        assert "" not in self._entries, "a text without an id is kept"

@@ -1,0 +1,99 @@
+"""How the server closes a WebSocket: each code, its reason, and whether a client is to come back.
+
+Codes 1000 to 1015 are those of RFC 6455 section 7.4.1. Codes 4000 to 4999 are private (section 7.4.2).
+A client can tell by the range of a private code what to do, also with a code that it does not know:
+
+    4400 to 4409   do not come back by yourself
+    4410 to 4499   come back after a pause
+
+Source of the idea: https://centrifugal.dev/docs/server/codes. 4401 (sign in first) and 4403 (not allowed)
+are reserved for a server or proxy that checks who a user is; clients know them already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+_MAX_REASON_BYTES = 123
+"""A close frame has room for so many bytes of its reason (RFC 6455 section 5.5)."""
+
+
+@dataclass(slots=True, frozen=True)
+class CloseFrame:
+    """What a close frame says.
+
+    Attributes:
+        code: the close code.
+        reason: a few words for people and logs.
+        come_back: what the client is to do. "never": a new connection would be closed the same way;
+            "on input": connect again when the user next sends something; "after a pause": connect again
+            after a random pause, which grows each time.
+    """
+
+    code: int
+    reason: str
+    come_back: Literal["never", "on input", "after a pause"] = "never"
+
+    def because(self, reason: str) -> CloseFrame:
+        """The same code with a reason of its own, cut to what a close frame can hold."""
+        cut = reason.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")
+        return replace(self, reason=cut)
+
+
+class Close(Exception):
+    """The socket is to be closed with `frame`."""
+
+    def __init__(self, frame: CloseFrame) -> None:
+        self.frame = frame
+        super().__init__(frame.code, frame.reason)
+
+
+DONE = CloseFrame(1000, "done", "on input")
+"""The one request of a turn socket is answered."""
+
+SERVER_STOPPING = CloseFrame(1001, "the server is going", "after a pause")
+"""The server stops, or is stopping already when a client connects."""
+
+BAD_FRAMES = CloseFrame(1008, "bad frames in a row", "never")
+"""Too many frames in a row were no valid command; on a turn socket the first one is too many."""
+
+UNKNOWN_SESSION = CloseFrame(1008, "unknown_session", "never")
+"""A turn socket has asked in a conversation that is another user's."""
+
+INTERNAL_ERROR = CloseFrame(1011, "an internal error", "after a pause")
+"""The code that serves the socket has failed; the log has the traceback."""
+
+AGENT_FAILED = CloseFrame(1011, "the agent failed", "after a pause")
+"""The agent or the session service has failed for good; an error message comes before it."""
+
+STORE_FAILED = CloseFrame(1011, "the conversations can't be reached", "after a pause")
+"""The session service has failed while a client was connecting."""
+
+SERVER_RESTARTS = CloseFrame(1012, "service restart", "after a pause")
+"""What uvicorn closes with when it stops: the server is stopping, and a client may send it too."""
+
+TOO_SLOW = CloseFrame(1013, "too slow", "after a pause")
+"""The client does not read, or reads too slowly for the words that it is sent."""
+
+BUSY = CloseFrame(1013, "busy", "after a pause")
+"""Too many requests wait already: that of this turn socket is refused."""
+
+NOT_FOUND = CloseFrame(4404, "not found", "never")
+"""There is no such address or conversation, or the conversation is another user's."""
+
+IDLE = CloseFrame(4408, "idle", "on input")
+"""Nothing but pings has come for the idle timeout."""
+
+NO_PONG = CloseFrame(4410, "no pong", "after a pause")
+"""A client that had answered a ping before has not answered the last one."""
+
+CONVERSATION_ENDED = {"idle": IDLE, "failed": AGENT_FAILED, "stopping": SERVER_STOPPING}
+"""How sockets are closed when their conversation ends, by `Ended.why`."""
+
+CONVERSATION_ENDED_TEXT = {
+    "idle": "The agent has said nothing for too long.",
+    "failed": "The agent failed. The server's log says why.",
+    "stopping": "The server is going.",
+}
+"""And what a listener is told that waits for an answer."""

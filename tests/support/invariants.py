@@ -1,0 +1,165 @@
+"""Every test also checks the invariants of relay's own objects, after each call from outside.
+
+A class that has state has a method `check()`, which raises AssertionError where its invariants do not
+hold. `install()` wraps the public methods of the classes in `CHECKED`, so that `check()` runs when the
+outermost call on an object is over. A generator or a coroutine is over each time it hands control back:
+whoever runs then may use the object.
+
+A violation is raised at once, and also collected: a background task that it ends may have nobody who
+looks at its error. `collected()` fails the test for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from types import FunctionType, coroutine
+from typing import Any
+
+CHECKED: tuple[str, ...] = (
+    "adk_relay.adk.conversation.Conversation",
+    "adk_relay.adk.resets.Resets",
+    "adk_relay.adk.run.Run",
+    "adk_relay.adk.runs.Runs",
+    "adk_relay.adk.turn.Turn",
+    "adk_relay.core.floor.Floor",
+    "adk_relay.core.floor._Microphone",
+    "adk_relay.core.history.History",
+    "adk_relay.core.inbox.Inbox",
+    "adk_relay.core.journal.Journal",
+    "adk_relay.core.requests.Requests",
+    "adk_relay.core.room.Room",
+    "adk_relay.core.texts.Texts",
+    "adk_relay.core.writing.Writing",
+    "adk_relay.wire.outbox.Outbox",
+    "adk_relay.wire.websocket.Socket",
+)
+"""The classes whose objects are checked: each has a `check()`."""
+
+_CHECK_ALL = 1000
+"""So many calls of an object are all checked."""
+
+_THEN_EVERY = 64
+"""Of those that follow, one in so many: a thousand sockets in a room are many calls of a large object."""
+
+
+class Checker:
+    """Wraps methods, counts the calls, and keeps the violations that it has found."""
+
+    def __init__(self) -> None:
+        self.violations: list[str] = []
+        self._calls: dict[int, int] = {}  # by the object's id; a new object of that id begins anew
+        self._inside: set[int] = set()
+        self._broken: set[int] = set()  # told once: the first violation is the one to look at
+
+    def wrap(self, kind: type) -> None:
+        """Wraps `__init__` and the public methods that the class itself defines."""
+        if not callable(getattr(kind, "check", None)):
+            raise TypeError(f"{kind.__qualname__} has no check()")
+        for name, function in list(vars(kind).items()):
+            is_public = name == "__init__" or not name.startswith("_")
+            if isinstance(function, FunctionType) and is_public and name != "check":
+                setattr(kind, name, self._wrapped(function))
+
+    def take(self) -> list[str]:
+        """The violations since the last time."""
+        found, self.violations = self.violations, []
+        return found
+
+    def _wrapped(self, function: FunctionType) -> Callable[..., Any]:
+        if inspect.isasyncgenfunction(function):
+            raise TypeError(f"{function.__qualname__}: async generators are not checked yet")
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def call_async(this: Any, *args: Any, **kwargs: Any) -> Any:
+                return await _awaitable(self._steps(this, function, function(this, *args, **kwargs)))
+
+            return call_async
+        if inspect.isgeneratorfunction(function):
+
+            @functools.wraps(function)
+            def generate(this: Any, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+                return self._steps(this, function, function(this, *args, **kwargs))
+
+            return generate
+
+        @functools.wraps(function)
+        def call(this: Any, *args: Any, **kwargs: Any) -> Any:
+            return self._call(this, function, lambda: function(this, *args, **kwargs))
+
+        return call
+
+    def _steps(
+        self, this: Any, function: FunctionType, steps: Generator[Any, Any, Any] | Coroutine[Any, Any, Any]
+    ) -> Generator[Any, Any, Any]:
+        """Runs a generator or a coroutine; each of its steps is a call."""
+        step: Callable[[], Any] = functools.partial(steps.send, None)
+        while True:
+            try:
+                value = self._call(this, function, step)
+            except StopIteration as end:
+                return end.value
+            try:
+                step = functools.partial(steps.send, (yield value))
+            except GeneratorExit:
+                self._call(this, function, steps.close)
+                raise
+            except BaseException as error:
+                step = functools.partial(steps.throw, error)
+
+    def _call(self, this: Any, function: FunctionType, step: Callable[[], Any]) -> Any:
+        key = id(this)
+        if key in self._inside:
+            return step()
+        if function.__name__ == "__init__":
+            self._calls[key] = 0
+            self._broken.discard(key)
+        self._inside.add(key)
+        is_made = function.__name__ != "__init__"
+        try:
+            result = step()
+            is_made = True
+            return result
+        finally:
+            self._inside.discard(key)
+            if is_made:
+                self._look_at(this, key, function)
+
+    def _look_at(self, this: Any, key: int, function: FunctionType) -> None:
+        calls = self._calls[key] = self._calls.get(key, 0) + 1
+        if key in self._broken or (calls > _CHECK_ALL and calls % _THEN_EVERY):
+            return
+        try:
+            this.check()
+        except AssertionError as violation:
+            self._broken.add(key)
+            message, *_ = str(violation).splitlines() or [""]
+            self.violations.append(f"after {function.__qualname__}: {message}")
+            raise
+
+
+checker = Checker()
+
+
+@coroutine
+def _awaitable(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    return (yield from steps)
+
+
+@functools.cache
+def install() -> None:
+    """Wraps the classes in `CHECKED`, once in a process."""
+    for path in CHECKED:
+        module, _, name = path.rpartition(".")
+        checker.wrap(getattr(importlib.import_module(module), name))
+
+
+def collected() -> Iterator[None]:
+    """What the fixture does: a test in which an invariant was broken fails, whoever saw the error."""
+    install()
+    yield
+    if violations := checker.take():
+        raise AssertionError("\n".join(["invariants were broken:", *violations]))
