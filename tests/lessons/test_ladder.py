@@ -234,14 +234,15 @@ async def test_3_an_agent_answers(step: Step) -> None:
 
 @ladder(3, through=6)
 async def test_3_it_speaks_and_is_spoken_to_at_the_same_time(step: Step) -> None:
-    async with serving(step.load(words_per_second=10).app) as port, client(port) as connection:
+    async with serving(step.load(words_per_second=2).app) as port, client(port) as connection:
         await connection.send(text("Hello"))
         while (await receive(connection, step.limit)).get("data") != "This ":
             pass
         await connection.send(text("Stop"))
-        messages = await turn(connection, step.limit)
-        assert "Hello" not in words(messages)
-        assert [message for message in messages if message.get("interrupted")]
+        messages = [await receive(connection, step.limit)]
+        while not messages[-1].get("interrupted"):
+            messages.append(await receive(connection, step.limit))
+        assert "Hello" not in words(messages)  # with which the answer would have ended
 
 
 @pytest.fixture
