@@ -6,12 +6,17 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from support.invariants import collected
 
 if TYPE_CHECKING:  # it imports ADK, which takes seconds, and the tests of core need none of it
     from support.gemini import GeminiLive
+
+# How long one example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("relay", deadline=None)
+hypothesis.settings.load_profile("relay")
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,6 @@ from urllib.parse import parse_qs
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
     GUEST,
-    BusyError,
     Conversations,
     StoppingError,
     StoreError,
@@ -26,6 +25,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.messages import Line
+from adk_relay.core.requests import BusyError
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.dialects import BadFrameError, turn
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
@@ -34,7 +34,7 @@ from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Outbox
 
 MAX_BODY_BYTES = 64 * 1024
-_TOO_LONG = f"The body may have {MAX_BODY_BYTES} bytes."
+_TOO_LONG = f"The body may have at most {MAX_BODY_BYTES} bytes."
 
 _LISTED = 100
 _MAX_LISTED = 1000

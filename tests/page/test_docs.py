@@ -12,8 +12,6 @@ from typing import Any, get_args
 
 import httpx
 import pytest
-import pytest_asyncio
-from page.test_page import chromium, rehearsal, violations
 from playwright.async_api import Browser, Page, expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -49,6 +47,7 @@ from adk_relay.wire.dialects import Dialect, Welcome
 from adk_relay.wire.dialects.chat import CHAT
 from adk_relay.wire.dialects.live import PING, live
 from adk_relay.wire.dialects.turn import TURN
+from support.browser import rehearsal, violations
 from support.client import Json
 from support.server import a_relay, serving
 
@@ -61,12 +60,6 @@ PAGE = (HERE / "static" / "docs.html").read_text()
 OPERATIONS = [
     (path, method) for path, methods in API["paths"].items() for method in methods if method != "parameters"
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @asynccontextmanager

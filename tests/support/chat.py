@@ -59,7 +59,7 @@ def check(said: Json) -> None:
 class Chat(Client):
     """A client of the chat dialect, which checks each frame that it gets."""
 
-    async def next(self, timeout: float = 10) -> Json:
+    async def next(self, timeout: float = 60) -> Json:
         said = await super().next(timeout)
         check(said)
         return said
@@ -90,7 +90,8 @@ class Chat(Client):
 async def chat(port: int, session_id: str = "", **options: Any) -> AsyncIterator[Chat]:
     """A chat client that has been greeted, and is in a session if one is named."""
     # All that comes is taken at once, or a client that has not read it all would be slow to close.
-    async with connect(f"ws://127.0.0.1:{port}/ws", proxy=None, **{"max_queue": None} | options) as socket:
+    options = {"max_queue": None, "open_timeout": 60} | options
+    async with connect(f"ws://127.0.0.1:{port}/ws", proxy=None, **options) as socket:
         connected = json.loads(await socket.recv())
         assert connected["type"] == "connected"
         check(connected)
@@ -133,7 +134,7 @@ async def turn(port: int, session_id: str, message: str) -> Json:
 
 
 def http(port: int) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=8)
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
 
 
 async def created(port: int) -> str:

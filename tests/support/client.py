@@ -26,7 +26,7 @@ class Client:
     presence: list[Json] = field(default_factory=list)
     audio: bytes = b""
 
-    async def next(self, timeout: float = 10) -> Json:
+    async def next(self, timeout: float = 60) -> Json:
         """The next frame; binary sound as a message of type `binary`.
 
         Pings are answered, and who comes and goes is kept in `presence`: neither comes in any order.
@@ -49,7 +49,7 @@ class Client:
             self.frames.append(said)
             return said
 
-    async def until(self, done: Callable[[Json], Any], timeout: float = 10) -> list[Json]:
+    async def until(self, done: Callable[[Json], Any], timeout: float = 60) -> list[Json]:
         """All frames up to the first that is `done`."""
         got = []
         async with asyncio.timeout(timeout):
@@ -58,7 +58,7 @@ class Client:
                 if done(got[-1]):
                     return got
 
-    async def turn(self, timeout: float = 10) -> list[Json]:
+    async def turn(self, timeout: float = 60) -> list[Json]:
         """All frames up to the end of a turn, however it ends."""
         return await self.until(lambda said: said.get("turn_complete") or said.get("interrupted"), timeout)
 
@@ -95,6 +95,7 @@ async def client(
     """A client that has been greeted."""
     url = f"ws://127.0.0.1:{port}{path}/ws/{user}?is_audio={str(audio).lower()}{query}"
     subprotocols = [Subprotocol("relay.v1")] if subprotocol else None
+    options = {"open_timeout": 60} | options
     async with connect(url, subprotocols=subprotocols, proxy=None, **options) as connection:
         hello = json.loads(await connection.recv())
         assert hello["type"] == "hello"

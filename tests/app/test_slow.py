@@ -52,7 +52,7 @@ async def talks_on(connection: Connection, turn: UserTurn) -> None:
         await connection.say(f"You said: {turn.text}.")
 
 
-async def taken(relay: Relay, seq: int, timeout: float = 20) -> None:
+async def taken(relay: Relay, seq: int, timeout: float = 60) -> None:
     """Until alice's conversation has emitted message number `seq`."""
     async with asyncio.timeout(timeout):
         while (await relay.conversations.open("alice")).room.seq < seq:
@@ -80,7 +80,7 @@ async def test_a_peer_that_stops_reading_is_given_up_and_delays_nobody(
 ) -> None:
     gemini.answer = talks_on
     async with (
-        serving(a_relay(slow_timeout=2.0)) as port,
+        serving(a_relay(slow_timeout=6.0)) as port,  # long enough for the model to send a megabyte
         client(port, "bob") as bob,
         Peer.upgraded(port, audio=True) as stalled,
     ):
@@ -90,7 +90,7 @@ async def test_a_peer_that_stops_reading_is_given_up_and_delays_nobody(
         peak, queues = 0, outboxes()
         # Its seat is free when its run has ended: nobody else was in that conversation.
         while not closings(caplog):
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 60
             asked = time.monotonic()
             await bob.send(type="ping")
             assert (await bob.next())["type"] == "pong"
@@ -99,18 +99,21 @@ async def test_a_peer_that_stops_reading_is_given_up_and_delays_nobody(
         assert closings(caplog) == ["1013 too slow"]
         assert peak > 1_000_000  # it did not read
         assert sum(one.bytes for one in queues) == 0
-        assert slowest < 0.5
+        assert slowest < 1.5
         await gemini.wait_for(lambda: gemini.open_connections == 0)
         assert await bob.ask("hello") == "You said: hello."
 
 
-async def test_a_slow_peer_that_reads_again_is_told_why(gemini: GeminiLive) -> None:
+async def test_a_slow_peer_that_reads_again_is_told_why(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adk_relay.wire.websocket._CLOSE_WAIT", 30.0)  # on a loaded machine it reads late
     gemini.answer = talks_on
     async with serving(a_relay(slow_timeout=0.5)) as port, Peer.upgraded(port, audio=True) as peer:
         await peer.send(mime_type="text/plain", data="go")
         await gemini.connection()
-        # The seat is freed first, then the peer has a second to take the close frame.
-        await gemini.wait_for(lambda: gemini.open_connections == 0, timeout=20)
+        # The seat is freed first, then the peer has some time to take the close frame.
+        await gemini.wait_for(lambda: gemini.open_connections == 0)
         frames = await peer.rest()
         assert frames[-1] == {"type": "close", "code": 1013, "reason": "too slow"}
         async with client(port) as again:
