@@ -56,13 +56,13 @@ near_misses = st.fixed_dictionaries(
 
 def check(frame: str | bytes) -> None:
     try:
-        said = decode(frame)
+        command = decode(frame)
     except BadFrameError as bad:
         assert bad.code in CODES
         assert str(bad)
-        to_json({"message": str(bad)}).encode()  # can be told to the client
+        to_json({"message": str(bad)}).encode()  # can be sent to the client
         return
-    match said:
+    match command:
         case UserText(text):
             assert text.strip()
             text.encode()
@@ -74,7 +74,7 @@ def check(frame: str | bytes) -> None:
             assert data
             assert mime_type in ("image/png", "image/jpeg")
         case _:
-            assert said in (AudioEnd(), Interrupt(), "ping", "pong")
+            assert command in (AudioEnd(), Interrupt(), "ping", "pong")
 
 
 @given(any_text | st.binary())
