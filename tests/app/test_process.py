@@ -18,9 +18,12 @@ from websockets.exceptions import ConnectionClosed
 
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
+from support.process import Process
+from support.process import process as start
 from support.server import ROOT
 
 PYTHON = [sys.executable, str(ROOT / "relay.py"), "--port", "0"]
+SERVE = [sys.executable, "-m", "adk_relay", "serve", "--port", "0"]
 UVICORN = [
     *(sys.executable, "-m", "uvicorn", "relay:app", "--port", "0"),
     *("--timeout-graceful-shutdown", "3", "--ws-per-message-deflate", "false"),
@@ -52,74 +55,12 @@ root_agent = LlmAgent(
 RELAY_AGENT = {"RELAY_AGENT": "my_pkg.my_agent:root_agent"}
 
 
-class Process:
-    """A relay that runs in a folder, with an environment that has nothing but what is given."""
-
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
-        self._process = process
-        self._log = log
-        self.port = 0
-
-    @property
-    def log(self) -> list[str]:
-        return self._log.read_text().splitlines()
-
-    async def started(self) -> None:
-        """Returns when it serves."""
-        async with asyncio.timeout(30):
-            while not (found := re.search(r"running on http://127.0.0.1:(\d+)", "\n".join(self.log))):
-                assert self._process.returncode is None, self.log
-                await asyncio.sleep(0.02)
-        self.port = int(found[1])
-
-    async def ended(self, timeout: float = 10) -> int:
-        """Waits for its end and returns the exit code."""
-        try:
-            return await asyncio.wait_for(self._process.wait(), timeout)
-        except TimeoutError:
-            raise AssertionError(f"it still runs after {timeout} s: {self.log}") from None
-
-    async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Asks it to end, which it has to within 5 s, and returns the exit code."""
-        self._process.send_signal(how)
-        return await self.ended(5)
-
-    def kill(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-
-    def problems(self) -> list[str]:
-        """What the log has above INFO. Every line of the log has a level, so a traceback has no place."""
-        lines = self.log
-        assert [line for line in lines if not re.match(r"(INFO|WARNING|ERROR): +\S", line)] == []
-        return [re.sub(r": +", ": ", line, count=1) for line in lines if not line.startswith("INFO")]
-
-
 @asynccontextmanager
 async def process(command: list[str], folder: Path, **environment: str) -> AsyncIterator[Process]:
-    """Starts a relay in a folder; it is killed at the end if it still runs."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",  # uvicorn writes to both streams, and the order counts
-        **environment,
-    }
-    log = folder / "log"
-    with log.open("w") as stream:
-        started = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=folder,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-        )
-    relay = Process(started, log)
-    try:
+    """Starts a relay in a folder, with an environment that has nothing but what is given."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
+    async with start(command, folder, environment) as relay:
         yield relay
-    finally:
-        relay.kill()
-        await relay.ended()
 
 
 @asynccontextmanager
@@ -335,7 +276,7 @@ async def test_tool_that_raises_is_one_line(gemini: GeminiLive, folder: Path) ->
 # ---- how it starts ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [PYTHON, UVICORN], ids=["python", "uvicorn"])
+@pytest.mark.parametrize("command", [PYTHON, SERVE, UVICORN], ids=["python", "serve", "uvicorn"])
 async def test_without_credentials_it_is_a_rehearsal_and_says_so_once(
     tmp_path: Path, command: list[str]
 ) -> None:
@@ -351,7 +292,7 @@ async def test_without_credentials_it_is_a_rehearsal_and_says_so_once(
     assert "GOOGLE_API_KEY" in line
 
 
-@pytest.mark.parametrize("command", [PYTHON, UVICORN], ids=["python", "uvicorn"])
+@pytest.mark.parametrize("command", [SERVE, UVICORN], ids=["serve", "uvicorn"])
 async def test_the_log_level_is_relays_too(tmp_path: Path, command: list[str]) -> None:
     async with serving_process([*command, "--log-level", "debug"], tmp_path) as relay:
         async with client(relay.port) as alice:
@@ -401,6 +342,16 @@ async def test_key_in_the_env_file_makes_it_a_gemini_agent(gemini: GeminiLive, t
             assert await alice.ask("hello") == "You said: hello."
         await relay.stop()
         assert relay.problems() == []
+
+
+async def test_an_option_beats_the_environment_and_that_beats_the_env_file(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("RELAY_PING_INTERVAL=1\nRELAY_GRACE=wrong\nRELAY_QUEUE_BYTES=wrong\n")
+    options = ["--ping-interval", "3", "--grace", "0"]
+    environment = {"RELAY_PING_INTERVAL": "2", "RELAY_QUEUE_BYTES": "4096"}
+    async with serving_process([*SERVE, *options], tmp_path, **environment) as relay:
+        async with client(relay.port) as alice:
+            assert alice.hello["ping_interval"] == 3
+        assert await relay.stop() == EXIT_CODES[signal.SIGTERM]
 
 
 async def test_env_file_is_read_by_the_app_and_by_nothing_else(folder: Path) -> None:

@@ -234,7 +234,7 @@ TestRoom.settings = settings(max_examples=80, stateful_step_count=30, deadline=N
 
 
 def test_what_is_no_longer_kept_is_a_gap_with_the_whole_messages() -> None:
-    room = Room(replay_bytes=300, replay_seconds=60.0)
+    room = Room(Requests(Stats()), replay_bytes=300, replay_seconds=60.0)
     for text in ["x" * 200, "y" * 200]:
         room.publish(Text(room.number(), text))
         room.publish(TurnEnd(room.number()))

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, expect
 from support.browser import NO_SERVER, control, rehearsal, until
 from support.chat import created, http
 from support.gemini import GeminiLive
-from support.process import a_process
+from support.killable import a_process
 from support.proxy import network
 from support.rooms import Held, Script, room_of, shows, window
 from support.server import a_relay, serving

@@ -14,7 +14,7 @@ from playwright.async_api import Browser, expect
 from support.browser import NO_SERVER, RECORD, control, rehearsal, until, visit
 from support.client import client
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
-from support.process import a_process
+from support.killable import a_process
 from support.proxy import network
 from support.server import a_relay, serving
 

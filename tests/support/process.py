@@ -1,50 +1,103 @@
-"""A relay in a process of its own."""
+"""A program as a process of its own: what it says, line by line, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import sys
-from collections.abc import AsyncIterator
+import re
+import signal
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from support.browser import until
-from support.server import ROOT
+HANGS = 60
+"""Seconds after which something that was waited for does not come any more, even on a loaded machine."""
 
-OWN_AGENT = """
-from google.adk.agents import LlmAgent
-from adk_relay.adk.rehearsal import Rehearsal
 
-root_agent = LlmAgent(name="parrot", model=Rehearsal(words_per_second=40))
-"""
+class Process:
+    """A process, and the lines that it writes to stdout and stderr, together.
+
+    Attributes:
+        log: its lines so far.
+        port: where it serves, once `started` has returned.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.log: list[str] = []
+        self.port = 0
+        self._process = process
+        self._news = asyncio.Condition()
+        self._is_silent = False
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process.stdout
+        async for line in self._process.stdout:
+            async with self._news:
+                self.log.append(line.decode().rstrip("\n"))
+                self._news.notify_all()
+        async with self._news:
+            self._is_silent = True
+            self._news.notify_all()
+
+    async def says(self, pattern: str) -> re.Match[str]:
+        """Waits for a line in which the pattern is found."""
+        found: re.Match[str] | None = None
+
+        def is_said() -> bool:
+            nonlocal found
+            found = next((match for line in self.log if (match := re.search(pattern, line))), None)
+            return bool(found) or self._is_silent
+
+        async with asyncio.timeout(HANGS), self._news:
+            await self._news.wait_for(is_said)
+        assert found, self.log
+        return found
+
+    async def started(self) -> None:
+        """Returns when it serves."""
+        self.port = int((await self.says(r"running on http://127.0.0.1:(\d+)"))[1])
+
+    async def ended(self, timeout: float = HANGS) -> int:
+        """Waits for its end and returns the exit code."""
+        try:
+            code = await asyncio.wait_for(self._process.wait(), timeout)
+        except TimeoutError:
+            raise AssertionError(f"it still runs after {timeout} s: {self.log}") from None
+        await self._reading
+        return code
+
+    async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """Asks it to end and returns the exit code. It may not wait for what takes 30 s."""
+        self._process.send_signal(how)
+        return await self.ended(20)
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+
+    def problems(self) -> list[str]:
+        """What the log has above INFO. Every line of the log has a level, so a traceback has no place."""
+        assert [line for line in self.log if not re.match(r"(INFO|WARNING|ERROR): +\S", line)] == []
+        return [re.sub(r": +", ": ", line, count=1) for line in self.log if not line.startswith("INFO")]
 
 
 @asynccontextmanager
-async def a_process(port: int, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A relay that can be killed without a word."""
-    (folder / "parrot.py").write_text(OWN_AGENT)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(ROOT / "relay.py"), "--port", str(port)),
+async def process(
+    command: Sequence[str | Path], folder: Path, environment: dict[str, str]
+) -> AsyncIterator[Process]:
+    """Starts a program in a folder, with this environment alone; it is killed at the end if it still runs."""
+    started = await asyncio.create_subprocess_exec(
+        *command,
         cwd=folder,
-        env=os.environ | {"RELAY_AGENT": "parrot:root_agent"},
-        stderr=asyncio.subprocess.DEVNULL,
+        env={"PYTHONUNBUFFERED": "1", **environment},  # uvicorn writes to both streams, and the order counts
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        limit=2**20,
     )
-
-    async def answers() -> bool:
-        assert process.returncode is None
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            return False
-        writer.close()
-        return True
-
+    program = Process(started)
     try:
-        await until(answers, bool, timeout=30)
-        yield process
+        yield program
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        program.kill()
+        await program.ended()

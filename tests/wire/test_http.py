@@ -357,4 +357,4 @@ def test_an_argument_out_of_range_is_an_error(wrong: Json) -> None:
 
 def test_what_is_no_agent_is_an_error() -> None:
     with pytest.raises(TypeError, match="ADK agent"):
-        Relay("not an agent", sessions="memory://")
+        Relay("not an agent", sessions="memory://")  # type: ignore[arg-type]
