@@ -15,7 +15,6 @@ from support.server import a_relay, serving
 
 LONG = "ä" * (16 * 1024)  # 32 KiB
 
-
 BAD_BODIES: dict[str, tuple[str, bytes]] = {
     "no JSON": (CHAT, b"hello"),
     "nothing": (CHAT, b""),

@@ -31,7 +31,6 @@ from support.traveler import (
 
 pytestmark = pytest.mark.usefixtures("no_errors")
 
-
 NAMED = [line | ({"id": line["text"]} if line["role"] == "user" else {}) for line in ONE_AND_TWO]
 """The same, while the ids of the texts are still known."""
 

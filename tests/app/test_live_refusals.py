@@ -24,7 +24,6 @@ pytestmark = pytest.mark.usefixtures("no_errors")
 
 BIG_TEXT = "x" * (32 * 1024 + 1)
 
-
 BAD_FRAMES: dict[str, tuple[str | bytes, str]] = {
     "not JSON": ("hello", "bad_message"),
     "empty": ("", "bad_message"),

@@ -17,28 +17,22 @@ from agent.agent import get_current_time
 from support.client import Json
 
 STATIC = Path(__file__).parent.parent.parent / "static"
-
-
 API: Json = json.loads((STATIC / "openapi.json").read_text())
-
 
 SUMMARY = {
     *("session_id", "model", "message_count", "duration_minutes", "connected_clients"),
     *("created_at", "last_activity"),
 }
 
-
 SESSION = {
     *("session_id", "model", "message_count", "session_duration_seconds", "user_messages", "model_messages"),
     *("created_at", "history"),
 }
 
-
 COUNTS = {
     *("model", "uptime_seconds", "total_requests", "successful_requests", "failed_requests"),
     *("active_sessions", "websocket_connections"),
 }
-
 
 STATS = COUNTS | {"average_response_time", "start_time", "total_sessions_created"}
 

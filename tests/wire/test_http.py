@@ -22,10 +22,7 @@ from support.raw import Peer
 from support.server import a_relay, serving
 
 pytestmark = pytest.mark.usefixtures("no_errors")
-
-
 STATIC = Path(__file__).parent.parent.parent / "static"
-
 
 TYPES = {
     ".css": "text/css; charset=utf-8",

@@ -36,13 +36,11 @@ from adk_relay.wire.outbox import Outbox, size
 
 MS = 48  # bytes of sound in a millisecond
 
-
 ENCODERS = {
     "words": live(is_audio=False, binary=False, newest=False).encoder(""),
     "base64": live(is_audio=True, binary=False, newest=False).encoder(""),
     "binary": live(is_audio=True, binary=True, newest=False).encoder(""),
 }
-
 
 # What happens to the queue: a message (kind, how much), a read, or a frame that goes first.
 steps = st.lists(
