@@ -45,10 +45,10 @@ from adk_relay.core.writing import Writing
 log = logging.getLogger("relay.agent")
 
 _CLOSE_WAIT = 5.0
-"""Seconds after which `aclose` no longer waits for a run that does not even heed its cancellation."""
+"""Seconds after which `aclose` no longer waits for a run that ignores its cancellation."""
 
 _UNATTENDED = 5.0
-"""Seconds that somebody has to attend after having asked for the conversation."""
+"""Seconds that a conversation waits for its first listener."""
 
 
 class Home(Protocol):
@@ -270,7 +270,7 @@ class Conversation:
 
     def _hear(self, sound: UserAudio | AudioEnd) -> None:
         self._inbox.add(sound)
-        # The end of the sound of somebody who leaves is worth no connection of its own.
+        # The end of sound, of somebody who leaves, is no reason to connect to the model.
         if isinstance(sound, UserAudio):
             self._runs.want()
 
@@ -281,7 +281,7 @@ class Conversation:
         self.room.send_to(self._floor.speaker or self._floor.last_speaker, Dropped("up", ms))
 
     def _would_cut_in(self) -> bool:
-        """Whether a request that is said now could be taken for a part of what is being said."""
+        """Whether the model could take a request that it is given now for a part of something else."""
         run = self._runs.run
         return bool(self._resets or (run and (run.is_speech_pending or run.turn.is_stopped_early)))
 
@@ -312,7 +312,7 @@ class Conversation:
             self._home.forget(self)
 
     async def _come_to_rest(self, reason: Stop) -> bool:
-        """The run is ended: does what it was ended for; returns whether the conversation is over."""
+        """The run has ended: does what it was stopped for. Returns whether the conversation is over."""
         while self._resets:
             await self._empty()
         if not self.room.listeners:
@@ -325,7 +325,7 @@ class Conversation:
             self._dismiss()
             return True
         self._runs.go_on()
-        # Somebody came while the run was ended for nobody: what was under way is over all the same.
+        # Somebody came while the run was being ended: what was under way is over all the same.
         is_owed = self._runs.owed or self._inbox.has_text
         if not is_owed and (self._requests.current or self.room.history.is_answering):
             self.emit(TurnEnd(self.number(), interrupted=True))
@@ -339,7 +339,7 @@ class Conversation:
         try:
             self.room.history.load(await self.session.load())
         except Exception:
-            self._home.forget(self)  # the next one that asks finds out anew
+            self._home.forget(self)  # whoever asks next tries again
             self._runs.stop(Stop.UNREADABLE)
             raise
 
@@ -372,8 +372,6 @@ class Conversation:
                     text_id = held.id if isinstance(held, UserText) else ""
                     listener.deliver(Error("busy", str(full), text_id))
 
-    # ---- ends ----
-
     @property
     def _is_closing(self) -> bool:
         return self._runs.stop_reason is Stop.CLOSING
@@ -385,7 +383,7 @@ class Conversation:
         self._dismiss(explain(error, self._home.model), Ended("failed"))
 
     def _dismiss(self, *last_messages: Message) -> None:
-        """Tells all, those too whose requests wait, that it is over."""
+        """Gives up all requests, and tells every listener these messages."""
         self._writing.drop()
         for listener in [*self.room.listeners]:
             for message in last_messages:
