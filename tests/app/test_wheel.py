@@ -20,6 +20,7 @@ import pytest
 from support.client import client
 from support.process import HANGS, process
 from support.server import ROOT
+from support.wheel import build_wheel
 
 SHIPPED = {"relay.py", "adk_relay"}
 """What the wheel puts into site-packages."""
@@ -40,22 +41,7 @@ for module in (adk_relay, adk_relay.adk.rehearsal, adk_relay.wire.dialects, rela
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--wheel-dir",
-        str(folder),
-        str(ROOT),
-    ]
-    done = subprocess.run(build, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    [built] = folder.glob("*.whl")
-    return built
+    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
