@@ -3,13 +3,14 @@
     relay serve                serves the page and an agent; `uvicorn relay:app` does, too
     Relay(agent=my_agent)      the same as an ASGI application, alone or mounted in another
 
-Read this file first. The server calls `Relay` once for each connection (see `adk_relay/wire/asgi.py`), which
-is an HTTP request, a WebSocket, or the server's own life (lifespan). Here three layers meet:
+Read this file first. The server calls `Relay` once for each HTTP request, once for each WebSocket, and once
+for the lifespan, which reports the server's start and stop (see `adk_relay/wire/asgi.py`). Three layers meet
+here:
 
-    adk_relay/wire    sockets and no ADK: a `Socket` serves an accepted WebSocket, through a dialect, and the
+    adk_relay/wire    sockets, no ADK: a `Socket` serves an accepted WebSocket through a dialect, and the
                       `Api` serves HTTP requests
-    adk_relay/adk     ADK and no sockets: `Conversations` run the agent and emit messages
-    adk_relay/core    what both use: messages, rooms, and the interfaces between the two
+    adk_relay/adk     ADK, no sockets: `Conversations` run the agent and emit messages
+    adk_relay/core    shared by both: messages, rooms, and the interfaces between the two
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ class Relay:
 
     Args:
         agent: any ADK agent.
-        run_config: an ADK RunConfig, taken whole; None: sound, transcriptions, compressed context.
-        sessions: an ADK session-service URI, or a session service; the folder of a sqlite file is made.
+        run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
+        sessions: an ADK session-service URI, or a session service; the folder of a sqlite file is created.
 
-    The other arguments are settings: `adk_relay/settings.py` says what each is, and its range.
+    The other arguments are settings: `adk_relay/settings.py` has the meaning and the range of each.
 
     Raises:
-        TypeError: `agent` is no ADK agent.
-        ValueError: a setting is out of its range, or `sessions` names nothing that is installed.
+        TypeError: `agent` is not an ADK agent.
+        ValueError: a setting is out of its range, or `sessions` names a service that is not installed.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Relay:
         replay_bytes: int = 4 * 1024 * 1024,
         replay_seconds: float = 60.0,
     ) -> None:
-        # The ADK side is imported where it is used: ADK takes long to import, and `import relay` must not.
+        # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
         from adk_relay.adk.conversations import Conversations
 
         settings.check(
@@ -89,7 +90,7 @@ class Relay:
             replay_bytes=replay_bytes,
             replay_seconds=replay_seconds,
         )
-        # adk: it knows messages and listeners, and no sockets.
+        # adk: it handles messages and listeners, and knows nothing of sockets.
         self.conversations = Conversations(
             agent,
             config=run_config,
@@ -100,7 +101,7 @@ class Relay:
             replay_bytes=replay_bytes,
             replay_seconds=replay_seconds,
         )
-        # wire: it is given the conversations, and knows them by core/interfaces.py only.
+        # wire: it uses the conversations through the Protocols of core/interfaces.py only.
         self._limits = Limits(queue_bytes, slow_timeout, ping_interval, pong_timeout, idle_timeout)
         self._files = http.static_files(shipped("static"))
         self._sockets: set[Socket] = set()
@@ -108,10 +109,10 @@ class Relay:
 
     @classmethod
     def from_env(cls) -> Relay:
-        """A relay as RELAY_… and google-genai's own variables ask for, in the environment or in ./.env.
+        """A relay configured by the RELAY_… variables and google-genai's own, in the environment or ./.env.
 
         Raises:
-            SettingsError: one of them is wrong, or the agent needs credentials and there are none.
+            SettingsError: a variable is wrong, or the agent needs credentials and there are none.
         """
         from adk_relay.adk.credentials import missing_credentials
         from adk_relay.adk.models import needs_credentials, run_config
@@ -125,10 +126,10 @@ class Relay:
         config = run_config(values.get("voice"), values.get("language"))
         try:
             is_gemini = needs_credentials(agent)
-        except ValueError as error:  # ADK knows no such model
+        except ValueError as error:  # ADK does not know the model
             raise SettingsError(f"{origin}: {one_line(error)}") from error
         if is_gemini and (missing := missing_credentials()):
-            raise SettingsError(f"{origin} speaks through Gemini. {missing}")
+            raise SettingsError(f"{origin} uses Gemini. {missing}")
         try:
             relay = cls(agent, run_config=config, **arguments)
         except TypeError as error:
@@ -139,7 +140,7 @@ class Relay:
         if relay.conversations.is_rehearsal:
             log.warning(
                 "This is the rehearsal agent, which only repeats what it hears. %s",
-                missing_credentials() or "RELAY_MODEL asks for it.",
+                missing_credentials() or "RELAY_MODEL selects it.",
             )
         return relay
 
@@ -155,7 +156,7 @@ class Relay:
                 raise ValueError(f"relay serves http, websocket and lifespan, not {other!r}")
 
     async def aclose(self) -> None:
-        """Ends every conversation. For hosts that run no lifespan; `lifespan.shutdown` calls it too."""
+        """Ends every conversation. `lifespan.shutdown` calls it; a host without lifespan has to call it."""
         for socket in [*self._sockets]:
             socket.stop()
         await self.conversations.aclose()
@@ -185,19 +186,19 @@ class Relay:
         elif method not in ("GET", "HEAD"):
             response = http.not_allowed("GET")
         elif path == "":
-            # Mounted, and asked for without the slash that the page's relative URLs need.
-            # "./", or a prefix with a colon in it would be taken for a scheme.
+            # The mount point itself, without the slash that the page's relative URLs need. The target begins
+            # with "./", because otherwise a prefix that contains a colon would be read as a URL scheme.
             target = f"./{quote(root_of(scope).rpartition('/')[2])}/"
             response = http.text(307, f"See {target}", (b"location", target.encode()))
         else:
-            known = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
-            response = self._files[path].response(known)
+            etags = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
+            response = self._files[path].response(etags)
         if response:
             start, body = response
-            # A Content-Length stands in the answer to HEAD too (RFC 9110 section 9.3.2).
+            # The response to HEAD has no body, but the same Content-Length (RFC 9110 section 9.3.2).
             sent = b"" if method == "HEAD" else body
-            # A peer that has gone raises OSError, or with uvicorn and pipelined requests RuntimeError. One
-            # that does not read is not waited for either.
+            # A peer that has gone raises OSError, or with uvicorn and pipelined requests RuntimeError. A peer
+            # that does not read raises TimeoutError, which is an OSError.
             with suppress(OSError, RuntimeError):
                 async with asyncio.timeout(self._limits.slow_timeout):
                     await send(start)
@@ -210,7 +211,7 @@ class Relay:
             # wire: the path and the query choose the dialect.
             target = target_of(scope)
             if target.user_id and target.session_id:
-                # adk: only the session service knows whose a session is.
+                # adk: only the session service knows which user a session belongs to.
                 await self.conversations.check(target.user_id, target.session_id)
         except (NoSuchTargetError, UnknownConversationError) as refusal:
             await _refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
@@ -224,7 +225,7 @@ class Relay:
         await receive()  # websocket.connect
         subprotocol = SUBPROTOCOL if offers_subprotocol(scope) else None
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        if self.conversations.is_closing():  # meanwhile
+        if self.conversations.is_closing():  # since the check above
             close = {"code": SERVER_STOPPING.code, "reason": SERVER_STOPPING.reason}
             await send({"type": "websocket.close", **close})
             return
@@ -240,10 +241,11 @@ class Relay:
 async def _refuse(
     scope: Scope, receive: Receive, send: Send, close: CloseFrame, status: int, reason: str
 ) -> None:
-    """Refuses a WebSocket so that the client can see why.
+    """Refuses a WebSocket in a way that shows the client the reason.
 
-    A browser cannot see why an upgrade was refused. So a client that speaks relay.v1 is accepted and at
-    once told; any other gets an HTTP response where the server can send one.
+    A browser cannot read the response to a refused upgrade. So a WebSocket that offers relay.v1 is accepted,
+    and closed at once with the code and the reason. Any other gets an HTTP response, if the ASGI server can
+    send one.
     """
     client = scope.get("client")
     log.info(
@@ -269,7 +271,7 @@ def _default() -> Relay:
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """`Relay.from_env()`, made when the server starts: importing this module reads no environment."""
+    """The relay of `Relay.from_env()`, made when the server starts: an import reads no environment."""
     try:
         relay = _default()
     except SettingsError as error:

@@ -1,10 +1,10 @@
-"""What `relay.py` is made of, in three layers.
+"""The package behind `relay.py`, in three layers.
 
-`core` is plain Python. `wire` is the socket side and `adk` the side of Google's Agent Development Kit; both
-import `core`, and never each other. `relay.py` joins them.
+`core` is plain Python. `wire` serves sockets, and `adk` runs the agent with Google's Agent Development Kit;
+both import `core`, and never each other. `relay.py` joins them.
 
-`settings.py` and `agents.py` say what is served, `__main__.py` is the command, and `client` is the terminal
-client, which imports none of the layers.
+`settings.py` has the settings, `agents.py` finds the agent, `__main__.py` is the command, and `client` is the
+terminal client, which imports none of the layers.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ __version__ = "0.2.0"
 def shipped(name: str) -> Path:
     """The folder `static` or `agent` that came with this package.
 
-    It lies inside of the package where that was installed, and beside it in a checkout of the repository.
+    In an installed package the folder is inside `adk_relay`; in a checkout of the repository it is beside it.
     """
     inside = Path(__file__).parent / name
     return inside if inside.is_dir() else inside.parent.parent / name

@@ -12,7 +12,7 @@ from adk_relay import __version__
 from adk_relay.settings import SETTINGS, Setting
 
 _HELP = """\
-Serve a Google ADK live agent over WebSockets, or talk with one that is served.
+Serve a Google ADK live agent over WebSockets, or talk with the agent of a server.
 
 commands:
   serve    serve the page and an agent: relay serve --help
@@ -35,28 +35,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     commands = ("serve", "chat", "version")
     parser.add_argument("command", nargs="?", choices=commands, help=argparse.SUPPRESS)
-    # Each command reads its own, --help too.
+    # Each command parses its own arguments, --help included.
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    asked = parser.parse_args(argv)
-    match asked.command:
+    parsed = parser.parse_args(argv)
+    match parsed.command:
         case None:
             parser.error(f"a command is missing: {', '.join(commands)}")
         case "serve":
-            serve(asked.arguments)
+            serve(parsed.arguments)
         case "chat":
-            # Imported here, because a server needs none of the client.
+            # Imported here, because a server does not need the client.
             from adk_relay.client.command import main as chat
 
-            return chat(asked.arguments, prog="relay chat")
+            return chat(parsed.arguments, prog="relay chat")
         case _:
             print(__version__)
     return 0
 
 
 def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
-    """Serves until it is told to stop; then, or if it can't start, it ends the process.
+    """Runs the server until it is stopped, then ends the process. It also ends it if the server can't start.
 
-    It is `uvicorn relay:app` with the server options that suit it, and an option for each setting.
+    This is `uvicorn relay:app` with suitable server options, and with an option for each setting.
     """
     parser = argparse.ArgumentParser(
         prog=prog, description="Serve the page and an ADK live agent.", allow_abbrev=False
@@ -85,9 +85,9 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
     arguments = parser.parse_args(argv)
     for name, setting in SETTINGS.items():
         if (text := getattr(arguments, name)) is not None:
-            os.environ[setting.variable] = text  # where `app` looks, when the server starts
+            os.environ[setting.variable] = text  # `app` reads it from there when the server starts
 
-    import uvicorn  # takes a while, and --help does not need it
+    import uvicorn  # slow to import, and --help does not need it
 
     uvicorn.run(
         "relay:app",
@@ -96,17 +96,17 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
         log_level=arguments.log_level,
         # Sound does not compress; trying costs 13 % of a voice session's CPU.
         ws_per_message_deflate=False,
-        # A stalled peer's connection is closed and yet never gone: without a limit it holds the process.
+        # Closing the connection to a stalled peer never finishes: without a limit the process would not end.
         timeout_graceful_shutdown=3,
     )
-    # All is closed. Only a tool that blocks a thread may still run, and Python would wait for it.
+    # Everything is closed. Only a tool that blocks a thread may still run, and Python would wait for it.
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
 
 
 def _checked(setting: Setting) -> Callable[[str], str]:
-    """What argparse calls with an option's text: it returns the text, if that means a right value."""
+    """Returns a function for argparse, which returns an option's text unchanged if its value is valid."""
 
     def checked(text: str) -> str:
         try:

@@ -1,9 +1,9 @@
-"""Which agent is served: the one that RELAY_AGENT names, that of the folder agent/, or the built-in one.
+"""Finds the agent to serve: the one RELAY_AGENT names, the one in the folder agent/, or the built-in one.
 
-ADK's own AgentLoader knows the same layouts of a folder, and is not used. It puts the folder's parent first
-on `sys.path`, where a user's `client.py` replaces an installed module of that name; it imports an installed
-package `agent` instead of a folder without `__init__.py`; it reads a `.env` of any folder up to the root; and
-its errors have many lines.
+ADK's own AgentLoader supports the same folder layouts, but is not used for these reasons. It puts the parent
+folder first on `sys.path`, so that a user's `client.py` replaces an installed module of that name; it imports
+an installed package `agent` instead of a folder without `__init__.py`; it reads the `.env` of any parent
+folder; and its errors have many lines.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Found(NamedTuple):
     """An agent, or what was found in its place.
 
     Attributes:
-        agent: any object; `Relay` refuses what is no ADK agent.
+        agent: any object; `Relay` refuses it if it is not an ADK agent.
         file: where it was found.
-        origin: what it was looked for by, for an error.
+        origin: the setting or the folder that led to it, for error messages.
     """
 
     agent: Any
@@ -51,13 +51,13 @@ def find_agent(reference: str | None, folder: Path) -> Found:
 
     Args:
         reference: `module:attribute`, or None if RELAY_AGENT is not set.
-        folder: the working directory. What is in it can be imported from now on.
+        folder: the working directory. Its modules can be imported from now on.
 
     Raises:
-        SettingsError: there is none, or it can't be imported.
+        SettingsError: there is no agent, or it can't be imported.
     """
     if str(folder) not in sys.path:
-        sys.path.append(str(folder))  # at the end: what is installed is found first
+        sys.path.append(str(folder))  # at the end, so that installed packages are found first
     if not reference and (own := folder / "agent").is_dir():
         return _of_folder(own)
     return _named(reference or BUILT_IN)
@@ -71,7 +71,7 @@ def _named(reference: str) -> Found:
     origin = f"RELAY_AGENT={reference}"
     try:
         if f"{module_name}.".startswith("adk_relay.agent."):
-            # In a checkout the folder lies beside the package, where no import statement finds it.
+            # In a checkout the folder is beside the package, where no import statement finds it.
             _import_folder("adk_relay.agent", shipped("agent"))
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -95,12 +95,12 @@ def _of_folder(folder: Path) -> Found:
             return Found(_agent_of(module), str(module.__file__), origin)
         if (file := folder / "root_agent.yaml").is_file():
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that agents in YAML are experimental
+                warnings.simplefilter("ignore")  # ADK warns that agents in YAML are experimental
                 return Found(from_config(str(file)), str(file), origin)
     except (Exception, SystemExit) as error:
         raise SettingsError(f"{origin} can't be imported: {failure(error)}{_place(error)}") from error
     raise SettingsError(
-        f"The folder {folder} has no root_agent. Give it one, as ADK's folders have it, or set RELAY_AGENT"
+        f"The folder {folder} has no root_agent. Add one, as in any ADK agent folder, or set RELAY_AGENT"
         f" to another agent's module:attribute; RELAY_AGENT={BUILT_IN} is the built-in one."
     )
 
@@ -110,12 +110,12 @@ def _has_agent(module: ModuleType) -> bool:
 
 
 def _agent_of(module: ModuleType) -> Any:
-    """A module's agent. As for ADK, an App goes before a `root_agent`."""
+    """A module's agent. As in ADK, an App takes precedence over a `root_agent`."""
     app = getattr(module, "app", None)
     if not isinstance(app, App):
         return module.root_agent
     if app.plugins or app.events_compaction_config or app.context_cache_config or app.resumability_config:
-        log.warning("The App %r is served without its plugins and settings: its root_agent alone.", app.name)
+        log.warning("The App %r is served without its plugins and settings: only its root_agent.", app.name)
     return app.root_agent
 
 
@@ -145,9 +145,9 @@ def _import_folder(name: str, folder: Path) -> ModuleType:
 
 
 def _place(error: BaseException) -> str:
-    """Where in somebody's files an import failed, in brackets; "" if it did not get that far."""
+    """The file and the line of the user's code where an import failed, in brackets; "": not known."""
     if isinstance(error, SyntaxError) and error.filename:
-        return f" ({error.filename})"  # its text has the line
+        return f" ({error.filename})"  # the error's text has the line
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

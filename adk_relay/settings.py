@@ -1,7 +1,7 @@
-"""The settings. Each is told once, in `SETTINGS`.
+"""The settings. Each is defined once, in `SETTINGS`.
 
-The environment has them as RELAY_<NAME>, `relay serve` as --<name>, and `relay.Relay` takes most of them as
-keyword arguments. An option beats the environment, and the environment beats the file `.env`.
+In the environment a setting is RELAY_<NAME>, for `relay serve` it is --<name>, and `relay.Relay` takes most
+of them as keyword arguments. Options override the environment, which overrides the file `.env`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ log = logging.getLogger("relay")
 
 
 class SettingsError(ValueError):
-    """A setting is wrong, or the agent can't be had; the text says which and what would be right."""
+    """A setting is wrong, or there is no agent to serve. The text says what is wrong, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +24,11 @@ class Setting:
     """One setting.
 
     Attributes:
-        name: as `Relay` spells it.
-        type: what its text is read as.
-        default: what it is if it is not set; None: see `help`.
-        help: one line that says what it is, and in what unit.
-        range: which numbers are right.
+        name: the name of `Relay`'s argument.
+        type: the type that its text is converted to.
+        default: its value if it is not set; None: `help` describes it.
+        help: its meaning and unit, in one line.
+        range: the numbers that are allowed.
         is_argument: whether `Relay` takes it. The others choose the agent and the run configuration,
             which `Relay` takes as objects.
     """
@@ -56,10 +56,10 @@ class Setting:
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def read(self, text: str) -> Any:
-        """The value that a text means.
+        """Converts a text to the setting's type.
 
         Raises:
-            ValueError: none; the text says what it must be.
+            ValueError: this is not possible. The error's text says what the setting must be.
         """
         try:
             return self.type(text)
@@ -67,11 +67,12 @@ class Setting:
             raise ValueError("must be a whole number" if self.type is int else "must be a number") from None
 
     def check(self, value: float) -> None:
-        """
+        """Checks that a value is in the range.
+
         Raises:
-            ValueError: the value is out of the range.
+            ValueError: it is not.
         """
-        # Both are asked so that NaN, for which no comparison is true, is an error too.
+        # Written with `not`, so that NaN is an error too: every comparison with NaN is false.
         if self.range == "> 0" and not value > 0:
             raise ValueError(f"{self.name} is {value}, but must be above 0")
         if self.range == ">= 0" and not value >= 0:
@@ -85,22 +86,22 @@ SETTINGS = {
             "agent",
             str,
             None,
-            "The ADK agent that is served, as module:attribute;"
-            " if not set: that of the folder agent/ where relay starts, or else the built-in one",
+            "The ADK agent to serve, as module:attribute;"
+            " if not set: the one in the folder agent/ of the working directory, or else the built-in one",
             is_argument=False,
         ),
         Setting(
             "model",
             str,
             "gemini-3.8-live",
-            "The live model of the built-in agent; rehearsal: the offline one",
+            "The live model of the built-in agent; rehearsal: the offline model",
             is_argument=False,
         ),
         Setting(
-            "voice", str, None, "A prebuilt voice's name; if not set: the model's choice", is_argument=False
+            "voice", str, None, "Name of a prebuilt voice; if not set: the model chooses", is_argument=False
         ),
         Setting(
-            "language", str, None, "A BCP-47 language code; if not set: the model's choice", is_argument=False
+            "language", str, None, "A BCP-47 language code; if not set: the model chooses", is_argument=False
         ),
         Setting(
             "sessions",
@@ -112,18 +113,30 @@ SETTINGS = {
             "queue_bytes",
             int,
             4 * 1024 * 1024,
-            "Bound of a socket's outbound queue, in bytes of encoded frames",
+            "Bytes of encoded frames that may wait to be sent to one socket",
             "> 0",
         ),
-        Setting("slow_timeout", float, 10.0, "Seconds a send may take before its peer is given up", "> 0"),
+        Setting(
+            "slow_timeout",
+            float,
+            10.0,
+            "Seconds that sending one frame may take before the socket is closed",
+            "> 0",
+        ),
         Setting(
             "ping_interval",
             float,
             25.0,
-            "Seconds without a frame from a client after which it is pinged",
+            "Seconds without a frame from a client before it is pinged",
             "> 0",
         ),
-        Setting("pong_timeout", float, 10.0, "Seconds that a client which answers pings has to do so", "> 0"),
+        Setting(
+            "pong_timeout",
+            float,
+            10.0,
+            "Seconds that a client has to answer a ping, if it has answered one before",
+            "> 0",
+        ),
         Setting(
             "idle_timeout",
             float,
@@ -135,35 +148,34 @@ SETTINGS = {
             "mic_ms",
             float,
             40.0,
-            "Shorter microphone frames are merged up to so many milliseconds",
+            "Milliseconds of sound that are sent to the model at once; shorter microphone frames are merged",
             ">= 0",
         ),
         Setting(
             "grace",
             float,
             30.0,
-            "Seconds that a conversation, and its run, outlives its last socket; 0: it ends at once",
+            "Seconds that a conversation and its run go on after its last socket; 0: they end at once",
             ">= 0",
         ),
         Setting(
             "replay_bytes",
             int,
             4 * 1024 * 1024,
-            "Bytes of a conversation's last messages that are kept for sockets that come back; 0: none",
+            "Bytes of its last messages that a conversation keeps for clients that come back; 0: none",
             ">= 0",
         ),
-        Setting(
-            "replay_seconds", float, 60.0, "Seconds that a conversation's last messages are kept", ">= 0"
-        ),
+        Setting("replay_seconds", float, 60.0, "Seconds that a conversation keeps its last messages", ">= 0"),
     )
 }
 """All settings, by name, in the order in which they are shown."""
 
 
 def check(**values: float) -> None:
-    """
+    """Checks that each value is in the range of the setting of that name.
+
     Raises:
-        ValueError: one of them is out of its setting's range.
+        ValueError: one of them is not.
     """
     for name, value in values.items():
         SETTINGS[name].check(value)
@@ -186,11 +198,11 @@ def from_environment() -> dict[str, Any]:
 
 
 def load_env_files(folder: Path) -> None:
-    """Adds what `.env` has to the environment, which wins.
+    """Adds the variables of `.env` to the environment, except those that are set already.
 
     If RELAY_AGENT is not set, agent/.env is read, too: `adk create` puts an agent's credentials there.
     """
-    from dotenv import load_dotenv  # only who asks for the environment needs it
+    from dotenv import load_dotenv  # imported here, because an embedded relay does not need it
 
     load_dotenv(folder / ".env")
     if not os.environ.get("RELAY_AGENT"):
@@ -198,9 +210,9 @@ def load_env_files(folder: Path) -> None:
 
 
 def show_logs() -> None:
-    """Shows what relay logs if nobody has asked for logs: servers set up their own loggers only."""
+    """Shows relay's log lines if logging is not configured: ASGI servers configure only their own loggers."""
     if log.level == logging.NOTSET:
-        log.setLevel(logging.getLogger("uvicorn.error").level or logging.INFO)  # --log-level
+        log.setLevel(logging.getLogger("uvicorn.error").level or logging.INFO)  # uvicorn's --log-level
     if not logging.getLogger().handlers and not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(levelname)s:     relay: %(message)s"))

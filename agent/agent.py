@@ -1,4 +1,4 @@
-"""The agent that relay runs unless it is given another, made from what the environment says."""
+"""The built-in agent. The environment chooses its model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def get_current_time(timezone: str = "UTC") -> dict[str, str]:
     name = timezone.strip() or "UTC"
     try:
         now = datetime.now(ZoneInfo(name))
-    except (KeyError, ValueError, OSError):  # unknown; no such name is possible; a folder of zones
+    except (KeyError, ValueError, OSError):  # an unknown zone; an invalid name; the name of a folder of zones
         return {
             "status": "error",
             "message": f"There is no time zone {name!r}. Use an IANA name, such as Europe/Berlin.",
@@ -43,25 +43,25 @@ def get_current_time(timezone: str = "UTC") -> dict[str, str]:
 
 
 def tools_for(model: BaseLlm) -> list[Callable[..., Any] | BaseTool]:
-    """The tools that a model can take together."""
+    """The tools that a model can use together."""
     generation = gemini_major(model.model)
     if generation is not None and generation >= 3:
         return [google_search, get_current_time]
-    # Earlier ones refuse Google's own tools together with functions; and what is not Gemini has no
-    # Google Search at all.
+    # Earlier generations of Gemini refuse Google Search together with functions. Other models have no
+    # Google Search.
     return [google_search] if "gemini-" in model.model else [get_current_time]
 
 
-_chosen = model_from_env()
+_model = model_from_env()
 
 root_agent = LlmAgent(
     name="assistant",
     description="Answers questions, by voice or by text.",
-    model=_chosen,
+    model=_model,
     instruction=(
         "You are a helpful assistant that people talk to, by voice or by text. Answer in their language,"
         " as one does in a conversation: in one to three sentences, without headings or lists, unless they"
         " ask for more. Look up what may have changed since you were trained."
     ),
-    tools=list(tools_for(_chosen)),
+    tools=list(tools_for(_model)),
 )

@@ -180,7 +180,7 @@ async def test_a_folder_without_an_agent_is_one_plain_error(tmp_path: Path) -> N
     async with process(UVICORN, tmp_path, ENVIRONMENT) as relay:
         assert await relay.ended() == 3
         first, last = relay.problems()
-    assert first.startswith(f"ERROR: relay: The folder {own} has no root_agent. Give it one")
+    assert first.startswith(f"ERROR: relay: The folder {own} has no root_agent. Add one")
     assert "RELAY_AGENT=adk_relay.agent:root_agent" in first
     assert last == "ERROR: Application startup failed. Exiting."
 
@@ -209,8 +209,7 @@ async def test_an_app_with_plugins_is_served_without_them_and_the_log_says_so(tm
         await relay.started()
         await relay.stop()
         assert relay.problems()[0] == (
-            "WARNING: relay: The App 'agent' is served without its plugins and settings:"
-            " its root_agent alone."
+            "WARNING: relay: The App 'agent' is served without its plugins and settings: only its root_agent."
         )
 
 
@@ -224,7 +223,7 @@ async def test_the_folders_own_env_file_is_read_after_the_other(tmp_path: Path) 
     async with process(UVICORN, folder, ENVIRONMENT) as relay:
         assert await relay.ended() == 3
         assert re.match(
-            rf"ERROR: relay: The agent in {own} speaks through Gemini\. .*GOOGLE_API_KEY", relay.problems()[0]
+            rf"ERROR: relay: The agent in {own} uses Gemini\. .*GOOGLE_API_KEY", relay.problems()[0]
         )
     (own / ".env").write_text("GOOGLE_API_KEY=a-key-that-is-not-tried\nRELAY_PING_INTERVAL=4\n")
     async with process(UVICORN, folder, ENVIRONMENT) as relay:
