@@ -1,1 +1,1 @@
-"""Conversations in plain Python: no ASGI, no ADK, and nothing of this project but this folder."""
+"""Conversations in plain Python: no ASGI, no ADK, and no import from other folders of this project."""

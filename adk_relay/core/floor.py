@@ -1,4 +1,4 @@
-"""Who has the floor: of all who send sound, the model hears one at a time."""
+"""The floor: of all microphones that send sound, the model hears one at a time."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ _SPEECH_LEVEL = 500
 """Mean |sample| of 16-bit sound from which a chunk counts as speech."""
 
 _QUIET = 1.0
-"""Seconds without speech after which somebody else may take the floor."""
+"""Seconds without speech after which another microphone may take the floor."""
 
 _REFUSE_EVERY = 1.0
-"""Seconds between two refusals of a speaker who goes on all the same."""
+"""Seconds between two refusals of a microphone that continues to send speech."""
 
 _NEVER = float("-inf")
 
 
 class Floor:
-    """Takes the sound of several microphones, and passes on that of the one that has the floor.
+    """Takes the sound of several microphones, and passes on the sound of the one that has the floor.
 
-    A microphone is known by its `connection_id`. The first that sends sound has the floor. Another one
+    A microphone is identified by its `connection_id`. The first that sends sound has the floor. Another one
     takes it by speaking when the holder has not spoken for 1 s; if it speaks earlier it is refused, and
     sound without speech is dropped without a refusal. When the holder mutes or leaves, the floor is free,
-    and the model is told that its sound has ended.
+    and the model is told that the sound has ended.
 
     Invariants:
-        Whoever has the floor has a microphone here.
-        While nobody has the floor, no time of speech is kept.
+        `speaker` is empty, or one of the microphones.
+        While there is no speaker, no time of speech is kept.
 
     Args:
         mic_ms: shorter chunks are merged up to so many milliseconds, because each send to the model
             costs the same whatever its size.
-        hear: takes what the model is to be given.
+        hear: called with the sound for the model.
         refuse: called with the `connection_id` of a microphone that is refused, at most once a second.
     """
 
@@ -52,16 +52,16 @@ class Floor:
         self._microphones: dict[str, _Microphone] = {}
         self._refused_at: dict[str, float] = {}
         self._spoke_at = _NEVER
-        """`time.monotonic()` of the last speech of the speaker, since it has the floor."""
+        """`time.monotonic()` of the speaker's last speech since it took the floor."""
         self.speaker = ""
-        """Who has the floor; "": nobody."""
+        """The `connection_id` that has the floor; "": none."""
         self.last_speaker = ""
-        """Whose speech was passed on last; "": nobody's was."""
+        """The `connection_id` whose speech was passed on last; "": none."""
 
     def check(self) -> None:
         """Asserts the invariants."""
         if self.speaker:
-            assert self.speaker in self._microphones, f"{self.speaker} has the floor, and no microphone"
+            assert self.speaker in self._microphones, f"{self.speaker} has the floor, but no microphone"
         else:
             assert self._spoke_at == _NEVER, "nobody has the floor, and a time of speech is kept"
 
@@ -73,7 +73,7 @@ class Floor:
             self._pass_on(connection_id, merged)
 
     def end(self, connection_id: str) -> None:
-        """Somebody mutes or leaves: what waits to be merged is passed on, and no more will come."""
+        """A microphone is muted or leaves: its sound that waits to be merged is passed on."""
         if microphone := self._microphones.get(connection_id):
             for merged in microphone.flush():
                 self._pass_on(connection_id, merged)
@@ -99,9 +99,9 @@ class Floor:
         self._hear(sound)
 
     def _refuse_at(self, connection_id: str, now: float) -> None:
-        """Refuses a speaker, unless it was refused just now.
+        """Refuses a microphone, unless it was refused less than a second ago.
 
-        The time outlives the microphone, so muting in between brings no second refusal. Old ones are removed.
+        The time is kept when the microphone is muted, so muting does not lead to a second refusal.
         """
         self._refused_at = {other: at for other, at in self._refused_at.items() if now - at < _REFUSE_EVERY}
         if connection_id not in self._refused_at:
@@ -120,7 +120,7 @@ class _Microphone:
         self._mic_ms = mic_ms
         self._pcm = bytearray()
         self._rate = 0
-        """Samples a second of what waits; 0: nothing has come yet."""
+        """Samples per second of the sound that waits; 0: no sound has come yet."""
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -129,16 +129,16 @@ class _Microphone:
             assert self._waiting_ms() < self._mic_ms, f"{self._waiting_ms()} ms wait to be merged"
 
     def add(self, sound: UserAudio) -> Iterator[UserAudio]:
-        """Takes a chunk, and gives those that are complete."""
+        """Takes a chunk, and yields the merged chunk if it is complete."""
         if sound.rate != self._rate:
-            yield from self.flush()  # it can't be merged with what follows
+            yield from self.flush()  # sound of two rates can't be merged
             self._rate = sound.rate
         self._pcm += sound.pcm
         if self._waiting_ms() >= self._mic_ms:
             yield from self.flush()
 
     def flush(self) -> Iterator[UserAudio]:
-        """Gives what waits."""
+        """Yields the sound that waits, as one chunk."""
         if self._pcm:
             pcm = bytes(self._pcm)
             self._pcm.clear()

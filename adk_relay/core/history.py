@@ -1,4 +1,4 @@
-"""The conversation in whole messages: what the session holds, and what has been said since."""
+"""The history of a conversation in whole messages: those of its session, and those since then."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ from adk_relay.core.messages import (
 )
 
 _LINES_BYTES = 1024 * 1024
-"""So much of a conversation is given to a client at once, as text: its end."""
+"""Bytes of text that a client gets at once: of a longer conversation, its end."""
 
 _LINE_BYTES = 512 * 1024
-"""So much of one message: its end. However it is escaped, it fits into a frame of 1 MiB."""
+"""Bytes of one message that a client gets: of a longer message, its end.
+
+Many clients accept frames of 1 MiB. This leaves room for the characters that JSON escapes.
+"""
 
 
 @dataclass(slots=True)
@@ -34,7 +37,7 @@ class _OpenAnswer:
     since: float
     asked: Asked | None
     line: int | None = None
-    """Where it stands among the lines; None: it has no text yet."""
+    """Its index in the lines; None: it has no text yet."""
     chunks: list[str] = field(default_factory=list)
     tools: dict[str, ToolCall] = field(default_factory=dict)
 
@@ -42,14 +45,13 @@ class _OpenAnswer:
 class History:
     """The messages of a conversation, and the answer that is being given.
 
-    At any moment there is no answer, or one that is open. An answer opens with the first chunk of text,
-    tool call or end of a turn after the one before; it ends with its `TurnEnd`, unless that says that it
-    goes on, or with `interrupt()`.
+    At most one answer is open at a time. It opens with the first chunk of text, tool call or turn end after
+    the previous answer. It ends with its `TurnEnd`, unless that has `goes_on`, or with `interrupt()`.
 
     Invariants:
         An open answer has a line if, and only if, it has chunks; the line is the agent's, and it is
         empty until the answer ends.
-        No line is kept as an open one: only `lines()` makes those.
+        No stored line is open: only `lines()` makes open lines.
     """
 
     def __init__(self) -> None:
@@ -60,7 +62,7 @@ class History:
 
     def check(self) -> None:
         """Asserts the invariants."""
-        assert not any(line.open for line in self._lines), "a line is kept as an open one"
+        assert not any(line.open for line in self._lines), "a stored line is open"
         if answer := self._open:
             if answer.line is None:
                 assert not answer.chunks, "an open answer has chunks and no line"
@@ -83,16 +85,16 @@ class History:
         return self._open is not None
 
     def load(self, lines: list[Line]) -> None:
-        """Begins with what the session holds."""
+        """Begins with the messages of the session."""
         self._lines = lines
 
     def interrupt(self) -> None:
-        """Ends the answer that is open, if one is: it will not go on."""
+        """Ends the open answer, if there is one: it will not be continued."""
         if self._open:
             self._end(self._open, interrupted=True)
 
     def lines(self) -> list[Line]:
-        """The last messages, oldest first, at most a MiB of them."""
+        """The last messages, oldest first, at most 1 MiB of text."""
         lines: list[Line] = []
         left = _LINES_BYTES
         for index in range(len(self._lines) - 1, -1, -1):
@@ -114,11 +116,11 @@ class History:
         """Records a message.
 
         Args:
-            asked: whose request is answered, if it is part of an answer.
+            asked: the request that is being answered; None: there is none.
 
         Returns:
-            The message, with what is known only here: the number of a chunk or of a message of the
-            conversation, or the whole answer at its end. One that opens an answer follows a `TurnStart`.
+            The message, completed with what only the history knows: the number of a chunk, the count of
+            messages, or the whole answer at its end. If it opens an answer, a `TurnStart` is before it.
         """
         start: list[Numbered | TurnStart] = []
         match message:
@@ -134,7 +136,7 @@ class History:
                 self._lines.append(Line("user", message.text, id=text_id))
                 self._question_at = time.monotonic()
                 return [replace(message, message_count=len(self._lines))]
-            case ToolStart(late=False):  # a late one is shown, but it is part of no answer
+            case ToolStart(late=False):  # a late one is shown, but is not part of an answer
                 answer = self._open or self._begin(asked, start)
                 call = ToolCall(message.tool_id, message.tool_name, message.arguments, None)
                 answer.tools[message.tool_id] = call
@@ -150,7 +152,7 @@ class History:
                 return [message]
 
     def _begin(self, asked: Asked | None, start: list[Numbered | TurnStart]) -> _OpenAnswer:
-        """Opens an answer; `start` takes the message that tells so."""
+        """Opens an answer, and adds a `TurnStart` to `start`."""
         self._open = _OpenAnswer(self._question_at or time.monotonic(), asked)
         self._question_at = None
         start.append(TurnStart(asked))

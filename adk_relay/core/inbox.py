@@ -1,4 +1,4 @@
-"""What users have sent and the model has not been given yet."""
+"""The inbox: user input that waits for the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SOUND_MAX_WAIT = 5.0
 """Seconds after which waiting sound is stale: an answer to it would come too late."""
 
 _SOUND_MAX_MS = 60_000
-"""Milliseconds of sound that may wait. Only a client that sends faster than it records comes to that."""
+"""Milliseconds of sound that may wait. Only a client that sends faster than real time reaches this."""
 
 _SOUND_MAX_CHUNKS = 4096
 """Chunks of sound that may wait, however short: chunks of different rates are not merged."""
@@ -24,7 +24,7 @@ _CONTENT_MAX_BYTES = 8 * 1024 * 1024
 """Bytes of texts and images that may wait: they are never given up."""
 
 _ENVELOPE = 256
-"""Bytes that a text or an image costs besides what it holds."""
+"""Bytes that are counted for each text or image, in addition to its content."""
 
 
 class InboxFullError(Exception):
@@ -35,15 +35,15 @@ class InboxFullError(Exception):
 
 
 class Inbox:
-    """The user input of a conversation, on its way to the model. It outlives the run that reads from it.
+    """The user input of a conversation, on its way to the model. It is kept when a run ends.
 
     There are two lanes, each in order. Content (texts and images) goes first and is never given up; where
     it would exceed 8 MiB, `add` refuses more. Sound is given up, the oldest first, when it has waited for
     5 s or exceeds 60 s or 4096 chunks.
 
     Invariants:
-        The entries of each lane add up to what is counted of it.
-        Sound is within its two bounds, times in its lane do not fall, and no end of sound follows another.
+        `_content_bytes` and `_sound_ms` are the sums over the entries of their lanes.
+        Sound is within its two bounds and in the order of its times. No end of sound follows another.
         While something waits, `ready` is set.
 
     Args:
@@ -98,16 +98,16 @@ class Inbox:
             self.ready.set()
 
     def give_back(self, text: UserText) -> None:
-        """Puts a text back to the front: it was taken, but it never reached the conversation's session.
+        """Puts a text back at the front: it was taken, but never stored in the conversation's session.
 
-        It is not refused, even where it exceeds the bound.
+        It is accepted even if it exceeds the bound.
         """
         self._content_bytes += _size(text)
         self._content.appendleft((time.monotonic(), text))
         self.ready.set()
 
     def take(self) -> ForModel | None:
-        """Removes and returns what is next for the model; None: nothing waits."""
+        """Removes and returns the next input for the model; None: nothing waits."""
         if self._content:
             _, content = self._content.popleft()
             self._content_bytes -= _size(content)
@@ -120,10 +120,10 @@ class Inbox:
         return sound
 
     def stop(self) -> bool:
-        """Marks the texts that wait as stopped: nobody wants an answer to them any more.
+        """Marks all texts that wait as stopped: the user does not want answers to them any more.
 
         Returns:
-            Whether one of them was not stopped before.
+            Whether at least one text was not stopped before.
         """
         was_wanted = any(isinstance(entry, UserText) and not entry.stopped for _, entry in self._content)
         self._content = deque(
@@ -167,7 +167,7 @@ class Inbox:
                     break
                 self._sound_ms -= _ms(sound)
                 dropped += _ms(sound)
-            del self._sound[index]  # an end goes with the sound before it
+            del self._sound[index]  # an end is removed together with the sound before it
         if dropped:
             self._on_dropped(dropped)
 

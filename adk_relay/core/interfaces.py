@@ -1,4 +1,4 @@
-"""What the socket side needs of conversations, so that it need not import the side that runs them."""
+"""Protocols of conversations: `wire` uses these, so that it need not import `adk`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from adk_relay.core.requests import Stats
 from adk_relay.core.room import After, Room
 
 GUEST = "guest"
-"""The user of all conversations that no live user has begun: those of chat, turn and HTTP."""
+"""The user who owns the conversations of the chat and turn dialects and of HTTP."""
 
 
 class StoppingError(Exception):
-    """The server is stopping: no conversation is begun any more."""
+    """The server is stopping: conversations can't be opened any more."""
 
 
 class StoreError(Exception):
-    """The session service failed; it is logged already."""
+    """The session service failed; the failure is logged already."""
 
 
 class UnknownConversationError(LookupError):
@@ -31,7 +31,7 @@ class UnknownConversationError(LookupError):
 
 @dataclass(slots=True, frozen=True)
 class Summary:
-    """A conversation as it is kept. Times are as of `time.time()`."""
+    """The numbers of a conversation. Times are those of `time.time()`."""
 
     session_id: str
     created_at: float
@@ -42,7 +42,7 @@ class Summary:
 
 
 class Conversation(Protocol):
-    """One conversation. Nothing here may wait."""
+    """One conversation. No method waits."""
 
     @property
     def user_id(self) -> str: ...
@@ -54,13 +54,13 @@ class Conversation(Protocol):
     def room(self) -> Room: ...
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
-        """Lets a listener attend: from now on, or from the message after the last one it has got."""
+        """Adds a listener to the room. With `after`, it first gets the messages that it missed."""
 
     def detach(self, listener: Listener, *, at_once: bool = False) -> None:
         """Removes a listener; `at_once`: it will not come back."""
 
     def handle(self, user_input: Input, listener: Listener) -> None:
-        """Takes what a listener sends.
+        """Takes the input of a listener.
 
         Raises:
             InboxFullError: too much text waits for the model already.
@@ -77,8 +77,8 @@ class Conversation(Protocol):
 class Conversations(Protocol):
     """All conversations of one agent.
 
-    Those that read or write the session service raise StoreError if it fails, and StoppingError if the
-    server is stopping.
+    Methods that use the session service raise StoreError if it fails, and StoppingError if the server is
+    stopping.
     """
 
     @property
@@ -95,31 +95,34 @@ class Conversations(Protocol):
         """How many conversations are in memory."""
 
     async def open(self, user_id: str, session_id: str | None = None) -> Conversation:
-        """A conversation of the user's, which is begun if there is none; None: the user's default one.
+        """Opens a conversation of a user, which begins if there is none with this id.
+
+        Args:
+            session_id: None: the user's default conversation.
 
         Raises:
-            UnknownConversationError: the id is another user's.
+            UnknownConversationError: the conversation is another user's.
         """
 
     async def find(self, session_id: str) -> Conversation:
-        """An existing conversation of the guest's.
+        """Opens an existing conversation of the guest.
 
         Raises:
             UnknownConversationError: there is none.
         """
 
     async def create(self) -> str:
-        """Makes a conversation of the guest's, and returns its id."""
+        """Makes a conversation of the guest, and returns its id."""
 
     async def reset(self, session_id: str, *, delete: bool) -> None:
-        """Empties a conversation of the guest's, for all that attend it.
+        """Empties a conversation of the guest, for all its listeners.
 
         Raises:
             UnknownConversationError: there is none.
         """
 
     async def read(self, session_id: str) -> tuple[Summary, list[Line]]:
-        """A conversation of the guest's, and its messages.
+        """The summary and the messages of a conversation of the guest.
 
         Raises:
             UnknownConversationError: there is none.

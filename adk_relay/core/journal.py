@@ -1,4 +1,4 @@
-"""What a conversation has emitted lately, to be replayed to a socket that comes back."""
+"""The journal: the latest messages of a conversation, kept to be replayed to a client that comes back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from adk_relay.core.messages import Audio, Numbered, Text, ToolComplete, ToolStart, Transcript, Written
 
 _ENVELOPE = 64
-"""Bytes of a frame besides what it holds."""
+"""Bytes that are counted for each frame, in addition to its content."""
 
 
 class _Entry(NamedTuple):
@@ -24,11 +24,11 @@ class Journal:
     """The last messages of an epoch, bounded in bytes and in age.
 
     Invariants:
-        The kept messages have rising numbers, all above that of the last forgotten message.
-        Their sizes add up to `_bytes`, which is within the limit.
+        The numbers of the kept messages rise, and are above `_forgotten`.
+        `_bytes` is the sum of their sizes, and at most the limit.
 
     Args:
-        limit: bytes that are kept, as their frames have them (sound in base64).
+        limit: bytes that are kept, measured as JSON frames (sound in base64).
         max_age: seconds that a message is kept.
     """
 
@@ -38,7 +38,7 @@ class Journal:
         self._entries: deque[_Entry] = deque()
         self._bytes = 0
         self._forgotten = 0
-        """The number of the last message that was given up for the bounds; 0: none was."""
+        """The number of the last message that was removed because of the bounds; 0: none was."""
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -69,19 +69,19 @@ class Journal:
         return [entry.message for entry in self._entries if entry.message.seq > seq]
 
     def recall_audio(self) -> None:
-        """Removes all sound: it was interrupted, and nobody wants to hear it any more."""
+        """Removes all sound: the answer was interrupted, so the sound is stale."""
         kept = [entry for entry in self._entries if not isinstance(entry.message, Audio)]
         if len(kept) < len(self._entries):
             self._entries = deque(kept)
             self._bytes = sum(entry.size for entry in kept)
 
     def clear(self) -> None:
-        """Begins anew, with number 1."""
+        """Removes everything. The numbers begin again with 1."""
         self._entries.clear()
         self._bytes = self._forgotten = 0
 
     def _forget(self, now: float) -> None:
-        """Gives up the oldest messages until the rest is within the bounds."""
+        """Removes the oldest messages until the rest is within the bounds."""
         entries = self._entries
         while entries and (self._bytes > self._limit or now - entries[0].added_at > self._max_age):
             oldest = entries.popleft()

@@ -1,4 +1,4 @@
-"""Who attends a conversation, as the conversation sees it."""
+"""Listeners: what a conversation needs to know of those that attend it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adk_relay.core.messages import Message
 
 
 class Listener(Protocol):
-    """Who attends a conversation: a socket or an HTTP request. None of its methods may wait."""
+    """A socket or an HTTP request that attends a conversation. No method may wait."""
 
     @property
     def connection_id(self) -> str:
@@ -17,14 +17,14 @@ class Listener(Protocol):
 
     @property
     def is_audio(self) -> bool:
-        """Whether it wants to hear and to speak, and so needs the model's connection at once."""
+        """Whether it is a voice client: the model is then connected as soon as it attends."""
 
     @property
     def attends(self) -> Literal["all", "newest", "own"]:
-        """What it is told.
+        """Which messages it gets.
 
         all: everything.
-        newest: everything, while it is the newest of the listeners that attend so.
+        newest: everything, while it is the newest listener with this value.
         own: the answers to its own requests.
         """
 

@@ -1,4 +1,4 @@
-"""What others say, in the log: one failure is one line, whatever its text."""
+"""Foreign texts in the log: each is made one printable line."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ def failure(error: BaseException | None) -> str:
 
 
 def one_line(value: object, limit: int = 500) -> str:
-    """The text of a peer, a tool or a service as one printable line: it could forge lines of the log."""
+    """The text of a peer, a tool or a service as one printable line, so that it can't forge log lines."""
     text = " ".join(str(value).split())
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])

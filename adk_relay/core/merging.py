@@ -1,4 +1,4 @@
-"""When two neighboring messages can be told as one, so that a queue behind holds fewer and larger ones."""
+"""Merges neighboring messages, so that a queue that falls behind holds fewer and larger ones."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 from adk_relay.core.messages import Audio, Dropped, Message, Text, Transcript, Typing
 
 _AUDIO_BYTES = 24_000
-"""500 ms of 24 kHz 16-bit sound. More in one message could not be recalled in parts."""
+"""500 ms of 24 kHz 16-bit sound. A message is dropped or recalled as a whole, so it must not be long."""
 
 _TEXT_CHARS = 16 * 1024
 
 
 def merge(waiting: Message | None, message: Message) -> Message | None:
-    """One message that says what `waiting` and then `message` say; None: they must stay apart.
+    """One message with the content of `waiting` and then of `message`; None: they can't be merged.
 
     It has the number of the later message, so that a client which has got it has got both.
     """

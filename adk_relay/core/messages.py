@@ -1,4 +1,4 @@
-"""What passes between listeners and a conversation: plain data that knows neither.
+"""The plain data that passes between listeners and a conversation.
 
 `adk_relay.wire` turns frames into `Input`, and `Message` into frames. `adk_relay.adk` turns `Input` into
 ADK's live requests, and ADK's events into `Message`. All of it can be serialized.
@@ -18,7 +18,7 @@ class UserText:
 
     text: str
     id: str = ""
-    """Given by the client, so that it can send the text again and it is still one text; "": not given."""
+    """Chosen by the client. A text that is sent again with the same id counts once; "": there is none."""
     stopped: bool = False
     """The user has interrupted the answer before the model was given the text."""
 
@@ -30,7 +30,7 @@ class UserAudio:
     pcm: bytes
     rate: int = 16_000
     is_speech: bool = False
-    """Whether somebody speaks in it; found out by `adk_relay.core.floor`."""
+    """Whether it contains speech; set by `adk_relay.core.floor`."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -43,12 +43,12 @@ class UserImage:
 
 @dataclass(slots=True, frozen=True)
 class AudioEnd:
-    """The microphone was muted: the model should answer now what it has heard so far."""
+    """The microphone was muted: the model should now answer what it has heard so far."""
 
 
 @dataclass(slots=True, frozen=True)
 class Interrupt:
-    """The user does not want to hear more of this answer."""
+    """The user stops the answer."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,28 +59,28 @@ class UserTyping:
 
 
 ForModel = UserText | UserImage | UserAudio | AudioEnd
-"""What is given to the model."""
+"""The input that the model is given."""
 
 Input = ForModel | Interrupt | UserTyping
 """What a listener sends."""
 
-# ---- to listeners, numbered: what was said, in order ------------------------------------------
+# ---- to listeners, numbered: the content of the conversation, in order -------------------------
 #
-# `seq` counts them within an epoch, from 1. A listener is not told every number, but they always rise.
+# `seq` counts them within an epoch, from 1. A listener does not get every number, but they always rise.
 
 
 @dataclass(slots=True, frozen=True)
 class Written:
-    """A user has written a text. It is told to all listeners but the writer."""
+    """A user has written a text. All listeners except the writer get it."""
 
     seq: int
     text: str
     connection_id: str
     """The writer's."""
     id: str
-    """That of the `UserText`."""
+    """The `UserText`'s."""
     message_count: int
-    """Messages of the conversation, this one included."""
+    """Number of messages in the conversation, this one included."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -105,16 +105,16 @@ class Audio:
 
 @dataclass(slots=True, frozen=True)
 class Transcript:
-    """All that was understood of a user's utterance so far."""
+    """The whole text that was recognized of a user's utterance so far."""
 
     seq: int
     text: str
     final: bool
     """Whether it is complete: only then is it a message of the conversation."""
     connection_id: str = ""
-    """Whose speech it is."""
+    """The speaker's."""
     message_count: int = 0
-    """Messages of the conversation, this one included; 0: it is not final."""
+    """Number of messages in the conversation, this one included; 0: it is not final."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -156,20 +156,20 @@ class Answer:
     """How many `Text` messages it came in."""
     tools: tuple[ToolCall, ...]
     seconds: float
-    """From the question to the end; from the first chunk, if no question was before it."""
+    """From the question to the end; if there was no question, from the first chunk."""
     message_count: int
-    """Messages of the conversation, this one included."""
+    """Number of messages in the conversation, this one included."""
     interrupted: bool
     asked: Asked | None = None
-    """The request that it answers; None: it answers what was said or written live."""
+    """The request that it answers; None: it answers live speech or a live text."""
 
 
 @dataclass(slots=True, frozen=True)
 class Asked:
-    """The request that an answer is to."""
+    """Identifies the request that an answer belongs to."""
 
     connection_id: str
-    """Who made the request."""
+    """That of the listener that made the request."""
     id: str
     """That of its `UserText`."""
 
@@ -192,7 +192,7 @@ class TurnEnd:
     interrupted: bool = False
     """It was cut off: sound that is not played yet is stale."""
     goes_on: bool = False
-    """The model's connection was lost. The agent says the rest when it is remade."""
+    """The model's connection was lost. The agent says the rest when there is a new connection."""
     answer: Answer | None = None
     """The whole answer; None: it goes on, or it is not known yet (see `History.record`)."""
 
@@ -205,7 +205,7 @@ class TurnStart:
     """The agent begins to answer."""
 
     asked: Asked | None = None
-    """The request that it answers; None: it answers what was said or written live."""
+    """The request that it answers; None: it answers live speech or a live text."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -217,14 +217,14 @@ class Line:
     open: bool = False
     """The agent has not finished it: this is what it has said so far."""
     id: str = ""
-    """That of the `UserText`. It is known while the conversation is in memory: no session keeps it."""
+    """That of the `UserText`. It is known while the conversation is in memory; sessions don't keep it."""
     chunks: int = 0
-    """If it is open, how many `Text` messages it has come in so far."""
+    """If it is open: the number of `Text` messages that it has come in so far."""
 
 
 @dataclass(slots=True, frozen=True)
 class Gap:
-    """Numbered messages that cannot be replayed. The conversation as it is follows, in whole messages."""
+    """Numbered messages that cannot be replayed. The conversation follows in whole messages (`Line`)."""
 
     first: int
     """The `seq` of the first message that cannot be replayed."""
@@ -243,13 +243,13 @@ class Ack:
 
 @dataclass(slots=True, frozen=True)
 class Taken:
-    """A request was accepted. It is told to the listener that made it."""
+    """A request was accepted. The listener that made it gets this."""
 
     text: UserText
     ahead: int
     """How many answers come before this one."""
     message_count: int
-    """Messages of the conversation, the request not included."""
+    """Number of messages in the conversation, the request not included."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -278,7 +278,7 @@ class Reset:
 
     epoch: str
     deleted: bool
-    """No session is kept of it until something is said; otherwise there is a new one already."""
+    """There is no session until something is said. If False, there is a new session already."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -296,8 +296,8 @@ class Status:
     """The state of the conversation, as its listener sees it."""
 
     state: Literal["reconnecting", "live", "elsewhere"]
-    """reconnecting: the model's connection is being remade; live: it is there; elsewhere: a newer socket
-    has taken the conversation over."""
+    """reconnecting: the model's connection was lost, and a new one is being made; live: it is there;
+    elsewhere: a newer socket has taken the conversation over."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -306,22 +306,22 @@ class Error:
 
     code: str
     message: str
-    """For the user: what it was, and what to do."""
+    """For the user: what went wrong, and what to do."""
     id: str = ""
-    """That of the text that was refused; "": it is about no text."""
+    """That of the text that was refused; "": the error is not about a text."""
 
 
 @dataclass(slots=True, frozen=True)
 class Ended:
-    """The conversation is over for its listeners: their last message. If it failed, an `Error` is before."""
+    """The conversation is over: the last message of its listeners. After a failure, an `Error` is before it."""
 
     why: Literal["idle", "failed", "stopping"]
-    """idle: nothing was said for too long; failed: the agent did; stopping: the server is going to stop."""
+    """idle: nothing was said for too long; failed: the agent failed; stopping: the server is stopping."""
 
 
 Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
-"""What has a `seq`, and can be replayed."""
+"""Messages that have a `seq`, and can be replayed."""
 
 Notice = TurnStart | Line | Gap | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ended
 Message = Numbered | Notice
-"""What a listener is told."""
+"""Everything that a listener gets."""

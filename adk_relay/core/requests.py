@@ -1,4 +1,4 @@
-"""Requests: texts whose answers somebody waits for. They are answered one at a time, in order."""
+"""Requests: texts whose answers a listener waits for. They are answered one at a time, in order."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from adk_relay.core.listener import Listener
 from adk_relay.core.messages import UserText
 
 _MAX_WAITING = 16
-"""Requests that may wait for the answers before them."""
+"""Requests of one conversation that may wait."""
 
 
 class BusyError(Exception):
-    """Too many requests wait already; the text says what would be right."""
+    """Too many requests wait already; the text says what to do."""
 
 
 @dataclass(slots=True)
@@ -40,20 +40,20 @@ class Request:
 
 
 class Requests:
-    """The requests of one conversation. Nobody else counts them.
+    """The requests of one conversation. They are counted here and nowhere else.
 
     Args:
-        stats: where they are counted, together with those of other conversations.
+        stats: counts the requests of all conversations.
 
     Invariants:
         At most 16 requests wait.
-        The current one, whose answer is being given, does not wait.
+        The current request, whose answer is being given, does not wait.
         Each request that was taken ends once: it is successful or failed.
     """
 
     def __init__(self, stats: Stats) -> None:
         self.current: Request | None = None
-        """The request that is being answered; None: none is, or a live text."""
+        """The request that is being answered; None: no request is."""
         self.waiting: deque[Request] = deque()
         self._stats = stats
         self._taken = self._ended = 0
@@ -81,21 +81,21 @@ class Requests:
         return None
 
     def begin(self) -> Request:
-        """The first that waits becomes the current one."""
+        """Makes the first request that waits the current one."""
         assert self.current is None
         self.current = self.waiting.popleft()
         self.current.began = time.monotonic()
         return self.current
 
     def answered(self) -> None:
-        """The current request, if there is one, has its answer."""
+        """Ends the current request, if there is one: it has its answer."""
         if self.current:
             self._stats.seconds += time.monotonic() - self.current.began
             self._end(successful=True)
             self.current = None
 
     def fail(self) -> list[Request]:
-        """All are given up, the current one too; returns them in order."""
+        """Gives up all requests, the current one too; returns them in order."""
         failed = [*([self.current] if self.current else []), *self.fail_waiting()]
         if self.current:
             self._end(successful=False)
@@ -103,7 +103,7 @@ class Requests:
         return failed
 
     def fail_waiting(self) -> list[Request]:
-        """Those that wait are given up; returns them in order."""
+        """Gives up the requests that wait; returns them in order."""
         failed = [*self.waiting]
         self.waiting.clear()
         for _ in failed:
@@ -111,7 +111,7 @@ class Requests:
         return failed
 
     def withdraw(self, listener: Listener) -> list[Request]:
-        """All of one listener's are given up; returns them in order."""
+        """Gives up all requests of one listener; returns them in order."""
         failed = []
         if self.current and self.current.listener is listener:
             failed.append(self.current)

@@ -1,4 +1,4 @@
-"""Who attends a conversation, and what they are told: as it happens, or replayed after they were away."""
+"""The room of a conversation: its listeners, and the messages that they get, now or replayed later."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from adk_relay.core.messages import (
 from adk_relay.core.requests import Requests
 
 _PRESENCE_EVERY = 0.1
-"""Seconds whose arrivals and departures are told together: a thousand that come at once are few frames."""
+"""Seconds in which arrivals and departures are collected: a thousand at once then cause few frames."""
 
 
 class After(NamedTuple):
@@ -39,23 +39,23 @@ class After(NamedTuple):
 
 
 class Room:
-    """The listeners of one conversation, and the numbered stream of messages that they are told.
+    """The listeners of one conversation, and the numbered stream of messages that they get.
 
     Invariants:
-        Nobody attends twice, and whoever is typing attends.
-        The audience is made of the listeners that are to be told what is published now.
+        A listener attends once, and only listeners that attend are typing.
+        `_audience` has the listeners that get what is published now.
         While there are changes of presence to tell, a timer is set to tell them.
         No message of the journal has a higher number than `seq`.
 
     Args:
-        requests: tell whose request is answered. `reseat()` has to be called when that changes.
+        requests: say whose request is being answered. When that changes, call `update_audience()`.
         replay_bytes: bytes of messages that are kept, to be replayed.
         replay_seconds: seconds that they are kept.
     """
 
     def __init__(self, requests: Requests, *, replay_bytes: int, replay_seconds: float) -> None:
         self.epoch = _new_epoch()
-        """Names this life of the conversation in memory: its numbers mean nothing in another one."""
+        """Identifies this life of the conversation in memory. The numbers of another epoch mean nothing."""
         self.seq = 0
         """The number of the last message."""
         self.history = History()
@@ -66,13 +66,13 @@ class Room:
         self._audience: tuple[Listener, ...] = ()
         self._typing: set[Listener] = set()
         self._changed: dict[str, bool] = {}
-        """The connections that came or left since presence was told: whether each was told to be there."""
+        """The connections that came or left since presence was last told: whether each was present then."""
         self._presence_timer: asyncio.TimerHandle | None = None
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert len({*map(id, self.listeners)}) == len(self.listeners), "a listener attends twice"
-        assert all(listener in self.listeners for listener in self._typing), "one that has left is typing"
+        assert all(each in self.listeners for each in self._typing), "a listener that has left is typing"
         assert self._audience == self._find_audience(), "the audience is not up to date"
         assert not self._changed or self._presence_timer, "no timer is set to tell of changes"
         assert self._journal.last <= self.seq, f"number {self._journal.last} is beyond {self.seq}"
@@ -80,7 +80,7 @@ class Room:
     # ---- who attends ----
 
     def enter(self, listener: Listener, after: After | None) -> None:
-        """Lets a listener attend: from now on, or from the message after the last one that it has got."""
+        """Adds a listener. With `after`, it first gets the messages that it missed."""
         if after:
             listener.replay(self._since(after))
         if listener.attends == "newest" and (before := self._newest()):
@@ -90,10 +90,10 @@ class Room:
         self._note_presence(listener, was_there=False)
 
     def leave(self, listener: Listener, *, is_live: bool) -> None:
-        """Lets a listener go. One from which it had taken the conversation over has it again.
+        """Removes a listener. If it was the "newest" one, the "newest" listener before it takes its place.
 
         Args:
-            is_live: the model's connection is not being remade.
+            is_live: the model's connection is not being restored.
         """
         was_newest = listener is self._newest()
         self.set_typing(listener, False)
@@ -103,18 +103,18 @@ class Room:
             before.deliver(Status("live" if is_live else "reconnecting"))
         self._note_presence(listener, was_there=True)
 
-    def reseat(self) -> None:
-        """Another request is answered now, or none: those that attend for their own may be told or not."""
+    def update_audience(self) -> None:
+        """To be called when another request is answered, or none: "own" listeners get only their answers."""
         self._audience = self._find_audience()
 
     def set_typing(self, listener: Listener, typing: bool) -> None:
-        """A listener begins or stops typing; the others are told if that is new."""
+        """A listener begins or stops typing; the others are told if this is a change."""
         if typing != (listener in self._typing):
             (self._typing.add if typing else self._typing.discard)(listener)
             self.broadcast(Typing(listener.connection_id, typing), but=listener)
 
     def _newest(self) -> Listener | None:
-        """The one listener that is told everything of those that attend as the newest."""
+        """Of the listeners that attend as "newest", the one that gets the messages."""
         return next((each for each in reversed(self.listeners) if each.attends == "newest"), None)
 
     def _asking(self) -> Listener | None:
@@ -122,7 +122,7 @@ class Room:
         return self._requests.current.listener if self._requests.current else None
 
     def _find_audience(self) -> tuple[Listener, ...]:
-        """The listeners that are to be told what is published now. It is kept, not found per message."""
+        """The listeners that get what is published now. The result is kept: a lookup per message is slow."""
         newest, asking = self._newest(), self._asking()
         return tuple(
             listener
@@ -141,10 +141,10 @@ class Room:
             self._presence_timer = loop.call_later(_PRESENCE_EVERY, self._tell_presence)
 
     def _tell_presence(self) -> None:
-        """Tells who has come and who has left: the difference to what was told last.
+        """Tells which connections came and which left since presence was last told.
 
-        A listener that came meanwhile found out by itself who was there, at a moment that is not known
-        here. So it is told of all changes, also of a connection that has come and gone, or gone and come.
+        A listener that came in this time has counted the connections itself, at a moment that is not known
+        here. So it is told of all changes, also of a connection that came and left, or left and came back.
         """
         self._presence_timer = None
         changed, self._changed = self._changed, {}
@@ -154,17 +154,17 @@ class Room:
         left = tuple(id for id, was_there in changed.items() if was_there and id not in here)
         all_joined = [id for id in changed if id in here]
         all_left = tuple(id for id in changed if id not in here)
-        for_those_who_stayed = Presence(joined, left, count)
+        for_listeners_who_stayed = Presence(joined, left, count)
         for listener in self._audience:
             own_id = listener.connection_id
             if own_id in changed:
                 presence = Presence(tuple(id for id in all_joined if id != own_id), all_left, count)
             else:
-                presence = for_those_who_stayed
+                presence = for_listeners_who_stayed
             if presence.joined or presence.left:
                 listener.deliver(presence)
 
-    # ---- what they are told ----
+    # ---- the messages ----
 
     def number(self) -> int:
         """The next message's `seq`."""
@@ -172,10 +172,10 @@ class Room:
         return self.seq
 
     def publish(self, message: Numbered, but: Listener | None = None) -> None:
-        """Tells a numbered message to the audience, and keeps it for listeners that come back.
+        """Sends a numbered message to the audience, and keeps it for listeners that come back.
 
         Args:
-            but: is not told it now.
+            but: this listener does not get it now.
         """
         if isinstance(message, Audio):
             self._journal.add(message)
@@ -184,7 +184,7 @@ class Room:
         if isinstance(message, TurnEnd) and message.interrupted:
             self._journal.recall_audio()
         if isinstance(message, ToolStart | ToolComplete) and message.late:
-            but = self._asking()  # it is not part of the answer to that request
+            but = self._asking()  # the tool is not part of the answer to that request
         current = self._requests.current
         asked = Asked(current.listener.connection_id, current.text.id) if current else None
         for recorded in self.history.record(message, asked):
@@ -193,23 +193,23 @@ class Room:
             self.broadcast(recorded, but)
 
     def broadcast(self, message: Message, but: Listener | None = None) -> None:
-        """Tells a message to the audience; it is not kept.
+        """Sends a message to the audience. It is not kept.
 
         Args:
-            but: is not told it.
+            but: this listener does not get it.
         """
         for listener in self._audience:
             if listener is not but:
                 listener.deliver(message)
 
     def send_to(self, connection_id: str, message: Message) -> None:
-        """Tells a message to one listener, if it still attends."""
+        """Sends a message to one listener, if it still attends."""
         for listener in self.listeners:
             if listener.connection_id == connection_id:
                 listener.deliver(message)
 
     def recall_audio(self) -> None:
-        """Removes the sound that is kept: nobody wants to hear it any more."""
+        """Removes the sound that is kept: the answer was interrupted, so the sound is stale."""
         self._journal.recall_audio()
 
     def restart(self, *, deleted: bool) -> None:
@@ -222,12 +222,12 @@ class Room:
             listener.deliver(Reset(self.epoch, deleted))
 
     def close(self) -> None:
-        """The conversation has ended: what was still to be told of presence is not told."""
+        """The conversation has ended: changes of presence are not told any more."""
         if self._presence_timer:
             self._presence_timer.cancel()
 
     def _since(self, after: After) -> Sequence[Message]:
-        """What came after a message; where that is not all kept, a `Gap` and the conversation as it is."""
+        """The messages after `after`; if they are not all kept, a `Gap` and the whole conversation."""
         is_known = after.epoch in (None, self.epoch) and after.seq <= self.seq
         if is_known and (kept := self._journal.since(after.seq)) is not None:
             return kept

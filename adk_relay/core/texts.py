@@ -1,4 +1,4 @@
-"""The latest texts that have an id, so that a text which is sent again is not said again."""
+"""The ids of the latest texts, so that a text which is sent again is not said again."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from adk_relay.core.listener import Listener
 from adk_relay.core.messages import UserText
 
 _MAX_IDS = 4096
-"""So many of the latest ids are known again."""
+"""How many ids are remembered: those of the latest texts."""
 
 
 class Known(Enum):
     """What is known of a text's id."""
 
     NEW = auto()
-    """Nothing: it has none, or it was not used lately."""
+    """Nothing: the text has no id, or the id was not used lately."""
     WAITING = auto()
-    """This text has it, and is not stored yet."""
+    """It belongs to this text, which is not stored yet."""
     STORED = auto()
-    """This text has it, and is stored."""
+    """It belongs to this text, which is stored."""
     TAKEN = auto()
-    """Another text has it."""
+    """It belongs to another text."""
 
 
 @dataclass(slots=True)
@@ -35,8 +35,8 @@ class _Entry:
 class Texts:
     """The ids of a conversation's latest texts, and which listener waits for the ack of each.
 
-    A client that lost its socket before the ack came sends the text again, through another one. The id tells
-    that it was said already. The latest sender gets the ack.
+    A client that lost its socket before the ack came sends the text again through another socket. The id
+    shows that the text was said already. The latest sender gets the ack.
 
     Invariants:
         At most 4,096 ids are known, those of the latest texts.
@@ -56,21 +56,21 @@ class Texts:
         return Known.STORED if entry.listener is None else Known.WAITING
 
     def add(self, text: UserText, listener: Listener) -> None:
-        """A text is to be said; `listener` waits for its ack, in the place of any other."""
+        """Remembers a text that is going to be said. From now on only `listener` waits for its ack."""
         if text.id:
             self._entries[text.id] = _Entry(hash(text.text), listener)
             if len(self._entries) > _MAX_IDS:
                 self._entries.popitem(last=False)
 
     def stored(self, text: UserText) -> Listener | None:
-        """A text is stored; returns the listener that waits for its ack."""
+        """Marks a text as stored; returns the listener that waits for its ack."""
         if not (entry := self._entries.get(text.id)):
             return None
         listener, entry.listener = entry.listener, None
         return listener
 
     def forget(self, text: UserText) -> None:
-        """A text is not said after all: it can be sent again."""
+        """Forgets a text that is not said after all, so that it can be sent again."""
         self._entries.pop(text.id, None)
 
     def clear(self) -> list[tuple[str, Listener]]:

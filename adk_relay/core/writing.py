@@ -1,4 +1,7 @@
-"""What users write: live texts are said at once, requests wait for their turn."""
+"""The texts that users write: live texts are said at once, requests wait for their turn.
+
+A text is *said* when it goes into the inbox and the other listeners are shown it.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,25 @@ from adk_relay.core.room import Room
 from adk_relay.core.texts import Known, Texts
 
 _LOOK_EVERY = 1.0
-"""Seconds between two looks at whether it is the next request's turn."""
+"""Seconds between two checks whether the next request can begin."""
 
 
 class Writing:
     """The texts of one conversation, from the listener that sent each to the inbox.
 
     Args:
-        room: is told what was written.
-        requests: those of the conversation, which the room knows too.
+        room: shows the texts to the other listeners.
+        requests: the conversation's requests; the room has the same object.
         inbox: where texts wait for the model.
-        is_owed: whether the user waits for an answer of the model's.
-        would_cut_in: whether the next request must wait for something else than an answer.
+        is_owed: returns whether the model owes the user an answer.
+        would_cut_in: returns whether the model could take a new request for a part of something else.
         want: asks for a run.
 
-    Whose request is answered is known in one place: `requests.current`.
+    Only `requests.current` says which request is being answered.
 
     Invariants:
         A text with an id is said once. An id belongs to the first text that had it.
-        While requests wait, one is being answered, or a look is to come at whose turn it is.
+        While requests wait, one is being answered, or a call of `begin_next` is scheduled.
     """
 
     def __init__(
@@ -52,12 +55,12 @@ class Writing:
         self._is_owed = is_owed
         self._would_cut_in = would_cut_in
         self._want = want
-        self._next: asyncio.Handle | None = None  # the next look at whose turn it is
+        self._next: asyncio.Handle | None = None  # the scheduled call of `begin_next`
 
     # ---- for the listeners ----
 
     def say(self, text: UserText, listener: Listener) -> None:
-        """Takes a live text: the model is given it as soon as it can take it.
+        """Takes a live text. The model gets it as soon as it can take it.
 
         Raises:
             InboxFullError: too much text waits for the model already.
@@ -88,7 +91,7 @@ class Writing:
         current = self.requests.current
         withdrawn = self.requests.withdraw(listener)
         self._forget(request for request in withdrawn if request is not current)
-        self._room.reseat()
+        self._room.update_audience()
         return current in withdrawn
 
     # ---- for the conversation ----
@@ -101,9 +104,9 @@ class Writing:
     def answered(self) -> None:
         """A turn has ended: the current request has its answer, and the next one may begin."""
         self.requests.answered()
-        self._room.reseat()
-        self._look_no_more()
-        # Only when the turn has noted its end is it known what else is owed.
+        self._room.update_audience()
+        self._cancel_next()
+        # Not called at once: what else is owed is known only after the turn has changed its state.
         self._next = asyncio.get_running_loop().call_soon(self.begin_next)
 
     def stored(self, text: UserText) -> None:
@@ -113,65 +116,68 @@ class Writing:
             listener.deliver(Ack(text.id))
 
     def begin_next(self) -> None:
-        """Says the next request if it is its turn, or looks again later.
+        """Says the next request if nothing is before it. Otherwise it schedules another check.
 
-        Not all that may be before it (noise, a text that was stopped before its answer began) comes to an end
-        that is told.
+        The check is repeated, because some things before a request never report their end: noise, or a text
+        that was stopped before its answer began.
         """
-        self._look_no_more()
+        self._cancel_next()
         if not self.requests.waiting:
             return
         if self.is_answering or self._would_cut_in():
             self._next = asyncio.get_running_loop().call_later(_LOOK_EVERY, self.begin_next)
             if self._inbox.has_text or self._is_owed():
-                self._want()  # what is before it may wait since the model could not be reached
+                self._want()  # the text before it may wait because the model could not be reached
             return
         request = self.requests.begin()
-        self._room.reseat()
+        self._room.update_audience()
         try:
             self._say(request.text, request.listener)
-        except InboxFullError as full:  # of pictures; texts wait their turn
+        except InboxFullError as full:  # with pictures: no text is in the inbox here
             self._texts.forget(request.text)
             self.drop(str(full))
 
     def drop(self, why: str = "") -> None:
-        """Gives up all requests; those that wait for an answer are told why, if there is a reason to tell."""
+        """Gives up all requests. Their listeners get `why` as an error, unless it is empty."""
         self._forget([*self.requests.waiting])
         failed = self.requests.fail()
-        self._room.reseat()
+        self._room.update_audience()
         for request in failed if why else ():
             request.listener.deliver(Error("busy", why, request.text.id))
 
     def drop_unsaid(self) -> None:
-        """Throws away what waits for the model. Its texts can be sent again."""
+        """Removes all input that waits for the model. Its texts can be sent again."""
         for text in self._inbox.clear():
             self._texts.forget(text)
 
     def keep_waiting(self) -> None:
-        """No request is answered any more. Those of a room were said there: they are kept with the rest."""
+        """Gives up the requests that wait. Their texts go to the inbox, and are stored with what waits there.
+
+        The texts of "own" listeners do not: without a listener, their answers are of no use.
+        """
         for request in self.requests.fail_waiting():
             if request.listener.attends != "own":
                 with suppress(InboxFullError):
                     self._inbox.add(request.text)
 
     def clear(self) -> None:
-        """The conversation was emptied. Its texts were said, and are gone with the rest."""
+        """The conversation was emptied, with its texts. They get an ack, so that they are not sent again."""
         self._inbox.clear()
         for text_id, listener in self._texts.clear():
             if listener in self._room.listeners:
                 listener.deliver(Ack(text_id))
 
     def close(self) -> None:
-        """The conversation is over: no request is begun any more."""
+        """The conversation is over: no request begins any more."""
         self.requests.fail()
-        self._look_no_more()
+        self._cancel_next()
 
     def check(self) -> None:
-        """Asserts what of the invariants can be seen from here."""
-        looks_again = self._next or self.requests.current
-        assert looks_again or not self.requests.waiting, "requests wait, and nobody will look again"
+        """Asserts the invariants, as far as they can be checked here."""
+        goes_on = self._next or self.requests.current
+        assert goes_on or not self.requests.waiting, "requests wait, and `begin_next` is not scheduled"
 
-    def _look_no_more(self) -> None:
+    def _cancel_next(self) -> None:
         if self._next:
             self._next.cancel()
             self._next = None
@@ -186,7 +192,7 @@ class Writing:
         self._want()
 
     def _is_repeated(self, text: UserText, listener: Listener) -> bool:
-        """Whether a text's id is known; if so, its sender is told, and the text is not said again."""
+        """Whether a text's id is known. If so, its sender is told, and the text must not be said again."""
         match self._texts.look_up(text):
             case Known.NEW:
                 return False
@@ -197,28 +203,28 @@ class Writing:
                 listener.deliver(Ack(text.id))
             case Known.WAITING:
                 self._texts.add(text, listener)
-                self._want()  # the text may wait since the model could not be reached
+                self._want()  # the text may wait because the model could not be reached
         return True
 
     def _forget(self, requests: Iterable[Request]) -> None:
-        """These were never said: they can be sent again."""
+        """Forgets the texts of requests that were never said, so that they can be sent again."""
         for request in requests:
             self._texts.forget(request.text)
 
     # ---- requests ----
 
     def _hand_over(self, text: UserText, listener: Listener) -> None:
-        """A request was sent again, because its socket was lost: the new sender gets the answer."""
+        """Gives the answer of a repeated request to its new sender: the old socket was lost."""
         if not (found := self.requests.find(text)):
             return
         request, before = found
         request.listener = listener
         if request is self.requests.current:
-            self._room.reseat()
+            self._room.update_audience()
         else:
             self._tell_taken(request, before)
 
     def _tell_taken(self, request: Request, before: int) -> None:
-        """Tells who asked how many are answered before: those in the queue, and the answer under way."""
+        """Tells the listener how many answers come first: those of the queue, and the one under way."""
         ahead = before + self.is_answering
         request.listener.deliver(Taken(request.text, ahead, self._room.history.message_count))

@@ -161,7 +161,7 @@ class RoomMachine(RuleBasedStateMachine):
     def ask(self, data: st.DataObject) -> None:
         self.asking = data.draw(st.sampled_from([None, *self.here]), "asking")
         self.requests.current = Request(UserText("one"), self.asking) if self.asking else None
-        self.room.reseat()
+        self.room.update_audience()
 
     @precondition(lambda self: self.here)
     @rule(data=st.data(), typing=st.booleans())
@@ -200,7 +200,7 @@ class RoomMachine(RuleBasedStateMachine):
     def restart(self, deleted: bool) -> None:
         self.asking = None
         self.requests.current = None
-        self.room.reseat()
+        self.room.update_audience()
         self.room.restart(deleted=deleted)
         assert self.room.epoch not in self.epochs
         self.epochs.append(self.room.epoch)
