@@ -1,9 +1,9 @@
-"""A model whose live connections can be watched, so that relay and not ADK decides what a loss means.
+"""A model whose live connections can be watched, so that relay, not ADK, handles a lost connection.
 
-With a resumption handle ADK reconnects by itself: at once, without a limit or an event, and without sending
-again what was on its way. So each model of an agent is replaced by a copy, of a subclass of its own class
-(ADK asks `isinstance(model, Gemini)`). The copy's `connect()` tells an observer what happens, and turns every
-loss into a `LostConnection`, which ADK does not retry.
+With a resumption handle ADK reconnects by itself: at once, without a limit or an event, and input that was on
+its way is lost. So each model of an agent is replaced by a copy whose class is a subclass of the model's own
+class (ADK checks `isinstance(model, Gemini)`). The copy's `connect()` reports events to an observer, and
+turns every loss into a `LostConnection`, which ADK does not retry.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _CONNECT_TIMEOUT = 15.0
 """Seconds for the handshake and the setup of a connection."""
 
 _CLOSE_TIMEOUT = 2.0
-"""Seconds for its closing handshake; a peer that no longer reads would take google-genai ten."""
+"""Seconds for the closing handshake. google-genai would wait ten for a peer that no longer reads."""
 
 _PERMANENT = frozenset({400, 401, 403, 404, 1007, 1008})
 """HTTP statuses and close codes after which a second try would fail, too (RFC 9110, RFC 6455 section 7.4)."""
@@ -39,11 +39,11 @@ _CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class LostConnection(Exception):
-    """The connection to the model failed or ended before its time.
+    """The connection to the model failed or ended too early.
 
     Attributes:
-        code: the close code or the HTTP status, where there was one.
-        reason: the service's own words. For the log only: they may name projects and models.
+        code: the close code or the HTTP status, if there was one.
+        reason: the service's own text. For the log only: it may name projects and models.
         permanent: trying again would not help.
     """
 
@@ -55,13 +55,13 @@ class LostConnection(Exception):
 
 
 class Observer(Protocol):
-    """What a run is told of its connections. Nothing here may wait."""
+    """Gets the events of a run's connections. No method may wait."""
 
     def connected(self) -> None:
         """The connection is set up."""
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
-        """Returns the history that the model is to be given, made from the session's."""
+        """Returns the history that is sent to the model, made from the session's history."""
 
     def sending(self, content: types.Content) -> None:
         """A text or a tool's answer is stored in the session, and is being sent."""
@@ -87,21 +87,21 @@ def watched_agent(agent: BaseAgent) -> BaseAgent:
     while pending:
         each = pending.pop()
         pending += each.sub_agents
-        # An agent without a model takes its parent's; the root has ADK's default.
+        # An agent without a model uses its parent's; the root uses ADK's default.
         if isinstance(each, LlmAgent) and (each.model or each is clone):
             each.model = _watched(each.canonical_live_model)
     return clone
 
 
 def _watched(model: BaseLlm) -> BaseLlm:
-    kind = type(model)
+    model_class = type(model)
     copy = model.model_copy()
-    copy.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": __name__})
+    copy.__class__ = type(model_class.__name__, (_Watched, model_class), {"__module__": __name__})
     return copy
 
 
 class _Watched(BaseLlm):
-    """Comes before a model's own class in the order of its methods."""
+    """A mixin. It is before the model's own class in the method resolution order."""
 
     @asynccontextmanager
     async def connect(self, llm_request: LlmRequest) -> AsyncIterator[BaseLlmConnection]:
@@ -150,7 +150,7 @@ class _WatchedConnection(BaseLlmConnection):
 
     async def send_realtime(self, blob: RealtimeInput) -> None:
         try:
-            await self._inner.send_realtime(blob)  # type: ignore[arg-type]  # its name says too little
+            await self._inner.send_realtime(blob)  # type: ignore[arg-type]  # annotated too narrowly
         except Exception as error:
             await self._fail(error)
 
@@ -158,8 +158,8 @@ class _WatchedConnection(BaseLlmConnection):
         try:
             async with aclosing(self._inner.receive()) as responses:
                 async for response in responses:
-                    # These two are for relay. ADK would reconnect by the handle, and at once on goAway, in
-                    # the middle of an answer.
+                    # These two are not passed on to ADK: with the handle it would reconnect by itself, and
+                    # on goAway it would reconnect at once, in the middle of an answer.
                     if update := response.live_session_resumption_update:
                         if update.resumable and update.new_handle:
                             self._watcher.resumable(update.new_handle)
@@ -173,13 +173,13 @@ class _WatchedConnection(BaseLlmConnection):
             lost = _lost(error)
             if lost.code != 1000:
                 raise lost from error
-            # The model said goodbye (close code 1000): to yield nothing more ends the run without an error.
+            # The service closed normally (1000): returning here ends the run without an error.
 
     async def close(self) -> None:
         await self._inner.close()
 
     async def _fail(self, error: Exception) -> None:
-        """Makes receiving fail, too: nobody awaits ADK's sending task, so nobody would see that it failed."""
+        """Makes `receive` fail, too: ADK does not await its sending task, so this error would not be seen."""
         self._failure = _lost(error)
         await self._inner.close()
         raise self._failure from error
@@ -203,7 +203,7 @@ def _lost(error: Exception) -> LostConnection:
         case InvalidStatus():
             code = error.response.status_code
             return LostConnection(code, "the handshake was refused", permanent=code in _PERMANENT)
-        case InvalidHandshake():  # it broke off, or something else answered
+        case InvalidHandshake():  # it was cut off, or the peer is not a WebSocket server
             return LostConnection(None, f"the handshake failed: {error}")
         case APIError():
             return LostConnection(
@@ -220,12 +220,12 @@ def _lost(error: Exception) -> LostConnection:
         case OSError():
             return LostConnection(None, f"not reachable: {error}")
         case _:
-            # google-genai's own complaints about the configuration (a missing key, a bad option).
+            # google-genai's own errors about the configuration (a missing key, a bad option).
             return LostConnection(None, f"{type(error).__name__}: {error}", permanent=True)
 
 
 def _seconds(duration: str | None) -> float:
-    """A protobuf duration as JSON has it ("9.5s"), in seconds."""
+    """A protobuf duration in its JSON form ("9.5s"), in seconds."""
     try:
         return float((duration or "0s").removesuffix("s"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""A conversation: who attends it, what is said in it, and the one task that lives its life."""
+"""A conversation: its listeners, its input, and the one task that drives it from beginning to end."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _UNATTENDED = 5.0
 
 
 class Home(Protocol):
-    """What a conversation needs to know of where it lives."""
+    """What a conversation needs from `Conversations`."""
 
     runner: Runner
     service: BaseSessionService
@@ -66,20 +66,20 @@ class Home(Protocol):
     replay_seconds: float
 
     def forget(self, conversation: Conversation) -> None:
-        """The conversation is over: nobody needs it in memory any more."""
+        """The conversation is over: it need not be kept in memory any more."""
 
 
 class Conversation:
     """A user's conversation: one ADK session and, while it is in use, one run.
 
-    One task lives its life: it reads the session, sleeps until there is something to say or somebody who
-    wants to hear, sees the runs to their end, and empties the session. So there is never a second run, and
-    none that writes into a session that is gone.
+    One task drives it: it reads the session, waits until a run is needed, drives the runs one after the
+    other, and empties the session. So there is never a second run, and no run that writes into a deleted
+    session.
 
     Invariants:
-        The grace runs only while nobody attends.
+        The grace timer is set only while there is no listener.
         Input is held only while the session is being emptied.
-        Each part keeps its own: Room, Writing, Inbox, Floor, Resets, Runs.
+        Its parts have their own invariants: Room, Writing, Inbox, Floor, Resets, Runs.
     """
 
     def __init__(self, home: Home, user_id: str, session_id: str) -> None:
@@ -104,15 +104,15 @@ class Conversation:
         self._resets = Resets(self.session, self.room, self._writing, self._runs)
         self._last_content = time.monotonic()
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
-        self._grace: asyncio.TimerHandle | None = None  # armed while nobody attends
-        self._idle: asyncio.TimerHandle | None = None  # the next look at how long nothing was said
+        self._grace: asyncio.TimerHandle | None = None  # set while there is no listener
+        self._idle: asyncio.TimerHandle | None = None  # the next check for idleness
         self._loading = asyncio.create_task(self._load(), name=f"history {self._label}")
         self._life = asyncio.create_task(self._live(), name=f"conversation {self._label}")
 
     # ---- for the listeners ----
 
     async def ready(self) -> None:
-        """Waits until it is known what the session holds, or that it is over before it began.
+        """Waits until the session was read, or until the conversation ends before that.
 
         Raises:
             Exception: the session could not be read.
@@ -122,7 +122,7 @@ class Conversation:
             self._loading.result()
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
-        """Lets a listener attend: from now on, or from the message after the last one it has got."""
+        """Adds a listener to the room. With `after`, it first gets the messages that it missed."""
         if self._grace:
             self._grace.cancel()
             self._grace = None
@@ -139,7 +139,7 @@ class Conversation:
         """Removes a listener; when it was the last, the conversation ends after the grace.
 
         Args:
-            at_once: nobody will come back, so there is no grace.
+            at_once: its client will not come back, so there is no grace.
         """
         is_alone, is_given_up = self.room.listeners == [listener], False
         if listener.attends == "own":  # nobody else waits for the answers to its requests
@@ -156,7 +156,7 @@ class Conversation:
             self._grace = loop.call_at(0 if at_once else self._back_by, self._runs.stop, Stop.LEFT)
 
     def handle(self, user_input: Input, listener: Listener) -> None:
-        """Takes what a listener sends; never waits.
+        """Takes the input of a listener; never waits.
 
         Raises:
             InboxFullError: too much text waits for the model already.
@@ -193,10 +193,10 @@ class Conversation:
         self._writing.ask(text, listener)
 
     async def reset(self, *, delete: bool) -> None:
-        """Empties the conversation, and all that attend are told; what is said meanwhile comes after.
+        """Empties the conversation and tells all listeners. Input that comes meanwhile is handled afterwards.
 
         Args:
-            delete: no session is made until something is said again.
+            delete: no new session is made until something is said.
 
         Raises:
             Exception: the session could not be deleted.
@@ -205,12 +205,12 @@ class Conversation:
         done = self._resets.add(delete=delete, why=why)
         self._interrupt()
         self._writing.drop(why)
-        self._writing.drop_unsaid()  # it can be sent again, should the session turn out to stay
+        self._writing.drop_unsaid()  # so it can be sent again if the session can't be deleted
         self._runs.stop(Stop.RESET)
         await asyncio.shield(done)
 
     async def aclose(self) -> None:
-        """Ends the run, lets the listeners go, and awaits the conversation's task."""
+        """Ends the run, tells the listeners that the server stops, and awaits the conversation's task."""
         self._runs.stop(Stop.CLOSING)
         self._writing.keep_waiting()
         self._dismiss(Ended("stopping"))
@@ -221,7 +221,7 @@ class Conversation:
 
     def check(self) -> None:
         """Asserts the invariants."""
-        assert not (self._grace and self.room.listeners), "the grace runs though somebody attends"
+        assert not (self._grace and self.room.listeners), "the grace timer is set, and there are listeners"
 
     # ---- for the runs (runs.RunsHost) ----
 
@@ -256,13 +256,13 @@ class Conversation:
         lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
         self.room.send_to(self._floor.last_speaker, lost)
 
-    # ---- what is said ----
+    # ---- input ----
 
     def _interrupt(self) -> None:
         self.room.recall_audio()
         has_stopped = self._inbox.stop()
         ends = self._runs.stop_answer()
-        # Nothing may have reached a model yet, or the rest was to come with the next run.
+        # Without a run the model may have got nothing yet, or the next run would have said the rest.
         is_to_come = not self._runs.run and (self.room.history.is_answering or self._requests.current)
         if not ends and (has_stopped or is_to_come):
             ends = [TurnEnd(self.number(), interrupted=True)]
@@ -271,7 +271,7 @@ class Conversation:
 
     def _hear(self, sound: UserAudio | AudioEnd) -> None:
         self._inbox.add(sound)
-        # The end of sound, of somebody who leaves, is no reason to connect to the model.
+        # An end of sound alone (its speaker has left) is no reason to connect to the model.
         if isinstance(sound, UserAudio):
             self._runs.want()
 
@@ -282,7 +282,7 @@ class Conversation:
         self.room.send_to(self._floor.speaker or self._floor.last_speaker, Dropped("up", ms))
 
     def _would_cut_in(self) -> bool:
-        """Whether the model could take a request that it is given now for a part of something else."""
+        """Whether the model could take a new request for a part of something else."""
         run = self._runs.run
         return bool(self._resets or (run and (run.is_speech_pending or run.turn.is_stopped_early)))
 
@@ -313,20 +313,20 @@ class Conversation:
             self._home.forget(self)
 
     async def _come_to_rest(self, reason: Stop) -> bool:
-        """The run has ended: does what it was stopped for. Returns whether the conversation is over."""
+        """Does what the run was stopped for. Returns whether the conversation is over."""
         while self._resets:
             await self._empty()
         if not self.room.listeners:
             self._writing.keep_waiting()
         if self._is_closing or not self.room.listeners:
             await self._keep_unsaid()
-        if self._resets:  # meanwhile
+        if self._resets:  # added meanwhile
             return False
         if self._is_closing or reason is Stop.UNREADABLE or not self.room.listeners:
             self._dismiss()
             return True
         self._runs.go_on()
-        # Somebody came while the run was being ended: what was under way is over all the same.
+        # A listener came while the run was ending: the answer under way is over all the same.
         is_owed = self._runs.owed or self._inbox.has_text
         if not is_owed and (self._requests.current or self.room.history.is_answering):
             self.emit(TurnEnd(self.number(), interrupted=True))
@@ -336,11 +336,11 @@ class Conversation:
         return False
 
     async def _load(self) -> None:
-        """Reads what the session holds, before any run can add to it."""
+        """Reads the session, before any run can add to it."""
         try:
             self.room.history.load(await self.session.load())
         except Exception:
-            self._home.forget(self)  # whoever asks next tries again
+            self._home.forget(self)  # so that the next `open` tries again
             self._runs.stop(Stop.UNREADABLE)
             raise
 
@@ -356,7 +356,7 @@ class Conversation:
                 await self.session.append_text(session, texts[0].text)
                 text = texts.popleft()
                 self.stored(text)
-                # Should somebody have come back meanwhile, it is answered.
+                # If a listener has come back meanwhile, the next run answers the text.
                 self._runs.begin_with("" if text.stopped else "answer")
         except Exception as error:
             log.error("%s: %d texts could not be stored: %s", self._label, len(texts), one_line(error))
@@ -384,7 +384,7 @@ class Conversation:
         self._dismiss(explain(error, self._home.model), Ended("failed"))
 
     def _dismiss(self, *last_messages: Message) -> None:
-        """Gives up all requests, and tells every listener these messages."""
+        """Gives up all requests, and sends these messages to every listener."""
         self._writing.drop()
         for listener in [*self.room.listeners]:
             for message in last_messages:

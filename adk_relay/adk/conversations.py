@@ -35,10 +35,10 @@ class Conversations:
 
     Args:
         agent: any ADK agent.
-        config: the run configuration; None: `live.run_config()`.
+        config: the run configuration; None: `models.run_config()`.
         sessions: an ADK session-service URI, or a session service.
-        grace: seconds that a run outlives its conversation's last listener.
-        idle_timeout: seconds without content in either direction after which it ends; 0: never.
+        grace: seconds that a conversation and its run go on after its last listener has left.
+        idle_timeout: seconds without content in either direction after which a conversation ends; 0: never.
         mic_ms: milliseconds of sound that are sent to the model at once.
         replay_bytes: bytes of each conversation's messages that are kept for sockets that come back.
         replay_seconds: seconds that they are kept.
@@ -62,8 +62,8 @@ class Conversations:
     ) -> None:
         if not isinstance(agent, BaseAgent):
             raise TypeError(f"agent must be an ADK agent, not {type(agent).__name__}")
-        # ADK logs a failure several times over, with tracebacks; it reaches relay as an exception
-        # and is one line there. A host that has set a level of its own keeps it.
+        # ADK logs a failure several times, with tracebacks. relay gets it as an exception, and logs it in
+        # one line. If the host has set a level for ADK, it is kept.
         if (adk := logging.getLogger("google_adk")).level == logging.NOTSET:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
@@ -85,7 +85,7 @@ class Conversations:
         self._counts: dict[str, tuple[float, int, int]] = {}
 
     def is_closing(self) -> bool:
-        """Whether the server is stopping, so that no conversation is begun any more."""
+        """Whether the server is stopping, so that conversations can't be opened any more."""
         return self._closing
 
     @property
@@ -94,38 +94,41 @@ class Conversations:
         return len(self._open)
 
     async def open(self, user_id: str, session_id: str | None = None) -> Conversation:
-        """A conversation of the user's, which is begun if there is none of that id; None: the default one.
+        """Opens a conversation of a user, which begins if there is none with this id.
 
-        The caller attends it at once: a conversation without a listener soon ends.
+        The caller must attach a listener at once: a conversation without a listener soon ends.
+
+        Args:
+            session_id: None: the user's default conversation.
 
         Raises:
-            UnknownConversationError: the id is another user's.
-            StoppingError: the server is going.
+            UnknownConversationError: the conversation is another user's.
+            StoppingError: the server is stopping.
             StoreError: the session could not be read.
         """
-        wanted = session_id or default_id(user_id)
-        await self.check(user_id, wanted)
-        return await self._opened(user_id, wanted)
+        session_id = session_id or default_id(user_id)
+        await self.check(user_id, session_id)
+        return await self._opened(user_id, session_id)
 
-    async def _opened(self, user_id: str, wanted: str) -> Conversation:
+    async def _opened(self, user_id: str, session_id: str) -> Conversation:
         while True:
             if self._closing:
                 raise StoppingError
-            if wanted not in self._open:
-                self._open[wanted] = Conversation(self, user_id, wanted)
-            conversation = self._open[wanted]
+            if session_id not in self._open:
+                self._open[session_id] = Conversation(self, user_id, session_id)
+            conversation = self._open[session_id]
             if conversation.user_id != user_id:
-                raise UnknownConversationError(wanted)
+                raise UnknownConversationError(session_id)
             await _of_store(conversation.ready())
-            if self._open.get(wanted) is conversation and not self._closing:  # it has not ended meanwhile
+            if self._open.get(session_id) is conversation and not self._closing:  # it has not ended meanwhile
                 return conversation
 
     async def find(self, session_id: str) -> Conversation:
-        """An existing conversation of the guest's.
+        """Opens an existing conversation of the guest.
 
         Raises:
             UnknownConversationError: there is none.
-            StoppingError: the server is going.
+            StoppingError: the server is stopping.
             StoreError: the session could not be read.
         """
         if not self._is_guests(session_id):
@@ -139,7 +142,7 @@ class Conversations:
 
         Raises:
             UnknownConversationError: it is another user's.
-            StoreError: the session service could not tell.
+            StoreError: the session service failed.
         """
         if session_id == default_id(user_id):
             return
@@ -153,7 +156,7 @@ class Conversations:
             raise UnknownConversationError(session_id)
 
     async def create(self) -> str:
-        """Makes a conversation of the guest's, and returns its id.
+        """Makes a conversation of the guest, and returns its id.
 
         Raises:
             StoreError: it could not be stored.
@@ -164,18 +167,18 @@ class Conversations:
         return session_id
 
     async def reset(self, session_id: str, *, delete: bool) -> None:
-        """Empties a conversation of the guest's, for all that attend it.
+        """Empties a conversation of the guest, for all its listeners.
 
         Raises:
             UnknownConversationError: there is none.
-            StoppingError: the server is going.
+            StoppingError: the server is stopping.
             StoreError: the session could not be deleted.
         """
         await _of_store((await self.find(session_id)).reset(delete=delete))
         self._counts.pop(session_id, None)
 
     async def read(self, session_id: str) -> tuple[Summary, list[Line]]:
-        """A conversation of the guest's, and what was said in it.
+        """The summary and the messages of a conversation of the guest.
 
         Raises:
             UnknownConversationError: there is none.
@@ -196,35 +199,36 @@ class Conversations:
         )
 
     async def list(self, limit: int) -> list[Summary]:
-        """The guest's conversations, the latest `limit` of them, the one last used first.
+        """The guest's latest conversations, at most `limit`, the one used last first.
 
         Raises:
             StoreError: they could not be read.
         """
         stored = await _of_store(self.service.list_sessions(app_name=APP_NAME, user_id=GUEST))
-        known = {session.id: session.last_update_time for session in stored.sessions}
-        here = {
+        last_used = {session.id: session.last_update_time for session in stored.sessions}
+        in_memory = {
             open_.session_id: open_
             for open_ in self._open.values()
             if open_.user_id == GUEST and _exists(open_)
         }
-        known |= {session_id: open_.session.last_activity for session_id, open_ in here.items()}
-        latest = sorted(known, key=lambda session_id: known[session_id], reverse=True)[:limit]
-        made = {session.id: created_at(session) for session in stored.sessions}
+        last_used |= {session_id: open_.session.last_activity for session_id, open_ in in_memory.items()}
+        latest = sorted(last_used, key=lambda session_id: last_used[session_id], reverse=True)[:limit]
+        created = {session.id: created_at(session) for session in stored.sessions}
         summaries = []
         for session_id in latest:
-            if conversation := here.get(session_id):
+            if conversation := in_memory.get(session_id):
                 summaries.append(_summary(conversation))
                 continue
+            used = last_used[session_id]
             try:
-                by_user, by_model = await self._count(session_id, known[session_id])
+                by_user, by_model = await self._count(session_id, used)
             except UnknownConversationError:  # deleted meanwhile
                 continue
-            summaries.append(Summary(session_id, made[session_id], known[session_id], by_user, by_model, 0))
+            summaries.append(Summary(session_id, created[session_id], used, by_user, by_model, 0))
         return summaries
 
     def forget(self, conversation: Conversation) -> None:
-        """Called by a conversation that nobody needs in memory any more."""
+        """Removes a conversation that is over from memory."""
         if self._open.get(conversation.session_id) is conversation:
             del self._open[conversation.session_id]
 
@@ -249,7 +253,7 @@ class Conversations:
         return session
 
     def _is_guests(self, session_id: str) -> bool:
-        """Whether an id can be the guest's. The conversations of live users are not for everybody."""
+        """Whether an id can belong to the guest. Only the guest's conversations are open to everybody."""
         conversation = self._open.get(session_id)
         if conversation:
             return conversation.user_id == GUEST
@@ -265,10 +269,10 @@ class Conversations:
         return counted[1], counted[2]
 
 
-async def _of_store(asked: Awaitable[T]) -> T:
+async def _of_store(operation: Awaitable[T]) -> T:
     """Awaits the session service. A failure is logged once, here, and raised as StoreError."""
     try:
-        return await asked
+        return await operation
     except Exception as error:
         log.error("the session service failed: %s", failure(error))
         raise StoreError from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-# No real key or project begins with one of these words and a separator, or is one of them: this must match
-# placeholders only, and never somebody's credentials.
+# This must match placeholders only, and never real credentials: no real key or project is one of these words,
+# or begins with one of them and a separator.
 _PLACEHOLDER = re.compile(
     r"""
     [\W_x]*                                                     # nothing, "...", "xxx"
@@ -20,9 +20,9 @@ _PLACEHOLDER = re.compile(
 
 
 def missing_credentials() -> str | None:
-    """What to set in the environment to talk to Gemini, in one sentence; None if it is all there.
+    """What to set in the environment to talk to Gemini, in one sentence; None: nothing is missing.
 
-    A placeholder counts as nothing. Nothing is sent anywhere, so a key may still be refused.
+    A placeholder counts as missing. The key is not tried, so the service may still refuse it.
     """
     if not on_vertex():
         if api_key():
@@ -37,11 +37,11 @@ def missing_credentials() -> str | None:
     wanted = [name for name in ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION") if not real(name)]
     if not wanted or api_key():
         return None
-    return f"Vertex AI is asked for: set {' and '.join(wanted)}, or GOOGLE_API_KEY (express mode), to use it."
+    return f"To use Vertex AI, set {' and '.join(wanted)}, or GOOGLE_API_KEY (express mode)."
 
 
 def on_vertex() -> bool:
-    """Whether Vertex AI is asked for, as google-genai reads it: the newer name wins even if it is empty."""
+    """Whether the environment selects Vertex AI. As in google-genai, the newer name wins, even if empty."""
     old = os.environ.get("GOOGLE_GENAI_USE_VERTEXAI", "")
     return os.environ.get("GOOGLE_GENAI_USE_ENTERPRISE", old).lower() in ("true", "1")
 

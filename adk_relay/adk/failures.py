@@ -1,4 +1,4 @@
-"""How the agent failed, in words: the service's own for the log, and plain ones for the user."""
+"""Describes failures of the agent: for the log with the service's own text, for the user in plain words."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from adk_relay.core.messages import Error
 
 
 def what_failed(error: BaseException | None) -> str:
-    """What failed, for the log: the service's own words, without a traceback."""
+    """What failed, for the log: the service's own text, without a traceback."""
     if isinstance(error, LostConnection):
         return f"the model's connection: {one_line(error)}"
     return failure(error)
 
 
 def explain(error: Exception, model: str) -> Error:
-    """What failed, for the user: plain words, and nothing of the service's own."""
+    """What failed, for the user: plain words, without the service's own text."""
     if not isinstance(error, LostConnection):
         return Error("agent_failed", "The agent failed. The server's log says why.")
     reason = error.reason.lower()
     if error.code in (401, 403) or "api key" in reason or "api_key" in reason:
-        words = (
-            "The server has no credentials that the model service takes:"
+        text = (
+            "The server has no credentials that the model service accepts:"
             " check its API key or Google Cloud login."
         )
     elif error.code == 404 or "not found" in reason:
-        words = f"The model service does not know the model {model!r}: check its name."
+        text = f"The model service does not know the model {model!r}: check its name."
     elif error.permanent:
-        words = f"The model {model!r} refused this conversation ({error.code}). The server's log says why."
+        text = f"The model {model!r} refused this conversation ({error.code}). The server's log says why."
     else:
         return Error("model_unavailable", "The model could not be reached. Please try again later.")
-    return Error("model_refused", words)
+    return Error("model_refused", text)

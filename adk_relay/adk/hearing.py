@@ -1,4 +1,4 @@
-"""Where somebody speaks, in the sound of a microphone: what a live model finds out by itself."""
+"""Finds speech in the sound of a microphone, for the offline model. A real live model does this itself."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Ear:
 
     Invariants:
         The sound that is kept is at most 30 s long.
-        While nobody speaks, it is what may turn out to be the beginning of speech.
+        While nobody speaks, only sound is kept that may turn out to be the beginning of speech.
     """
 
     _WINDOW_MS = 20
     _LEVEL = 500  # mean |sample| of a window from which somebody speaks
     _WARY_LEVEL = 1000  # the same, while the agent's own voice may come back
-    _ONSET_MS = 150  # shorter is a cough, a click, a key
+    _ONSET_MS = 150  # a shorter sound is a cough, a click or a key
     _WARY_ONSET_MS = 200
     _QUIET_MS = 600  # pauses within a sentence are shorter
     _MARGIN_MS = 200  # kept on either side: speech begins and ends quietly
@@ -35,7 +35,7 @@ class Ear:
 
     def __init__(self) -> None:
         self._rate = 0
-        self._rest = b""  # of a window that is not whole yet
+        self._rest = b""  # the bytes of an incomplete window
         self._forget()
 
     def _forget(self) -> None:

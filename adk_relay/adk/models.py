@@ -1,4 +1,4 @@
-"""Models: which one an agent speaks with, and how a run is configured."""
+"""Models: which one an agent uses, and how a run is configured."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from adk_relay.adk.rehearsal import Rehearsal
 def run_config(voice: str | None = None, language: str | None = None) -> RunConfig:
     """The default run configuration.
 
-    Sound with both transcriptions whatever the model: every current live model answers in sound, and
-    a client in text mode gets the words. The context window is compressed, so that a conversation is
-    not cut at fifteen minutes.
+    Every model is asked for sound and for both transcriptions: all current live models answer in sound,
+    and a client in text mode gets the transcription. The context window is compressed, because otherwise
+    a conversation would be cut off after fifteen minutes.
 
     Args:
         voice: a prebuilt voice's name; None: the model's own choice.
@@ -38,13 +38,13 @@ def run_config(voice: str | None = None, language: str | None = None) -> RunConf
         speech_config=speech,
         context_window_compression=types.ContextWindowCompressionConfig(sliding_window=types.SlidingWindow()),
         session_resumption=types.SessionResumptionConfig(),
-        # A tool that blocks would otherwise hold up every conversation of the process.
+        # Otherwise a tool that blocks would stop all conversations of the process.
         tool_thread_pool_config=ToolThreadPoolConfig(),
     )
 
 
 def live_model(agent: BaseAgent) -> BaseLlm | None:
-    """The model that the agent speaks with; None: neither it nor its sub-agents have one."""
+    """The model that the agent uses; None: neither it nor its sub-agents have one."""
     pending = [agent]
     while pending:
         each = pending.pop(0)
@@ -55,7 +55,7 @@ def live_model(agent: BaseAgent) -> BaseLlm | None:
 
 
 def needs_credentials(agent: BaseAgent) -> bool:
-    """Whether the agent speaks through a Gemini client that google-genai makes from the environment."""
+    """Whether the agent uses a Gemini client that google-genai makes from the environment."""
     model = live_model(agent) if isinstance(agent, BaseAgent) else None
     return isinstance(model, Gemini) and not (model.client or model.client_kwargs)
 
@@ -76,6 +76,6 @@ def model_from_env() -> BaseLlm:
         return Rehearsal()
     if on_vertex() and real("GOOGLE_CLOUD_PROJECT") and real("GOOGLE_CLOUD_LOCATION"):
         return Gemini(model=name)
-    # Left to itself, google-genai would take a placeholder in GOOGLE_API_KEY rather than a key in
-    # GEMINI_API_KEY, and a placeholder in GOOGLE_CLOUD_PROJECT rather than either.
+    # Without this, google-genai would prefer a placeholder in GOOGLE_API_KEY to a key in GEMINI_API_KEY,
+    # and a placeholder in GOOGLE_CLOUD_PROJECT to both.
     return Gemini(model=name, client_kwargs={"api_key": api_key()})

@@ -14,16 +14,16 @@ from adk_relay.core.messages import AudioEnd, ForModel, UserAudio, UserImage, Us
 
 
 class RequestQueue(LiveRequestQueue):
-    """Gives ADK its own tool answers, then what is in the inbox.
+    """Gives ADK first the tool results that ADK itself has queued, then the input of the inbox.
 
-    ADK's queue is unbounded, and its `close()` goes to the end. Here closing overtakes everything,
-    and what ADK itself puts in (the answers of tools) ends with the run, as the connection that
-    asked for it does.
+    ADK's own queue is unbounded, and its `close()` waits behind everything in the queue. Here `close()`
+    takes effect at once. Tool results that wait are lost with the run: the connection that asked for
+    them is gone, too.
 
     Args:
         inbox: where the user's input comes from.
         on_taken: called with each input as ADK takes it.
-        on_stored: called with each text once it shows that ADK has stored it.
+        on_stored: called with each text when it is known that ADK has stored it.
 
     Invariants:
         Of the texts that ADK has taken, only the last can be unsettled: ADK is done with the others.
@@ -41,7 +41,7 @@ class RequestQueue(LiveRequestQueue):
         self._on_stored = on_stored
         self._own: deque[LiveRequest] = deque()
         self.unsettled: tuple[UserText, float] | None = None
-        """The text ADK took last, and the `time.time()` it did, until it shows that it is stored."""
+        """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
 
     def send(self, req: LiveRequest) -> None:
         if req.close:
@@ -57,14 +57,14 @@ class RequestQueue(LiveRequestQueue):
         self.send(LiveRequest(content=content, partial=partial))
 
     def settle(self) -> None:
-        """The text that ADK took last is stored."""
+        """To be called when the text that ADK took last is known to be stored."""
         if self.unsettled:
             text, _ = self.unsettled
             self.unsettled = None
             self._on_stored(text)
 
     async def get(self) -> LiveRequest:
-        self.settle()  # ADK comes back only when it is done with the item before
+        self.settle()  # ADK asks for the next item only when it has stored the one before
         while True:
             if self._closed:
                 return LiveRequest(close=True)

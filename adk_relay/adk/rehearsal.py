@@ -1,12 +1,12 @@
-"""The offline model: what a newcomer talks to before there is a key, and the tests always do.
+"""The offline model: it answers if there is no API key, and in tests.
 
 It behaves like a live model of Gemini's third generation: it answers in sound, with transcriptions of both
-sides, can be interrupted, calls a tool, and does not complete its turn before the tool has answered. It
-understands nothing. A text is repeated; speech is played back as in an echo test, which shows that
+sides, can be interrupted, calls a tool, and completes its turn only after the tool has answered. It does not
+understand what it is told. It repeats a text, and it plays speech back as in an echo test, which shows that
 microphone, relay and loudspeaker work.
 
-It has no task and no thread. What is sent to the connection only changes its state. `receive()` answers, at
-the pace of speech, and looks before each piece whether it was interrupted.
+It has no task and no thread. Input only changes the state of the connection. `receive()` answers at the pace
+of speech, and checks before each chunk whether it was interrupted.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ _CHUNK = _RATE_OUT * 40 // 1000
 """Samples of the answer that are sent at once."""
 
 _LEAD = 0.2
-"""Seconds that the answer is sent ahead of being heard: enough to play without gaps, and little
-enough that an interruption leaves nearly nothing stale on its way."""
+"""Seconds that sound is sent before it is played: enough to play without gaps, and so little that
+after an interruption almost no stale sound is on its way."""
 
 _NOTES = (262, 294, 330, 392, 440)
-"""Hz; a word's note goes by its length. A pentatonic scale has no wrong sequence."""
+"""Hz. The length of a word selects its note. The scale is pentatonic: all sequences sound pleasant."""
 
 _NOTE_LEVEL = 1500
-"""The peak of a word's note, of 32767: to be heard, not to be listened to."""
+"""The peak of a word's note, of 32767: audible, but quiet."""
 
 _LONGEST_QUOTE = 300
-"""Characters of a text that are told back."""
+"""Characters of a text that are repeated."""
 
 
 class Rehearsal(BaseLlm):
@@ -58,7 +58,7 @@ class Rehearsal(BaseLlm):
 
     Args:
         words_per_second: how fast it speaks.
-        pace: how many times faster than it is to be heard its sound is sent; more than 1 is for tests.
+        pace: how many times faster than real time its sound is sent; more than 1 is for tests.
     """
 
     model: str = "rehearsal"
@@ -67,7 +67,7 @@ class Rehearsal(BaseLlm):
 
     @property
     def capabilities(self) -> LlmCapabilities:
-        """Nothing that needs declaring; not to say so would be answered with a FutureWarning."""
+        """The model has no special capabilities. Without this property, ADK shows a FutureWarning."""
         return LlmCapabilities(output_schema_and_tools=False)
 
     @asynccontextmanager
@@ -112,7 +112,7 @@ class _Connection(BaseLlmConnection):
     # ---- what ADK sends: nothing here waits ----
 
     async def send_history(self, history: list[types.Content]) -> None:
-        """What was said before; a history that ends with the user is answered."""
+        """Takes the turns before this connection. If the last one is the user's, it is answered."""
         self._turns = before = len(history)
         if history and history[-1].role == "user":
             before -= 1
@@ -127,8 +127,8 @@ class _Connection(BaseLlmConnection):
     async def send_realtime(self, input: RealtimeInput) -> None:
         """Sound (`audio/pcm`, 16-bit mono, 16 kHz unless it says `;rate=N`), its end, or a picture."""
         match input:
-            case types.Blob(data=bytes() as data, mime_type=str() as kind) if kind.startswith("audio/"):
-                rate = re.search(r"rate=([1-9]\d{3,5})\b", kind)
+            case types.Blob(data=bytes() as data, mime_type=str() as mime) if mime.startswith("audio/"):
+                rate = re.search(r"rate=([1-9]\d{3,5})\b", mime)
                 for heard in self._ear.hear(data, int(rate[1]) if rate else 16_000, wary=self._is_heard()):
                     if isinstance(heard, Utterance):
                         self._ask(heard)
@@ -170,20 +170,20 @@ class _Connection(BaseLlmConnection):
         self._news.set()
 
     def _is_heard(self) -> bool:
-        """Whether the microphone may hear this side's own voice now, played and on its way back."""
+        """Whether the microphone may pick up the agent's own voice now."""
         return self._answering or asyncio.get_running_loop().time() < self._heard_until + 0.3
 
     # ---- what ADK receives ----
 
     async def receive(self) -> AsyncGenerator[LlmResponse, None]:
-        """One turn. Like the real connection's, to be called again after each; ends when closed."""
+        """Yields one turn, or nothing after `close`. As with a real connection, each turn is a call."""
         await self._wait(lambda: bool(self._questions))
         if self._closed.is_set():
             return
         question = self._questions.popleft()
         self._turns += 1
         self._answering = True
-        self._interrupted = bool(self._questions)  # the next one came before this was begun
+        self._interrupted = bool(self._questions)  # the next question came before this answer began
         aloud = ""
         async with aclosing(self._answer(question)) as responses:
             async for response in responses:
@@ -192,7 +192,7 @@ class _Connection(BaseLlmConnection):
                 if response.output_transcription:
                     aloud += response.output_transcription.text or ""
                 yield response
-        await self._until(self._heard_until)  # what is still being heard can be interrupted
+        await self._until(self._heard_until)  # an answer can be interrupted while its sound is played
         self._answering = False
         was_interrupted, self._interrupted = self._interrupted, False
         if self._closed.is_set():
@@ -214,7 +214,7 @@ class _Connection(BaseLlmConnection):
             return
         answer = _reply(question, self._has_clock)
         if isinstance(answer, types.FunctionCall):
-            # Counted from the history on: ADK tells the calls of a session apart by their ids.
+            # The number includes the turns of the history: a call's id must be unique within the session.
             answer.id = call_id = f"call-{self._turns}"
             self._results.clear()
             yield _said(types.Part(function_call=answer))
@@ -229,10 +229,10 @@ class _Connection(BaseLlmConnection):
             yield _aloud(word)
 
     async def _sound(self, pcm: bytes) -> LlmResponse:
-        """A piece of sound, when it is time to send it."""
+        """Waits until it is time to send a chunk of sound, and returns its response."""
         await self._until(self._heard_until - _LEAD)
         now = asyncio.get_running_loop().time()
-        # A listener that took its time gets the rest at the usual pace, not all at once.
+        # After a delay the rest is sent at the usual pace, not all at once.
         self._heard_until = max(self._heard_until, now) + len(pcm) / 2 / _RATE_OUT / self._model.pace
         return _said(types.Part(inline_data=types.Blob(data=pcm, mime_type=f"audio/pcm;rate={_RATE_OUT}")))
 
@@ -256,19 +256,19 @@ def _said(part: types.Part, *, partial: bool | None = None) -> LlmResponse:
 
 
 def _aloud(text: str, *, finished: bool = False) -> LlmResponse:
-    """A piece of the transcript of what is said; once more the whole of it when `finished`."""
+    """A chunk of the transcript of what the agent says; if `finished`, the whole transcript once more."""
     spoken = types.Transcription(text=text, finished=finished)
     return LlmResponse(output_transcription=spoken, partial=not finished)
 
 
 def _words(text: str) -> list[str]:
-    """Pieces that make up the text when put together again."""
+    """The words of a text, with their white space: joined, they are the text."""
     return re.findall(r"\s*\S+\s*", text)
 
 
 @lru_cache(maxsize=32)
 def _note(length: int, samples: int) -> bytes:
-    """What a word sounds like: a soft note over the first half of its time, then silence."""
+    """The sound of a word: a soft note for the first half of its time, then silence."""
     step = 2 * math.pi * _NOTES[length % len(_NOTES)] / _RATE_OUT
     half = samples // 2
     note = (_NOTE_LEVEL * math.sin(math.pi * i / half) * math.sin(step * i) for i in range(half))
@@ -276,7 +276,7 @@ def _note(length: int, samples: int) -> bytes:
 
 
 def _resampled(pcm: bytes, rate: int) -> Iterator[bytes]:
-    """Sound at the rate of the answer, by linear interpolation, chunk by chunk as it is needed."""
+    """Yields sound at the rate of the answer, in chunks, by linear interpolation."""
     samples = array("h", pcm)
     total = len(samples) * _RATE_OUT // rate
     samples.append(samples[-1])
@@ -319,8 +319,8 @@ def _reported(result: types.FunctionResponse) -> str:
 
 @cache
 def _zones() -> dict[str, str]:
-    """Time zones by what one would call them, in lower case: "asia/tokyo" and "tokyo" → "Asia/Tokyo"."""
-    # It reads the whole database, which takes a tenth of a second, and so only once. Backwards,
-    # because the first zone of a name is the one that is meant, and the last one put in stays.
+    """Time zones by their name and by their city, in lower case: "asia/tokyo", "tokyo" → "Asia/Tokyo"."""
+    # Cached, because reading the database takes a tenth of a second. In reverse order, because of
+    # several zones with the same city the first is meant, and in a dict the last one stays.
     names = sorted(zoneinfo.available_timezones(), reverse=True)
     return {name.lower().rpartition("/")[2]: name for name in names} | {name.lower(): name for name in names}

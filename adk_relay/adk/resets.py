@@ -1,4 +1,4 @@
-"""Emptying a conversation: clear and delete, and what is said while that is being done."""
+"""Resets: how a conversation is cleared or deleted, and what happens to input that comes meanwhile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_HELD = 64
 
 @dataclass(slots=True, frozen=True)
 class _Reset:
-    delete: bool  # no session is made until something is said again
+    delete: bool  # no new session is made until something is said
     done: asyncio.Future[None]
 
 
@@ -39,14 +39,16 @@ class Resets:
         self._held: list[tuple[Input, Listener]] = []
 
     def __bool__(self) -> bool:
-        """Whether one is pending."""
+        """Whether a reset is pending."""
         return bool(self._pending)
 
     def add(self, *, delete: bool, why: str) -> asyncio.Future[None]:
-        """Asks for a reset; the result is set when it is done, or an exception if it failed.
+        """Asks for a reset; the future gets a result when it is done, or an exception if it failed.
+
+        Texts that are held since an earlier reset are dropped.
 
         Args:
-            why: tells those whose input is held since an earlier reset that it is emptied, too.
+            why: the error message for the senders of these texts.
         """
         done = asyncio.get_running_loop().create_future()
         held, self._held = self._held, []
@@ -57,7 +59,7 @@ class Resets:
         return done
 
     def hold(self, user_input: Input, listener: Listener) -> None:
-        """Keeps a text or a picture for later. Sound and interruptions are of the moment, and are given up.
+        """Keeps a text or a picture for later. Sound and interruptions are dropped: later they are stale.
 
         Raises:
             InboxFullError: too much is held already.
@@ -71,19 +73,19 @@ class Resets:
         """Deletes the session, now that no run writes into it, and begins a new epoch.
 
         Returns:
-            The input that was held, and is to be dealt with now.
+            The input that was held. The caller has to handle it now.
         """
         pending = [*self._pending]  # they stay, and input is held, until the session is gone
         error: Exception | None = None
         try:
             await self._session.delete()
         except Exception as failure:
-            error = failure  # for who asked; it is logged there
+            error = failure  # raised by the futures of `add`, and logged there
         else:
             error = await self._begin_anew(delete=pending[-1].delete)
         del self._pending[: len(pending)]
         held: list[tuple[Input, Listener]] = []
-        if not self._pending:  # no other was asked for meanwhile
+        if not self._pending:  # no other reset was added meanwhile
             held, self._held = self._held, []
         for reset in pending:
             if not reset.done.done():
@@ -91,19 +93,19 @@ class Resets:
         return held
 
     async def _begin_anew(self, *, delete: bool) -> Exception | None:
-        """Begins a new epoch; returns why there is no session, if there should be one."""
+        """Begins a new epoch; returns the error if the new session could not be made."""
         error: Exception | None = None
         if delete:
             self._writing.drop("The conversation was deleted.")
         else:
             try:
                 await self._session.create()
-            except Exception as failure:  # it is empty all the same, and made when something is said
+            except Exception as failure:  # the conversation is empty all the same; the next run tries again
                 error = failure
         self._runs.begin_with("")
         self._writing.clear()
         self._room.restart(deleted=delete)
-        self._runs.end_reconnecting()  # what a connection was remade for is gone
+        self._runs.end_reconnecting()  # there is nothing left to connect for
         self._runs.unwant()
         if not delete and any(listener.is_audio for listener in self._room.listeners):
             self._runs.want()

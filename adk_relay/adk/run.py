@@ -25,17 +25,17 @@ from adk_relay.core.messages import ForModel, Message, UserAudio, UserText
 
 log = logging.getLogger("relay.agent")
 
-_DEAF_AFTER = 5.0
-"""Seconds an open connection may leave a text untaken, or half sent, before it counts as lost."""
+_STALLED_AFTER = 5.0
+"""Seconds in which an open connection must take, store and send a text; otherwise it counts as lost."""
 
 _PROGRESS_AFTER = 60.0
-"""Seconds a connection must have lived to count as progress though no turn was completed on it."""
+"""Seconds after which a connection counts as progress, even if no turn was completed on it."""
 
 _GO_AWAY_MARGIN = 2.0
-"""Seconds before the service's own deadline at which an unfinished answer is given up."""
+"""Seconds before the service's own deadline: an answer that is unfinished then is given up."""
 
 _SPEECH_FORGOTTEN = 10.0
-"""Seconds after which speech without a transcript was noise."""
+"""Seconds after which speech without a transcript counts as noise."""
 
 _GO_ON = (
     "(The connection was lost while you were speaking. I have what you said so far."
@@ -52,13 +52,13 @@ def runner(agent: BaseAgent, sessions: BaseSessionService) -> Runner:
 
 
 class Host(Protocol):
-    """What a run needs of its conversation. Nothing here may wait."""
+    """What a run needs from its conversation. No method may wait."""
 
     def number(self) -> int:
         """The next message's `seq`."""
 
     def emit(self, message: Message) -> None:
-        """Tells a message to all that attend."""
+        """Sends a message of the conversation to the listeners."""
 
     def connected(self) -> None:
         """The connection to the model is there."""
@@ -76,12 +76,12 @@ class Run:
         user_id, session_id: the ADK session, which must exist.
         inbox: where the user's input comes from.
         host: the conversation.
-        handle: resume the service's own session instead of replaying the history.
+        handle: resumes the service's own session; None: the history is sent instead.
         owed: what the user still waits for from the run before.
 
     Invariants:
-        A resumption handle covers all that the model was given: there is none since input was taken.
-        The service can announce its end, and a text can be on its way to it, only once it is connected.
+        A resumption handle covers all input that the model was given: taking input removes the handle.
+        Only a service that is connected can announce its end, or be sent a text.
     """
 
     def __init__(
@@ -108,19 +108,19 @@ class Run:
         self.translator = Translator(runner.agent, host.number, owed=owed)
         self.turn = self.translator.turn
         self.handle: str | None = None
-        """A resumption handle that covers all that the model was given."""
+        """A resumption handle that covers all input that the model was given."""
         self._completed_turn = False
         self._spoke_at: float | None = None  # when the user spoke last, if no final transcript has come
         self._connected_at: float | None = None
         self._sending_since: float | None = None
-        self._leave_by: float | None = None  # at the latest: the service has said goAway
+        self._leave_by: float | None = None  # the deadline, after the service has sent goAway
 
     async def drive(self) -> None:
         """Runs until the model ends it or `close()` is called.
 
         Raises:
             LostConnection: the connection failed.
-            Exception: whatever else the agent's own code let through.
+            Exception: the agent's own code raised it.
         """
         observer.set(self)
         events = self._runner.run_live(
@@ -147,12 +147,12 @@ class Run:
 
     @property
     def is_leaving(self) -> bool:
-        """The service said goAway: the next run takes over where this one ends."""
+        """The service has sent goAway: the next run continues where this one ends."""
         return self._leave_by is not None
 
     @property
     def has_progressed(self) -> bool:
-        """A turn was completed, or the connection lasted: its loss is a new failure."""
+        """A turn was completed, or the connection lasted: if it is lost now, that is a new failure."""
         lasted = self._connected_at and time.monotonic() - self._connected_at > _PROGRESS_AFTER
         return self._completed_turn or bool(lasted)
 
@@ -168,11 +168,14 @@ class Run:
 
     @property
     def is_speech_pending(self) -> bool:
-        """The user spoke just now, and no final transcript of it has come."""
+        """The user has just spoken, and the final transcript has not come yet."""
         return self._spoke_at is not None and time.monotonic() - self._spoke_at < _SPEECH_FORGOTTEN
 
     def overdue(self) -> LostConnection | None:
-        """Why the connection is as good as lost, though nothing says so; one that is due is closed."""
+        """Why the connection counts as lost although it has reported no error; None: it does not.
+
+        It also closes the run if its deadline has passed and no answer is under way.
+        """
         now = time.monotonic()
         if self._leave_by is not None and now >= self._leave_by:
             if self.turn.is_open or self.turn.owed:
@@ -181,12 +184,12 @@ class Run:
         if self._connected_at is None:
             return None
         waiting = self._inbox.content_waiting_since
-        if waiting is not None and now - max(waiting, self._connected_at) > _DEAF_AFTER:
-            return LostConnection(None, f"a text was not taken within {_DEAF_AFTER:g} s")
-        if self.unsettled and time.time() - self.unsettled[1] > _DEAF_AFTER:
-            return LostConnection(None, f"a text was not stored within {_DEAF_AFTER:g} s")
-        if self._sending_since is not None and now - self._sending_since > _DEAF_AFTER:
-            return LostConnection(None, f"a text was not sent within {_DEAF_AFTER:g} s")
+        if waiting is not None and now - max(waiting, self._connected_at) > _STALLED_AFTER:
+            return LostConnection(None, f"a text was not taken within {_STALLED_AFTER:g} s")
+        if self.unsettled and time.time() - self.unsettled[1] > _STALLED_AFTER:
+            return LostConnection(None, f"a text was not stored within {_STALLED_AFTER:g} s")
+        if self._sending_since is not None and now - self._sending_since > _STALLED_AFTER:
+            return LostConnection(None, f"a text was not sent within {_STALLED_AFTER:g} s")
         return None
 
     def check(self) -> None:
@@ -198,16 +201,16 @@ class Run:
     # ---- told by the connection (connection.Observer) ----
 
     def connected(self) -> None:
-        # An agent that another one hands over to opens a connection of its own.
+        # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = self._sending_since = None
         self._connected_at = time.monotonic()
         self._host.connected()
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
-        """The history, so ended that the model answers if, and only if, it owes an answer.
+        """The history, with an end that makes the model answer if, and only if, it owes an answer.
 
-        A model answers a history that ends with the user, and is silent after one that ends with
-        itself. What is added here is told to the model only; no session stores it.
+        A model answers a history whose last turn is the user's, and is silent if the last turn is its
+        own. The note that is added here is sent to the model only; it is not stored.
         """
         owed = self.turn.owed
         if not turns or (turns[-1].role == "user") == bool(owed):
@@ -223,7 +226,7 @@ class Run:
         self._sending_since = None
 
     def resumable(self, handle: str) -> None:
-        # The model may not have had what was handed over since the turn began when it made this handle.
+        # The service may have made this handle before the model got the input of this turn.
         if not self.turn.given:
             self.handle = handle
 

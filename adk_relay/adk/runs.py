@@ -1,4 +1,4 @@
-"""The runs of one conversation, one at a time: begun when needed, remade when lost, ended when told to."""
+"""The runs of one conversation, one at a time: begun when needed, repeated when lost, ended when stopped."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _END_WAIT = 2.0
 """Seconds a run is given to end by itself before it is cancelled."""
 
 _LOOK_EVERY = 1.0
-"""Seconds between two looks at whether a run's connection is as good as lost."""
+"""Seconds between two checks whether a run's connection counts as lost."""
 
 _TRIES = 5
 _TRY_FOR = 60.0
-"""How often, and for how many seconds, a lost connection is remade without any progress."""
+"""The most tries, and the most seconds, to restore a lost connection without any progress."""
 
 
 class Stop(IntEnum):
-    """Why a run is to end. A greater one outweighs a smaller one that is still being dealt with."""
+    """Why the runs are stopped. A greater reason replaces a smaller one that is not dealt with yet."""
 
     IDLE = auto()
     """Nothing was said for too long."""
@@ -57,10 +57,10 @@ class Stop(IntEnum):
 
 
 class RunsHost(Host, Protocol):
-    """What the runs need of their conversation. Nothing here may wait."""
+    """What the runs need from their conversation. No method may wait."""
 
     def tell(self, message: Message) -> None:
-        """Tells a message that has no number."""
+        """Sends a message without a number to the listeners."""
 
     def lost_speech(self) -> None:
         """The connection broke while somebody spoke: what they said is lost."""
@@ -81,9 +81,9 @@ class Runs:
         label: names the conversation in the log.
 
     Invariants:
-        How the next run begins (its handle and what it owes) is known while there is no run.
-        A resumption handle is only kept while nobody waits for anything.
-        Why to stop is known if, and only if, the runs are told to stop.
+        While there is no run, `_handle` and `_owed` say how the next one begins.
+        A resumption handle is kept only while no answer is owed.
+        `stop_reason` is set if, and only if, the runs are stopped.
     """
 
     def __init__(
@@ -104,31 +104,31 @@ class Runs:
         self.run: Run | None = None
         """The present run."""
         self.is_reconnecting = False
-        """The listeners were told that the connection is being remade, and not yet that it is there."""
+        """The listeners were told that the connection was lost, and not yet that there is a new one."""
         self.stop_reason: Stop | None = None
         self._stopped = asyncio.Event()
         self._wanted = False
-        self._news = asyncio.Event()  # a run is wanted, or is to stop
+        self._news = asyncio.Event()  # a run is wanted, or the runs are stopped
         self._was_connected = False  # ever
-        self._handle: str | None = None  # with which the next run resumes the service's own session
+        self._handle: str | None = None  # the next run resumes the service's own session with it
         self._owed: Owed = ""  # what the next run owes
 
-    # ---- what the conversation asks for ----
+    # ---- for the conversation ----
 
     def want(self) -> None:
-        """Asks for a run. A run that lives is enough; one that is being ended is not."""
+        """Asks for a run, unless there is one that is not being stopped."""
         if self.run is None or self.stop_reason is not None:
             self._wanted = True
             self._news.set()
 
     def stop(self, reason: Stop) -> None:
-        """Ends the present run, and begins no other before `go_on()`."""
+        """Ends the present run. No other begins before `go_on()`."""
         self.stop_reason = max(reason, self.stop_reason or reason)
         self._stopped.set()
         self._news.set()
 
     def go_on(self) -> None:
-        """What it was stopped for is dealt with. A run follows if anything waits for one."""
+        """Ends a stop. A run follows if input waits, or an answer is owed."""
         self.stop_reason = None
         self._stopped.clear()
         self._wanted = self._wanted or bool(self._inbox or self._owed)
@@ -138,7 +138,7 @@ class Runs:
         self._wanted = False
 
     async def needed(self) -> Stop | None:
-        """Waits until a run is wanted (None) or is to stop, and says why."""
+        """Waits until a run is wanted (returns None) or the runs are stopped (returns the reason)."""
         while not (self._wanted or self.stop_reason is not None):
             self._news.clear()
             await self._news.wait()
@@ -151,15 +151,15 @@ class Runs:
 
     @property
     def owed(self) -> Owed:
-        """What the user waits for: of the present run, or else of the next one."""
+        """What the user waits for: from the present run, or else from the next one."""
         return self.run.turn.owed if self.run else self._owed
 
     def begin_with(self, owed: Owed) -> None:
-        """What the next run owes; it replays the history, because the service knows nothing of this."""
+        """Sets what the next run owes. It sends the history, because the service's own session lacks this."""
         self._handle, self._owed = None, owed
 
     def stop_answer(self) -> list[Message]:
-        """The user has heard enough; returns the end of the turn, if there was one to stop."""
+        """The user stops the answer; returns the end of the turn, if there was an answer to stop."""
         self._owed = ""
         return self.run.translator.stop() if self.run else []
 
@@ -169,13 +169,13 @@ class Runs:
         self.end_reconnecting()
 
     def end_reconnecting(self) -> None:
-        """No connection is being remade any more."""
+        """Sends the status "live" to the listeners, if they were told "reconnecting"."""
         if self.is_reconnecting:
             self.is_reconnecting = False
             self._host.tell(Status("live"))
 
     def give_up(self) -> None:
-        """The agent failed for good: nothing is remade, and no run is wanted."""
+        """The agent failed for good: no connection is made again, and no run is wanted."""
         self._wanted = self.is_reconnecting = False
 
     # ---- from the first run to rest ----
@@ -184,7 +184,7 @@ class Runs:
         """Keeps the model connected until the conversation comes to rest or is stopped.
 
         Raises:
-            LostConnection: what is permanent, or still lost after the last try.
+            LostConnection: the loss is permanent, or the last try failed.
             Exception: the agent's own code failed, or the session could not be read.
         """
         await self._session.find()
@@ -202,14 +202,14 @@ class Runs:
                         return
 
     async def _drive(self, tries: RetryCallState) -> bool:
-        """Sees one run to its end, whoever ends it, and leaves inbox and session in order.
+        """Drives one run to its end, and leaves the inbox and the session in a consistent state.
 
         Returns:
             Whether the conversation is at rest; False: the next run is to follow at once.
 
         Raises:
             LostConnection: the run was lost; `_handle` and `_owed` say how the next one begins.
-            Exception: whatever else made it fail.
+            Exception: the run failed in another way.
         """
         self._wanted = False
         session = self._session
@@ -229,7 +229,7 @@ class Runs:
         if self.stop_reason is not None:
             error = None
         elif error is None and not run.is_leaving and (run.turn.owed or not run.has_progressed):
-            # A goodbye in mid answer, or before anything was said, is a loss all the same.
+            # A normal close in the middle of an answer, or before any progress, is a loss, too.
             error = LostConnection(1000, "the service closed the connection early")
         was_up = not self.is_reconnecting
         if error and was_up and self._is_transient(error):
@@ -238,7 +238,7 @@ class Runs:
         goes_on = error is not None
         for message in run.translator.lose(goes_on=goes_on):
             self._host.emit(message)
-        self.begin_with(run.turn.owed)  # what holds if the session can't be read now
+        self.begin_with(run.turn.owed)  # now, in case `_settle` can't read the session
         await self._settle(run, goes_on=goes_on)
         if run.is_speech_pending and self.stop_reason is None:
             self._host.lost_speech()
@@ -246,7 +246,7 @@ class Runs:
             self._handle, self._owed = run.handle if run.is_leaving else None, ""
             return not run.is_leaving
         if run.has_progressed:
-            tries.attempt_number = 0  # this loss begins a new series of tries; it is none of them
+            tries.attempt_number = 0  # a new series of tries begins, which does not count this loss
         if run.has_progressed or was_up:
             tries.start_time = time.monotonic()
         is_first = tries.attempt_number == 0
@@ -255,7 +255,7 @@ class Runs:
         raise error
 
     async def _watch(self, run: Run, driving: asyncio.Task[None]) -> Exception | None:
-        """Waits for a run's end, or brings it about; returns why it failed, if it did."""
+        """Waits for a run's end, or ends it if it is stopped or lost; returns its error, if there is one."""
         stopping = asyncio.create_task(self._stopped.wait())
         overdue: LostConnection | None = None
         try:
@@ -276,7 +276,7 @@ class Runs:
         return overdue or (failure if isinstance(failure, Exception) else None)
 
     async def _settle(self, run: Run, *, goes_on: bool) -> None:
-        """Sees to it that each text is in the session or in the inbox, and a cut answer in the session."""
+        """Makes sure that each text is in the session or in the inbox, and a cut answer in the session."""
         unstored = run.translator.unstored
         if not (run.unsettled or unstored):
             return
@@ -288,7 +288,7 @@ class Runs:
                 text, taken_at = run.unsettled
                 if session and holds(session, text, taken_at):
                     self._host.stored(text)
-                else:  # where the session can't be read: better said twice than never
+                else:  # also if the session can't be read: a text said twice is better than a lost one
                     self._inbox.give_back(text)
                     run.turn.take_back()
         if unstored:

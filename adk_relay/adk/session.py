@@ -1,4 +1,4 @@
-"""The ADK session of a conversation: what of it is kept."""
+"""The ADK session of a conversation: the part that is stored."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ APP_NAME = "relay"
 """The name under which ADK keeps all sessions of relay."""
 
 _GOES_ON = "relay_goes_on"
-"""Marks an event, in its metadata, whose answer was cut by a lost connection: the next one is its rest."""
+"""Marks an event, in its metadata: a lost connection has cut this answer, and the next event is its rest."""
 
 _CREATED_AT = "relay_created_at"
-"""Where a session's state has the time it was made at; ADK keeps only that of the last event."""
+"""The key of the time when a session was made, in its state; ADK itself keeps only that of the last event."""
 
 
 class StoredSession:
@@ -35,11 +35,11 @@ class StoredSession:
         self.user_id = user_id
         self.session_id = session_id
         self.is_kept = False
-        """There is a session."""
+        """Whether there is a session."""
         self.created_at = self.last_activity = time.time()
 
     async def load(self) -> list[Line]:
-        """Reads what the session holds; nothing, if there is none yet."""
+        """Reads the messages of the session; without a session, there are none."""
         session = await get_session(self._service, self.user_id, self.session_id)
         if session is None:
             return []
@@ -93,7 +93,7 @@ class StoredSession:
 
 
 def default_id(user_id: str) -> str:
-    """The id of the conversation that a live user has without having asked for another."""
+    """The id of a live user's default conversation."""
     return f"live-{user_id}"
 
 
@@ -125,10 +125,10 @@ def holds(session: Session, text: UserText, since: float) -> bool:
 
 
 def lines_of(session: Session) -> list[Line]:
-    """The messages of a session, in the order in which they were told."""
+    """The messages of a session, in the order in which the listeners got them."""
     lines: list[Line] = []
     goes_on = False
-    cut = 0  # the number of lines when something was interrupted last: those are in order
+    cut = 0  # the number of lines at the last interruption: those are in order
     for event in session.events:
         if event.partial:
             continue
@@ -139,7 +139,7 @@ def lines_of(session: Session) -> list[Line]:
             goes_on = _GOES_ON in (event.custom_metadata or ())
         if event.interrupted:
             if cut < len(lines) - 1 and [line.role for line in lines[-3:]] == ["user", "user", "agent"]:
-                # ADK stores a text at once, and the answer that it cuts at its end.
+                # ADK stores a text at once, but the answer that the text interrupts only when it ends.
                 lines[-2:] = [lines[-1], lines[-2]]
             cut = len(lines)
     return lines

@@ -19,11 +19,11 @@ from google.adk.sessions.sqlite_session_service import SqliteSessionService
 def session_service(uri: str) -> BaseSessionService:
     """The session service for an ADK URI such as `memory://` or `sqlite:///folder/file.db`.
 
-    The folder of a sqlite file is made.
+    The folder of a sqlite file is created.
 
     Raises:
         ValueError: ADK knows no such service, or it is not installed here.
-        OSError: the folder can't be made.
+        OSError: the folder can't be created.
     """
     scheme = uri.partition(":")[0]
     if scheme == "sqlite" and (path := urlparse(uri).path[1:]):
@@ -35,7 +35,7 @@ def session_service(uri: str) -> BaseSessionService:
             f"{scheme}:// needs pip install 'google-adk[db]' and a database driver: {error}"
         ) from error
     if service is None:
-        raise ValueError(f"{scheme!r} is no session service that ADK knows; try sqlite:///file.db")
+        raise ValueError(f"ADK knows no session service {scheme!r}; try sqlite:///file.db")
     return service
 
 
@@ -45,15 +45,15 @@ async def owner_of(service: BaseSessionService, app_name: str, session_id: str, 
     ADK finds a session only by its user and its id. Without the user, a list of all sessions has to be read.
 
     Args:
-        probably: the user who is asked for first.
+        probably: the user who is checked first.
     """
     if isinstance(service, _Sqlite):
         return await service.owner_of(app_name, session_id)
-    least = GetSessionConfig(num_recent_events=1)
-    if await service.get_session(app_name=app_name, user_id=probably, session_id=session_id, config=least):
+    brief = GetSessionConfig(num_recent_events=1)
+    if await service.get_session(app_name=app_name, user_id=probably, session_id=session_id, config=brief):
         return probably
-    everybodys = await service.list_sessions(app_name=app_name)
-    return next((session.user_id for session in everybodys.sessions if session.id == session_id), None)
+    stored = await service.list_sessions(app_name=app_name)
+    return next((session.user_id for session in stored.sessions if session.id == session_id), None)
 
 
 class _Sqlite(SqliteSessionService):
@@ -66,9 +66,8 @@ class _Sqlite(SqliteSessionService):
     def __init__(self, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path)) as database:
-            database.execute(
-                "PRAGMA journal_mode=WAL"
-            )  # a commit then needs one sync less; the file remembers it
+            # A commit then needs one sync less. The file keeps this setting.
+            database.execute("PRAGMA journal_mode=WAL")
         super().__init__(path)
         self._turn = asyncio.Lock()
 

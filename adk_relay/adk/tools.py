@@ -1,4 +1,4 @@
-"""Tools: one that fails does not end the run, and whatever it answers becomes JSON."""
+"""Tools: a tool that fails does not end the run, and every result becomes JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("relay.agent")
 
 
 class Tools(BasePlugin):
-    """A plugin that keeps a run alive when a tool raises, or answers what is not JSON: ADK would end it."""
+    """A plugin for tools that raise, or whose result is not JSON: without it, ADK would end the run."""
 
     async def after_tool_callback(
         self,
@@ -28,7 +28,7 @@ class Tools(BasePlugin):
         tool_context: ToolContext,
         result: Any,
     ) -> dict[str, Any] | None:
-        # Neither ADK nor google-genai can store or send what is not JSON.
+        # ADK and google-genai can neither store nor send a result that is not JSON.
         answer = jsonable(result)
         return answer if isinstance(answer, dict) else {"result": answer}
 
@@ -47,7 +47,7 @@ class Tools(BasePlugin):
 
 
 def jsonable(value: Any) -> Any:
-    """A JSON-serializable form of whatever a tool was given or has answered. Never raises."""
+    """A JSON-serializable form of a tool's arguments or result. Never raises."""
     try:
         plain = to_jsonable_python(
             value, bytes_mode="base64", inf_nan_mode="strings", fallback=_describe, serialize_unknown=True

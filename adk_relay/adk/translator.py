@@ -1,7 +1,7 @@
-"""What ADK's events say to the user: events to messages.
+"""Translates ADK's events into messages.
 
-ADK says everything twice: in pieces as it comes, and once more whole. The pieces are passed on, the whole
-only where there were none.
+ADK reports each text and transcript twice: in chunks as they come, and then as a whole. The chunks are passed
+on; the whole is passed on only if there were no chunks.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from adk_relay.core.messages import (
 
 log = logging.getLogger("relay.agent")
 
-_AUDIO_PIECE = 24_000
+_AUDIO_CHUNK = 24_000
 """Bytes of sound in one message at most: 500 ms at 24 kHz."""
 
-_TEXT_PIECE = 16 * 1024
+_TEXT_CHUNK = 16 * 1024
 """Characters of text in one message at most."""
 
 
 class Translator:
-    """Makes messages of a run's events, and keeps the turn's state by them.
+    """Makes messages of a run's events, and updates the state of the turn.
 
     Args:
         agent: the run's root agent.
@@ -50,14 +50,14 @@ class Translator:
     def __init__(self, agent: Any, number: Callable[[], int], *, owed: Owed = "") -> None:
         self.turn = Turn(owed=owed)
         self.unstored = ""
-        """What the agent has said of this turn and ADK has not stored yet."""
+        """What the agent has said in this turn and ADK has not stored yet."""
         self.author = ""
-        """The agent that says it."""
+        """The name of the agent that said it."""
         self._number = number
-        self._text = ""  # pieces of text since the last whole
-        self._aloud = ""  # the same of what is said aloud
-        self._heard = ""  # and of what the user says
-        self._tools: dict[str, bool] = {}  # those without an answer: whether theirs is a stopped turn
+        self._text = ""  # the chunks of text since the last whole text
+        self._aloud = ""  # the same for the transcript of the agent's speech
+        self._heard = ""  # the same for the transcript of the user's speech
+        self._tools: dict[str, bool] = {}  # the calls without a result, by id: whether their turn was stopped
         self._tool_answered = False
         model = live_model(agent)
         generation = gemini_major(model.model) if model else None
@@ -65,7 +65,7 @@ class Translator:
         self._completes_early = generation is not None and generation < 3
 
     def messages(self, event: Event) -> list[Message]:
-        """What an event says to the user, in order."""
+        """The messages that an event becomes, in order."""
         messages: list[Message] = []
         if (content := event.content) and content.parts and event.author != "user":
             for part in content.parts:
@@ -90,7 +90,7 @@ class Translator:
         return messages
 
     def stop(self) -> list[Message]:
-        """The user has heard enough. The model is not told: the rest of its turn is not passed on."""
+        """The user stops the answer. The model is not told; the rest of its turn is not passed on."""
         return [TurnEnd(self._number(), interrupted=True)] if self.turn.stop() else []
 
     def lose(self, *, goes_on: bool) -> list[Message]:
@@ -125,9 +125,9 @@ class Translator:
     def _part(self, part: types.Part, event: Event) -> list[Message]:
         if (blob := part.inline_data) and blob.data:
             if self._speaks(event.author) and (blob.mime_type or "").startswith("audio/"):
-                return [Audio(self._number(), pcm) for pcm in _pieces(blob.data, _AUDIO_PIECE)]
+                return [Audio(self._number(), pcm) for pcm in _chunks(blob.data, _AUDIO_CHUNK)]
         elif part.text and not part.thought:
-            is_told = self._speaks(event.author)
+            is_passed_on = self._speaks(event.author)
             if event.partial:
                 self._text += part.text
                 self.unstored += part.text
@@ -135,8 +135,8 @@ class Translator:
             else:
                 fresh = "" if self._text else part.text
                 self._text = self.unstored = ""
-            if is_told:
-                return [Text(self._number(), text) for text in _pieces(fresh, _TEXT_PIECE)]
+            if is_passed_on:
+                return [Text(self._number(), text) for text in _chunks(fresh, _TEXT_CHUNK)]
         elif call := part.function_call:
             if not event.partial:
                 is_late = not self._speaks(event.author)
@@ -176,12 +176,12 @@ class Translator:
             self._aloud += fresh
             self.unstored += fresh
         if fresh and self._speaks(author):
-            return [Text(self._number(), text, is_transcript=True) for text in _pieces(fresh, _TEXT_PIECE)]
+            return [Text(self._number(), text, is_transcript=True) for text in _chunks(fresh, _TEXT_CHUNK)]
         return []
 
 
-def _pieces(whole: AnyStr, size: int) -> Iterator[AnyStr]:
-    """What came at once, in pieces that fit into any client's frames and can be recalled one by one."""
+def _chunks(whole: AnyStr, size: int) -> Iterator[AnyStr]:
+    """Splits sound or text into chunks that fit into any client's frames and can be recalled one by one."""
     for start in range(0, len(whole), size):
         yield whole[start : start + size]
 

@@ -1,8 +1,8 @@
-"""Where in a turn a conversation is: a state machine as a table.
+"""The state of a turn: a state machine as a table.
 
-A turn goes from a question to its `turn_complete` or `interrupted`. The model and the user speak at the
-same time: a question can be asked, an answer stopped, or a connection lost at any moment. What each of them
-means depends on the state only, and the table below has all of it.
+A turn goes from a question to its `turn_complete` or `interrupted`. The model and the user can speak at the
+same time: a question can be asked, an answer stopped, or a connection lost at any moment. The meaning of such
+an event depends on the state only, and the table below has every case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FIRST_WORD = 5.0
 
 
 class State(Enum):
-    """Where in a turn the conversation is."""
+    """The states of a turn."""
 
     IDLE = auto()
     """The agent is silent, and nothing was asked."""
@@ -30,17 +30,17 @@ class State(Enum):
     STOPPED = auto()
     """The user stopped the answer before its first word: if it comes, it is muted."""
     SPEAKING = auto()
-    """The agent has begun to speak, and is not at the end."""
+    """The agent has begun to speak, and has not finished."""
     MUTED = auto()
     """The agent speaks, but the user has stopped this answer: it is not passed on."""
     CUT = auto()
-    """An interruption was told. The service's `turn_complete` for the interrupted turn is still to come."""
+    """The users were told of an interruption. The service's `turn_complete` for it is still to come."""
     CUT_ASKED = auto()
     """The same, and a question waits for its answer."""
     CUT_STOPPED = auto()
     """The same, and the user stopped the answer to that question before its first word."""
     LOST = auto()
-    """The connection is gone: this turn goes no further."""
+    """The connection is gone: nothing more can happen in this turn."""
 
 
 class Event(Enum):
@@ -49,7 +49,7 @@ class Event(Enum):
     ASK = auto()
     """A question: a text that the model was given, or speech that it has understood."""
     STOP = auto()
-    """The user has heard enough of the answer that is owed."""
+    """The user stops the answer that is owed."""
     SPEAK = auto()
     """The agent says something, or calls a tool."""
     INTERRUPT = auto()
@@ -130,40 +130,40 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     },
     _S.LOST: {},
 }
-"""The next state, where no question is left open."""
+"""The next state, if no question is left open."""
 
 STILL_ASKED = {_S.IDLE: _S.ASKED, _S.CUT: _S.CUT_ASKED}
-"""What a state of the table is where a question is left open."""
+"""The states that replace those of the table if a question is left open."""
 
 OPEN = frozenset({_S.SPEAKING, _S.MUTED})
-"""The agent has begun to speak, and is not at the end."""
+"""The agent has begun to speak, and has not finished."""
 
 CUT = frozenset({_S.CUT, _S.CUT_ASKED, _S.CUT_STOPPED})
-"""An interruption was told, and its `turn_complete` is still to come."""
+"""The users were told of an interruption, and its `turn_complete` is still to come."""
 
 STOPPED = frozenset({_S.STOPPED, _S.MUTED, _S.CUT_STOPPED})
-"""The user has stopped the answer: what comes of it is not passed on, nor is its end told."""
+"""The user has stopped the answer: neither its words nor its end are passed on."""
 
 
 class Turn:
-    """The turn that a run is in.
+    """The present turn of a run.
 
     Args:
         owed: what the user still waits for from the run before.
 
     Invariants:
         A question is open in ASKED and CUT_ASKED, none in IDLE, STOPPED, CUT and CUT_STOPPED.
-        Of the open questions, those asked since the agent last began to speak are at most all.
-        The rest of an answer is owed only where one was begun and lost: before the agent speaks again.
+        `_asked_meanwhile` is at most `_questions`: it counts some of the open questions.
+        The rest of an answer is owed only if an answer was begun and lost, until the agent speaks again.
     """
 
     def __init__(self, *, owed: Owed = "") -> None:
         self.state = State.ASKED if owed else State.IDLE
         self.given = False
         """The model was given user input since the agent last began to speak."""
-        self._questions = 1 if owed else 0  # without an answer; the one that is being answered is among them
-        self._asked_meanwhile = 0  # those of them that were asked since the agent last began to speak
-        self._rest = owed == "rest"  # the answer to the first of them was begun, and lost
+        self._questions = 1 if owed else 0  # open questions; the one that is being answered is open, too
+        self._asked_meanwhile = 0  # of these, the questions asked since the agent last began to speak
+        self._rest = owed == "rest"  # the answer to the first open question was begun, and lost
         self._heard_meanwhile = False  # speech was understood meanwhile: a question only if it interrupts
         self._stopped_at = 0.0
 
@@ -178,17 +178,17 @@ class Turn:
 
     @property
     def is_open(self) -> bool:
-        """The agent has begun to speak, and is not at the end."""
+        """The agent has begun to speak, and has not finished."""
         return self.state in OPEN
 
     @property
     def is_cut(self) -> bool:
-        """An interruption was told, and its `turn_complete` is still to come."""
+        """The users were told of an interruption, and its `turn_complete` is still to come."""
         return self.state in CUT
 
     @property
     def is_stopped(self) -> bool:
-        """The user has stopped the answer: what comes of it is not passed on."""
+        """The user has stopped the answer: its words are not passed on."""
         return self.state in STOPPED
 
     @property
@@ -198,7 +198,7 @@ class Turn:
         return is_silent and time.monotonic() - self._stopped_at < _FIRST_WORD
 
     def take(self, user_input: ForModel) -> None:
-        """The model was given this."""
+        """The model was given an input of the user."""
         self.given = True
         if isinstance(user_input, UserText):
             self._ask()
@@ -212,9 +212,9 @@ class Turn:
         self._asked_meanwhile = max(self._asked_meanwhile - 1, 0)
 
     def hear(self) -> None:
-        """Speech of the user's was understood.
+        """The user's speech was understood.
 
-        Speech that is understood while the agent speaks is mostly late: the agent is answering it.
+        If this happens while the agent speaks, the transcript is usually late: the agent is answering it.
         """
         if self.is_open:
             self._heard_meanwhile = True
@@ -230,7 +230,7 @@ class Turn:
         return not self.is_stopped
 
     def stop(self) -> bool:
-        """The user has heard enough; returns whether there was anything to stop."""
+        """The user stops the answer; returns whether there was anything to stop."""
         if not self.owed:
             return False
         self._stop()
@@ -239,10 +239,10 @@ class Turn:
     def interrupt(self) -> bool:
         """The model was interrupted; returns whether the user is to be told.
 
-        A second mark of the same interruption says nothing new, nor does the end of what was stopped.
+        The user is told of an interruption once, and not of the end of an answer that was stopped.
         """
         is_told = not (self.is_stopped or self.is_cut)
-        if self.is_open:  # what interrupted it is still to be answered
+        if self.is_open:  # the question that interrupted the answer is still open
             self._questions = self._asked_meanwhile + self._heard_meanwhile
         elif is_told:
             self._questions = max(self._questions - 1, 0)
@@ -251,7 +251,7 @@ class Turn:
 
     def complete(self) -> bool:
         """The model's turn is complete; returns whether the user is to be told."""
-        if self.is_cut:  # it belongs to what was interrupted
+        if self.is_cut:  # it belongs to the turn that was interrupted
             self._go(Event.COMPLETE)
             return False
         is_told = not self.is_stopped
@@ -270,7 +270,7 @@ class Turn:
 
     def check(self) -> None:
         """Asserts the invariants."""
-        assert 0 <= self._asked_meanwhile <= self._questions, "more questions came meanwhile than are open"
+        assert 0 <= self._asked_meanwhile <= self._questions, "more questions were asked than are open"
         if self.state in (State.ASKED, State.CUT_ASKED):
             assert self._questions, f"{self.state} without a question"
         elif not self.is_open and self.state is not State.LOST:

@@ -313,7 +313,7 @@ class Error:
 
 @dataclass(slots=True, frozen=True)
 class Ended:
-    """The conversation is over: the last message of its listeners. After a failure, an `Error` is before it."""
+    """The conversation is over: the last message of its listeners. If it failed, an `Error` is before it."""
 
     why: Literal["idle", "failed", "stopping"]
     """idle: nothing was said for too long; failed: the agent failed; stopping: the server is stopping."""

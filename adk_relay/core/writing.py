@@ -153,7 +153,7 @@ class Writing:
     def keep_waiting(self) -> None:
         """Gives up the requests that wait. Their texts go to the inbox, and are stored with what waits there.
 
-        The texts of "own" listeners do not: without a listener, their answers are of no use.
+        The texts of "own" listeners are dropped: their clients get an error instead of the answer.
         """
         for request in self.requests.fail_waiting():
             if request.listener.attends != "own":

@@ -299,7 +299,7 @@ async def test_a_dead_handle_gives_way_to_the_history(gemini: GeminiLive) -> Non
 
 
 async def test_a_deaf_connection_is_a_lost_one(gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adk_relay.adk.run._DEAF_AFTER", 1.0)
+    monkeypatch.setattr("adk_relay.adk.run._STALLED_AFTER", 1.0)
     monkeypatch.setattr("adk_relay.core.inbox._SOUND_MAX_WAIT", 1.0)
     gemini.on_connect = {1: Plan(deaf=True)}.get
     async with serving(a_relay()) as port, client(port, audio=True) as alice:

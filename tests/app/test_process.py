@@ -314,7 +314,7 @@ async def test_the_log_level_is_relays_too(tmp_path: Path, command: list[str]) -
         ({"RELAY_GRACE": "-1"}, r".*grace.* must not be negative"),
         ({"RELAY_AGENT": "my_pkg.broken:root_agent"}, r".*RELAY_AGENT.*my_pkg\.broken.*out of order"),
         ({"RELAY_GRACE": "nan"}, r".*grace"),
-        ({"RELAY_SESSIONS": "mongo://somewhere"}, r".*'mongo' is no session service"),
+        ({"RELAY_SESSIONS": "mongo://somewhere"}, r".*ADK knows no session service 'mongo'"),
         ({"RELAY_SESSIONS": "sqlite:///my_pkg/broken.py/session.db"}, r".*broken\.py"),
     ],
     ids=[
