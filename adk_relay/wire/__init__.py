@@ -1,1 +1,1 @@
-"""Sockets and HTTP: ASGI events become commands, messages become frames. Imports `core`, never `adk`."""
+"""Sockets and HTTP: frames become commands, and messages become frames. Imports `core`, and never `adk`."""

@@ -53,11 +53,11 @@ Handler = Callable[[Scope, Receive, Send], Awaitable[Response | None]]
 
 
 class Api:
-    """What is served over HTTP besides files.
+    """Everything that is served over HTTP except files.
 
     Args:
         conversations: the conversations that it serves.
-        limits: what a request is granted.
+        limits: the limits of a request.
         connections: returns how many WebSockets are open.
     """
 
@@ -68,7 +68,7 @@ class Api:
         self._start = time.time()
 
     async def respond(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """The response to a request; None: it was sent already, or its client has gone."""
+        """The response to a request; None: it was sent already, or the client has gone."""
         try:
             if scope["method"] not in ("GET", "HEAD") and _header(scope, b"sec-fetch-site") not in _OWN_SITE:
                 raise HttpError(403, "A page of another site may not change anything here.")
@@ -245,13 +245,13 @@ class Api:
         return body
 
     async def _stream(self, listener: HttpListener, send: Send) -> None:
-        """Sends events as they come, and comments in between, or a proxy would take the stream for dead."""
+        """Sends events as they come, and a comment after a silence, so that no proxy closes the stream."""
 
         async def send_in_time(event: Event) -> None:
             try:
                 async with asyncio.timeout(self._limits.slow_timeout):
                     await send(event)
-            except OSError:  # the peer has gone, or (a TimeoutError is an OSError) does not read
+            except OSError:  # the peer has gone, or it does not read (TimeoutError is an OSError)
                 raise ClientGoneError from None
 
         await send_in_time(event_stream())

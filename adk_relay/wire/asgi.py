@@ -1,7 +1,7 @@
-"""ASGI in a few lines: its types.
+"""The types of ASGI.
 
-The server calls the application once for each connection, with a `scope` that describes the connection
-and two coroutines, to `receive` and to `send` events. All of them are dicts.
+The server calls the application once for each HTTP request or WebSocket, with a `scope` that describes it and
+two coroutine functions, `receive` and `send`, for events. The scope and the events are dicts.
 Source: https://asgi.readthedocs.io, spec versions 2.3 to 2.5.
 """
 

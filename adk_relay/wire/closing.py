@@ -1,7 +1,7 @@
 """How the server closes a WebSocket: each code, its reason, and whether a client is to come back.
 
 Codes 1000 to 1015 are those of RFC 6455 section 7.4.1. Codes 4000 to 4999 are private (section 7.4.2).
-A client can tell by the range of a private code what to do, also with a code that it does not know:
+The range of a private code tells a client what to do, even if it does not know the code:
 
     4400 to 4409   do not come back by yourself
     4410 to 4499   come back after a pause
@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 _MAX_REASON_BYTES = 123
-"""A close frame has room for so many bytes of its reason (RFC 6455 section 5.5)."""
+"""Bytes of a reason that fit into a close frame (RFC 6455 section 5.5)."""
 
 
 @dataclass(slots=True, frozen=True)
 class CloseFrame:
-    """What a close frame says.
+    """A close frame, and what the client is to do.
 
     Attributes:
         code: the close code.
@@ -52,7 +52,7 @@ class Close(Exception):
 DONE = CloseFrame(1000, "done", "on input")
 """The one request of a turn socket is answered."""
 
-SERVER_STOPPING = CloseFrame(1001, "the server is going", "after a pause")
+SERVER_STOPPING = CloseFrame(1001, "the server is stopping", "after a pause")
 """The server stops, or is stopping already when a client connects."""
 
 BAD_FRAMES = CloseFrame(1008, "bad frames in a row", "never")
@@ -71,19 +71,19 @@ STORE_FAILED = CloseFrame(1011, "the conversations can't be reached", "after a p
 """The session service has failed while a client was connecting."""
 
 SERVER_RESTARTS = CloseFrame(1012, "service restart", "after a pause")
-"""What uvicorn closes with when it stops: the server is stopping, and a client may send it too."""
+"""uvicorn closes sockets with this code when it stops. A client may send it, too."""
 
 TOO_SLOW = CloseFrame(1013, "too slow", "after a pause")
-"""The client does not read, or reads too slowly for the words that it is sent."""
+"""The client does not read, or reads too slowly for the texts that it is sent."""
 
 BUSY = CloseFrame(1013, "busy", "after a pause")
-"""Too many requests wait already: that of this turn socket is refused."""
+"""Too many requests wait already: the request of this turn socket is refused."""
 
 NOT_FOUND = CloseFrame(4404, "not found", "never")
 """There is no such address or conversation, or the conversation is another user's."""
 
 IDLE = CloseFrame(4408, "idle", "on input")
-"""Nothing but pings has come for the idle timeout."""
+"""Nothing but pings and pongs has come for the idle timeout."""
 
 NO_PONG = CloseFrame(4410, "no pong", "after a pause")
 """A client that had answered a ping before has not answered the last one."""
@@ -94,6 +94,6 @@ CONVERSATION_ENDED = {"idle": IDLE, "failed": AGENT_FAILED, "stopping": SERVER_S
 CONVERSATION_ENDED_TEXT = {
     "idle": "The agent has said nothing for too long.",
     "failed": "The agent failed. The server's log says why.",
-    "stopping": "The server is going.",
+    "stopping": "The server is stopping.",
 }
-"""And what a listener is told that waits for an answer."""
+"""The error message for a listener that waits for an answer, by `Ended.why`."""

@@ -1,6 +1,6 @@
 """When a client is pinged, and when its socket is closed because the client stalls, is dead or is idle.
 
-Only times, no clock and no I/O: each method is told what time it is, in seconds of one monotonic clock.
+There is no clock and no I/O here: each method is given the time, in seconds of one monotonic clock.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ class Heartbeat:
     - No content for `idle_timeout` while the socket attends no conversation: the client is idle. (A
       conversation closes its own sockets when it is idle.) Pings and pongs are not content.
 
-    Nothing is armed or canceled for each frame, because sound is many frames: whoever watches looks at
-    the time that the last look named, and a deadline that has moved meanwhile is named again.
+    No timer is set or canceled for each frame, because sound comes in many frames. Instead the caller looks
+    again at the time that the last `look` returned. If a deadline has moved meanwhile, `look` returns the
+    new one.
 
     Invariants:
-        - No time lies in the future: `check` is told the present.
+        - No time lies in the future: `check` is given the present time.
         - Content comes in frames: the last content is not newer than the last frame.
         - A ping is sent after it was due.
     """

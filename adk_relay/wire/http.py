@@ -106,16 +106,14 @@ def static_files(folder: Path) -> dict[str, StaticFile]:
 
 def text(status: int, line: str, *headers: tuple[bytes, bytes]) -> Response:
     """A line of plain text."""
-    plain = (b"content-type", b"text/plain; charset=utf-8")
-    return _response(status, f"{line}\n".encode(), [plain, *_SECURITY, *headers])
+    content_type = (b"content-type", b"text/plain; charset=utf-8")
+    return _response(status, f"{line}\n".encode(), [content_type, *_SECURITY, *headers])
 
 
 def as_json(value: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> Response:
     """A JSON document, which no cache may keep."""
-    plain = (b"content-type", b"application/json")
-    return _response(
-        status, json.dumps(value).encode(), [plain, (b"cache-control", b"no-store"), *_SECURITY, *headers]
-    )
+    fixed = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *_SECURITY]
+    return _response(status, json.dumps(value).encode(), [*fixed, *headers])
 
 
 def not_allowed(*methods: str) -> Response:

@@ -1,4 +1,4 @@
-"""An HTTP request as a listener: it asks one thing, waits for the answer, and leaves."""
+"""An HTTP request as a listener: it sends one text, waits for the answer, and leaves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adk_relay.wire.http import HttpError
 from adk_relay.wire.outbox import Frame, Outbox
 
 _ENDED_STATUS = {"idle": 504, "failed": 502, "stopping": 503}
-"""The status of a request whose conversation has ended, by `Ended.why` (RFC 9110 section 15.6)."""
+"""The HTTP status if the conversation of a request ends, by `Ended.why` (RFC 9110 section 15.6)."""
 
 _KEEP_ALIVE = ": still here\n\n"
 """A comment in a stream of server-sent events, which clients ignore."""
@@ -26,7 +26,7 @@ class HttpListener:
     States: waiting; answered (`answer` is set); failed (`error` is set).
 
     Args:
-        outbox: gets all messages, for a request whose answer is streamed. Its end is the request's end.
+        outbox: gets all messages, for a request whose answer is streamed. Closing it ends the request.
     """
 
     is_audio = False
@@ -61,7 +61,7 @@ class HttpListener:
                 self._outbox.enqueue(message)
 
     def replay(self, messages: Sequence[Message]) -> None:
-        """Is never called: a request does not come back."""
+        """Is never called: an HTTP request does not come back."""
 
     # ---- for the request ----
 
@@ -71,7 +71,7 @@ class HttpListener:
             pass
 
     async def frames(self, keep_alive: float | None) -> AsyncIterator[Frame]:
-        """What there is to send, until the request is answered or has failed.
+        """Yields the frames to send, until the request is answered or has failed.
 
         Args:
             keep_alive: after so many seconds without a frame a comment is sent; None: never.
@@ -99,7 +99,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
     """Runs `work` to its end, or until the client has gone.
 
     Raises:
-        ClientGoneError: the client has gone first; `work` was canceled.
+        ClientGoneError: the client has gone before `work` ended; `work` was canceled.
     """
     tasks = asyncio.create_task(work), asyncio.create_task(_until_gone(receive))
     try:
@@ -120,10 +120,10 @@ async def _until_gone(receive: Receive) -> None:
 
 
 def ended(why: str) -> HttpError:
-    """How a request fails whose conversation has ended."""
+    """The error of a request whose conversation has ended."""
     return HttpError(_ENDED_STATUS[why], CONVERSATION_ENDED_TEXT[why])
 
 
 def busy(why: str) -> HttpError:
-    """How a request is refused because too many wait already."""
+    """The error of a request that is refused because too many wait already."""
     return HttpError(429, why, (b"retry-after", b"5"))

@@ -1,4 +1,4 @@
-"""What one socket or request is granted."""
+"""The limits of one socket or HTTP request."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, frozen=True)
 class Limits:
-    """Bytes that may wait in a queue, and seconds. `relay.Relay` says what each is for."""
+    """Bytes that may wait in a queue, and seconds. `adk_relay/settings.py` has the meaning of each."""
 
     queue_bytes: int
     slow_timeout: float

@@ -1,8 +1,8 @@
-"""The outbound queue: each socket has one, between a conversation that never waits and a `send` that may.
+"""The outbound queue of a socket, between a conversation that never waits and a `send` that may wait.
 
-It is bounded in encoded bytes. A client that falls behind gets fewer and larger frames, not more of them.
-At the bound the oldest sound is dropped and counted. Words are never dropped: if they alone exceed the
-bound, the socket is closed.
+It is bounded in encoded bytes. A client that falls behind gets fewer and larger frames. At the bound the
+oldest sound is dropped and counted. All other messages are never dropped: if they alone exceed the bound, the
+socket is closed.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NOTE_BYTES = 64
 @dataclass(slots=True)
 class _Entry:
     frame: Frame | None
-    """None: to be encoded when it is sent, because `message` was merged. So the queue does not hold the
-    sound twice, and the cache of `dialects.once` keeps what all sockets share."""
+    """None: it is encoded when it is sent, because `message` was merged. So the queue does not hold the
+    sound twice, and the cache of `dialects.once` still has the message that all sockets share."""
     size: int
     message: Message | None = None
 
@@ -115,22 +115,23 @@ class Outbox:
             self._make_room()
 
     def enqueue_first(self, kind: str, frame: Frame) -> None:
-        """Queues a frame before all others, for pings and pongs: behind sound they would measure the queue.
+        """Queues a ping or pong before all other frames: behind sound it would measure the queue.
 
-        Only the newest of each kind is kept: a peer that asks and never reads can't fill the memory.
+        Only the newest of each kind is kept, so that a peer that sends pings and never reads can't fill the
+        memory.
         """
         if not self._close:
             self._first[kind] = frame
             self._wake()
 
     def close(self, frame: CloseFrame) -> None:
-        """Ends the queue: what waits is still sent, then `dequeue` raises; what comes later is ignored."""
+        """Ends the queue: frames that wait are still sent, then `dequeue` raises. Later ones are ignored."""
         if not self._close:
             self._close = frame
             self._wake()
 
     def discard(self, frame: CloseFrame) -> None:
-        """Ends the queue at once: what waits is thrown away, too."""
+        """Ends the queue at once: frames that wait are removed, too."""
         self.close(frame)
         self._first.clear()
         self._entries.clear()
@@ -141,7 +142,7 @@ class Outbox:
         """The next frame to send.
 
         Raises:
-            Close: the socket is to be closed now. TOO_SLOW: words alone exceed the bound.
+            Close: the socket is to be closed now. TOO_SLOW: even without sound, the bound was exceeded.
         """
         while not (self._entries or self._first):
             if self._close:
@@ -163,7 +164,7 @@ class Outbox:
         return entry.frame or ""
 
     def recall_audio(self) -> None:
-        """Removes the sound that waits: the answer was interrupted, so nobody wants to hear it."""
+        """Removes the sound that waits: the answer was interrupted, so the sound is stale."""
         if self._audio:
             self.bytes -= sum(entry.size for entry in self._audio)
             self._audio.clear()

@@ -1,4 +1,4 @@
-"""Targets: where below the mounted application a request goes, and what a WebSocket's target asks for."""
+"""Targets: the path of a request below the mount point, and what the URL of a WebSocket asks for."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from adk_relay.wire.dialects.turn import TURN
 
 
 class NoSuchTargetError(Exception):
-    """A WebSocket was asked for that does not exist; the text says why."""
+    """The URL of a WebSocket is not valid; the text says why."""
 
 
 class Target(NamedTuple):
-    """What a WebSocket is for: its dialect, and for a live socket its user, conversation and last message.
+    """What the URL of a WebSocket asks for: a dialect, and in the live dialect a user, a conversation and
+    the last message that the client has.
 
     `session_id` None: the user's default conversation, or the one that the client's frames will name.
     """
@@ -31,10 +32,10 @@ class Target(NamedTuple):
 
 
 def target_of(scope: Scope) -> Target:
-    """What a WebSocket is for, as its path and its query say.
+    """What a WebSocket's path and query ask for.
 
     Raises:
-        NoSuchTargetError: there is no such WebSocket.
+        NoSuchTargetError: they are not valid.
     """
     path = path_of(scope)
     if path == "/ws":
@@ -72,7 +73,7 @@ def offers_subprotocol(scope: Scope) -> bool:
 
 
 def path_of(scope: Scope) -> str:
-    """The path below where the application is mounted: servers pass the whole one and `root_path`."""
+    """The path below the mount point. Servers pass the whole path, and the mount point as `root_path`."""
     path: str = scope["path"]
     root = root_of(scope)
     if root and (path == root or path.startswith(root + "/")):
@@ -81,6 +82,6 @@ def path_of(scope: Scope) -> str:
 
 
 def root_of(scope: Scope) -> str:
-    """The path where the application is mounted, without a slash at its end; "": it is not mounted."""
+    """The mount point of the application, without a slash at its end; "": it is not mounted."""
     root: str = scope.get("root_path", "")
     return root.rstrip("/")

@@ -1,4 +1,4 @@
-"""One WebSocket from accept to close, in whatever dialect: it reads commands and writes frames."""
+"""One WebSocket from accept to close, in any dialect: it reads commands and writes frames."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from adk_relay.wire.outbox import Frame, Outbox
 log = logging.getLogger("relay")
 
 _CLOSE_WAIT = 1.0
-"""Seconds a stalled peer has to take the close frame: `send` waits for it to read."""
+"""Seconds for sending the close frame: `send` waits until a stalled peer reads."""
 
 _FRAMES_A_TURN = 32
 """After reading this many frames from one socket, the other sockets get a turn."""
@@ -63,7 +63,7 @@ class Socket:
 
     Invariants:
         - While it attends a conversation, it is in that conversation's room, exactly once.
-        - A socket whose address names a conversation (`_is_bound`) attends it until the socket is over.
+        - A socket whose URL names a conversation (`_is_bound`) attends it until the socket is over.
           Any other socket enters and leaves conversations by its commands.
         - When it is over, it attends nothing, nothing waits in its outbox and nothing is added there.
         - The outbox and the heartbeat keep their own invariants.
@@ -126,7 +126,7 @@ class Socket:
                 self._outbox.close(BUSY)
 
     def replay(self, messages: Sequence[Message]) -> None:
-        """Takes the messages that its client has missed."""
+        """Takes the messages that the client has missed."""
         self._outbox.replay(messages)
 
     def stop(self) -> None:
@@ -146,8 +146,8 @@ class Socket:
 
         Args:
             client: the peer's address, for the log.
-            user_id, session_id: the conversation that its address names; None: its commands name one.
-            after: the last message that its client has got.
+            user_id, session_id: the conversation that its URL names; None: its commands name one.
+            after: the last message that the client has got.
         """
         began = time.monotonic()
         end, peer_is_gone = SERVER_STOPPING, False
@@ -234,7 +234,8 @@ class Socket:
         """Leaves the conversation, if it attends one; `at_once`: the client will not come back."""
         conversation, self._conversation = self._conversation, None
         if conversation:
-            # A conversation without messages ends at once: otherwise one client could make any number.
+            # A conversation without messages ends at once: otherwise one client could create any number of
+            # conversations in memory.
             is_empty = not (self._is_bound or conversation.room.history.message_count)
             conversation.detach(self, at_once=at_once or is_empty)
             self._outbox.encode = self._dialect.encoder("")
@@ -291,10 +292,10 @@ class Socket:
             case Join(session_id):
                 self._enter(await self._conversations.find(session_id))
             case Ask() if conversation and self.attends == "own":
-                pass  # a turn socket makes one request, and it has made it
+                pass  # a turn socket makes one request, and this one has made it
             case Ask(text, session_id):
                 if session_id and not (conversation and conversation.session_id == session_id):
-                    if self.attends == "own":  # clients of the turn dialect may invent ids
+                    if self.attends == "own":  # clients of the turn dialect may choose the id of a new one
                         self._enter(await self._conversations.open(GUEST, session_id))
                     else:
                         self._enter(await self._conversations.find(session_id))
@@ -334,7 +335,7 @@ class Socket:
             except (OSError, RuntimeError):
                 # A peer that has gone raises OSError (ASGI spec 2.4). If the server itself has closed the
                 # socket, because of a broken frame, uvicorn raises RuntimeError. `_read` then gets the
-                # close code with the disconnect event: it is given time to end the socket first.
+                # disconnect event, which has the close code. The wait lets `_read` end the socket first.
                 await asyncio.sleep(_CLOSE_WAIT)
                 raise _PeerGone(1006, "") from None
             self._heartbeat.send_ended(time.monotonic(), is_ping=frame is self._dialect.ping)

@@ -169,8 +169,8 @@ async def test_closed_in_mid_answer(gemini: GeminiLive) -> None:
             async with asyncio.timeout(3):
                 await relay.aclose()
             assert gemini.open_connections == 0
-            assert await ending(alice) == (1001, "the server is going")
-            assert await ending(bob) == (1001, "the server is going")
+            assert await ending(alice) == (1001, "the server is stopping")
+            assert await ending(bob) == (1001, "the server is stopping")
         await only(before)
 
 
@@ -191,7 +191,7 @@ async def test_a_socket_that_comes_after_the_end_leaves_nothing_behind(gemini: G
     async with serving(relay, lifespan="off") as port:
         before = tasks()
         await relay.aclose()
-        with pytest.raises(ConnectionClosed, match=r"1001 .* the server is going"):
+        with pytest.raises(ConnectionClosed, match=r"1001 .* the server is stopping"):
             async with client(port, audio=True):
                 pass
         with pytest.raises(InvalidStatus, match="503"):
@@ -297,7 +297,7 @@ async def test_closed_while_a_session_is_being_read() -> None:
             with pytest.raises(ConnectionClosed) as closed:
                 await live.recv()
             assert closed.value.rcvd
-            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "the server is going")
+            assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1001, "the server is stopping")
             assert (await posting).status_code == 503
         await only(before)
 

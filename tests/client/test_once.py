@@ -91,7 +91,7 @@ async def test_a_message_that_is_refused_in_mid_answer_is_given_up_and_no_other(
         await person.says(" ".join(f"w{n}" for n in range(30)))
         await person.sees("You said: w0")
         person.types(f"{long}\r")
-        await person.sees("The text has 33000 bytes; 32768 are taken.")
+        await person.sees("The text has 33000 bytes; at most 32768 are allowed.")
         await person.says("after it")
         await person.sees("You said: after it")
         between.cut()

@@ -66,7 +66,7 @@ class Broken(BaseLlm):
     ("arguments", "text", "said"),
     [
         ([], " \n", "There is nothing to ask: the input is empty."),
-        ([], "x" * 40_000, "The text has 40000 bytes; 32768 are taken."),
+        ([], "x" * 40_000, "The text has 40000 bytes; at most 32768 are allowed."),
         (["--session", "nowhere"], "hello", "There is no conversation 'nowhere'."),
         (["--url", "http://127.0.0.1:{port}/elsewhere"], "hello", "There is no relay at .*: it answers 404."),
         (["--url", "http://127.0.0.1:{closed}"], "hello", "http://127.0.0.1:{closed} can't be reached: .*"),
@@ -154,7 +154,7 @@ async def test_a_pipe_goes_over_http_where_no_websocket_gets_through() -> None:
         assert re.fullmatch("relay-client: No WebSocket gets through .*403.* over plain HTTP: .*\n", err)
         code, out, err = await piped("--url", f"http://127.0.0.1:{port}", text="x" * 40_000)
         assert (code, out) == (1, "")
-        assert err.endswith("relay-client: The text has 40000 bytes; 32768 are taken.\n")
+        assert err.endswith("relay-client: The text has 40000 bytes; at most 32768 are allowed.\n")
 
 
 async def test_a_server_that_does_not_greet_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ MAX_TEXT_BYTES = 32 * 1024
 _MAX_ID_CHARS = 64
 
 _MAX_PLAIN_CHARS = 256 * 1024
-"""A text at its limit fits, even with each byte escaped as \\u00xx. A longer frame is sound or a picture."""
+"""The longest text fits, even with each byte escaped as \\u00xx. A longer frame is sound or a picture."""
 
 MAX_TOOL_BYTES = 64 * 1024
 """The arguments or the result of a tool are cut to this on the wire."""
@@ -32,7 +32,7 @@ class BadFrameError(Exception):
 
     Attributes:
         code: for programs, such as `bad_data`.
-        id: the id that the client has given the text that is wrong, if it has one.
+        id: the id of the text that is wrong; "": it has none, or the frame is no text.
     """
 
     def __init__(self, code: str, message: str, id: str = "") -> None:
@@ -62,12 +62,12 @@ class Ask:
 
 
 Command = Input | Create | Join | Ask | Literal["ping", "pong"]
-"""What a client's frame can ask for."""
+"""Everything that a client's frame can ask for."""
 
 
 @dataclass(slots=True, frozen=True)
 class Welcome:
-    """What a socket is told when it enters a conversation. `ping_interval` is in seconds."""
+    """The facts for a client that enters a conversation. `ping_interval` is in seconds."""
 
     session_id: str
     user_id: str
@@ -85,7 +85,7 @@ class Welcome:
 
 @dataclass(slots=True, frozen=True)
 class Dialect:
-    """How one kind of client speaks.
+    """The frames of one kind of client.
 
     Attributes:
         name: the dialect's name in the log.
@@ -111,7 +111,7 @@ class Dialect:
 
 
 def once(encode: Encode) -> Encode:
-    """Encodes a message once for all sockets of a dialect: they get it directly after each other."""
+    """Encodes a message once for all sockets that share `encode`: they get it directly after each other."""
     last: Message | None = None
     frames: Frames = None
 
@@ -133,7 +133,7 @@ def json_object(frame: Frame) -> dict[str, Any]:
     if isinstance(frame, bytes):
         raise BadFrameError("bad_message", "A frame must be text.")
     if len(frame) > _MAX_PLAIN_CHARS and frame.count(",") + frame.count("[") > 64:
-        # Parsing millions of little values would block all sockets for seconds.
+        # Parsing millions of small values would block all sockets for seconds.
         raise BadFrameError(
             "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters may only hold one base64 string."
         )
@@ -147,7 +147,7 @@ def json_object(frame: Frame) -> dict[str, Any]:
 
 
 def user_text(fields: dict[str, Any], field: str) -> UserText:
-    """A user's text, which is in `field`, with the `id` that its client has given it, if any.
+    """The user's text in `field`, with the `id` that the client has given it, if any.
 
     Raises:
         BadFrameError: the text or the id is not valid.
@@ -174,7 +174,7 @@ def text_of(fields: dict[str, Any], field: str, text_id: str = "") -> str:
     except UnicodeEncodeError:  # JSON can hold half of a surrogate pair
         raise BadFrameError("bad_data", "The text is not valid Unicode.", text_id) from None
     if length > MAX_TEXT_BYTES:
-        message = f"The text has {length} bytes; {MAX_TEXT_BYTES} are taken."
+        message = f"The text has {length} bytes; at most {MAX_TEXT_BYTES} are allowed."
         raise BadFrameError("too_large", message, text_id)
     return text
 
@@ -211,7 +211,7 @@ def is_session_id(name: str) -> bool:
 
 
 def cut(field: str, value: Any, limit: int = MAX_TOOL_BYTES) -> dict[str, Any]:
-    """The arguments or the result of a tool; of long ones only the beginning of their JSON, as a string."""
+    """The arguments or the result of a tool. If it is too long: the beginning of its JSON, as a string."""
     encoded = to_json(value).encode()
     if len(encoded) <= limit:
         return {field: value}

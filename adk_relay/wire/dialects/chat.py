@@ -92,7 +92,8 @@ def _encoder(session_id: str) -> Encode:
             case Text(text=text, number=number):
                 return (chunk(text, number, is_final=False),)
             case Taken(text, ahead, count):
-                state = f"Your message waits for {ahead} before it." if ahead else "The agent is thinking."
+                answers = "answer comes" if ahead == 1 else "answers come"
+                state = f"{ahead} {answers} before yours." if ahead else "The agent is thinking."
                 return (
                     frame("status", message=state, ahead=ahead, context_messages=count, **id_field(text.id)),
                 )
@@ -122,7 +123,7 @@ def _encoder(session_id: str) -> Encode:
                         connection_id=message.connection_id,
                     ),
                 )
-            case Typing(connection_id, typing):  # not a tuple, so that frames which wait are merged
+            case Typing(connection_id, typing):  # not in a tuple: frames in a tuple are never merged
                 return update("user_typing", connection_id=connection_id, typing=typing)
             case Presence(joined, left):
                 return (
@@ -142,14 +143,16 @@ def _encoder(session_id: str) -> Encode:
     def update(update_type: str, **fields: Any) -> Frame:
         return frame("session_update", update_type=update_type, **fields)
 
-    def frame(kind: str, **fields: Any) -> Frame:
-        return _frame(kind, **fields, session_id=session_id) if session_id else _frame(kind, **fields)
+    def frame(frame_type: str, **fields: Any) -> Frame:
+        if session_id:
+            fields["session_id"] = session_id
+        return _frame(frame_type, **fields)
 
     return encode
 
 
 def _asked_by(asked: Asked | None) -> dict[str, Any]:
-    """Whose request an answer is to; null: it answers what was said in the live dialect."""
+    """Identifies the request that is answered; null: it is speech or a text of the live dialect."""
     if asked is None:
         return {"connection_id": None}
     return {"connection_id": asked.connection_id, **id_field(asked.id)}
@@ -179,8 +182,8 @@ def _welcome(welcome: Welcome) -> Frame:
     return _frame("session_joined", **fields, message_count=welcome.message_count)
 
 
-def _frame(kind: str, **fields: Any) -> Frame:
-    return to_json({"type": kind, **fields, "timestamp": datetime.now(UTC).isoformat()})
+def _frame(frame_type: str, **fields: Any) -> Frame:
+    return to_json({"type": frame_type, **fields, "timestamp": datetime.now(UTC).isoformat()})
 
 
 CHAT = Dialect(

@@ -97,8 +97,8 @@ def decode(frame: Frame) -> Command:
 
 def _content(fields: dict[str, Any]) -> Input:
     mime_type = fields["mime_type"]
-    kind, _, parameter = mime_type.partition(";") if isinstance(mime_type, str) else ("", "", "")
-    match kind.strip():
+    media_type, _, parameter = mime_type.partition(";") if isinstance(mime_type, str) else ("", "", "")
+    match media_type.strip():
         case "text/plain":
             return user_text(fields, "data")
         case "audio/pcm":
@@ -124,7 +124,7 @@ def _decode_base64(data: str, limit: int) -> bytes:
     except ValueError:
         raise BadFrameError("bad_data", "data must be base64 (RFC 4648 section 4).") from None
     if len(decoded) > limit:
-        raise BadFrameError("too_large", f"data has {len(decoded)} bytes; {limit} are taken.")
+        raise BadFrameError("too_large", f"data has {len(decoded)} bytes; at most {limit} are allowed.")
     if not decoded:
         raise BadFrameError("bad_data", "data is empty.")
     return decoded
@@ -136,7 +136,7 @@ def _pcm(pcm: bytes) -> bytes:
     if not pcm:
         raise BadFrameError("bad_data", "The sound is empty.")
     if len(pcm) > MAX_AUDIO_BYTES:
-        message = f"The sound has {len(pcm)} bytes; {MAX_AUDIO_BYTES} are taken."
+        message = f"The sound has {len(pcm)} bytes; at most {MAX_AUDIO_BYTES} are allowed."
         raise BadFrameError("too_large", message)
     return pcm
 
@@ -228,9 +228,9 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return None
 
 
-def _tool(kind: str, message: ToolStart | ToolComplete, field: str, value: Any) -> dict[str, Any]:
+def _tool(frame_type: str, message: ToolStart | ToolComplete, field: str, value: Any) -> dict[str, Any]:
     return {
-        "type": kind,
+        "type": frame_type,
         "tool_id": message.tool_id,
         "tool_name": message.tool_name,
         **cut(field, value),
@@ -283,7 +283,7 @@ def live(*, is_audio: bool, binary: bool, newest: bool) -> Dialect:
     Args:
         is_audio: it gets sound; otherwise it gets only the transcript of the sound.
         binary: a frame of sound is 4 bytes of `seq` (big-endian) and the PCM, not base64 in JSON.
-        newest: of a user's sockets of this kind only the newest is served.
+        newest: of the user's sockets with this value, only the newest gets messages.
     """
     dialect = (_BINARY if binary else _JSON) if is_audio else _WITHOUT_SOUND
     return replace(dialect, attends="newest") if newest else dialect

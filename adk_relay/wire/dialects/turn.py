@@ -1,4 +1,4 @@
-"""The turn dialect: one request, its events, the close. `WS /api/v1/chat/stream`, and the same over HTTP."""
+"""The turn dialect, `WS /api/v1/chat/stream` and over HTTP: one request, its events, and the close."""
 
 from __future__ import annotations
 
