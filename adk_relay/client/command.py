@@ -21,15 +21,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "relay-client") -> int:
 
     Args:
         argv: the arguments after the command's name; None: those of the process.
-        prog: the command's name, with which its help and all lines on stderr begin.
+        prog: the command's name; its help and all its lines on stderr begin with it.
 
     Returns:
         The exit code: 0; 1 when stderr says why; 128 and the number of the signal that ended it.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Talk with the agent of a relay server. All that is piped in is one message: the answer"
-        " is printed, and nothing else.",
+        description="Talk with the agent of a relay server. In a pipe, the whole input is one message, and"
+        " only the answer is printed.",
     )
     parser.add_argument("--url", default="http://localhost:8000", help="the server (%(default)s)")
     parser.add_argument("--session", metavar="ID", help="the conversation to go on with")
@@ -75,4 +75,4 @@ def _url(text: str) -> str:
             return url
     except httpx.InvalidURL:
         pass
-    raise Problem(f"{text!r} is no http:// or https:// URL.")
+    raise Problem(f"{text!r} is not an http:// or https:// URL.")

@@ -1,4 +1,4 @@
-"""A WebSocket to the server that is opened again when it breaks, or plain HTTP where none gets through."""
+"""A WebSocket to the server that is opened again when it breaks, or plain HTTP if none gets through."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ _PASSING_STATUS = (429, 500, 502, 503, 504)
 """HTTP statuses of a server that is starting, stopping or full."""
 
 _PASSING_CODES = (1000, 1001, 1005, 1006, 1012, 1013, 1014, 1015)
-"""Standard close codes (RFC 6455 section 7.4.1, and IANA's registry) after which another connection may
-last. The others say that this client did something wrong (1002, 1003, 1007 to 1010), or that the agent
-failed for good (1011)."""
+"""Standard close codes (RFC 6455 section 7.4.1, and IANA's registry) after which another try may succeed.
+The others say that this client did something wrong (1002, 1003, 1007 to 1010), or that the agent failed for
+good (1011)."""
 
 _PAUSES = wait_random_exponential(multiplier=0.5, max=15)
 _WITHOUT_WEBSOCKET = 30.0
-"""Seconds between two tries where no WebSocket gets through."""
+"""Seconds between two tries while no WebSocket gets through."""
 
 _SETTLED = 5.0
-"""Seconds after which a connection has lasted: the pauses begin small again when it breaks."""
+"""Seconds after which a connection counts as good: when it breaks, the pauses begin small again."""
 
 _GREETING = 10.0
-"""Seconds that a server has to greet as a relay does."""
+"""Seconds in which the server must send the greeting of a relay."""
 
 
 class LostError(Problem):
-    """There is no connection now, and there may be one later."""
+    """There is no connection now, but another try may succeed."""
 
 
 def comes_back(code: int) -> bool:
-    """Whether a client opens another connection by itself, after a pause, when one was closed with `code`.
+    """Whether a client opens another connection by itself after one was closed with `code`.
 
     The relay's own codes are a contract: 4400 to 4409 say no, 4410 to 4499 say yes.
     """
@@ -50,31 +50,31 @@ def comes_back(code: int) -> bool:
 
 
 class Owner(Protocol):
-    """Who uses a connection."""
+    """The user of a connection: it gets the frames."""
 
     async def take(self, raw: str | bytes) -> None:
         """A frame has come. The server's greeting, which has to come soon, leads to a greeted state.
 
         Raises:
-            Problem: the connection is of no use any more.
+            Problem: another connection would not help either.
         """
 
     def closed(self, *, for_good: bool) -> None:
         """The socket is gone. `for_good`: no other one is opened until a text is sent."""
 
     async def post(self) -> bool:
-        """Sends a text that waits over HTTP. False: none waits."""
+        """Sends a waiting text over HTTP. False: none waits."""
 
 
 class Connection:
-    """Keeps a connection, and its state.
+    """Keeps a connection open, and has its state.
 
     Args:
         http: the same server's HTTP interface, which tells whether there is a relay.
-        view: is told what happens.
+        view: gets the events.
         stats: counts the attempts.
         owner: gets the frames.
-        once: a lost connection is the end, and not a reason for another try.
+        once: do not try again after the connection was lost.
 
     Invariants, which `check` asserts. They hold whenever another task runs:
         A task keeps the connection, except in the states DISCONNECTED and ASLEEP.
@@ -92,8 +92,8 @@ class Connection:
         self._group = asyncio.TaskGroup()
         self._task: asyncio.Task[None] | None = None
         self._socket: ClientConnection | None = None
-        self._try_now = False  # the user does not want to wait for the end of the pause
-        self._news = asyncio.Event()  # for the pause: there is a text, or `_try_now`
+        self._try_now = False  # the user does not want to wait until the pause ends
+        self._news = asyncio.Event()  # wakes the pause: there is a text, or `_try_now`
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -147,13 +147,13 @@ class Connection:
             self._group.create_task(_send(self._socket, json.dumps(frame)))
 
     def wake(self) -> None:
-        """There is a text to send, also where only HTTP gets through."""
+        """Wakes the pause between two tries: there is a text, which may have to go over HTTP."""
         self._news.set()
 
     # ---- the task ----
 
     async def _keep(self) -> None:
-        """Keeps a connection until none is wanted, or until another try would not help."""
+        """Keeps a connection open until it is closed for good, or until another try would not help."""
         end = State.DISCONNECTED
         try:
             async for attempt in AsyncRetrying(
@@ -177,7 +177,7 @@ class Connection:
 
         Raises:
             LostError: another try may help.
-            Problem: it would not.
+            Problem: another try would not help.
         """
         self._stats.attempts += 1
         try:
@@ -196,7 +196,7 @@ class Connection:
                     if self.state.is_greeted:
                         limit.reschedule(None)
         except TimeoutError:
-            raise LostError(f"{self._http.url} does not greet as a relay does.") from None
+            raise LostError(f"{self._http.url} does not answer as a relay does.") from None
         except ConnectionClosed as closed:
             code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
             why = f"The connection was lost ({f'{code} {cleaned(reason)}'.strip()})."
@@ -213,7 +213,7 @@ class Connection:
             self._owner.closed(for_good=for_good)
 
     async def _refused(self, error: OSError | InvalidHandshake, attempt: int) -> Problem:
-        """What it means that no WebSocket could be opened."""
+        """The error that is raised if no WebSocket could be opened."""
         status = error.response.status_code if isinstance(error, InvalidStatus) else 0
         is_final = bool(status) and status not in _PASSING_STATUS
         # Some proxies refuse a WebSocket, others hang up or stay silent. So does a server that restarts.
@@ -223,7 +223,7 @@ class Connection:
                 self.become(State.HTTP)
                 self._view.notice(
                     f"No WebSocket gets through ({cleaned(str(error))}). Going on over plain HTTP: answers"
-                    " come whole, and what others do is not seen."
+                    " come whole, and you do not see what others do."
                 )
             elif is_final and not is_relay:
                 return Problem(f"There is no relay at {self._http.url}: it answers {status}.")
@@ -255,5 +255,5 @@ class Connection:
 
 
 async def _send(socket: ClientConnection, frame: str) -> None:
-    with suppress(ConnectionClosed):  # whoever reads from the socket sees it too
+    with suppress(ConnectionClosed):  # the task that reads from the socket sees it too
         await socket.send(frame)

@@ -42,7 +42,7 @@ class Http:
     """A client of the HTTP interface.
 
     Raises:
-        Problem: the environment names a proxy that can't be used.
+        Problem: the proxy that the environment names can't be used.
     """
 
     def __init__(self, url: str) -> None:

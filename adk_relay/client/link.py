@@ -1,4 +1,4 @@
-"""The link to the server: its conversation in the chat dialect. It knows frames and no terminal."""
+"""The link to the server: a conversation in the chat dialect. It knows frames, but no terminal."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class Link:
 
     Args:
         url: where the relay is, http or https.
-        view: is told what happens.
+        view: gets the events.
         session_id: the conversation to go on with.
-        once: one answer is wanted: a lost connection is the end, and not a reason for another try.
+        once: only one answer is wanted: do not try again after the connection was lost.
 
     Raises:
-        Problem: the environment names a proxy that can't be used.
+        Problem: the proxy that the environment names can't be used.
 
     Invariants, which `check` asserts, with those of the connection and of the transcript. They hold
     whenever another task runs:
         JOINING has a `session_id`, CREATING has none.
-        CONNECTED has no text that waits to be sent.
-        A ping is waited for only while there is a socket.
+        In CONNECTED, no text waits to be sent.
+        A pong is waited for only while there is a socket.
     """
 
     def __init__(self, url: str, view: View, session_id: str | None = None, *, once: bool = False) -> None:
@@ -53,7 +53,7 @@ class Link:
         self._requests = Requests(self.stats)
         self._transcript = Transcript(view, self._requests, self.stats, self._own_ids)
         self._transcript.seen = None if session_id else 0
-        self._is_typing = False  # the user is
+        self._is_typing = False  # whether the user is typing
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -139,7 +139,7 @@ class Link:
         await self._enter(str(created.get("session_id")), 0)
 
     async def join(self, session_id: str) -> None:
-        """Goes to another conversation, and shows what was said there last.
+        """Goes to another conversation, and shows its last messages.
 
         Raises:
             Problem: there is no such conversation.
@@ -150,18 +150,18 @@ class Link:
     # ---- frames ----
 
     async def take(self, raw: str | bytes) -> None:
-        """Does what a frame says. What is not a frame of the chat dialect is passed over.
+        """Handles a frame. Anything that is not a frame of the chat dialect is ignored.
 
         Raises:
-            Problem: there is no such conversation, and one answer was wanted.
+            Problem: there is no such conversation, and `once` is set.
         """
         try:
             frame = cleaned(json.loads(raw))
         except (ValueError, RecursionError):
             return
-        where = frame.get("session_id") if isinstance(frame, dict) else None
-        if where not in (None, self.session_id) and frame.get("type") != "session_created":
-            return  # of a conversation that was left
+        conversation = frame.get("session_id") if isinstance(frame, dict) else None
+        if conversation not in (None, self.session_id) and frame.get("type") != "session_created":
+            return  # from a conversation that the link has left
         match frame:
             case {"type": "connected", "connection_id": str(me), "server_info": {"model": str(model)}}:
                 self._greeted(me, model)
@@ -203,21 +203,21 @@ class Link:
             self._go_on()
 
     def _updated(self, update: str, frame: Json) -> None:
-        who = str(frame.get("connection_id", ""))
+        connection_id = str(frame.get("connection_id", ""))
         match update, frame:
             case "message_added", {"message": str(text), "message_count": int(count)}:
-                self._transcript.added(who, text, count)
+                self._transcript.added(connection_id, text, count)
             case "user_typing", {"typing": bool(typing)}:
-                self._view.typing(who, typing)
+                self._view.typing(connection_id, typing)
             case "user_joined", _:
-                self._view.notice(f"{name_of(who)} came.")
-            case "user_disconnected", _ if who not in self._own_ids:
-                self._view.typing(who, False)
-                self._view.notice(f"{name_of(who)} left.")
+                self._view.notice(f"{name_of(connection_id)} came.")
+            case "user_disconnected", _ if connection_id not in self._own_ids:
+                self._view.typing(connection_id, False)
+                self._view.notice(f"{name_of(connection_id)} left.")
             case (("session_cleared" | "session_deleted"), _):
                 self._transcript.enter(0)
                 if update == "session_deleted" and self.state is not State.JOINING:
-                    self.session_id = None  # in JOINING, the server's answer tells
+                    self.session_id = None  # in JOINING, the server's answer to the join decides
                 self._view.changed()
                 self._view.notice(f"The conversation was {update.removeprefix('session_')}.")
 
@@ -230,7 +230,7 @@ class Link:
         if gone and self._once:
             raise Problem(text)
         self._view.problem(text)
-        if gone:  # it was deleted; or the server kept it in memory only, and was started again
+        if gone:  # it was deleted; or the server had it in memory only, and was restarted
             self.session_id = None
             self._transcript.enter(0)
             self._view.notice("That conversation is gone. Your next message begins another.")
@@ -300,7 +300,7 @@ class Link:
             )
 
     async def post(self) -> bool:
-        """Sends a text that waits over HTTP, and waits for the answer. False: no text waits."""
+        """Sends a waiting text over HTTP, and waits for the answer. False: no text waits."""
         waiting = self._requests.waiting()
         if not waiting:
             return False
@@ -322,7 +322,7 @@ class Link:
                 self._view.end(str(answer.get("content", "")), mine=True, interrupted=interrupted)
         finally:
             self._requests.give_up(request)  # without an answer, it is unknown whether the server has it
-        with suppress(Problem):  # what is shown now is not to be shown again when there is a WebSocket
+        with suppress(Problem):  # so that these messages are not shown again when there is a WebSocket
             history = await self.http.history(session_id)
             if session_id == self.session_id:
                 self._transcript.seen = history.count

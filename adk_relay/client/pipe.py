@@ -22,10 +22,10 @@ class Pipe:
 
     def problem(self, text: str) -> None:
         if self._line_is_open:
-            self.chunk("\n", mine=True)  # what stderr gets next begins a line of its own
+            self.chunk("\n", mine=True)  # so that the error on stderr begins a new line
         self._finish(Problem(text))
 
-    def line(self, who: str, text: str) -> None:
+    def line(self, speaker: str, text: str) -> None:
         pass
 
     def chunk(self, text: str, *, mine: bool) -> None:
@@ -41,7 +41,7 @@ class Pipe:
         if mine:
             self._finish(Problem("The answer was interrupted.") if interrupted else None)
 
-    def typing(self, who: str, typing: bool) -> None:
+    def typing(self, connection_id: str, typing: bool) -> None:
         pass
 
     def changed(self) -> None:

@@ -1,4 +1,4 @@
-"""The texts that were written here and whose answers have not come yet."""
+"""Requests: the texts that the user has written and whose answers have not come yet."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Request:
     """When it was written."""
 
     state: Literal["waiting", "sent", "stored"] = "waiting"
-    """It waits to be sent; or it was sent, and is sent again if the connection breaks before the server
-    confirms it; or the server has stored it, and it is never sent again."""
+    """waiting: it has to be sent. sent: it is sent again if the connection breaks before the server confirms
+    it. stored: the server has stored it, and it is never sent again."""
 
 
 class Requests:
@@ -53,15 +53,15 @@ class Requests:
             request.state = "stored"
 
     def send_again(self) -> None:
-        """The connection is another: what was sent on the one before may not have arrived."""
+        """There is a new connection: texts that were sent on the old one may not have arrived."""
         for request in self:
             if request.state == "sent":
                 request.state = "waiting"
 
     def find_stored(self, request_id: str | None, text: str) -> Request | None:
-        """The request that a line of the history is; it is marked as stored.
+        """The request that this line of the history belongs to; it is marked as stored.
 
-        A server that was started again has kept the texts and not their ids: then the text decides.
+        A server that was restarted has the texts, but not their ids: then the texts are compared.
         """
         if request_id:
             found = self.get(request_id)
@@ -73,7 +73,7 @@ class Requests:
         return found
 
     def close(self, request: Request, *, succeeded: bool) -> bool:
-        """No answer to it is waited for any more. False: this was so already."""
+        """Ends a request. False: it had ended already."""
         if not self._by_id.pop(request.id, None):
             return False
         self._stats.succeeded += succeeded
@@ -81,11 +81,11 @@ class Requests:
         return True
 
     def give_up(self, request: Request) -> None:
-        """It gets no answer."""
+        """Ends a request that gets no answer."""
         self.close(request, succeeded=False)
 
     def give_up_sent(self) -> None:
-        """Nobody waits for the answers to what was sent so far."""
+        """Ends all requests that were sent: their answers are not waited for any more."""
         for request in self:
             if request.state != "waiting":
                 self.give_up(request)

@@ -49,7 +49,7 @@ class Screen(Protocol):
 
 
 class Commands:
-    """Runs the commands. They tell a screen their results, and what went wrong."""
+    """Runs the commands. Their results and errors are shown on a screen."""
 
     def __init__(self, link: Link, screen: Screen) -> None:
         self._link = link
@@ -62,7 +62,7 @@ class Commands:
             return False
         self._screen.notice(f"/{line}".rstrip())
         if name not in COMMANDS:
-            self._screen.problem(f"There is no /{name}: /help tells what there is.")
+            self._screen.problem(f"There is no /{name}: /help lists the commands.")
             return True
         running = asyncio.ensure_future(getattr(self, f"_{name}")(argument.strip()))
         loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ class Commands:
             await asyncio.wait({running})
             running.result()
         except asyncio.CancelledError:
-            if not running.cancelled():  # the program is ended
+            if not running.cancelled():  # not the command was canceled, but the program
                 raise
             self._screen.problem("Given up.")
         except Problem as problem:
@@ -90,7 +90,7 @@ class Commands:
     async def _help(self, _: str) -> None:
         self._screen.table((f"/{name}{' ID' * (name == 'join')}", text) for name, text in COMMANDS.items())
         self._screen.notice(
-            "Anything else is said to the agent; put a space before a message that begins with /."
+            "Anything else is sent to the agent; put a space before a message that begins with /."
         )
 
     async def _stats(self, _: str) -> None:

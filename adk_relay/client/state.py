@@ -1,4 +1,4 @@
-"""The states of a link, and which of them may follow which."""
+"""The states of a link, and the allowed transitions between them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import StrEnum
 
 
 class StateError(Exception):
-    """A link was to go from one state to another that can't follow it. This is a defect of the client."""
+    """A transition that is not allowed. This is a defect of the client."""
 
 
 class State(StrEnum):
-    """How a link stands. The value is the word that the user sees."""
+    """The state of a link. The value is the word that the user sees."""
 
     DISCONNECTED = "disconnected"
     """There is no connection, and none will be opened until the user asks for it."""

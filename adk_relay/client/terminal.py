@@ -1,4 +1,4 @@
-"""A person at a terminal: what comes is shown above the line in which one types."""
+"""The view for a person at a terminal: messages appear above the input line."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from adk_relay.client.slash import COMMANDS, Commands
 from adk_relay.client.view import name_of
 
 _WIDTH = 11
-"""Columns in which the name of who speaks stands."""
+"""Columns for the name of the speaker."""
 
 _TYPING = 3.0
-"""Seconds since the last key after which the user types no more."""
+"""Seconds after the last key until the user counts as not typing any more."""
 
 
 class Terminal:
-    """Shows what comes above a line in which one types.
+    """Shows messages above the input line.
 
     Complete lines are printed, and scroll away. The last line of an answer that is coming is part of the
-    prompt, so that it can grow while one types below it.
+    prompt, so that it can grow while the user types below it.
     """
 
     def __init__(self, url: str, session_id: str | None) -> None:
         self._console = Console(highlight=False, file=sys.stdout)
         self._link = Link(url, self, session_id)
         self._open: str | None = None  # the last line of the answer that is coming
-        self._speaker = ""  # what stands before it, if it is the first one
+        self._speaker = ""  # the name before it, if it is the answer's first line
         self._typists: dict[str, None] = {}
         self._is_typing = False
         self._stop_typing: asyncio.TimerHandle | None = None
@@ -74,12 +74,12 @@ class Terminal:
             printing = asyncio.create_task(self._print())
             try:
                 async with self._link:
-                    self.notice(f"Talking with {self._link.url}. /help tells what there is.")
+                    self.notice(f"Talking with {self._link.url}. /help lists the commands.")
                     return await self._read()
             finally:
                 printing.cancel()
                 await asyncio.wait([printing])
-                self._break()  # what was shown of an answer stays
+                self._break()  # the part of an answer that was shown stays
                 for line in self._lines:
                     self._console.print(line)
 
@@ -94,7 +94,7 @@ class Terminal:
                     continue
                 return 130
             finally:
-                self._tell_typing(False)  # `on_text_changed` does not tell that a line was entered
+                self._tell_typing(False)  # `on_text_changed` is not called when a line was entered
             if text.startswith("/"):
                 if not await self._commands.run(text[1:]):
                     return 0
@@ -102,7 +102,7 @@ class Terminal:
                 self._say("you", text.strip(), "bold cyan")
                 self._link.ask(text.strip())
 
-    # ---- what is shown ----
+    # ---- output ----
 
     def notice(self, text: str) -> None:
         self._say("", text, "dim")
@@ -110,11 +110,11 @@ class Terminal:
     def problem(self, text: str) -> None:
         self._say("", text, "red")
 
-    def line(self, who: str, text: str) -> None:
-        if who == "agent":
+    def line(self, speaker: str, text: str) -> None:
+        if speaker == "agent":
             self._say("agent", text, "bold green")
         else:
-            self._say("user" if who == "user" else name_of(who), text, "bold magenta")
+            self._say("user" if speaker == "user" else name_of(speaker), text, "bold magenta")
 
     def chunk(self, text: str, *, mine: bool) -> None:
         if self._open is None:
@@ -132,11 +132,11 @@ class Terminal:
             self.chunk(f"{rest}{' … (cut off)' * interrupted}", mine=mine)
         self._break()
 
-    def typing(self, who: str, typing: bool) -> None:
+    def typing(self, connection_id: str, typing: bool) -> None:
         if typing:
-            self._typists[who] = None
-        elif who:
-            self._typists.pop(who, None)
+            self._typists[connection_id] = None
+        elif connection_id:
+            self._typists.pop(connection_id, None)
         else:
             self._typists.clear()
         self._news.set()
@@ -144,24 +144,24 @@ class Terminal:
     def changed(self) -> None:
         self._news.set()
 
-    def _say(self, who: str, text: str, style: str) -> None:
+    def _say(self, speaker: str, text: str, style: str) -> None:
         self._break()
-        self._put(who, text, style)
+        self._put(speaker, text, style)
 
     def _break(self) -> None:
-        """The part of the answer that is in the prompt is printed."""
+        """Prints the part of the answer that is in the prompt."""
         if self._open and self._open.strip():
             self._put(self._speaker, self._open.rstrip(), "bold green")
         self._open = None
 
-    def _put(self, who: str, text: str, style: str) -> None:
-        if not who and style in ("dim", "red"):
+    def _put(self, speaker: str, text: str, style: str) -> None:
+        if not speaker and style in ("dim", "red"):
             self._lines.append(Padding(Text(text, style), (0, 0, 0, _WIDTH)))
         else:
             line = Table.grid(expand=False)
             line.add_column(width=_WIDTH, no_wrap=True)
             line.add_column(overflow="fold")
-            line.add_row(Text(who, style), Text(text))
+            line.add_row(Text(speaker, style), Text(text))
             self._lines.append(line)
         self._news.set()
 
@@ -196,11 +196,11 @@ class Terminal:
         link = self._link
         parts = [link.state, link.model, link.session_id or "no conversation yet"]
         if self._typists:
-            who = ", ".join(name_of(typist) for typist in self._typists)
-            parts.append(f"{who} {'is' if len(self._typists) == 1 else 'are'} typing…")
+            names = ", ".join(name_of(typist) for typist in self._typists)
+            parts.append(f"{names} {'is' if len(self._typists) == 1 else 'are'} typing…")
         return [("", " " + " · ".join(part for part in parts if part))]
 
-    # ---- what is typed ----
+    # ---- input ----
 
     def _typed(self, buffer: Buffer) -> None:
         """Tells the others that the user types, until some seconds after the last key."""
@@ -218,7 +218,7 @@ class Terminal:
 
 
 def _history() -> History:
-    """What was typed before, in a file that only the user can read; in memory where no file can be made."""
+    """The input history, in a file that only the user can read; in memory if no file can be made."""
     file = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "relay" / "history"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

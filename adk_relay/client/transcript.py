@@ -1,4 +1,4 @@
-"""Which words of a conversation have been shown, so that each of them is shown once."""
+"""Keeps track of the words that were shown of a conversation, so that each is shown once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adk_relay.client.stats import Stats
 from adk_relay.client.view import View
 
 _RECENT = 10
-"""How many messages are shown of a conversation that one joins."""
+"""How many messages are shown of a conversation that the user joins."""
 
 
 @dataclass(slots=True)
@@ -27,10 +27,10 @@ class _Answer:
 
 
 class Transcript:
-    """What is shown of the conversation that the link attends.
+    """Shows the conversation that the link attends.
 
-    Frames tell what happens while there is a WebSocket. After a time without one, the history tells what
-    was missed, and may end with an answer that is still coming.
+    While there is a WebSocket, its frames are shown. After a time without one, the history has the messages
+    that were missed, and may end with an answer that is still coming.
 
     Invariants, which `check` asserts:
         The first `seen` messages of the conversation are shown or were passed over. None: the
@@ -54,7 +54,7 @@ class Transcript:
             assert self._answer.chunks or not self._answer.shown, self._answer
 
     def enter(self, seen: int | None) -> None:
-        """What comes is of another conversation, or of this one after it was cleared."""
+        """Another conversation follows, or this one after it was cleared."""
         self._end(interrupted=True)
         self._view.typing("", False)
         self.seen = seen
@@ -69,21 +69,21 @@ class Transcript:
     def chunk(self, text: str, number: int) -> None:
         """The next words of an answer."""
         self._stats.chunks += 1
-        if not self._answer and number == 1:  # one came in when the answer had no words yet
+        if not self._answer and number == 1:  # the link joined when the answer had no words yet
             self._answer = _Answer()
         if not self._answer or number != self._answer.chunks + 1:
-            return  # the history had it; or one is missing, and `complete` brings the whole answer
+            return  # the history had this chunk; or one is missing, and `complete` brings the whole answer
         self._answer.chunks = number
         self._answer.first_at = self._answer.first_at or time.monotonic()
         self._show(self._answer, self._answer.shown + text)
 
     def complete(self, frame: Json, text: str, count: int) -> None:
-        """An answer has ended: its whole text, and how many messages there are with it."""
+        """An answer has ended. `text` is all of it, and the conversation now has `count` messages."""
         interrupted = bool(frame.get("interrupted"))
         if not self._answer and count <= (self.seen or 0):
-            return  # the history had it
+            return  # the history had this answer
         answer = self._answer or _Answer()
-        if not text.startswith(answer.shown):  # what is shown is of another answer
+        if not text.startswith(answer.shown):  # another answer is shown
             self._end(interrupted=True)
             answer.shown = ""
         answer.mine |= self._is_mine(frame)
@@ -95,27 +95,27 @@ class Transcript:
                 self._stats.first_token_times.append(answer.first_at - request.at)
         self._end(text[len(answer.shown) :], interrupted=interrupted)
 
-    def added(self, who: str, text: str, count: int) -> None:
-        """Somebody wrote a text, which is message number `count`."""
+    def added(self, connection_id: str, text: str, count: int) -> None:
+        """A user wrote a text, which is message number `count`."""
         if count <= (self.seen or 0):
             return
         self.seen = count
-        self._view.typing(who, False)
-        if who not in self._own_ids:
-            self._view.line(who, text)
+        self._view.typing(connection_id, False)
+        if connection_id not in self._own_ids:
+            self._view.line(connection_id, text)
 
     # ---- the history ----
 
     def catch_up(self, history: History, count: int) -> None:
-        """Shows what was missed up to message `count`. Frames tell what follows."""
+        """Shows the messages that were missed, up to number `count`. Frames have the messages after it."""
         if self.seen is None:
             self.seen = max(0, count - _RECENT)
-        first = history.count - len(history.lines)  # of a long conversation, there is only the end
+        first = history.count - len(history.lines)  # the history has only the end of a long conversation
         missed = history.lines[max(self.seen - first, 0) : max(count - first, 0)]
-        # An answer that was cut off: the first answer that was missed is the same one.
+        # An answer that was cut off is the same as the first answer that was missed.
         cut, self._answer, self.seen = self._answer, None, count
         asked: Request | None = None
-        unanswered: list[Request] = []  # by the server, if it was started again
+        unanswered: list[Request] = []  # a restarted server will not answer these
         for line in missed:
             if line.is_user:
                 asked = self._requests.find_stored(line.id, line.text)
@@ -145,7 +145,7 @@ class Transcript:
             self._requests.give_up(request)
 
     def pass_over(self, count: int) -> None:
-        """What was missed up to message `count` can't be shown; the last one may be an open answer."""
+        """Skips the messages up to number `count`, except the last one, which may be an open answer."""
         self.seen = max(0, count - 1)
 
     # ---- the answer that is coming ----

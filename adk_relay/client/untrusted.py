@@ -1,4 +1,4 @@
-"""Strings from the server: what other people wrote may contain commands for a terminal."""
+"""Strings from the server: texts of other people may contain commands for the terminal."""
 
 from __future__ import annotations
 

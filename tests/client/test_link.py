@@ -347,4 +347,4 @@ def test_the_command_has_the_name_it_is_called_by(capsys: pytest.CaptureFixture[
         assert capsys.readouterr().out.startswith(f"usage: {prog} [-h] [--url URL]")
         assert main(["--url", "ftp://example"], prog) == 1
         said = capsys.readouterr()
-        assert (said.out, said.err) == ("", f"{prog}: 'ftp://example' is no http:// or https:// URL.\n")
+        assert (said.out, said.err) == ("", f"{prog}: 'ftp://example' is not an http:// or https:// URL.\n")

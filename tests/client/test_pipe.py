@@ -70,7 +70,7 @@ class Broken(BaseLlm):
         (["--session", "nowhere"], "hello", "There is no conversation 'nowhere'."),
         (["--url", "http://127.0.0.1:{port}/elsewhere"], "hello", "There is no relay at .*: it answers 404."),
         (["--url", "http://127.0.0.1:{closed}"], "hello", "http://127.0.0.1:{closed} can't be reached: .*"),
-        (["--url", "ftp://example"], "hello", "'ftp://example' is no http:// or https:// URL."),
+        (["--url", "ftp://example"], "hello", "'ftp://example' is not an http:// or https:// URL."),
     ],
     ids=["empty", "too-much", "unknown", "no-relay", "no-server", "no-url"],
 )
@@ -165,7 +165,7 @@ async def test_a_server_that_does_not_greet_is_given_up(monkeypatch: pytest.Monk
 
     async with serve(silent, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        with pytest.raises(Problem, match="does not greet"):
+        with pytest.raises(Problem, match="does not answer as a relay does"):
             await pipe(f"http://127.0.0.1:{port}", None, "hello")
 
 
