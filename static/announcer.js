@@ -2,8 +2,8 @@
 
 const KEPT = 10000; // ms
 
-// A live region that is set to the text it already has stays silent, and of two texts in one moment only the second is
-// spoken. So each text is a paragraph of its own, which is removed later.
+// A screen reader does not speak a live region that is set to the same text again, and of two texts at the same moment
+// it speaks only the second. So each text is a new paragraph, which is removed later.
 export function announce(text) {
   const paragraph = document.createElement("p");
   paragraph.textContent = text;

@@ -1,4 +1,4 @@
-// The main page: what the user does goes to the connection, and what comes from it goes to the conversation and the
+// The main page: it passes the user's actions to the connection, and the server's messages to the conversation and the
 // loudspeaker.
 
 import { announce } from "./announcer.js";
@@ -18,15 +18,15 @@ const BUSY = 5000; // ms for which a refusal as "busy" is shown
 
 const { elements } = view;
 const parameters = new URLSearchParams(location.search);
-// A conversation belongs to a user. Without sign-in, each browser is a user of its own. `?user=` names another, and
-// `?session=` names one of the user's conversations.
+// A conversation belongs to a user. There is no sign-in: each browser has its own random user id. `?user=` names
+// another user, and `?session=` names one of the user's conversations.
 const user = parameters.get("user") || keptId("relay.user");
 const session = parameters.get("session");
 const store = sessionStorageOrNothing();
 
-window.relayStats = stats; // counters only; for tests and the curious
+window.relayStats = stats; // counters only, for tests and for the console
 
-// ---- what comes from the server
+// ---- messages from the server
 
 const conversation = new Conversation(elements.messages, elements.latest, { announce });
 
@@ -45,7 +45,7 @@ const connection = new Connection({
         conversation.unexpect();
         conversation.stopHearing();
         discarding = false;
-        call.end(); // a page that nobody talks to must not go on recording
+        call.end(); // a page that is not in use must not go on recording
       }
       if (state.name !== "connecting" && !connected()) {
         others.lost();
@@ -64,10 +64,11 @@ const connection = new Connection({
       update();
     },
     history(lines, ids, isAnother) {
-      // A conversation that is named in the address may be shared: whatever this page has not written may be another's.
+      // A conversation that is named in the address may be shared: texts that this page has not written may be another
+      // user's.
       const isOthers = ({ role, mine }) => role === "user" && session && !mine;
       conversation.history(lines.map((line) => ({ ...line, who: isOthers(line) ? "Somebody" : "" })), ids, isAnother);
-      call.voice?.endOfTurn(); // what comes next is not the continuation of what was heard last
+      call.voice?.endOfTurn(); // the next sound does not continue the last one
       discarding = false;
       reveal();
       update();
@@ -100,7 +101,7 @@ function connected() {
   return ["connected", "modelling"].includes(connection.state.name);
 }
 
-// Shows the conversation. Hidden until it is known what there is to show, so that nothing moves.
+// Shows the conversation. It is hidden until the history is known, so that nothing moves.
 function reveal() {
   elements.messages.classList.add("ready");
 }
@@ -128,7 +129,7 @@ function receive(frame) {
       return conversation.lost(frame.direction, frame.audio_ms);
     case "error":
       if (frame.code === "busy") return busy(frame.message);
-      if (!frame.id) conversation.unexpect(); // it is not about one text, so no answer will come
+      if (!frame.id) conversation.unexpect(); // the error is not about one text, so no answer will come
       return conversation.note("error", frame.message);
   }
   if (frame.interrupted || frame.turn_complete) {
@@ -142,7 +143,7 @@ function receive(frame) {
   }
 }
 
-// The server repeats this error while it lasts; the notice is shown once.
+// The server repeats this error as long as somebody else speaks; the notice is shown once.
 let busyTimer = 0;
 
 function busy(message) {
@@ -160,7 +161,7 @@ function rehearsal(rehearsing) {
   view.notice(
     "rehearsal",
     [
-      "This is the offline rehearsal agent: it repeats what it hears. For a real one, set ",
+      "This is the offline rehearsal agent: it repeats what it hears. For a real agent, set ",
       view.code("GOOGLE_API_KEY"),
       " in ",
       view.code(".env"),
@@ -176,7 +177,7 @@ const others = new Others({ here: view.showHere, announce: view.announceHere });
 const typists = new Typists((ids) => view.showWriting(ids.length));
 const typing = new TypingSignal((type) => connection.sendControl(type));
 
-// Several others are told apart by the beginnings of their connection ids.
+// If there are several others, the beginnings of their connection ids tell them apart.
 function nameOf(speaker) {
   if (!parameters.get("user")) return "You, in another window"; // nobody else knows this user's name
   return others.here > 2 ? `Somebody else (${speaker.slice(0, 4)})` : "Somebody else";
@@ -190,7 +191,7 @@ function write(text) {
   const size = bytesOf(text);
   if (size > MAX_TEXT) {
     const [has, may] = [Math.ceil(size / 1024), MAX_TEXT / 1024];
-    view.notice("text", `This message has ${has} KiB, and may have ${may}: send it in parts.`);
+    view.notice("text", `This message has ${has} KiB; at most ${may} are allowed. Send it in parts.`);
     return false;
   }
   view.notice("text");
@@ -227,12 +228,12 @@ elements.retry.addEventListener("click", () => connection.retry());
 
 // ---- without a WebSocket
 
-let without = false; // no WebSocket gets through: texts are sent over HTTP, to a conversation of their own
-let beside = false; // that has happened since `without` was set
+let without = false; // no WebSocket gets through: texts are sent over HTTP, to a separate conversation
+let beside = false; // a text was sent so since `without` was set
 
 const fallback = new Fallback({
   url: here("api/v1/chat"),
-  // HTTP knows the guest's conversations only. If that is whose page this is, both ways lead to the same conversation.
+  // Over HTTP there are only the guest's conversations. If this is the guest's page, it uses the same conversation.
   session: user === "guest" && session ? session : keptId("relay.fallback"),
   on: {
     sent(id) {
@@ -260,7 +261,7 @@ function sendBeside(id, text) {
 function goWithout(now) {
   if (now === without) return;
   if (beside) {
-    const text = "What was written above stays in a conversation of its own: the agent does not know it here.";
+    const text = "The messages above are in a separate conversation: the agent does not know them here.";
     conversation.note("beside", text);
   }
   without = conversation.aside = now;
@@ -269,8 +270,8 @@ function goWithout(now) {
   view.notice(
     "without",
     now &&
-      "No WebSocket gets through from here. You can go on in writing: each answer comes whole, in a conversation of " +
-        "its own. Audio is off until a WebSocket gets through.",
+      "No WebSocket gets through from here. You can go on in writing, in a separate conversation; each answer comes " +
+        "whole. Audio is off until a WebSocket gets through.",
   );
   if (!now) return;
   for (const { id, words } of connection.takeUntried()) sendBeside(id, words);
@@ -280,7 +281,7 @@ function goWithout(now) {
 
 // After a stop, sound that was already on its way is thrown away until the server confirms the end of that turn.
 let discarding = false;
-let stopOwed = false; // there was no connection: the stop is sent when there is one
+let stopOwed = false; // a stop has to be sent as soon as there is a connection
 
 function stop() {
   if (fallback.busy) fallback.stop();
@@ -314,7 +315,7 @@ const call = new Call({
   changed: () => update(),
 });
 
-// Shows all that follows from the present state.
+// Updates the buttons and the call to the present state.
 function update() {
   const stoppable = conversation.answering && connected() && !discarding;
   view.showStop(stoppable || fallback.busy || Boolean(call.voice?.playing));

@@ -1,10 +1,9 @@
-// Microphone and loudspeaker of one call. Two worklets work on the samples, on the audio thread; they are connected
-// here:
+// Microphone and loudspeaker of one call. Two worklets process the samples on the audio thread. They are connected so:
 //
 //   microphone → recorder ⇢ onframe(ArrayBuffer)          16 kHz, 16-bit, 40 ms
 //   play(Int16Array) ⇢ player → analyser → loudspeaker    24 kHz, 16-bit
 
-// Counters for tests and the curious: totals since the page was loaded. Samples are counted at the wire's rates.
+// Counters for tests and for the console: totals since the page was loaded. Samples are counted at the wire's rates.
 export const stats = {
   playedSamples: 0,
   playedNonSilent: 0,
@@ -77,7 +76,7 @@ export class Voice {
     document.removeEventListener("visibilitychange", this.#resume);
     for (const track of this.#stream?.getTracks() ?? []) {
       track.onended = null;
-      track.stop(); // the browser's sign for a recording disappears
+      track.stop(); // the browser's recording indicator disappears
     }
     if (this.#context && this.#context.state !== "closed") this.#context.close();
   }
@@ -85,7 +84,7 @@ export class Voice {
   mute(muted) {
     this.muted = muted;
     this.#inputLevel = 0;
-    // The sound is not even recorded, and not only not sent.
+    // A muted track records no sound at all.
     for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = !muted;
   }
 
@@ -132,7 +131,7 @@ export class Voice {
   }
 }
 
-// On the scale of the ear, which is logarithmic: -55 dB of full scale is 0, -10 dB is 1.
+// Loudness on a logarithmic scale, as people hear it: -55 dB of full scale is 0, -10 dB is 1.
 function loudness(samples, full) {
   let sum = 0;
   for (const sample of samples) sum += (sample / full) ** 2;
@@ -165,7 +164,7 @@ function explain(error) {
       return `No microphone was found. Connect one and press Start audio again. ${WRITING_WORKS}`;
     case "NotReadableError":
     case "AbortError":
-      return `The microphone is there, but gives no sound: another program may be using it. ${WRITING_WORKS}`;
+      return `The microphone gives no sound: another program may be using it. ${WRITING_WORKS}`;
     default:
       return `Sound could not be started (${error.name}: ${error.message}). ${WRITING_WORKS}`;
   }

@@ -7,8 +7,9 @@ export function element(name, className = "", text = "") {
   return node;
 }
 
-// The item of a message. `side`: user or agent. `who` is seen for somebody else's message (`other`), and otherwise only
-// told to screen readers. `now`: the time is shown; nobody knows it of what was said before the page was loaded.
+// The item of a message. `side`: user or agent. `who` is visible in the messages of other users (`other`); in all
+// others it is for screen readers only. `now`: the time is shown. It is not known for messages from before the page was
+// loaded.
 export function bubble(side, who, { text = null, other = false, now = true } = {}) {
   const item = element("div", `message ${side}`);
   item.classList.toggle("other", other);
@@ -28,7 +29,7 @@ export function setText(item, text) {
   item.querySelector(".text").textContent = text;
 }
 
-// A word beside the time; the class tells what it means. The line is always there, so that nothing moves.
+// A word beside the time, and the class that belongs to it. The line is always there, so that nothing moves.
 export function mark(item, text, className) {
   item.classList.remove("waiting", "interrupted");
   if (className) item.classList.add(className);
@@ -42,7 +43,7 @@ export function shows(item, { role, text, open }) {
   return texts.join("").replace(/\s+/g, "") === text.replace(/\s+/g, "");
 }
 
-// Three dots where an answer will be.
+// Three dots in the place of an answer that is expected.
 export function dots() {
   const node = element("div", "dots");
   node.setAttribute("aria-hidden", "true");

@@ -1,11 +1,11 @@
-// The call: from the button that starts it to the one that ends it, with its display.
+// The call: its start and its end, and its display.
 
 import { stats, Voice } from "./audio.js";
 import * as view from "./view.js";
 
-const LOUD = 0.35; // of a level of 1: somebody is speaking
-const HANG = 500; // ms for which they still count as speaking afterwards: the pauses between words
-const TICK = 100; // ms between two looks at who is speaking
+const LOUD = 0.35; // of a level of 1: the user is speaking
+const HANG = 500; // ms for which the user still counts as speaking afterwards: the pauses between words
+const TICK = 100; // ms between two checks of who is speaking
 
 const { elements } = view;
 
@@ -74,7 +74,7 @@ export class Call {
     call.timer = setInterval(this.#on.changed, TICK);
     this.#on.changed();
     voice.onframe = (buffer) => this.#send(call, buffer);
-    voice.onend = () => this.end("The microphone went away, so audio was ended. You can go on in writing.");
+    voice.onend = () => this.end("The microphone was disconnected, so audio has ended. You can go on in writing.");
     try {
       await voice.start();
     } catch (error) {

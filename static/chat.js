@@ -1,4 +1,4 @@
-// The chat dialect of one socket: JSON frames in and out, and how far away the server is.
+// The chat dialect of one socket: JSON frames in and out, and the time of a ping to the server and back.
 
 import { ReconnectingSocket } from "./socket.js";
 
@@ -8,7 +8,7 @@ export class Chat {
   #socket;
   #pinging = 0;
 
-  // `on` has state(state), see socket.js; frame(frame); and trip(ms), how long a ping took there and back.
+  // `on` has state(state), see socket.js; frame(frame); and trip(ms), the time of a ping to the server and back.
   constructor(url, on) {
     this.#socket = new ReconnectingSocket({
       url: () => url,
@@ -34,7 +34,7 @@ export class Chat {
     this.#socket.wake();
   }
 
-  // Does not wait for the end of a pause between two tries.
+  // Ends the pause between two tries.
   hurry() {
     this.#socket.hurry();
   }

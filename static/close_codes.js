@@ -5,7 +5,7 @@ const IDLE = 4408;
 
 const ACTIONS = {
   1000: "sleep", // done
-  1011: "count", // the agent failed; an error frame has told why
+  1011: "count", // the agent failed; an error frame has the reason
   [IDLE]: "sleep",
 };
 
@@ -16,8 +16,8 @@ const REASONS = {
 };
 
 // Returns what to do:
-//   "sleep"  wait for the reader: the next input opens another socket
-//   "end"    stay away: the same request would be refused again
+//   "sleep"  wait for the user: the next input opens another socket
+//   "end"    do not come back: the same request would be refused again
 //   "count"  come back after a pause, but not after many failures in a row
 //   "retry"  come back after a pause
 export function actionAfter(code) {

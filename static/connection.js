@@ -1,12 +1,12 @@
-// The live dialect: what the page has sent and has been told stays right across sockets.
+// The live dialect. No message is lost or repeated when one socket replaces another.
 //
 // Each message of a conversation has a number (`seq`), which counts within one life of the conversation in the server's
-// memory (`epoch`). A new socket is opened with the last number that was seen, and the server goes on after it. Where
-// it cannot, or for a page that was just loaded, it sends a `gap` and the whole conversation instead. Texts that were
-// written here are sent again until they are confirmed (see texts.js).
+// memory (`epoch`). A new socket is opened with the last number that was seen, and the server sends the messages after
+// it. If it cannot, or if the page was just loaded, it sends a `gap` and the whole conversation instead. Texts that
+// were written here are sent again until they are confirmed (see texts.js).
 //
 // Knows nothing of the page; it calls the handlers it is given:
-//   state(state)      see socket.js; also {name: "modelling"}: connected, but the server is remaking its own
+//   state(state)      see socket.js; also {name: "modelling"}: connected, but the server is restoring its own
 //                     connection to the model
 //   hello(frame)      a new socket is ready
 //   message(frame)    any other JSON frame that the page should see. In frames about what a user said, `mine` tells
@@ -18,7 +18,7 @@
 //   sent(id), unsent(id)  a text of sendText() was sent; the connection was lost before it was confirmed
 //   placed(id)        of a text that was written while the connection was lost: it comes after all messages so far
 //   confirmed(id)     the server has it
-//   refused(id)       the server refused it, and it is not sent again; an error frame, which follows, tells why
+//   refused(id)       the server refused it, and it is not sent again; an error frame with the reason follows
 
 import { ReconnectingSocket } from "./socket.js";
 import { Texts } from "./texts.js";
@@ -36,8 +36,8 @@ export class Connection {
   #announced = null; // the epoch that hello has named, until its history is there
   #history = null; // the history that is coming: {to, count, lines}
   #ids = new Set(); // connection ids that this page has had
-  // Fields of their own: `seq`, the last number seen when the text was first sent; `late`: what is told before the text
-  // is confirmed came before it in the conversation.
+  // Each text also has `seq`, the last number seen when it was first sent, and `late`: messages that come before its
+  // confirmation are before it in the conversation.
   #texts = new Texts();
 
   // `health`: a URL that answers over plain HTTP if the server is there.
@@ -61,7 +61,7 @@ export class Connection {
     return this.#socket.state;
   }
 
-  // ---- what the page asks for
+  // ---- for the page
 
   // Opens a socket, or replaces the present one to switch between writing and speaking.
   open(audio = this.#audio) {
@@ -93,8 +93,8 @@ export class Connection {
     return untried;
   }
 
-  // Sends a frame of the microphone, and returns what became of it: "sent", "unheard" (there is no connection) or
-  // "dropped" (the network is slower than speech). Late sound is worth nothing, so it does not wait.
+  // Sends a frame of the microphone, and returns the result: "sent", "unheard" (there is no connection) or "dropped"
+  // (the network is slower than speech). Sound does not wait, because late sound is useless.
   sendSound(buffer) {
     if (!this.#socket.ready) return "unheard";
     if (this.#socket.buffered > MAX_BUFFERED) return "dropped";
@@ -116,12 +116,12 @@ export class Connection {
   #address() {
     const url = new URL(this.#url);
     url.searchParams.set("is_audio", String(this.#audio));
-    url.searchParams.set("after", `${this.#epoch ?? 0}.${this.#seq}`); // 0.0: tell me everything
+    url.searchParams.set("after", `${this.#epoch ?? 0}.${this.#seq}`); // 0.0: the whole conversation
     return url;
   }
 
   #changed(state) {
-    // A page that wakes up comes back writing: nobody wants a microphone that has been open for hours.
+    // A page that wakes up comes back without audio: a microphone must not stay open for hours.
     if (["asleep", "ended"].includes(state.name)) this.#audio = false;
     this.#on.state(state);
   }
@@ -139,7 +139,7 @@ export class Connection {
     if (!this.#socket.ready || this.#announced) return;
     for (const text of this.#texts.unconfirmed) {
       if (text.sent) continue;
-      // If the server had it all the same, and nothing came since, the text is the first thing that is told again.
+      // If the server has the text already, and no message came since, the text is the first message that is replayed.
       if (text.seq === this.#seq) text.late = true;
       text.seq ??= this.#seq;
       text.sent = text.tried = true;
@@ -182,7 +182,7 @@ export class Connection {
     if (frame.type === "error") this.#refuse(frame.id);
     else this.#socket.agentWorks();
     if (frame.code === "model_refused") this.#socket.agentFailsForGood();
-    // Written here and sent by a former socket: the present one is not told of its own texts.
+    // Written here and sent by a former socket: a socket does not get its own texts.
     if (frame.type === "message" && this.#texts.isMine(frame.id)) return this.#place(frame.id);
     if (frame.type === "message" || (frame.type === "transcript" && frame.final)) this.#texts.count(frame.text);
     if ("connection_id" in frame) frame.mine = !frame.connection_id || this.#ids.has(frame.connection_id);
@@ -196,7 +196,7 @@ export class Connection {
   }
 
   #greeted(frame) {
-    this.#socket.silence = (frame.ping_interval ?? 25) * 2000 + 10000; // two of the server's pings are missing
+    this.#socket.silence = (frame.ping_interval ?? 25) * 2000 + 10000; // longer than two of the server's pings
     this.#ids.add(frame.connection_id);
     if (frame.epoch === this.#epoch) this.#socket.caughtUp();
     else this.#announced = frame.epoch;
@@ -205,9 +205,9 @@ export class Connection {
     this.#flush();
   }
 
-  // ---- what is known of the conversation
+  // ---- the conversation
 
-  // The history counts when its last line is there: a socket that is lost before that asks for it again.
+  // The history is used when its last line is there: if the socket is lost before that, the next one asks for it again.
   #readHistory() {
     const { to, count, lines } = this.#history;
     if (lines.length < count) return;

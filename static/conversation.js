@@ -1,14 +1,14 @@
-// The conversation as the reader sees it, in an order that makes sense to a reader.
+// The conversation as the user sees it, in the order in which a person reads it.
 //
-// What comes over the wire is a stream of chunks. Here they become bubbles: one for each text or utterance of a user,
-// and one for each answer, with the tools that the answer used inside it.
+// The server sends a stream of chunks. Here they become bubbles: one for each text or utterance of a user, and one for
+// each answer, with the tools that the answer used inside it.
 //
-// `who` is the name of somebody else who has written or spoken; without it, it was done on this page.
+// `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
 import { bubble, completeTool, dots, element, mark, setText, shows, toolCard } from "./bubbles.js";
 
-const EXPECT_TIMEOUT = 30000; // ms; an agent may choose to say nothing: then the three dots go away again
-const NEAR = 48; // pixels from the bottom that still count as being there
+const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
+const NEAR = 48; // pixels from the bottom that still count as being at the bottom
 
 export class Conversation {
   #root;
@@ -25,11 +25,11 @@ export class Conversation {
   #expecting = 0;
   #unconfirmed = new Map(); // id → item, of texts that may not have arrived
   #tools = new Map(); // tool_id → {card, start} of a running tool
-  #pinned = true; // the reader is at the bottom, and wants to stay there
-  #notice = null; // the last line that was no bubble: {item, kind, text, count}
+  #pinned = true; // the user is at the bottom, and wants to stay there
+  #notice = null; // the last line that was not a bubble: {item, kind, text, count}
   #building = false; // a whole history is being shown: the page is laid out once, after it
 
-  // What comes now belongs to another conversation: it stays where it is when the history of this one is shown.
+  // New items belong to another conversation: they stay in their place when the history of this one is shown.
   aside = false;
 
   // `announce(text)` speaks to screen readers.
@@ -61,7 +61,7 @@ export class Conversation {
     if (waiting) mark(item, "Waiting to be sent", "waiting");
     this.#asked = this.#unanswered = true;
     if (!waiting) this.#expect();
-    this.#toEnd(); // whoever writes wants to see it
+    this.#toEnd(); // the writer wants to see the text
   }
 
   sent(id) {
@@ -73,7 +73,7 @@ export class Conversation {
     this.#expect();
   }
 
-  // The connection was lost before it was known whether this has arrived.
+  // The connection was lost, and it is not known whether this text has arrived.
   unsent(id) {
     const item = this.#unconfirmed.get(id);
     if (!item) return;
@@ -95,11 +95,11 @@ export class Conversation {
     const item = this.#unconfirmed.get(id);
     if (item) mark(item, "Not answered", "interrupted");
     this.#unconfirmed.delete(id);
-    // What was asked just before it may still be answered.
+    // The question before it may still be answered.
     if (!item?.previousElementSibling?.matches(".user:not(.interrupted)")) this.unexpect();
   }
 
-  // Somebody else has written a text.
+  // Another user has written a text.
   othersText(text, who) {
     this.#place(bubble("user", who, { text, other: true }));
     this.#asked = this.#unanswered = true;
@@ -107,7 +107,7 @@ export class Conversation {
     this.#follow();
   }
 
-  // What was heard. `text` is the whole utterance so far, and replaces what was shown of it.
+  // A transcript. `text` is the whole utterance so far, and replaces the text that was shown of it.
   heard(text, final, { speaker = "", who = "" } = {}) {
     let item = this.#hearing.get(speaker);
     if (!item) {
@@ -115,8 +115,8 @@ export class Conversation {
       item = bubble("user", who || "You", { text: "", other: Boolean(who) });
       item.classList.add("heard");
       this.#hearing.set(speaker, item);
-      // Recognition can be later than the answer that it led to. The question still belongs above it, unless that
-      // answer's question is there already: then this is somebody speaking into it.
+      // A transcript can come after its answer. The question still belongs above that answer, unless the answer has a
+      // question already: then this is speech that interrupts it.
       if (this.#answer && !(this.#answer.started && this.#asked)) this.#answer.item.before(item);
       else this.#place(item);
       this.#asked = true;
@@ -181,7 +181,7 @@ export class Conversation {
 
   // The turn is over. `aloud`: the reader has heard the answer, so that screen readers need not speak it.
   ended({ interrupted = false, aloud = false } = {}) {
-    // What was interrupted is an earlier answer, which was still being played. The present one has not started.
+    // An earlier answer was interrupted, which was still being played. The present one has not started.
     if (interrupted && this.expecting && this.#unanswered) return;
     clearTimeout(this.#expecting);
     if (this.expecting) {
@@ -195,7 +195,7 @@ export class Conversation {
       if (!aloud && text) this.#announce(`Agent: ${text}${interrupted ? " (Interrupted)" : ""}`);
       const last = this.#root.lastElementChild;
       this.#asked = last.classList.contains("user");
-      // Something was asked while this answer was still going on.
+      // A question was asked during this answer.
       if (this.#unanswered && this.#asked && !this.#hearing.size && !last.classList.contains("waiting")) {
         this.#expect();
       }
@@ -213,11 +213,11 @@ export class Conversation {
     this.#unanswered = false;
   }
 
-  // ---- the whole
+  // ---- the whole conversation
 
-  // Shows the conversation as the server knows it, [{role, text, open, who}, …]. The texts with these ids are not in
-  // it yet, and follow. Items that already show the same stay as they are, with their tools and notices. `isAnother`: a
-  // new epoch (the server was restarted, for example), in which earlier questions are not answered any more.
+  // Shows the conversation as the server knows it, [{role, text, open, who}, …]. The texts with these ids are not in it
+  // yet, and follow. Items that already show the same are kept, with their tools and notices. `isAnother`: a new epoch
+  // (the server was restarted, for example), in which earlier questions are not answered any more.
   history(lines, ids, isAnother) {
     lines = lines.filter(({ text }) => text.trim());
     const coming = new Set(ids.map((id) => this.#unconfirmed.get(id)));
@@ -245,7 +245,7 @@ export class Conversation {
     this.#restore(ids);
   }
 
-  // Somebody has emptied the conversation.
+  // A user has emptied the conversation.
   cleared(why, ids) {
     this.#empty();
     this.#restore(ids);
@@ -350,7 +350,7 @@ export class Conversation {
       this.#answer.bubble.append(dots());
     }
     clearTimeout(this.#expecting);
-    // Over HTTP it is known when no answer comes.
+    // No timeout: over HTTP, the request tells when no answer comes.
     if (!this.aside) this.#expecting = setTimeout(() => this.unexpect(), EXPECT_TIMEOUT);
     this.#follow();
   }

@@ -1,4 +1,4 @@
-// Reads what was said in a room over HTTP, while the room's frames go on coming over the socket.
+// Reads the history of a room over HTTP, while frames of the room still come over the socket.
 
 import { ask } from "./api.js";
 
@@ -8,7 +8,7 @@ const RETRY = 5000; // ms until a history that could not be read is asked for ag
 export class HistoryReader {
   #on;
   #held = null; // the frames that came since the history was asked for; null if it is not being read
-  #reads = 0; // the result of any but the newest is dropped
+  #reads = 0; // counts the requests: only the result of the newest is used
 
   // `on` has read(session, frames), with the frames that were held back; failed(frames), if the history can't be had
   // now; and then problem(message).
@@ -16,7 +16,7 @@ export class HistoryReader {
     this.#on = on;
   }
 
-  // Holds a frame back, if the history is being read; returns whether.
+  // Holds a frame back, if the history is being read; returns whether it does.
   hold(frame) {
     this.#held?.push(frame);
     return this.#held !== null;

@@ -1,4 +1,4 @@
-// The messages of a room, on the page. Whatever anybody has said is set as text, never as markup.
+// The messages of a room, on the page. Everything is set as text, never as markup.
 //
 // Texts that were written here and are not in the conversation yet have the class `waiting`. They stand below all
 // other messages, in the order in which they were written.
@@ -45,7 +45,7 @@ export class Messages {
     textOf(node).textContent = text;
   }
 
-  // A line that is no message.
+  // A line that is not a message.
   note(text) {
     this.#follow(() => this.place(element("system", text)));
     announce(text);
@@ -68,7 +68,7 @@ export class Messages {
     this.#root.replaceChildren(...this.#root.querySelectorAll(":scope > .waiting"));
   }
 
-  // Makes a change; whoever is reading the newest message goes on seeing the newest.
+  // Makes a change. If the newest message was visible before, it is visible afterwards.
   #follow(change) {
     const root = this.#root;
     const atEnd = root.scrollHeight - root.scrollTop - root.clientHeight < NEAR;

@@ -21,7 +21,7 @@ export class RoomList {
     this.#isWanted = isWanted;
   }
 
-  // Something has changed: asks soon.
+  // Something has changed: reads the list soon.
   refresh() {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#ask(), DELAY);
@@ -44,7 +44,7 @@ export class RoomList {
     // Set before the request: a refresh() that comes during it must not be forgotten.
     this.#timer = setTimeout(() => this.#ask(), REFRESH);
     if (document.hidden || !this.#isWanted()) return;
-    // Without an answer the list stays as it is, until the next time: that is no reason to interrupt anybody.
+    // Without an answer the list stays as it is until the next time. The user is not told.
     const found = await ask("GET", "sessions?limit=50").catch(() => null);
     if (!found || JSON.stringify(found.sessions) === this.#shown) return;
     this.#shown = JSON.stringify(found.sessions);

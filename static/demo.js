@@ -1,7 +1,7 @@
-// Rooms: several people talk with one agent, by the chat dialect.
+// Rooms: several people talk with one agent, in the chat dialect.
 //
-// The address names the room: its hash is the id, so that a link leads into a room. The page joins the room over the
-// socket, and reads what was said before over HTTP. Frames of the room that come during that request are held back, and
+// The hash of the address is the id of the room, so that a link leads into a room. The page joins the room over the
+// socket, and reads the earlier messages over HTTP. Frames of the room that come during that request are held back, and
 // those that the history has already are dropped.
 
 import { announce } from "./announcer.js";
@@ -31,12 +31,12 @@ let inside = false; // the socket is in `room`, and its history is shown: texts 
 let joining = ""; // the id of the room that the socket has asked for, until it is in
 let creating = false; // the socket has asked for a new room
 
-// What is known of the room.
-let count = 0; // messages that are shown. The server counts too, so that a missed one is noticed; NaN: not known
+// The state of the room.
+let count = 0; // messages that are shown; a different count of the server shows that one was missed; NaN: not known
 let answer = null; // the answer that is being given: {node, chunks}; it is no message before its first chunk
 
-let passing = false; // the problem that is shown is over when the room is there
-const texts = new Texts(); // fields of their own: `node`, and `taken`: the server has it in its queue
+let passing = false; // the problem that is shown is over when the page has joined the room
+const texts = new Texts(); // each also has `node`, and `taken`: the server has it in its queue
 const connections = new Set(); // the ids of the connections that this page has had
 
 const messages = new Messages($("messages"));
@@ -67,7 +67,7 @@ function showTrip(ms) {
 // ---- frames
 
 function take(frame) {
-  // These are about what this page has asked for, and no part of the room's history.
+  // These are answers to this page, and not part of the room's history.
   const isReply = ["session_created", "session_joined", "status", "error"].includes(frame.type);
   if (isReply || frame.session_id !== room || !reader.hold(frame)) receive(frame);
 }
@@ -212,10 +212,10 @@ function entered({ type, session_id }) {
     problem("");
     for (const { id, node, taken } of texts.unconfirmed) {
       if (!taken) continue;
-      node.remove(); // the room where it was written has it, and it is answered there
+      node.remove(); // the server has the text, and answers it in the room where it was written
       texts.remove(id);
     }
-    // Texts that were written in no room are what the new one was made for.
+    // The new room was made for the texts that were written outside any room.
     if (room || !isNew) giveBack("You have entered another room.");
     room = session_id;
     inside = false;
@@ -228,7 +228,7 @@ function entered({ type, session_id }) {
   rooms.refresh();
 }
 
-// The history of the room is shown, so texts can be sent: those, too, that a former socket has sent.
+// The history of the room is shown, so texts can be sent. Texts that a former socket has sent are sent again.
 function sendTexts() {
   if (inside) return;
   inside = true;
@@ -244,7 +244,7 @@ function leave(why) {
   update();
 }
 
-// Reads the history: after coming in, after having been away, and where something was missed.
+// Reads the history: after joining, after a lost connection, and after a message was missed.
 function load() {
   reader.read(room);
 }
@@ -257,9 +257,9 @@ function showHistory({ history: lines, message_count }, frames) {
   const nodes = messages.replace(lines.map((line) => ({ kind: kindOf(line), text: line.text })));
   const open = lines.findLastIndex((line) => line.open);
   if (open >= 0) answer = { node: nodes[open], chunks: lines[open].chunks };
-  count = message_count; // more than there are lines, if only the end of a very long history was told
+  count = message_count; // more than the lines, if the server has sent only the end of a very long history
   if (passing) problem("");
-  // The history has everything up to the last frame that tells a count which the history has, too.
+  // The last held frame whose count is at most that of the history: the history has it, and all frames before it.
   const isKnown = (frame) =>
     frame.message_count < count ||
     (frame.message_count === count && !(answer && frame.type === "response_complete"));
@@ -276,7 +276,7 @@ function goOn(frames) {
   frames.forEach(receive);
 }
 
-// The room is empty, or another one.
+// The room was emptied, or the page is in another room.
 function empty() {
   reader.drop();
   resetActivity();
@@ -285,7 +285,7 @@ function empty() {
   count = 0;
 }
 
-// Nobody is known to be answering or typing.
+// Forgets who is answering or typing.
 function resetActivity() {
   answer = null;
   typists.clear();
@@ -308,7 +308,7 @@ function update() {
   rooms.mark(room);
 }
 
-// `passes`: it is over when the room is there.
+// `passes`: the problem is over when the page has joined the room.
 function problem(text, passes = false) {
   if ($("problem").textContent !== text) $("problem").textContent = text; // setting it again would speak it again
   passing = passes;
@@ -319,7 +319,7 @@ function showTyping(ids) {
   $("typing").textContent = names.length ? `${names.join(", ")} ${names.length > 1 ? "are" : "is"} typing…` : "";
 }
 
-// Puts texts that can not be sent any more back into the box.
+// Puts texts that cannot be sent any more back into the box.
 function giveBack(why, unsent = texts.unconfirmed) {
   if (!unsent.length) return;
   for (const { id, node } of unsent) {
@@ -327,7 +327,7 @@ function giveBack(why, unsent = texts.unconfirmed) {
     texts.remove(id);
   }
   $("text").value = [...unsent.map(({ words }) => words), $("text").value].filter(Boolean).join("\n");
-  problem(`${why} What was not said is in the box again.`);
+  problem(`${why} Your unsent text is in the box again.`);
   fitText();
 }
 
@@ -350,7 +350,7 @@ $("composer").addEventListener("submit", (event) => {
   event.preventDefault();
   const words = $("text").value.trim();
   const isTooLong = bytesOf(words) > MAX_TEXT;
-  problem(isTooLong ? "This message is too long: 32 KiB are taken." : "");
+  problem(isTooLong ? "This message is too long: at most 32 KiB are allowed." : "");
   if (isTooLong) return;
   typing.stopped();
   const text = texts.add(randomId(), words, { node: messages.addWaiting(words), taken: false });

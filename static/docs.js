@@ -36,7 +36,7 @@ function kind({ type, format, items, enum: values, const: constant, minimum, max
   return `${[type ?? "any"].flat().join(" or ")}${format ? `, ${format}` : ""}${bounds}`;
 }
 
-// The rows for the fields of an object, those of the objects in its lists after them: `sessions[].model`.
+// The rows for the fields of an object, followed by the fields of the objects in its lists: `sessions[].model`.
 function fields(schema, resolve, prefix = "") {
   return Object.entries(schema.properties ?? {}).flatMap(([name, given]) => {
     const field = resolve(given);
@@ -105,6 +105,6 @@ for (const code of document.querySelectorAll("pre code")) {
 fetch("openapi.json")
   .then((response) => response.json())
   .then(draw)
-  // A link that led into this part can be followed only now.
+  // The target of a link into this part exists only now.
   .then(() => location.hash && document.querySelector(`[id="${CSS.escape(location.hash.slice(1))}"]`)?.scrollIntoView())
-  .catch(() => {}); // the page's own text there links to openapi.json
+  .catch(() => {}); // the page then still has its link to openapi.json

@@ -1,4 +1,4 @@
-// Writing where no WebSocket gets through: each text is an HTTP request, and its answer is read while it streams.
+// Used when no WebSocket gets through: each text is an HTTP request, and its answer is read while it streams.
 //
 // Answers are reported as frames of the live dialect, so that the page need not know where they come from. The
 // conversation is not the socket's: it belongs to the server's guest.
@@ -48,7 +48,7 @@ export class Fallback {
       } catch (error) {
         if (begun) report({ interrupted: true });
         else this.#on.refused(id);
-        // A browser's own message about a failed request helps nobody.
+        // A browser's own message about a failed request does not help the user.
         const message = error instanceof Refused ? error.message : "The server could not be reached. Please try again.";
         if (error.name !== "AbortError") report({ type: "error", message });
       }
@@ -61,7 +61,7 @@ export class Fallback {
     let overdue = 0;
     const wait = () => {
       clearTimeout(overdue);
-      const reason = new Refused("The server has fallen silent. Please try again.");
+      const reason = new Refused("The server has stopped answering. Please try again.");
       overdue = setTimeout(() => request.abort(reason), SILENCE);
     };
     try {
@@ -97,11 +97,11 @@ export class Fallback {
           throw new Refused(event.message);
       }
     }
-    throw new Refused("The answer broke off. Please try again.");
+    throw new Refused("The answer was cut off. Please try again.");
   }
 }
 
-// Its message can be shown.
+// An error whose message can be shown.
 class Refused extends Error {}
 
 // The events of a text/event-stream whose data is JSON with a `type`; `alive` is called when anything comes.

@@ -1,7 +1,8 @@
-// How many are connected to the conversation. A reload is a leaving and a coming, so nothing is shown at once.
+// How many clients are connected to the conversation. A reload is a departure and an arrival, so changes are not shown
+// at once.
 
 const SHOW = 1000; // ms in which changes add up
-const ANNOUNCE = 3000; // ms without a change, before it is worth a sentence
+const ANNOUNCE = 3000; // ms without a change before it is announced
 
 export class Others {
   #on;
@@ -19,7 +20,7 @@ export class Others {
     return this.#present;
   }
 
-  // The connection is lost, and nobody knows how many there are now.
+  // The connection is lost, so the number is not known.
   lost() {
     clearTimeout(this.#showing);
     clearTimeout(this.#announcing);

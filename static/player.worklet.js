@@ -9,7 +9,7 @@
 
 import { Resampler } from "./resampler.js";
 
-const RATE = 24000; // what a live model speaks
+const RATE = 24000; // samples per second of a live model's sound
 const MIN_LEAD = 0.08 * RATE; // samples queued before the first is played, so that a late chunk leaves no gap
 const MAX_LEAD = 0.4 * RATE;
 const FADE = 96; // samples: 4 ms, enough to avoid a click
@@ -61,7 +61,7 @@ class Player extends AudioWorkletProcessor {
   end() {
     this.lead = Math.max(MIN_LEAD, this.lead * 0.9);
     this.ended = true;
-    this.dry = null; // the queue ran out because the answer did
+    this.dry = null; // the queue ran out because the answer has ended
   }
 
   flush() {
@@ -98,7 +98,7 @@ class Player extends AudioWorkletProcessor {
   }
 
   mayStart() {
-    // The wait is bounded: if the lead does not fill up in time, what there is is played.
+    // The wait is bounded: if the lead does not fill up in time, playing starts with the sound that is there.
     return this.ended || this.queued >= this.lead || currentTime - this.since > (2 * this.lead) / RATE;
   }
 

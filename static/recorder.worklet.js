@@ -2,14 +2,14 @@
 
 import { Resampler } from "./resampler.js";
 
-const RATE = 16000; // what a live model hears
+const RATE = 16000; // samples per second that a live model expects
 const FRAME = 640; // samples: 40 ms. Shorter ones cost the server more for each second of speech, longer ones delay it.
 
 class Recorder extends AudioWorkletProcessor {
   constructor() {
     super();
-    // `sampleRate` is the device's own. To ask the AudioContext for 16 kHz instead fails in some browsers, where the
-    // microphone's rate must be that of its context; and the loudspeaker would have 16 kHz too.
+    // `sampleRate` is the device's own. An AudioContext with 16 kHz does not work in some browsers, where the
+    // microphone's rate must be that of its context; and the loudspeaker would have 16 kHz, too.
     this.resampler = new Resampler(sampleRate, RATE);
     this.frame = new Int16Array(FRAME);
     this.filled = 0;

@@ -1,11 +1,11 @@
 // Changes the sample rate of an endless stream: push() samples in, take() samples out.
 //
-// It is a windowed-sinc low-pass filter, evaluated only where an output sample falls. To take every third sample of
-// 48 kHz would be simpler, but would fold everything above 8 kHz back into the voice as a hiss (aliasing). All state is
-// in the object, so blocks of any size join without a click.
+// It is a windowed-sinc low-pass filter that is computed only for the output samples. Taking every third sample of
+// 48 kHz would be simpler, but sound above 8 kHz would then become a hiss in the voice (aliasing). All state is in the
+// object, so blocks of any size join without a click.
 
 const LOBES = 24; // zero crossings of the sinc on either side: more is steeper, and costs more
-const CUTOFF = 0.455; // as a share of the lower sample rate; half would leave the filter no room to fall
+const CUTOFF = 0.455; // as a share of the lower sample rate; below one half, because the filter needs a transition band
 const BETA = 8; // of the Kaiser window: the stop band is 80 dB down
 const MAX_PHASES = 640; // enough for the rates of sound hardware; with other rates, phases are rounded
 

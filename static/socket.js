@@ -1,28 +1,28 @@
-// A WebSocket that comes back: it is opened again after a pause when it was lost, and given up when that is of no use.
+// A WebSocket that reconnects: it is opened again after a pause when it was lost, and given up when that cannot help.
 // Both pages use it, each with its own dialect on top. A dialect calls greeted() and caughtUp() when the server's first
-// frames are there, and sends JSON objects or bytes.
+// frames have come, and sends JSON objects or bytes.
 //
-// The states are told to `on.state`, as {name, …}:
+// `on.state` is called with each new state, {name, …}:
 //   connecting   `again`: after a loss
 //   connected    the server has greeted
 //   waiting      for the next try, in `delay` ms
 //   blocked      the server is there, but no WebSocket gets through; tried again now and then
 //   asleep       closed because nobody said anything; the next input opens it
-//   ended        it would be refused again, or the agent has failed too often; `reason` tells why
+//   ended        it would be refused again, or the agent has failed too often; `reason` says why
 // A dialect may add states of its own with become().
 
 import { actionAfter, reasonOf } from "./close_codes.js";
 
 const FIRST_DELAY = 500; // ms
 const MAX_DELAY = 15000;
-const HELLO_TIMEOUT = 15000; // ms until the server has greeted, and told what was missed
+const HELLO_TIMEOUT = 15000; // ms until the server has greeted, and sent the missed messages
 const PROBE_TIMEOUT = 10000; // ms for the answer to a ping
 const HEALTH_TIMEOUT = 5000;
 const SETTLED = 5000; // ms after which a connection counts as good: the next pause starts small again
 const MAX_FAILURES = 6; // of the agent, in a row
-const MAX_UNOPENED = 3; // sockets in a row that were never opened: something may be in the way
+const MAX_UNOPENED = 3; // sockets in a row that were never opened: a proxy may refuse WebSockets
 const BLOCKED_DELAY = 20000;
-const WATCH = 5000; // ms between two looks at how long nothing has come
+const WATCH = 5000; // ms between two checks of how long nothing has come
 const LOST = 1006; // the code of a connection that ended without a close frame
 
 // Invariants: there is a socket, or a timer for the next try, or neither while it is asleep, ended or paused.
@@ -50,11 +50,11 @@ export class ReconnectingSocket {
   probedAt = 0; // when it was asked last
   state = { name: "connecting" };
 
-  // `url` is a function: the address may tell what was seen last. `health` is an address that answers over plain HTTP
-  // if the server is there; without it the state is never "blocked". `whenFailed` is the state after too many failures
-  // of the agent: "ended" or "asleep". `log(direction, data)` sees all frames.
-  // `on` has state(state), data(data) and gone(lost): what was sent may not have arrived; not `lost` if the socket is
-  // only being replaced.
+  // `url` is a function, because the address may contain the last number seen. `health` is an address that answers over
+  // plain HTTP if the server runs; without it the state is never "blocked". `whenFailed` is the state after too many
+  // failures of the agent: "ended" or "asleep". `log(direction, data)` gets all frames.
+  // `on` has state(state), data(data) and gone(lost): frames that were sent may not have arrived; `lost` is false if the
+  // socket is only being replaced.
   constructor({ url, protocols = [], health = null, whenFailed = "ended", on, log = () => {} }) {
     this.#url = url;
     this.#protocols = protocols;
@@ -98,12 +98,12 @@ export class ReconnectingSocket {
     this.become({ name: "connected" });
   }
 
-  // All that the server tells of its own accord at the beginning has come.
+  // All frames that the server sends at the beginning have come.
   caughtUp() {
     clearTimeout(this.#timer);
   }
 
-  // Sends a frame, if the server has greeted; returns whether.
+  // Sends a frame, if the server has greeted; returns whether it was sent.
   send(data) {
     if (!this.ready) return false;
     const frame = data instanceof ArrayBuffer ? data : JSON.stringify(data);
@@ -136,31 +136,31 @@ export class ReconnectingSocket {
     if (this.state.name === "asleep") this.open();
   }
 
-  // Something suggests that trying now is worth while: the network is back, the reader is looking.
+  // Tries now, because a try may succeed: the network is back, or the user has returned to the page.
   hurry() {
     if (["waiting", "blocked"].includes(this.state.name)) {
       if (!this.#socket) this.open();
     } else if (this.ready && this.#silentFor() > this.silence / 2) this.probe();
   }
 
-  // Another try, because the reader asks for it.
+  // Another try, because the user asks for it.
   retry() {
     this.#attempt = this.#failures = 0;
     this.open();
   }
 
-  // The agent works: failures are counted from zero again.
+  // The agent works: failures in a row are counted from zero again.
   agentWorks() {
     this.#failures = 0;
   }
 
-  // The agent will fail the same way again: its next failure is the last.
+  // The agent would fail in the same way again: its next failure ends the tries.
   agentFailsForGood() {
     this.#failures = MAX_FAILURES;
   }
 
-  // Asks whether the server is there. A connection can die without a close frame (a laptop that slept, a network that
-  // changed). Anything that comes is an answer.
+  // Pings the server. A connection can die without a close frame (a laptop that slept, a network that changed). Any
+  // frame that comes counts as the answer.
   probe() {
     if (this.#probing) return;
     this.probedAt = performance.now();
@@ -206,8 +206,8 @@ export class ReconnectingSocket {
         if (++this.#failures < MAX_FAILURES) break;
         return this.#end({ name: this.#whenFailed, reason: reason || "The agent cannot be reached." });
     }
-    // Exponential backoff with full jitter: a random pause up to a bound that doubles. Otherwise all the pages that
-    // lost their sockets when a server restarted would come back in the same instant.
+    // Exponential backoff with full jitter: a random pause up to a bound that doubles. Otherwise all pages would come
+    // back at the same moment after a restart of the server.
     const delay = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.#attempt++);
     this.#timer = setTimeout(() => this.open(), delay);
     if (this.state.name !== "blocked") this.become({ name: "waiting", delay });
@@ -215,11 +215,11 @@ export class ReconnectingSocket {
     else if (this.state.name === "blocked") this.become({ name: "waiting", delay });
   }
 
-  // Is it the server that is gone, or do only WebSockets not get through?
+  // Finds out whether the server is gone, or whether only WebSockets do not get through.
   async #findCause(delay) {
     const options = { cache: "no-store", signal: AbortSignal.timeout(HEALTH_TIMEOUT) };
     const isServed = await fetch(this.#health, options).then(({ ok }) => ok, () => false);
-    // Meanwhile the next try has begun, or none is wanted any more.
+    // While this waited, the next try has begun, or tries have been stopped.
     if (this.#socket || this.#paused || !["waiting", "blocked"].includes(this.state.name)) return;
     if (isServed) {
       clearTimeout(this.#timer);
@@ -238,7 +238,7 @@ export class ReconnectingSocket {
     this.#former = null;
   }
 
-  // Forgets all that was about one socket.
+  // Resets the state of one socket.
   #detach(lost) {
     this.ready = this.#upgraded = false;
     clearTimeout(this.#timer);
@@ -259,9 +259,9 @@ function drop(socket) {
   socket.close(1000);
 }
 
-// The same for a socket that is not wanted any more. If it is not open yet, it is closed only when it is: before that,
-// the browser would report an error in the console. (A lost one is closed at once. Browsers begin one WebSocket to a
-// server after the other, and the next would wait for it.)
+// The same for a socket that is not wanted any more. If it is still connecting, it is closed when it opens: before
+// that, the browser would report an error in the console. (drop() closes a lost socket at once, because browsers open
+// the WebSockets to a server one after the other, and the next one would wait for it.)
 function abandon(socket) {
   ignore(socket);
   if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(1000);

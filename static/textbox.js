@@ -1,6 +1,6 @@
 // The box to write in.
 
-export const MAX_TEXT = 32 * 1024; // bytes of UTF-8: the server takes no longer text
+export const MAX_TEXT = 32 * 1024; // bytes of UTF-8: the server refuses longer texts
 
 export function bytesOf(text) {
   return new TextEncoder().encode(text).length;
@@ -15,7 +15,7 @@ export function fit(box) {
 // Enter sends; Shift+Enter breaks the line.
 export function sendOnEnter(box, button) {
   box.addEventListener("keydown", (event) => {
-    // While an input method is composing, Enter chooses a word. Safari marks such a key only by the code 229.
+    // While an input method is composing, Enter selects a word. Safari marks such a key only by the code 229.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
     if (!button.disabled) box.form.requestSubmit();

@@ -1,16 +1,16 @@
 // The texts that were written on this page, from writing to the server's confirmation.
 //
 // Each text has a random id. It is sent again on every new socket until the server has confirmed it; the server takes
-// each id once. A server that was restarted has forgotten the ids. Then a text has arrived if the conversation has its
-// words one time more than was known before.
+// each id once. A server that was restarted has lost the ids. Then a text has arrived if its words are in the
+// conversation one time more than before.
 
 export class Texts {
   #written = new Map(); // id → words, of all that was written here
   #unconfirmed = new Map(); // id → the text, {id, words, sent, tried, …}; its ids are among those of #written
-  #known = new Map(); // words → how often users have said them in the conversation, as far as is known here
+  #known = new Map(); // words → how often users have said them in the conversation, as far as this page knows
 
-  // Returns the text, {id, words, sent, tried, …fields}, in which whoever sends it sets `sent` (by the present socket)
-  // and `tried` (by any).
+  // Returns the text, {id, words, sent, tried, …fields}. The sender sets `sent` (by the present socket) and `tried` (by
+  // any socket).
   add(id, words, fields = {}) {
     const text = { id, words, sent: false, tried: false, ...fields };
     this.#written.set(id, words);
@@ -32,12 +32,12 @@ export class Texts {
     return this.#written.has(id);
   }
 
-  // Whether these words were written here: of a line of a history without ids, all that can be known.
+  // Whether these words were written here. Nothing else can identify a line of a history without ids.
   mayBeMine(words) {
     return [...this.#written.values()].includes(words);
   }
 
-  // The server has the text. Returns it, unless that was known.
+  // The server has the text. Returns it, unless it was confirmed already.
   confirm(id) {
     const text = this.remove(id);
     if (text) this.count(text.words);
@@ -51,17 +51,17 @@ export class Texts {
     return text;
   }
 
-  // Some user has said this in the conversation.
+  // A user has said this in the conversation.
   count(words) {
     tally(this.#known, words);
   }
 
-  // A new socket has seen none of them.
+  // There is a new socket: it has sent none of them.
   markUnsent() {
     for (const text of this.#unconfirmed.values()) text.sent = false;
   }
 
-  // The conversation is empty, or another one: nobody has said anything in it.
+  // The conversation is a new one, or was emptied: it has no texts.
   forgetConversation() {
     this.#known.clear();
   }

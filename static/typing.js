@@ -1,7 +1,7 @@
-// Who is typing in a conversation: tells the others of this page, and remembers what they tell.
+// Who is typing in a conversation: reports it to the others, and remembers their reports.
 
 const PAUSE = 3000; // ms without a key: not typing any more
-const FORGET = 60000; // ms after which somebody who was typing, and was not heard of since, is not
+const FORGET = 60000; // ms after the last report until somebody counts as not typing any more
 
 export class TypingSignal {
   #send;
@@ -27,7 +27,7 @@ export class TypingSignal {
     this.#isTold = false;
   }
 
-  // There is a new socket, on which nobody was told anything.
+  // There is a new socket: the others were not told anything on it.
   reset() {
     this.#isTold = false;
   }

@@ -30,7 +30,7 @@ const SHORT = {
 
 const BANNERS = {
   waiting: "The connection was lost. What you write is sent when it is back.",
-  asleep: "Asleep, since nothing was said for a while. Write or speak to go on.",
+  asleep: "Asleep, because nothing was said for a while. Write or speak to go on.",
 };
 
 let countdown = 0;
@@ -52,7 +52,7 @@ export function showState(state) {
 
   const text = state.name === "ended" ? state.reason : BANNERS[state.name];
   const hadFocus = document.activeElement === elements.retry;
-  // During a try after a pause the banner stays as it was: it should not blink at every try.
+  // During a try after a pause the banner is not changed: it should not blink at every try.
   const trying = state.name === "waiting" || (state.again && !$("banner").hidden);
   $("banner").hidden = !text && !trying;
   if (text || trying) $("banner-text").textContent = text ?? BANNERS.waiting;
@@ -64,7 +64,7 @@ export function showState(state) {
   const kind = trying ? "waiting" : state.name;
   if (kind === announced || kind === "connecting") return;
   if (kind === "connected") announce("Connected again.");
-  else if (kind === "modelling") announce("The model’s connection is being remade.");
+  else if (kind === "modelling") announce("Reconnecting to the model.");
   else if (kind !== "blocked") announce($("banner-text").textContent); // a notice tells of "blocked"
   announced = kind;
 }
@@ -135,7 +135,7 @@ export function showCall(stage) {
   if (!on) showLevels({ input: 0, output: 0 });
 }
 
-// `why` the button is of no use; without it the button works.
+// `why`: the reason why the button is disabled; empty: it works.
 export function showAudio(why = "") {
   const hadFocus = document.activeElement === elements.audio;
   elements.audio.disabled = Boolean(why);
@@ -170,7 +170,7 @@ export function showLevels({ input, output }) {
 
 // ---- writing
 
-// A touch keyboard covers half of the screen: there, the focus is left where it is.
+// Not on touch screens: the keyboard would cover half of the screen.
 export function focusText() {
   if (matchMedia("(pointer: fine)").matches) elements.text.focus();
 }

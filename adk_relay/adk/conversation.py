@@ -107,7 +107,7 @@ class Conversation:
         self._grace: asyncio.TimerHandle | None = None  # set while there is no listener
         self._idle: asyncio.TimerHandle | None = None  # the next check for idleness
         self._loading = asyncio.create_task(self._load(), name=f"history {self._label}")
-        self._life = asyncio.create_task(self._live(), name=f"conversation {self._label}")
+        self._task = asyncio.create_task(self._main(), name=f"conversation {self._label}")
 
     # ---- for the listeners ----
 
@@ -215,7 +215,7 @@ class Conversation:
         self._writing.keep_waiting()
         self._dismiss(Ended("stopping"))
         self._loading.cancel()
-        _, late = await asyncio.wait({self._life}, timeout=_CLOSE_WAIT)
+        _, late = await asyncio.wait({self._task}, timeout=_CLOSE_WAIT)
         if late:
             log.error("%s: the run did not end within %g s", self._label, _CLOSE_WAIT)
 
@@ -288,7 +288,7 @@ class Conversation:
 
     # ---- the life of a conversation ----
 
-    async def _live(self) -> None:
+    async def _main(self) -> None:
         try:
             await asyncio.wait({self._loading})
             if not self.room.listeners:

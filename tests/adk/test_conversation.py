@@ -159,7 +159,7 @@ def test_whatever_happens_each_text_is_said_once_and_each_request_ends(steps: li
 
         for listener in [story.writer, *story.others]:
             conversation.detach(listener)
-        await asyncio.wait_for(asyncio.shield(conversation._life), 60)
+        await asyncio.wait_for(asyncio.shield(conversation._task), 60)
         assert conversations.active == 0
         await conversations.aclose()
 

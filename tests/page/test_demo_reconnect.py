@@ -203,7 +203,7 @@ async def test_what_can_not_be_sent_any_more_is_in_the_box_again(
             between.mend()
             await tab.online()
             await expect(tab.page.get_by_role("alert")).to_have_text(
-                re.compile(f"{room}.*What was not said is in the box again.$")
+                re.compile(f"{room}.*Your unsent text is in the box again.$")
             )
             await expect(tab.page.locator("#text")).to_have_value("a\nb")
             await shows(tab)

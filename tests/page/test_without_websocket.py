@@ -52,7 +52,7 @@ async def test_it_goes_on_in_writing_where_no_websocket_gets_through(browser: Br
             await tab.online()
             await expect(notice).to_have_count(0)
             await expect(audio).to_be_enabled()
-            await expect(page.locator(".system.beside")).to_contain_text("a conversation of its own")
+            await expect(page.locator(".system.beside")).to_contain_text("a separate conversation")
             await tab.say("here again")
             await tab.answered(re.compile("You said: here again$"))
             assert (await tab.texts())[:4] == said
@@ -79,7 +79,7 @@ async def test_a_server_that_falls_silent_without_a_websocket_is_given_up(
             browser, there, state="blocked", noise=NO_SERVER, constants={"SILENCE": 1000}
         ) as tab:
             await tab.say("anybody?")
-            await expect(tab.page.locator(".system.error")).to_contain_text("has fallen silent")
+            await expect(tab.page.locator(".system.error")).to_contain_text("has stopped answering")
             await expect(tab.page.locator(".message.user .mark").last).to_have_text("Not answered")
             await tab.say("hello")
             await tab.answered("You said: hello.")
@@ -138,7 +138,7 @@ async def test_an_answer_that_comes_beside_is_awaited_before_a_websocket_is_take
                 "beside, too",
                 "You said: beside.",
                 "You said: beside, too.",
-                "What was written above stays in a conversation of its own: the agent does not know it here.",
+                "The messages above are in a separate conversation: the agent does not know them here.",
                 "to the socket",
                 "You said: to the socket.",
             ]
