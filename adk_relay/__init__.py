@@ -1,7 +1,10 @@
 """What `relay.py` is made of, in three layers.
 
 `core` is plain Python. `wire` is the socket side and `adk` the side of Google's Agent Development Kit; both
-import `core`, and never each other. `relay.py` and `settings.py` join them.
+import `core`, and never each other. `relay.py` joins them.
+
+`settings.py` and `agents.py` say what is served, `__main__.py` is the command, and `client` is the terminal
+client, which imports none of the layers.
 """
 
 from pathlib import Path

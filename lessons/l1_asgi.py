@@ -20,7 +20,7 @@ from typing import Any
 
 # Each file by the path at which it is served. They are found by their whole path, so that no request,
 # whatever dots and slashes it has, can name a file that is not in this dict.
-FILES = {f"/{file.name}": file.read_bytes() for file in Path(__file__).parent.glob("*.*")}
+FILES = {f"/{file.name}": file.read_bytes() for file in Path(__file__).parent.iterdir() if file.is_file()}
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:

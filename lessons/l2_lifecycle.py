@@ -1,8 +1,8 @@
 """Lesson 2: nothing is left behind, neither by a client that leaves nor by a server that stops.
 
-Three ends have to be known. A client leaves: `receive()` gives `websocket.disconnect`, once, and the
-coroutine has to return. It leaves while something is sent to it: `send` raises an OSError (ASGI 2.4). The
-server stops: it tells the application so through a third kind of connection, the lifespan.
+There are three ends. A client leaves: `receive()` gives `websocket.disconnect`, once, and the coroutine has
+to return. A client leaves while something is sent to it: `send` raises an OSError (ASGI 2.4). The server
+stops: it tells the application so with a third type of scope, the lifespan.
 
     uvicorn lessons.l2_lifecycle:app
     python -m websockets ws://127.0.0.1:8000/ws/ann     (then press Ctrl-C at the server: it ends at once)
@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-FILES = {f"/{file.name}": file.read_bytes() for file in Path(__file__).parent.glob("*.*")}
+FILES = {f"/{file.name}": file.read_bytes() for file in Path(__file__).parent.iterdir() if file.is_file()}
 
 sockets: set[Any] = set()  # the `send` of each WebSocket that is open
 
@@ -36,12 +36,13 @@ async def lifespan(receive: Any, send: Any) -> None:
     await receive()  # lifespan.startup
     await send({"type": "lifespan.startup.complete"})
     await receive()  # lifespan.shutdown
-    # uvicorn has closed all WebSockets by now. A program in which this application is only a part may
-    # stop it while they are open. A client that does not even read may not hold it up.
+    # uvicorn has closed all WebSockets by now. A program that has this application as one of its parts may
+    # stop it while they are open. There is a time limit, because a client may have stopped reading.
+    close = {"type": "websocket.close", "code": 1001, "reason": "the server is going"}
     with suppress(OSError):  # a TimeoutError is one, too
         async with asyncio.timeout(1):
-            for each in [*sockets]:
-                await each({"type": "websocket.close", "code": 1001, "reason": "the server is going"})
+            for send_to_client in [*sockets]:
+                await send_to_client(close)
     await send({"type": "lifespan.shutdown.complete"})
 
 

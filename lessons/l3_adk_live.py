@@ -8,7 +8,8 @@ The files of lesson 1 and the set of open sockets of lesson 2 are left out from 
     python -m websockets ws://127.0.0.1:8000/ws/ann     (type {"mime_type": "text/plain", "data": "Hello"})
 
 What still breaks: when a client stops reading, `send` waits for ever. Nobody takes what the agent says,
-and the connection to the model, which costs money, stays open. A frame that is not JSON is a traceback.
+and the connection to the model, which costs money, stays open. And a frame that is not JSON ends its socket
+with a traceback in the log.
 In full: adk_relay/adk/run.py, adk_relay/adk/queue.py, adk_relay/wire/dialects/live.py.
 """
 
@@ -66,10 +67,10 @@ async def read(receive: Any, queue: LiveRequestQueue) -> None:
 async def speak(user_id: str, queue: LiveRequestQueue, send: Any) -> None:
     """Passes on what the agent says."""
     events = runner.run_live(user_id=user_id, session_id=user_id, live_request_queue=queue)
-    async with aclosing(events):  # a generator is not closed when a loop over it is left
+    async with aclosing(events):  # to leave the loop does not close the generator
         async for event in events:
             words = event.output_transcription
-            if words and event.partial:  # all of them come once more at their end
+            if words and event.partial:  # at the end, all of them come once more
                 await write(send, {"mime_type": "text/plain", "data": words.text})
             if event.turn_complete or event.interrupted:
                 await write(send, {"turn_complete": event.turn_complete, "interrupted": event.interrupted})

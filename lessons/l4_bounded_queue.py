@@ -1,14 +1,14 @@
 """Lesson 4: a client that does not read costs a bounded amount, and costs nobody else anything.
 
-Between the agent, which must not wait, and `send`, which may, stands a queue, the Outbox of the socket.
-It is bounded, because the server's memory is there for all: a client that falls too far behind is closed
-with 1013 (try again later), and its connection to the model with it.
+Between the agent, which must not wait, and `send`, which may, there is a queue: the Outbox of the socket. It
+is bounded, because all clients share the memory of the server. A client that falls too far behind is closed
+with 1013 (try again later), and so is its connection to the model.
 
     uvicorn lessons.l4_bounded_queue:app
-    python -m websockets ws://127.0.0.1:8000/ws/ann     (Ctrl-Z stops the client, `fg` wakes it up)
+    python -m websockets ws://127.0.0.1:8000/ws/ann     (as before: it reads. See the test of this lesson)
 
 What still breaks: a client that is dead looks like one that listens. (uvicorn sends pings of its own, and
-finds a network that is gone; but a browser answers them, even for a page that hangs.) And a client that has
+finds a network that is gone, but a browser answers them even for a page that hangs.) And a client that has
 nothing to say keeps its connection to the model for ever.
 In full: adk_relay/wire/outbox.py, adk_relay/wire/websocket.py. There, sound is given up before words.
 """
@@ -108,10 +108,10 @@ async def read(receive: Any, queue: LiveRequestQueue) -> None:
 async def speak(user_id: str, queue: LiveRequestQueue, enqueue: Callable[[dict[str, Any]], None]) -> None:
     """Passes on what the agent says."""
     events = runner.run_live(user_id=user_id, session_id=user_id, live_request_queue=queue)
-    async with aclosing(events):  # a generator is not closed when a loop over it is left
+    async with aclosing(events):  # to leave the loop does not close the generator
         async for event in events:
             words = event.output_transcription
-            if words and event.partial:  # all of them come once more at their end
+            if words and event.partial:  # at the end, all of them come once more
                 enqueue({"mime_type": "text/plain", "data": words.text})
             if event.turn_complete or event.interrupted:
                 enqueue({"turn_complete": event.turn_complete, "interrupted": event.interrupted})

@@ -9,7 +9,7 @@ else. A client that answers, but has said nothing for long, is closed, too: its 
 
 What still breaks: the conversation ends with its socket. A client that comes back after two seconds in a
 tunnel has lost the rest of the answer.
-In full: adk_relay/wire/websocket.py.
+In full: adk_relay/wire/websocket.py, adk_relay/wire/closing.py.
 """
 
 import asyncio
@@ -130,10 +130,10 @@ async def hear(receive: Any, send: Any) -> Any:
 async def speak(user_id: str, queue: LiveRequestQueue, enqueue: Callable[[dict[str, Any]], None]) -> None:
     """Passes on what the agent says."""
     events = runner.run_live(user_id=user_id, session_id=user_id, live_request_queue=queue)
-    async with aclosing(events):  # a generator is not closed when a loop over it is left
+    async with aclosing(events):  # to leave the loop does not close the generator
         async for event in events:
             words = event.output_transcription
-            if words and event.partial:  # all of them come once more at their end
+            if words and event.partial:  # at the end, all of them come once more
                 enqueue({"mime_type": "text/plain", "data": words.text})
             if event.turn_complete or event.interrupted:
                 enqueue({"turn_complete": event.turn_complete, "interrupted": event.interrupted})

@@ -128,10 +128,10 @@ async def read(receive: Any, queue: LiveRequestQueue) -> None:
 async def speak(user_id: str, queue: LiveRequestQueue, enqueue: Callable[[dict[str, Any]], None]) -> None:
     """Passes on what the agent says."""
     events = runner.run_live(user_id=user_id, session_id=user_id, live_request_queue=queue)
-    async with aclosing(events):  # a generator is not closed when a loop over it is left
+    async with aclosing(events):  # to leave the loop does not close the generator
         async for event in events:
             words = event.output_transcription
-            if words and event.partial:  # all of them come once more at their end
+            if words and event.partial:  # at the end, all of them come once more
                 enqueue({"mime_type": "text/plain", "data": words.text})
             if event.turn_complete or event.interrupted:
                 enqueue({"turn_complete": event.turn_complete, "interrupted": event.interrupted})

@@ -9,5 +9,5 @@ import pytest
 
 @pytest.fixture(params=["memory", "sqlite"])
 def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where sessions are kept: both ways."""
+    """Where sessions are kept: in memory, and in a file."""
     return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/sessions.db"

@@ -37,7 +37,7 @@ from support.server import a_relay, serving
 
 
 def test_the_description_holds_together() -> None:
-    """References lead somewhere, operations have names, answers are described to the last field."""
+    """Every reference resolves, every operation has a name, every field of a response is described."""
     text = json.dumps(API)
     for reference in re.findall(r'"\$ref": "#/([^"]+)"', text):
         at = API
@@ -62,7 +62,7 @@ def test_the_description_holds_together() -> None:
 
 @pytest.mark.timeout(120)
 async def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
-    """The server does what the description says, with what it asks for and with all kinds of things."""
+    """The server does what the description says, for valid requests and for all kinds of invalid ones."""
     async with serving(a_relay(rehearsal(), grace=1)) as port:
         process = await asyncio.create_subprocess_exec(
             *(str(Path(sys.executable).with_name("schemathesis")), "run"),
@@ -200,7 +200,7 @@ async def test_emptying_a_session_reaches_all_who_are_in_it(gemini: GeminiLive, 
             await live.until(lambda said: said.get("type") == "deleted")
             refused(await web.get(f"/sessions/{name}"), 404)
             assert (await get(web, "/sessions"))["sessions"] == []
-            # The live client is where it was, and can begin it anew; the other is in none.
+            # The live client still attends the conversation and can begin it again; the other attends none.
             assert await live.ask("three") == "You said: three."
             assert (await get(web, f"/sessions/{name}"))["message_count"] == 2
             assert await room.ask("four") == "You said: four."
@@ -357,7 +357,7 @@ async def test_the_description_is_served_as_it_is() -> None:
 
 
 async def test_history_is_read_by_everybody_at_once(sessions: str) -> None:
-    """Many who ask at the same time get what each has asked for."""
+    """Many requests at the same time each get their own answer."""
     async with serving(a_relay(rehearsal(), sessions=sessions)) as port, http(port) as web:
         names = [f"room-{number}" for number in range(8)]
         answers: list[Any] = await asyncio.gather(*(say(web, name, f"I am {name}") for name in names))

@@ -15,7 +15,6 @@ from support.server import a_relay, serving
 
 LONG = "ä" * (16 * 1024)  # 32 KiB
 
-
 BAD_BODIES: dict[str, tuple[str, bytes]] = {
     "no JSON": (CHAT, b"hello"),
     "nothing": (CHAT, b""),
@@ -156,7 +155,7 @@ async def test_too_many_that_wait_are_told_to_come_again(gemini: GeminiLive) -> 
         assert "16" in refused(late, 429)
         assert int(late.headers["retry-after"]) > 0
         body = {"session_id": "full", "message": "late"}
-        # Before a stream has begun, the status can still tell.
+        # Before a stream has begun, the status can still say what is wrong.
         refused(await web.post(CHAT, json=body, headers={"accept": "text/event-stream"}), 429)
         go_on.set()
         assert {answer["content"] for answer in await asyncio.gather(*asking)} == {"Yes."}

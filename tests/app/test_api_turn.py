@@ -153,7 +153,7 @@ async def test_an_answer_that_somebody_speaks_into_says_so(gemini: GeminiLive) -
             await live.say("stop")
             answered = await asking
             assert (answered["content"], answered["interrupted"]) == ("One two", True)
-            await live.turn()  # of the one that was interrupted
+            await live.turn()  # the end of the interrupted turn
             await live.turn()
         history = (await get(web, f"/sessions/{name}"))["history"]
         assert [line["text"] for line in history] == ["count", "One two", "stop", "Yes."]

@@ -1,4 +1,4 @@
-"""What no client may cause, whatever dialect it speaks: bounds, refusals, lines of the log."""
+"""Bounds, refusals and lines of the log that hold in every dialect."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def test_an_answer_with_many_results_fits_into_a_frame(gemini: GeminiLive)
     gemini.answer = answer
     agent = LlmAgent(name="tester", model="gemini-3.8-live", tools=[read])
     async with serving(a_relay(agent)) as port:
-        response = await turn(port, "mine", "read it")  # by a client that takes 1 MiB
+        response = await turn(port, "mine", "read it")  # the client accepts frames of at most 1 MiB
     assert response["content"] == "Done."
     assert [call["tool_name"] for call in response["tool_calls"]] == ["read"] * 20
     results = [call["result"] for call in response["tool_calls"]]
@@ -232,7 +232,7 @@ async def test_what_waits_in_a_room_that_all_have_left_is_kept(gemini: GeminiLiv
 
 
 class Slow(InMemorySessionService):
-    """A service whose deletions wait until they may be done."""
+    """A store that deletes only when `may_delete` is set."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ def texts(chunks: list[Json]) -> str:
 
 
 def answer_in(frames: list[Json]) -> Json:
-    """The response_complete at the end of some frames, which hold one whole answer that fits it."""
+    """The `response_complete` that ends some frames; checks that they are one whole answer."""
     starts = [said for said in frames if said["type"] == "response_start"]
     chunks = [said for said in frames if said["type"] == "chunk"]
     complete = frames[-1]
@@ -95,7 +95,7 @@ async def test_the_frames_of_a_chat_are_those_of_the_contract(gemini: GeminiLive
 
 async def test_a_chat_without_a_session_makes_one(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port, http(port) as web, chat(port) as asker:
-        await asker.send(type="typing_start")  # in no room: nobody is told, and nothing is wrong
+        await asker.send(type="typing_start")  # outside a room it has no effect and is no error
         await asker.chat("hello", session_id="")
         frames = await asker.until(lambda said: said["type"] == "response_complete")
         assert [said["type"] for said in frames[:3]] == ["session_created", "status", "response_start"]
@@ -142,7 +142,7 @@ async def test_one_that_joins_the_room_it_is_in_is_still_there_for_the_others(ge
             name = mover.hello["connection_id"]
             await other.get("user_joined")
             await mover.join(session_id)
-            async with chat(port, session_id) as third:  # told of together with it, or after it
+            async with chat(port, session_id) as third:  # told with or after the other
                 await other.until(lambda said: said.get("connection_id") == third.hello["connection_id"])
                 assert await mover.ask("hello") == "You said: hello."
                 await other.get("response_complete")
@@ -160,11 +160,11 @@ async def test_one_that_leaves_and_comes_back_at_once_is_there_for_the_others(ge
             await other.get("user_joined")
             await mover.join(there)
             await mover.join(here)
-            async with chat(port, here) as third:  # told of together with it, or after it
+            async with chat(port, here) as third:  # told with or after the other
                 await other.until(lambda said: said.get("connection_id") == third.hello["connection_id"])
                 told = other.of("user_joined", "user_disconnected")
                 news = [said["update_type"] for said in told if said["connection_id"] == name]
-                assert news[-1] == "user_joined"  # or nothing more: it was quicker than it is told
+                assert news[-1] == "user_joined"  # or it was back before it was told
                 assert news in (["user_joined"], ["user_joined", "user_disconnected", "user_joined"])
 
 
@@ -256,7 +256,7 @@ async def test_a_refused_text_is_told_by_its_id(gemini: GeminiLive) -> None:
         assert (error["code"], error["id"]) == ("busy", "late")
         go_on.set()
         assert [(await asker.get("response_complete"))["id"] for _ in names] == names
-        # There is room again, and it was never said.
+        # There is room again, and the refused text was never said.
         await asker.chat("late", id="late")
         complete = await asker.get("response_complete")
         assert (complete["id"], complete["full_response"]) == ("late", "You said: late.")
@@ -270,7 +270,7 @@ async def test_the_chunks_are_the_models_own_and_counted_also_in_a_burst(gemini:
 
     async def answer(connection: Connection, turn: UserTurn) -> None:
         await connection.send_text_parts(*pieces)
-        await connection.send_text_parts("x" * 40_000)  # more than goes into one
+        await connection.send_text_parts("x" * 40_000)  # more than one merged chunk may hold
         await connection.turn_complete()
 
     gemini.answer = answer
@@ -280,7 +280,7 @@ async def test_the_chunks_are_the_models_own_and_counted_also_in_a_burst(gemini:
         assert complete["full_response"] == "".join(pieces) + "x" * 40_000
         assert [said["text"] for said in asker.of("chunk")][:300] == pieces
         assert asker.of("chunk")[-1]["text"] == ""
-        await asker.chat("go")  # and it is counted anew
+        await asker.chat("go")  # chunks are counted from 1 again
         assert answer_in(await asker.until(lambda said: said["type"] == "response_complete"))
 
 
@@ -302,7 +302,7 @@ async def test_one_that_reads_slowly_gets_as_many_chunks(gemini: GeminiLive) -> 
                     len(quick.of("message_added")) :
                 ]
             )
-            # All is said before the slow one reads on.
+            # The answer is over before the slow client reads on.
             frames = await slow.until(lambda said: said["type"] == "response_complete")
             assert answer_in(frames) == complete
             assert complete["total_chunks"] == 1_001
@@ -335,7 +335,7 @@ async def test_who_goes_to_another_room_hears_nothing_more_of_the_old_one(
             await mover.send(type="typing_start")
             await mover.send(type="join_session", session_id=new)
             assert (await stayer.get("user_typing"))["typing"] is True
-            assert (await stayer.get("user_typing"))["typing"] is False  # it has left
+            assert (await stayer.get("user_typing"))["typing"] is False  # because the writer has left
             go_on.set()
             assert (await stayer.get("response_complete"))["full_response"].endswith("The end.")
             before = await mover.until(lambda said: said["type"] == "session_joined")
@@ -346,6 +346,6 @@ async def test_who_goes_to_another_room_hears_nothing_more_of_the_old_one(
             assert {said["session_id"] for said in frames} == {new}
             added = await neighbor.get("message_added")
             assert (added["message"], added["message_count"]) == ("hello", 1)
-            # What was asked in the old room was answered there, and is there.
+            # What was asked in the old room was answered there.
             assert (await mover.join(old))["message_count"] == 2
     assert [one.texts for one in gemini.connections] == [["go"], ["hello"]]

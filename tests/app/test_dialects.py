@@ -51,7 +51,7 @@ async def test_all_dialects_at_once_see_one_conversation(gemini: GeminiLive) -> 
             _, _, _, requested, posted = await asyncio.gather(
                 ask(one, "one"), ask(two, "two"), say(live), request("turn"), post("post")
             )
-            # The last of all, which nothing interrupts, when all others are answered.
+            # A last request, when all others are answered: nothing interrupts it.
             await one.chat("last")
             for who in (one, two):
                 await who.until(lambda said: said.get("full_response") == "You said: last.")
@@ -71,7 +71,7 @@ async def test_all_dialects_at_once_see_one_conversation(gemini: GeminiLive) -> 
                         heard.append((text, bool(said["interrupted"])))
                         text = ""
                 assert heard == answers
-            # What one asked is told to all others, in the order in which the model got it.
+            # All others are told of each text, in the order in which the model got them.
             given = gemini.connections[0].texts
             assert len(given) == len(set(given)) == 5 + 5 + 5 + 1 + 1 + 1
             for who, own in ((one, ("one", "last")), (two, ("two",))):
@@ -80,7 +80,7 @@ async def test_all_dialects_at_once_see_one_conversation(gemini: GeminiLive) -> 
             for hearer, own in ((live, ("live",)), (listening, ("none",))):
                 told = [said["text"] for said in hearer.frames if said.get("type") == "message"]
                 assert told == [text for text in given if not text.startswith(own)]
-            # And counted by all alike.
+            # All count the same.
             counts = [said["message_count"] for said in one.of("response_complete")]
             assert counts == sorted(counts) == [said["message_count"] for said in two.of("response_complete")]
             for who in (one, two):
@@ -120,7 +120,7 @@ async def test_each_dialect_is_spoken_to_in_its_own(gemini: GeminiLive) -> None:
             await chatting.send(type="typing_start")
             typing = await live.until(lambda said: said.get("type") == "typing")
             assert typing[-1]["connection_id"] == chatting.hello["connection_id"]
-            assert await bob.ask("and I?") == "You said: and I?."  # in a room of his own
+            assert await bob.ask("and I?") == "You said: and I?."  # in another conversation
             assert not any(said.get("type") == "message" for said in bob.frames)
         with pytest.raises(ConnectionClosed):
             await bob.next()

@@ -205,10 +205,11 @@ async def test_the_examples_of_the_readme(
     monkeypatch.syspath_prepend(tmp_path)
     before = set(sys.modules)
     try:
-        app: Any = importlib.import_module("main").app
-        async with serving(app) as port, client(port, path="/talk") as alice:
+        main: Any = importlib.import_module("main")
+        async with serving(main.app) as port, client(port, path="/talk") as alice:
             assert await alice.ask("hello") == "You said: hello."
-        await gemini.wait_for(lambda: not gemini.open_connections)  # its lifespan has ended the run
+        assert main.relay.conversations.is_closing()  # its lifespan has ended the run, before the grace
+        await gemini.wait_for(lambda: not gemini.open_connections)
     finally:
         for name in set(sys.modules) - before:
             if name.split(".")[0] in ("main", "my_pkg"):

@@ -21,7 +21,7 @@ from support.server import a_relay, serving
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has spoken keeps the floor, and who was refused once is not told again."""
+    """A speaker keeps the floor for long, and a refusal is told only once."""
     monkeypatch.setattr("adk_relay.core.floor._QUIET", 100.0)
     monkeypatch.setattr("adk_relay.core.floor._REFUSE_EVERY", 100.0)
 
@@ -72,7 +72,7 @@ async def test_who_is_refused_is_told_once_though_they_mute_in_between(gemini: G
 
 
 async def speaking(who: Client, until: Callable[[], bool]) -> bytes:
-    """Speaks as a microphone does, in frames of 40 ms, and returns what was said."""
+    """Sends speech as a microphone does, in frames of 40 ms, and returns all of it."""
     said = b""
     async with asyncio.timeout(60):
         while not until():
@@ -108,7 +108,7 @@ async def test_refusals_come_once_a_second_and_a_second_of_quiet_gives_the_floor
         second = asyncio.create_task(speaking(other, lambda: len(connection.audio) > len(heard) > 0))
         heard = await speaking(speaker, lambda: len(refused) >= 3)
         quiet_since = time.monotonic()
-        # What the speaker said last may be on its way still.
+        # The speaker's last frames may still be on their way.
         await gemini.wait_for(lambda: bytes(connection.audio[: len(heard)]) == heard)
         await gemini.wait_for(other_is_heard)
         await second
@@ -131,7 +131,7 @@ async def test_the_sound_ends_when_the_speaker_mutes_or_leaves(gemini: GeminiLiv
         await speaker.socket.send(speech(410))  # not a whole number of frames
         connection = await gemini.connection()
         await gemini.wait_for(lambda: connection.audio)
-        # They have nothing to end.
+        # They do not have the floor, so this ends nothing.
         await other.send(type="audio_end")
         await taken(other)
         await third.socket.send(silence(100))
@@ -214,7 +214,7 @@ async def test_one_interrupts_what_another_asked_for(gemini: GeminiLive, how: st
 
 
 class Held(InMemorySessionService):
-    """A store that lets a session be read only while it may."""
+    """A store that reads a session only while `may` is set."""
 
     def __init__(self) -> None:
         super().__init__()

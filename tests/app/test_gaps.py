@@ -31,9 +31,8 @@ from support.traveler import (
 
 pytestmark = pytest.mark.usefixtures("no_errors")
 
-
 NAMED = [line | ({"id": line["text"]} if line["role"] == "user" else {}) for line in ONE_AND_TWO]
-"""The same while it is known what their client has called them."""
+"""The same, while the ids of the texts are still known."""
 
 
 def gap(first: int, last: int, lines: list[Json]) -> list[Json]:
@@ -41,7 +40,7 @@ def gap(first: int, last: int, lines: list[Json]) -> list[Json]:
 
 
 async def one_and_two(port: int) -> tuple[str, list[Json]]:
-    """Two questions and their answers; the epoch, and all that others are told of them."""
+    """Asks two questions; returns the epoch, and all frames that another client gets of them."""
     async with Traveler(port, audio=False) as one, Traveler(port, audio=False) as witness:
         await one.greeted()
         await witness.greeted()
@@ -86,7 +85,7 @@ async def test_numbers_that_mean_nothing_here_are_a_gap(gemini: GeminiLive) -> N
         everything = gap(1, last, NAMED)
         for after in ("0.0", f"another.{last}", f"{epoch}.{last + 1}", f"{last + 1}", f"{epoch}.{10**14}"):
             assert await told(port, f"&after={after}") == everything, after
-        # And these do mean something.
+        # These numbers are valid.
         assert await told(port, "") == []
         for after in (f"{epoch}.{last}", f"{last}"):
             assert await told(port, f"&after={after}") == []
@@ -94,7 +93,7 @@ async def test_numbers_that_mean_nothing_here_are_a_gap(gemini: GeminiLive) -> N
             rest = [one for one in said if one["seq"] > seq]
             for after in (f"{epoch}.{seq}", f"{seq}"):
                 assert merged(await told(port, f"&after={after}")) == merged(rest)
-        # Somebody else's conversation has another epoch.
+        # Another user's conversation has another epoch.
         assert await told(port, f"&after={epoch}.{last}", user="bob") == gap(1, 0, [])
 
 
@@ -126,7 +125,7 @@ async def test_an_after_that_is_none_is_refused(after: str) -> None:
 
 
 async def test_a_life_later_the_whole_texts_are_there(gemini: GeminiLive) -> None:
-    """The grace has passed: what the session holds is another epoch."""
+    """After the grace, the session's messages belong to a new epoch."""
     relay = a_relay(grace=0.1)
     async with serving(relay) as port, Traveler(port) as one:
         await one.say("one", "q1")
@@ -141,7 +140,7 @@ async def test_a_life_later_the_whole_texts_are_there(gemini: GeminiLive) -> Non
         assert one.lines == ONE_AND_TWO[:2]
         assert one.epoch != before
         assert one.words == "You said: two."
-        assert one.said[0]["seq"] <= 3  # a new life's numbers begin with 1; its own text was one of them
+        assert one.said[0]["seq"] <= 3  # numbers of a new epoch begin with 1; the client's own text had one
 
 
 async def test_a_cleared_conversation_is_another_epoch(gemini: GeminiLive) -> None:
@@ -163,14 +162,14 @@ async def test_a_cleared_conversation_is_another_epoch(gemini: GeminiLive) -> No
             await away.until(is_type("gap"))
             assert away.gaps == gap(1, 0, [])
             assert away.epoch == there.epoch
-            # One goes on talking, and an id of before is none of now.
+            # The talk goes on, and an id of the old epoch is free again.
             await there.say("well", "q")
             await there.until(is_end)
             await away.until(is_end)
             assert there.words == away.words == "Yes?"
             assert [said["text"] for said in away.said if said.get("type") == "message"] == ["well"]
             assert there.owed == {}
-            # What is replayed now is of now.
+            # Only messages of the new epoch are replayed.
             again = await told(port, f"&session_id=a-room&after={there.epoch}.0", user="guest")
             assert merged(again) == [("message", ("user", "well")), *there.story]
         assert [one.context for one in gemini.connections if one.texts == ["well"]] == [
@@ -204,7 +203,7 @@ async def test_of_what_is_too_long_for_a_gap_the_end_is_told(gemini: GeminiLive)
 
 @pytest.mark.parametrize("kept", [4_000_000, 3_000, 0])
 async def test_whoever_comes_in_mid_answer_gets_each_character_once(gemini: GeminiLive, kept: int) -> None:
-    """One comes at each moment of the answer, with nothing or with the beginning, and hears it to its end."""
+    """Clients come at each moment of the answer, with or without its beginning, and get all of it."""
     moments = 25
     step: asyncio.Queue[str] = asyncio.Queue()
 
@@ -234,7 +233,7 @@ async def test_whoever_comes_in_mid_answer_gets_each_character_once(gemini: Gemi
             assert comer.lines[:1] in ([], [texts("go")[0] | {"id": "q"}])
             assert all(line["role"] == "agent" and line["open"] for line in comer.lines[1:])
         assert first.words == whole
-        # Of those with the right epoch all, some or none were told of a gap.
+        # Of the clients that name the right epoch: with 4 MB kept none gets a gap, with 3,000 bytes some do.
         gaps = sum(bool(comer.gaps) for comer in comers[1::2])
         assert gaps == {4_000_000: 0, 0: moments}.get(kept, gaps)
         assert kept != 3_000 or 0 < gaps < moments
@@ -284,7 +283,7 @@ def _is_closed_answer(said: Json) -> bool:
 
 
 def everything(one: Traveler) -> str:
-    """What the agent has said by a client's knowledge, before a gap and after it."""
+    """What the agent has said as far as the client knows, before a gap and after it."""
     return "".join(line["text"] for line in one.lines if line["role"] == "agent") + one.words
 
 

@@ -1,4 +1,4 @@
-"""Who is still there, what that costs, and when it ends. The settings are seconds made short."""
+"""Pings, idle conversations, and when a run begins and ends. The timeouts are short to save time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 async def raw(who: Client) -> Json:
-    """The next frame, also where it is a ping; nothing is answered."""
+    """The next frame, pings included; nothing is answered."""
     said: Json = json.loads(await asyncio.wait_for(who.socket.recv(), 60))
     return said
 
@@ -107,7 +107,7 @@ async def test_a_client_that_answers_stays(gemini: GeminiLive) -> None:
 
 async def test_a_tool_that_blocks_delays_nobodys_pong(gemini: GeminiLive) -> None:
     def slow() -> str:
-        """Takes its time, and the thread's."""
+        """Blocks the thread that it runs in."""
         time.sleep(1.5)
         return "done"
 
@@ -192,7 +192,7 @@ async def test_a_superseded_socket_is_not_idle_while_its_successor_talks(gemini:
             await asyncio.sleep(0.02)
         await older.send(type="ping")
         assert await older.next() == {"type": "pong"}
-        # Then both have nothing more to say.
+        # Then both are silent.
         assert await close_of(newer, answer_pings=True) == (4408, "idle")
         assert await close_of(older, answer_pings=True) == (4408, "idle")
 

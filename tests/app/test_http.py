@@ -62,7 +62,7 @@ async def test_mounted_in_another_application(gemini: GeminiLive) -> None:
             await connect(f"ws://127.0.0.1:{port}/deep/talk/nothing", proxy=None)
         assert refused.value.response.status_code == 404
         assert gemini.open_connections == 1
-    # Starlette hands no lifespan on: the host itself closes the relay.
+    # Starlette passes no lifespan events to a mounted application: the host closes the relay.
     assert gemini.open_connections == 1
     await relay.aclose()
     assert gemini.open_connections == 0

@@ -105,7 +105,7 @@ async def test_the_users_words_are_told_in_pieces_and_whole(gemini: GeminiLive) 
     assert all(said["role"] == "user" for said in heard)
     assert [said["final"] for said in heard] == [False] * (len(heard) - 1) + [True]
     assert heard[-1]["text"] == "Hello there."
-    # Each piece holds all that was heard so far.
+    # Each transcript holds all that was heard so far.
     assert all(later["text"].startswith(said["text"]) for said, later in itertools.pairwise(heard))
 
 
@@ -172,7 +172,7 @@ async def test_a_ping_is_answered_with_a_pong(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port, client(port) as alice:
         await alice.send(type="ping")
         assert await alice.next() == {"type": "pong"}
-        await alice.send(type="pong")  # nobody asked
+        await alice.send(type="pong")  # there was no ping
         assert await answered(alice) == []
     assert gemini.connects == 0
 
@@ -219,7 +219,7 @@ async def test_an_interrupted_answer_is_not_delivered_any_more(gemini: GeminiLiv
         if audio:
             told = alice.audio
             assert len(told) < len(gemini.connections[0].sound)
-            assert gemini.connections[0].sound.endswith(told[-2 * 3 * 1920 :])  # the next answer, whole
+            assert gemini.connections[0].sound.endswith(told[-2 * 3 * 1920 :])  # the whole next answer
     assert gemini.connects == 1
 
 

@@ -24,7 +24,6 @@ pytestmark = pytest.mark.usefixtures("no_errors")
 
 BIG_TEXT = "x" * (32 * 1024 + 1)
 
-
 BAD_FRAMES: dict[str, tuple[str | bytes, str]] = {
     "not JSON": ("hello", "bad_message"),
     "empty": ("", "bad_message"),
@@ -126,7 +125,7 @@ async def test_a_good_frame_between_bad_ones_makes_up_for_them(gemini: GeminiLiv
                 await alice.socket.send("nonsense")
             await alice.send(type="ping")
             await alice.until(lambda said: said.get("type") == "pong")
-        while sum("code" in said for said in alice.frames) < 38:  # a pong overtakes
+        while sum("code" in said for said in alice.frames) < 38:  # a pong overtakes errors that wait
             await alice.next()
         assert await alice.ask("hello") == "You said: hello."
 
@@ -141,7 +140,7 @@ async def test_a_frame_over_the_servers_own_limit_ends_the_socket(gemini: Gemini
 async def test_a_broken_frame_in_mid_answer_is_a_clean_end(
     gemini: GeminiLive, code: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # it tells the 1007 by a traceback
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # uvicorn logs a 1007 with a traceback
 
     async def answer(connection: Connection, turn: UserTurn) -> None:
         await connection.say("word " * 20_000, words=False)
@@ -194,7 +193,7 @@ async def test_what_does_not_exist_is_refused_with_a_reason(gemini: GeminiLive, 
             await connect(f"ws://127.0.0.1:{port}{path}", proxy=None)
         assert refused.value.response.status_code == 404
         assert REFUSED[path] in refused.value.response.body.decode()
-        # A browser could not see that; our own clients are told over the socket.
+        # A browser can't see a status; clients of relay.v1 get a close code.
         async with connect(
             f"ws://127.0.0.1:{port}{path}", subprotocols=[Subprotocol("relay.v1")], proxy=None
         ) as socket:

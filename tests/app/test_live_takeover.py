@@ -109,7 +109,7 @@ async def test_the_samples_page_says_nothing_twice(gemini: GeminiLive) -> None:
         await page.say(False, "text/plain", "more")
         await page.until(lambda: page.turns == 3)
         assert page.shown == "You said: hello.I heard you.You said: more."
-        assert page.opened == 2  # nobody was closed: the two do not fight
+        assert page.opened == 2  # no socket was closed: the two do not replace each other again and again
     assert gemini.connects == 1
 
 
@@ -132,11 +132,11 @@ async def test_a_newer_socket_takes_the_conversation_over(gemini: GeminiLive) ->
         await older.say("count")
         await older.until(lambda said: said.get("data", "").endswith("two"))
         async with client(port, subprotocol=False) as newer, client(port, "bob") as other:
-            assert newer.hello["seq"] >= older.frames[-1]["seq"]  # sound is counted, and not for it
+            assert newer.hello["seq"] >= older.frames[-1]["seq"]  # sound has numbers, too
             assert await older.next() == {"type": "status", "state": "elsewhere"}
             go_on.set()
             assert words(await newer.turn()) == " three."
-            # The older one is still heard, and does not get the conversation back by that.
+            # The older socket may still send, and does not get the conversation back by that.
             await older.say("from the older")
             asked, *told = await newer.turn()
             assert (asked["type"], asked["role"], asked["text"]) == ("message", "user", "from the older")
@@ -193,7 +193,7 @@ async def test_the_conversation_is_found_again_after_a_restart(gemini: GeminiLiv
 
 
 async def test_the_conversation_goes_on_when_the_user_comes_back_at_once(gemini: GeminiLive) -> None:
-    """Also while the run of the time before still ends: here it takes its time to say goodbye."""
+    """Also while the previous run is still ending, here because the model does not close its connection."""
     async with serving(a_relay()) as port:
         async with client(port) as alice:
             await alice.ask("one")

@@ -120,7 +120,7 @@ async def test_a_slow_client_that_is_cut_between_merged_frames_goes_on_exactly(
         await one.until(is_end)
         assert one.story == expected
         assert len(one.hellos) == 7
-        # What waited went out merged, and what was replayed, too.
+        # The frames that waited were merged, and the replayed ones, too.
         sizes = [len(said["pcm"]) for said in one.said if said.get("type") == "sound"]
         assert max(sizes) > 2 * CHUNK
 
@@ -179,7 +179,7 @@ async def test_a_client_whose_words_did_not_fit_comes_back_for_the_rest(
 
 
 async def test_a_replay_is_larger_than_the_queue(gemini: GeminiLive, narrow: None) -> None:
-    """It arrives whole, and what is said while it goes out does, too."""
+    """The replay arrives whole, and so does what the agent says meanwhile."""
     go_on = asyncio.Event()
 
     async def answer(connection: Connection, turn: UserTurn) -> None:

@@ -187,7 +187,7 @@ async def test_a_tool_of_a_stopped_answer_is_shown_and_is_not_of_the_answer_to_t
         async with guest(port, session_id) as live, asking(port, session_id, "one") as one:
             await live.until(lambda said: said.get("data") == " is")
             async with asking(port, session_id, "two") as two:
-                # The next request and the call cross.
+                # The next request and the tool call cross on the wire.
                 transport = gemini.connections[0]._ws.transport
                 transport.pause_reading()
                 await live.send(type="interrupt")
@@ -225,7 +225,7 @@ async def test_the_first_words_of_an_answer_that_was_stopped_before_them_are_not
         async with guest(port, session_id) as live, asking(port, session_id, "one") as one:
             await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts == ["one"])
             async with asking(port, session_id, "two") as two:
-                # Whatever is told the model now crosses with its words.
+                # What is sent to the model now crosses with its words on the wire.
                 connection = gemini.connections[0]
                 connection._ws.transport.pause_reading()
                 await live.send(type="interrupt")

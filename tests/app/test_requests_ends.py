@@ -1,4 +1,4 @@
-"""Requests whose run fails, is lost or is ended: each is answered or told."""
+"""Requests whose run fails, is lost or is ended: each is answered or gets an error."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_requests_are_told_when_the_agent_fails_for_good(
         errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
         assert len(errors) == 1
         assert errors[0].exc_text is None
-        # It is not over for ever.
+        # The conversation can be used again.
         gemini.answer, gemini.on_connect = say_hello, lambda number: None
         assert (await turn(port, session_id, "four"))["content"] == "Hello."
 
@@ -127,7 +127,7 @@ async def test_requests_are_told_when_the_agent_fails_for_good(
 async def test_after_a_failure_for_good_the_next_request_gets_its_own_answer(
     gemini: GeminiLive, when: str
 ) -> None:
-    """The conversation lives on, and what it still owes to one who has gone is answered first."""
+    """The conversation goes on, and a text of a client that has gone is answered first."""
 
     async def answer(connection: Connection, turn: UserTurn) -> None:
         if turn.text == "one":
@@ -232,7 +232,7 @@ async def say_hello(connection: Connection, turn: UserTurn) -> None:
 
 @pytest.mark.usefixtures("no_errors")
 async def test_of_those_who_wait_and_leave_what_is_said_in_a_room_is_asked(gemini: GeminiLive) -> None:
-    """The others are there to read the answer; that of a turn would be nobody's."""
+    """Others in the room read these answers; nobody would read the answer to a turn request."""
     script = Script(gemini)
     async with serving(a_relay()) as port, chat(port) as asker:
         await asker.chat("one")
@@ -244,7 +244,7 @@ async def test_of_those_who_wait_and_leave_what_is_said_in_a_room_is_asked(gemin
         async with chat(port, session_id) as other:
             await other.chat("four")
             status = await other.get("status")
-            while "2" not in status["message"]:  # until the server has seen them leave
+            while "2" not in status["message"]:  # until the server knows that they have left
                 await other.chat("four")
                 status = await other.get("status")
             script.go_on("one", "three", "four")

@@ -134,7 +134,7 @@ async def test_who_comes_and_who_leaves_is_told_to_the_others(gemini: GeminiLive
             async with client(port, query="&session_id=live-alice", subprotocol=False) as third:
                 await told([third.hello["connection_id"]], [], 3)
             await told([], [third.hello["connection_id"]], 2)
-            # One that is gone again before anybody was told of it never was there.
+            # A socket that comes and leaves between two presence messages is never told of.
             async with client(port):
                 pass
             await fence(first, second)
@@ -189,7 +189,7 @@ async def test_only_sockets_that_name_nothing_give_way_to_a_newer_one(gemini: Ge
             assert await sharing.ask("one") == "You said: one."
             for who in (naming, newer):
                 assert words(await who.turn()) == "You said: one."
-            await older.say("two")  # it is still heard
+            await older.say("two")  # what it sends is still taken
             for who in (sharing, naming, newer):
                 assert words(await who.turn()) == "You said: two."
         assert await older.next() == {"type": "status", "state": "live"}
@@ -242,7 +242,7 @@ async def test_a_conversation_of_another_users_is_refused(
 
 
 class Together(InMemorySessionService):
-    """A store that answers two questions for an id's owner only when both are asked."""
+    """A store that answers the first two look-ups of an id's owner only when both have been made."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -308,7 +308,7 @@ async def test_a_live_users_default_conversation_is_not_for_the_other_dialects(g
 
 
 class Slow(InMemorySessionService):
-    """A store that takes its time to read a session."""
+    """A store that reads a session slowly."""
 
     async def get_session(self, **which: Any) -> Session | None:
         await asyncio.sleep(0.1)

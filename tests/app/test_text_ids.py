@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_errors")
 
 
 class Gated(InMemorySessionService):
-    """Stores what the user says only when it is let to."""
+    """A store that stores a user's text only when it is allowed to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ async def test_a_text_that_comes_again_is_said_once_and_acked_each_time(gemini: 
             await one.say("hello", "q")
             await one.until(is_type("ack"))
             assert one.acks == ["q"] * (again + 1)
-        # Whoever sends it: it is the name that counts. Another text of that name is not said, nor acked.
+        # Only the id counts, whoever sends it. Another text with that id is neither said nor acked.
         await other.send(mime_type="text/plain", data="hello", id="q")
         await other.until(is_ack("q"))
         await other.send(mime_type="text/plain", data="something else", id="q")
@@ -105,14 +105,14 @@ async def test_a_text_whose_ack_was_lost_is_said_once(gemini: GeminiLive, stored
         if stored == "before it comes back":
             sessions.gate.set()
             await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)
-        await one.greeted()  # and it sends it again
+        await one.greeted()  # the client sends its text again
         sessions.gate.set()
         await one.until(is_ack("q"))
         if not one.count("turn_complete"):
             await one.until(is_end)
         assert one.words == "You said: hello."
         assert gemini.connections[0].texts == await sessions.stored() == ["hello"]
-        # It is told of its own text, for it can't know that it had arrived, and knows it by the id.
+        # It gets its own text, because it can't know that it had arrived, and recognizes it by the id.
         assert [said["id"] for said in one.said if said.get("type") == "message"] == ["q"]
 
 
@@ -167,10 +167,10 @@ async def test_many_texts_at_once_are_each_said_once_and_in_order(gemini: Gemini
             while one.owed:
                 await one.next()
             assert len(one.hellos) == 2
-            # An ack says that it is stored; it is sent right after.
+            # An ack is sent as soon as the text is stored.
             await gemini.wait_for(lambda: len(gemini.connections[0].texts) == len(names))
             assert gemini.connections[0].texts == [f"text of {name}" for name in names]
-            # All of them again, as after a drop that took every ack.
+            # Sends all of them again, as a client does that has lost every ack.
             one.acks.clear()
             for name in names:
                 await one.say(f"text of {name}", name)
@@ -190,7 +190,7 @@ async def test_a_text_that_waited_while_the_model_was_out_of_reach_is_said_when_
         with pytest.raises(ConnectionClosed) as closed:
             await one.until(is_end)
         assert closed.value.rcvd and closed.value.rcvd.code == 1011
-        caplog.clear()  # that it was, is an error in the log
+        caplog.clear()  # the failure is an error in the log, as it should be
         await one.until(is_end)
         assert one.acks == ["q"]
         assert one.words == "You said: hello."
@@ -198,7 +198,7 @@ async def test_a_text_that_waited_while_the_model_was_out_of_reach_is_said_when_
 
 
 class Full(InMemorySessionService):
-    """A store that fails to store what the user says, so many times, and says when it begins to."""
+    """A store that fails so many times to store a user's text; `storing` is set when it first does."""
 
     def __init__(self, failures: int) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ async def test_a_text_that_could_not_be_stored_at_the_end_is_said_when_it_comes_
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Somebody comes back while it is tried, so the conversation lives on, and then the next run fails to."""
+    """A client comes back meanwhile, so the conversation goes on; then the next run fails, too."""
     monkeypatch.setattr("adk_relay.adk.runs._END_WAIT", 0.1)
     monkeypatch.setattr("adk_relay.adk.runs._LOOK_EVERY", 0.05)
     monkeypatch.setattr("adk_relay.adk.run._DEAF_AFTER", 0.5)
@@ -244,7 +244,7 @@ async def test_a_text_that_could_not_be_stored_at_the_end_is_said_when_it_comes_
             await alice.send(mime_type="text/plain", data="hello", id="q")
             await alice.until(is_ack("q"))
     assert [text for one in gemini.connections for text in one.texts] == ["hello"]
-    gc.collect()  # asyncio complains of a failure that nobody has looked at when it is forgotten
+    gc.collect()  # asyncio logs an exception that nobody has looked at when its task is collected
     errors = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
     assert errors == ["alice: 1 texts could not be stored: the disk is full"]
     caplog.clear()

@@ -25,7 +25,7 @@ THOUSAND = 1_000
 
 @pytest.fixture
 def _files() -> Iterator[None]:
-    """Each socket is two files of this process."""
+    """Each socket needs two file descriptors in this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 3 * THOUSAND
     if soft < wanted:
@@ -35,7 +35,7 @@ def _files() -> Iterator[None]:
 
 
 class Reader:
-    """A text client that counts and keeps little; a thousand of them are one test."""
+    """A text client that counts frames and keeps little, because the test has a thousand of them."""
 
     def __init__(self, socket: ClientConnection, greeting: Json) -> None:
         self.socket = socket
@@ -71,7 +71,7 @@ class Reader:
 
 @asynccontextmanager
 async def readers(port: int, count: int) -> AsyncIterator[list[Reader]]:
-    """So many clients in one conversation, attached in batches."""
+    """`count` clients in one conversation, connected in batches."""
     url = f"ws://127.0.0.1:{port}/ws/alice"
 
     async def one() -> Reader:
@@ -97,7 +97,7 @@ async def test_a_thousand_sockets_get_everything_though_one_of_them_stalls(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def narrow(address: tuple[str, int]) -> socket.socket:
-        """What the kernel takes for a peer that does not read is little."""
+        """Makes the kernel's send buffer small, so that a peer that does not read is noticed soon."""
         listener = create_server(address)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
         return listener
@@ -129,7 +129,7 @@ async def test_a_thousand_sockets_get_everything_though_one_of_them_stalls(
             assert words(frames) == "".join(pieces)
             assert all(reader.words == "".join(pieces) for reader in many)
             assert all(reader.messages == ["much"] for reader in many)
-            # It was given up for it, and all others were told that it left; they are served on.
+            # The stalled socket is closed, all others are told that it left, and they are served further.
             async with asyncio.timeout(60):
                 while "1013 too slow" not in caplog.text:
                     await writer.send(type="ping")
@@ -137,7 +137,7 @@ async def test_a_thousand_sockets_get_everything_though_one_of_them_stalls(
             await writer.say("and now?")
             await asyncio.gather(*(reader.turn(2) for reader in many))
             assert all(reader.words == "".join(pieces) + "Good." for reader in many)
-            # Who came is told to all, and yet in few frames: together, and not a thousand times a thousand.
+            # All are told who has come, in few frames: together, not a thousand times a thousand frames.
             told = sum(reader.presence for reader in many)
             assert many[0].joined >= {reader.name for reader in many[100:]}
             assert told < THOUSAND * (attached / 0.1 + 10)

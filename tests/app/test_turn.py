@@ -153,7 +153,7 @@ async def test_a_bad_request_is_told_and_the_socket_is_closed(gemini: GeminiLive
 @pytest.mark.parametrize("when", ["before the answer", "in mid answer"])
 @pytest.mark.parametrize("same", [True, False])
 async def test_a_turn_socket_makes_one_request(gemini: GeminiLive, when: str, same: bool) -> None:
-    """What it asks besides is told to no model, and the answer to the first is not lost by it."""
+    """A second request reaches no model, and the answer to the first one is not lost."""
     go_on = asyncio.Event()
 
     async def answer(connection: Connection, turn: UserTurn) -> None:
@@ -170,7 +170,7 @@ async def test_a_turn_socket_makes_one_request(gemini: GeminiLive, when: str, sa
         go_on.set()
         frames, code = await end(who)
         kinds = [said["type"] for said in frames]
-        # Either it is taken for the bad request that it is, or it is passed over.
+        # The second request is either refused as a bad one, or ignored.
         assert (kinds, code) in ((["error"], 1008), (["response", "done"], 1000))
         if code == 1000:
             assert frames[0]["content"] == "One two."
@@ -190,7 +190,7 @@ async def test_closing_the_socket_ends_the_answer_and_keeps_what_was_said(gemini
     async with serving(relay) as port, http(port) as web:
         async with asking(port, "s", "count"):
             await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].said == "One two")
-            # The relay has got it when the transcription is there; the sound is on its way after it.
+            # When the transcript is there, the relay has got it; the sound may still be on its way.
             connection = gemini.connections[0]
             while (await web.get("/sessions/s")).json()["history"][-1]["text"] != "One two":
                 pass

@@ -174,12 +174,33 @@ async def test_2_a_client_that_never_closes_does_not_hold_up_the_server(
 ) -> None:
     before = asyncio.all_tasks()
     async with AsyncExitStack() as stays:
-        async with serving(step.load().app, lifespan="auto") as port:
+        async with serving(step.load(GRACE=60.0).app, lifespan="auto") as port:
             silent = await stays.enter_async_context(Peer.connected(port))
             await silent.send_raw(upgrade("/ws/ann"))
             assert (await silent.head()).startswith(b"HTTP/1.1 101 ")
         assert errors(caplog) == []  # uvicorn logs one when it has to cancel what does not end
         await assert_end(asyncio.all_tasks() - before, step.limit)
+
+
+@ladder(2, through=6)
+async def test_2_a_client_that_leaves_while_it_is_sent_something_is_no_error(step: Step) -> None:
+    """Played by hand, as ASGI 2.4 has it: uvicorn keeps this exception from its log, other servers do not."""
+    events: asyncio.Queue[Json] = asyncio.Queue()
+    events.put_nowait({"type": "websocket.connect"})
+    events.put_nowait({"type": "websocket.receive", "text": text("Hello")})
+
+    async def send(event: Json) -> None:
+        if event["type"] != "websocket.accept":
+            events.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            raise OSError
+
+    app = step.load().app
+    scope = {"type": "websocket", "path": "/ws/ann", "query_string": b""}
+    before = asyncio.all_tasks()
+    serving_it = asyncio.create_task(app(scope, events.get, send))
+    await asyncio.wait({serving_it}, timeout=step.limit)
+    assert serving_it.done() and serving_it.exception() is None
+    await assert_end(asyncio.all_tasks() - before, step.limit)
 
 
 @ladder(2, through=2)
@@ -213,14 +234,15 @@ async def test_3_an_agent_answers(step: Step) -> None:
 
 @ladder(3, through=6)
 async def test_3_it_speaks_and_is_spoken_to_at_the_same_time(step: Step) -> None:
-    async with serving(step.load(words_per_second=10).app) as port, client(port) as connection:
+    async with serving(step.load(words_per_second=2).app) as port, client(port) as connection:
         await connection.send(text("Hello"))
         while (await receive(connection, step.limit)).get("data") != "This ":
             pass
         await connection.send(text("Stop"))
-        messages = await turn(connection, step.limit)
-        assert "Hello" not in words(messages)
-        assert [message for message in messages if message.get("interrupted")]
+        messages = [await receive(connection, step.limit)]
+        while not messages[-1].get("interrupted"):
+            messages.append(await receive(connection, step.limit))
+        assert "Hello" not in words(messages)  # with which the answer would have ended
 
 
 @pytest.fixture
@@ -310,7 +332,7 @@ async def test_6_a_dropped_socket_loses_nothing(step: Step) -> None:
         async with client(port) as connection:
             await connection.send(text("Hello"))
             hello = await receive(connection, step.limit)
-            assert hello["type"] == "hello"
+            assert hello.get("type") == "hello"
             first = [await receive(connection, step.limit) for _ in range(3)]
             connection.transport.abort()
         conversation = lesson.conversations["ann"]
@@ -340,6 +362,8 @@ async def test_6_a_conversation_ends_after_its_grace() -> None:
             again = await receive(connection, step.limit)
             assert again["epoch"] != hello["epoch"]
             assert again["seq"] == 0
+            await connection.send(text("Hello"))
+            assert words(await turn(connection, step.limit)).startswith(ANSWER)  # a new epoch: all of it
 
 
 async def test_6_all_who_attend_are_told_the_same() -> None:

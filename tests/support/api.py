@@ -17,40 +17,34 @@ from agent.agent import get_current_time
 from support.client import Json
 
 STATIC = Path(__file__).parent.parent.parent / "static"
-
-
 API: Json = json.loads((STATIC / "openapi.json").read_text())
-
 
 SUMMARY = {
     *("session_id", "model", "message_count", "duration_minutes", "connected_clients"),
     *("created_at", "last_activity"),
 }
 
-
 SESSION = {
     *("session_id", "model", "message_count", "session_duration_seconds", "user_messages", "model_messages"),
     *("created_at", "history"),
 }
-
 
 COUNTS = {
     *("model", "uptime_seconds", "total_requests", "successful_requests", "failed_requests"),
     *("active_sessions", "websocket_connections"),
 }
 
-
 STATS = COUNTS | {"average_response_time", "start_time", "total_sessions_created"}
 
 
 def rehearsal() -> LlmAgent:
-    """The offline agent, in a great hurry."""
+    """The rehearsal agent, with a high speed."""
     model = Rehearsal(pace=50, words_per_second=40)
     return LlmAgent(name="tester", model=model, tools=[get_current_time])
 
 
 def is_now(timestamp: str) -> bool:
-    """Whether a timestamp is ISO 8601, in UTC, and of this test."""
+    """Whether a timestamp is ISO 8601, in UTC, and not older than this test."""
     when = datetime.fromisoformat(timestamp)
     return when.utcoffset() == timedelta(0) and abs(datetime.now(UTC) - when) < timedelta(minutes=2)
 
@@ -83,7 +77,7 @@ async def get(web: httpx.AsyncClient, path: str) -> Json:
 
 
 async def stats_when(web: httpx.AsyncClient, **counts: int) -> Json:
-    """The numbers, when these are so."""
+    """The statistics, as soon as they have these values."""
     async with asyncio.timeout(60):
         while True:
             stats = await get(web, "/stats")

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Client:
-    """A WebSocket client of the relay's, which keeps all that it got."""
+    """A WebSocket client that keeps all frames it has got."""
 
     socket: ClientConnection
     hello: Json
@@ -29,7 +29,7 @@ class Client:
     async def next(self, timeout: float = 60) -> Json:
         """The next frame; binary sound as a message of type `binary`.
 
-        Pings are answered, and who comes and goes is kept in `presence`: neither comes in any order.
+        Pings are answered, and presence is kept in `presence`: both may come at any time.
         """
         while True:
             frame = await asyncio.wait_for(self.socket.recv(), timeout)
@@ -92,7 +92,7 @@ async def client(
     query: str = "",
     **options: Any,
 ) -> AsyncIterator[Client]:
-    """A client that has been greeted."""
+    """A connected client, which has got its hello."""
     url = f"ws://127.0.0.1:{port}{path}/ws/{user}?is_audio={str(audio).lower()}{query}"
     subprotocols = [Subprotocol("relay.v1")] if subprotocol else None
     options = {"open_timeout": 60} | options

@@ -1,4 +1,4 @@
-"""HTTP by hand: a request goes out exactly as it is written."""
+"""HTTP by hand: a request is sent exactly as it is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Response:
 
 
 async def ask(port: int, target: str, method: str = "GET", **headers: str) -> Response:
-    """Sends a target exactly as it is written; no client library mends it."""
+    """Sends a target exactly as it is written; a client library would normalize it."""
     fields = {"Host": "127.0.0.1", "Connection": "close"}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]

@@ -1,4 +1,4 @@
-"""A WebSocket peer made by hand, for what no good client does: it reads only when it is asked to."""
+"""A WebSocket peer by hand, for what no client library does: it reads only when it is told to."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ CLOSE = 8
 
 
 class Peer:
-    """One TCP connection to a relay. Nothing is read from it but by `next()` and its kin.
+    """One TCP connection to a relay. Only `next()` and the methods like it read from it.
 
-    The kernel's buffers are kept small, so that a peer that does not read is felt soon.
+    The kernel's buffers are kept small, so that the relay soon notices a peer that does not read.
     """
 
     def __init__(self, sock: socket.socket) -> None:

@@ -9,7 +9,7 @@ from support.gemini import Connection, GeminiLive, UserTurn
 
 
 def typed(frames: list[Json]) -> list[tuple[str, bool]]:
-    """Who was told to begin to write, or to stop."""
+    """Whose typing was told, and whether they began or stopped."""
     return [(said["connection_id"], said["typing"]) for said in frames if "typing" in said]
 
 
@@ -18,7 +18,7 @@ def busy(frames: list[Json]) -> int:
 
 
 class Script:
-    """A model that says "a", and "b" when it may go on; which text is answered can be waited for."""
+    """A model that says "a", and then "b" when `go_on` allows it; `until` waits for the "a" to a text."""
 
     def __init__(self, gemini: GeminiLive) -> None:
         self._gemini = gemini
@@ -44,5 +44,5 @@ class Script:
             self._event(name).set()
 
     async def until(self, name: str) -> None:
-        """Until the answer to a text has begun."""
+        """Waits until the answer to a text has begun."""
         await self._gemini.wait_for(lambda: name in self.begun)

@@ -33,7 +33,7 @@ class Traveler:
     """A client on a bad network. It remembers the epoch and the last number it has got, comes back
     after each drop with `after=`, and sends a text again until it is acked.
 
-    It takes nothing on trust: a number that is not above the last one is a failure, whatever it numbers.
+    It checks everything: a number that is not above the last one is a failure.
     """
 
     port: int
@@ -44,25 +44,25 @@ class Traveler:
     epoch: str = ""
     seq: int = 0
     said: list[Json] = field(default_factory=list)
-    """What is numbered, in order, since the last gap."""
+    """Numbered frames, in order, since the last gap."""
     notices: list[Json] = field(default_factory=list)
-    """What is not, but for presence."""
+    """Frames without a number, except presence."""
     lines: list[Json] = field(default_factory=list)
-    """The whole texts that came with the last gap."""
+    """The messages that came with the last gap."""
     gaps: list[Json] = field(default_factory=list)
     hellos: list[Json] = field(default_factory=list)
     acks: list[str] = field(default_factory=list)
     owed: dict[str, str] = field(default_factory=dict)
     """Texts, by id, that were not acked yet."""
     ids: set[str] = field(default_factory=set)
-    """Of all texts that were said."""
+    """The ids of all texts that were said."""
     frames: int = 0
-    """How many have come over this connection."""
+    """How many frames have come over this connection."""
     dropped_after: list[str] = field(default_factory=list)
-    """What it had got last over each connection that was lost."""
+    """The last frame over each connection that was lost."""
     _last: str = "nothing"
     _socket: ClientConnection | None = None
-    _now: str = ""  # the epoch that the server numbers in
+    _now: str = ""  # the server's present epoch
     _gap: list[Json] | None = None
 
     async def __aenter__(self) -> Traveler:
@@ -72,7 +72,7 @@ class Traveler:
         await self.leave()
 
     async def leave(self) -> None:
-        """Closes the socket as one should."""
+        """Closes the socket with a closing handshake."""
         if self._socket:
             await self._socket.close()
             self._socket = None
@@ -129,17 +129,17 @@ class Traveler:
         self.frames = 0
         self._gap, self._last = None, "nothing"
         while not self._socket:
-            with suppress(InvalidMessage, ConnectionError):  # cut in mid handshake
+            with suppress(InvalidMessage, ConnectionError):  # the network was cut during the handshake
                 self._socket = await connect(
                     f"ws://127.0.0.1:{self.port}/ws/{self.user}{query}",
                     subprotocols=subprotocols,
                     proxy=None,
                     compression=None,
-                    max_queue=None,  # whoever waits to be asked is not slow
+                    max_queue=None,  # a test that does not read is not a slow client
                 )
 
     async def _tell(self, name: str) -> None:
-        with suppress(ConnectionClosed):  # it is said again
+        with suppress(ConnectionClosed):  # it is sent again
             await self.send(mime_type="text/plain", data=self.owed[name], id=name)
 
     async def _take(self, said: Json) -> None:
@@ -186,7 +186,7 @@ class Traveler:
                 self.notices.append(said)
 
     def _mend(self) -> None:
-        """The gap is over: it takes the place of all there was."""
+        """The gap is complete: it replaces all that was there."""
         assert self._gap is not None
         self.lines, self.said, self._gap = self._gap, [], None
         self.epoch, self.seq = self._now, self.gaps[-1]["to"]
@@ -200,7 +200,7 @@ class Traveler:
         return b"".join(said["pcm"] for said in self.said if said.get("type") == "sound")
 
     def count(self, what: str) -> int:
-        """How many of what is numbered have a type, or are `turn_complete` or `interrupted`."""
+        """How many numbered frames have a type, or are `turn_complete` or `interrupted`."""
         return sum(said.get("type") == what or bool(said.get(what)) for said in self.said)
 
     @property
@@ -296,7 +296,7 @@ KINDS: dict[str, Kind] = {
 
 
 async def uncut(port: int, *questions: str, audio: bool = True, binary: bool = True) -> list[tuple[str, Any]]:
-    """The story of a client that nothing happens to."""
+    """What a client gets that is never cut off."""
     async with Traveler(port, f"uncut-{audio}-{binary}", audio=audio, binary=binary) as one:
         await one.greeted()
         for text in questions or ("go",):
@@ -309,7 +309,7 @@ async def uncut(port: int, *questions: str, audio: bool = True, binary: bool = T
 async def emitted(
     relay: Relay, done: Callable[[Room], bool], user: str = "alice", timeout: float = 60
 ) -> None:
-    """Until a user's conversation has come to something, whoever hears it."""
+    """Waits until `done` holds for a user's room, whoever attends it."""
     async with asyncio.timeout(timeout):
         while not done((await relay.conversations.open(user)).room):
             await asyncio.sleep(0.002)
@@ -321,7 +321,7 @@ def is_over(room: Room) -> bool:
 
 
 async def gone(relay: Relay) -> None:
-    """Until there is no conversation in memory."""
+    """Waits until no conversation is in memory."""
     async with asyncio.timeout(60):
         while relay.conversations.active:
             await asyncio.sleep(0.002)
@@ -336,7 +336,7 @@ async def interruptible(connection: Connection, turn: UserTurn) -> None:
 
 
 def texts(*lines: str) -> list[Json]:
-    """Whole texts as they are told after a gap: the user's and the agent's in turn."""
+    """Messages as they come after a gap: the user's and the agent's in turn."""
     roles = itertools.cycle(["user", "agent"])
     return [{"type": "message", "role": role, "text": text} for role, text in zip(roles, lines, strict=False)]
 
@@ -345,7 +345,7 @@ ONE_AND_TWO = texts("one", "You said: one.", "two", "You said: two.")
 
 
 async def told(port: int, query: str, user: str = "alice") -> list[Json]:
-    """What a newcomer in text mode is told at once."""
+    """What a new text client gets at once."""
     async with client(port, user, query=query) as newcomer:
-        await newcomer.send(type="nothing that there is")  # the complaint about it waits its turn
+        await newcomer.send(type="nothing that there is")  # the error comes after all that waits
         return (await newcomer.until(lambda said: said.get("code") == "bad_message"))[:-1]

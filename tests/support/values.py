@@ -1,4 +1,4 @@
-"""Values that a tool may return, from friendly to impossible."""
+"""Values that a tool may return, also ones that JSON does not have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.client import Json
 
 
 class Unfriendly:
-    """No JSON, and not even a text."""
+    """An object that is not JSON and has no representation."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no words for it")

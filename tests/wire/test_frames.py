@@ -20,10 +20,7 @@ from adk_relay.wire.dialects import BadFrameError, to_json
 from adk_relay.wire.dialects.live import decode
 
 CODES = {"bad_message", "unsupported_mime_type", "bad_data", "too_large"}
-
-
 any_text = st.text(st.characters(exclude_categories=[]))  # halves of surrogate pairs as well
-
 
 any_json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | any_text,
@@ -31,17 +28,12 @@ any_json = st.recursive(
     max_leaves=8,
 )
 
-
 mime_types = st.sampled_from(
     ["text/plain", "audio/pcm", "audio/pcm;rate=24000", "audio/pcm;rate=", "image/png", "image/jpeg", ";", ""]
 )
 
-
 types = st.sampled_from(["audio_end", "interrupt", "ping", "pong", "hello"])
-
-
 base64 = st.binary().map(lambda data: b64encode(data).decode())
-
 
 near_misses = st.fixed_dictionaries(
     {},
@@ -56,13 +48,13 @@ near_misses = st.fixed_dictionaries(
 
 def check(frame: str | bytes) -> None:
     try:
-        said = decode(frame)
+        command = decode(frame)
     except BadFrameError as bad:
         assert bad.code in CODES
         assert str(bad)
-        to_json({"message": str(bad)}).encode()  # can be told to the client
+        to_json({"message": str(bad)}).encode()  # can be sent to the client
         return
-    match said:
+    match command:
         case UserText(text):
             assert text.strip()
             text.encode()
@@ -74,7 +66,7 @@ def check(frame: str | bytes) -> None:
             assert data
             assert mime_type in ("image/png", "image/jpeg")
         case _:
-            assert said in (AudioEnd(), Interrupt(), "ping", "pong")
+            assert command in (AudioEnd(), Interrupt(), "ping", "pong")
 
 
 @given(any_text | st.binary())

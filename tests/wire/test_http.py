@@ -22,10 +22,7 @@ from support.raw import Peer
 from support.server import a_relay, serving
 
 pytestmark = pytest.mark.usefixtures("no_errors")
-
-
 STATIC = Path(__file__).parent.parent.parent / "static"
-
 
 TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -150,7 +147,7 @@ def test_the_page_needs_nothing_that_its_policy_forbids() -> None:
     assert "<style" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
-    assert 'src="/' not in page  # relative, or it would not work under a prefix
+    assert 'src="/' not in page  # paths must be relative to work under a prefix
     assert 'href="/' not in page
 
 
@@ -241,7 +238,7 @@ async def test_the_page_without_its_slash_is_sent_on(prefix: str) -> None:
 
 
 class _Below:
-    """Calls an application as a host would that has mounted it at `prefix`."""
+    """Calls an application as a host does that has mounted it at `prefix`."""
 
     def __init__(self, app: Any, prefix: str) -> None:
         self.app = app

@@ -36,15 +36,13 @@ from adk_relay.wire.outbox import Outbox, size
 
 MS = 48  # bytes of sound in a millisecond
 
-
 ENCODERS = {
     "words": live(is_audio=False, binary=False, newest=False).encoder(""),
     "base64": live(is_audio=True, binary=False, newest=False).encoder(""),
     "binary": live(is_audio=True, binary=True, newest=False).encoder(""),
 }
 
-
-# What a conversation does next: (kind, how much), or get, or a frame out of the order.
+# What happens to the queue: a message (kind, how much), a read, or a frame that goes first.
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("audio"), st.integers(1, 2_000)),
@@ -65,7 +63,7 @@ steps = st.lists(
 
 
 class Story:
-    """Does steps on a queue, and knows what has to come of them."""
+    """Does steps on a queue, and is a model of what must come out."""
 
     def __init__(self, dialect: str, limit: int) -> None:
         self.dialect = dialect
@@ -74,9 +72,9 @@ class Story:
         self.seq = 0
         self.turn = 0
         self.turn_of: list[int] = []  # of each sample of sound
-        self.muted_before = 0  # sound of earlier turns was recalled
+        self.muted_before = 0  # sound of turns before this one was recalled
         self.samples = self.recalled = 0
-        self.told: list[Any] = []  # all but sound, piece by piece
+        self.told: list[Any] = []  # all that was put but sound
         self.got: list[Any] = []
         self.got_samples: list[int] = []
         self.got_dropped = 0
@@ -86,7 +84,7 @@ class Story:
 
     def put(self, kind: str, n: int) -> None:
         if kind == "audio" and len(self.turn_of) + n > 2**16:
-            return  # a sample is the number of itself, in 16 bits
+            return  # each sample is its own number, in 16 bits
         self.seq += 1
         message: Message
         match kind:
@@ -131,11 +129,11 @@ class Story:
         assert self.outbox.bytes <= self.limit
 
     def recall(self) -> None:
-        """From now on, sound that waits is not to come any more."""
+        """From now on, the sound that waits must not come any more."""
         self.turn += 1
         self.muted_before = self.turn
         dropped = round(self.outbox.dropped_ms * MS) // 2
-        # Of what was put, all that neither came nor was dropped.
+        # All samples that were put and neither came nor were dropped.
         self.recalled = self.samples - len(self.got_samples) - dropped
 
     async def get(self) -> None:
@@ -145,7 +143,7 @@ class Story:
             assert (close.frame.code, close.frame.reason) == (1013, "too slow")
             self.gave_up = True
             return
-        assert size(frame) <= 36_000  # far from what a client's library refuses
+        assert size(frame) <= 36_000  # far below what client libraries refuse
         if frame in (PING, PONG):
             return
         if isinstance(frame, bytes):
@@ -212,7 +210,7 @@ def test_whatever_is_put_is_told_in_order_and_the_queue_is_bounded(
     # Sound comes in order and once.
     assert all(a < b for a, b in pairwise(story.got_samples))
     story.outbox.enqueue(Status("live"))
-    if not story.outbox.bytes:  # given up: the words, and in a small queue the notes, were too much
+    if not story.outbox.bytes:  # overflowed: the words, or in a small queue the notes, were too much
         assert story.told[: len(story.got)] == story.got
         assert limit <= 3_000 or story.told != story.got
         with pytest.raises(Close):
