@@ -1,11 +1,10 @@
-// Microphone and loudspeaker of one call. The work on the samples is done in the two worklets, on the audio thread;
-// here they are wired up:
+// Microphone and loudspeaker of one call. Two worklets work on the samples, on the audio thread; they are connected
+// here:
 //
 //   microphone → recorder ⇢ onframe(ArrayBuffer)          16 kHz, 16-bit, 40 ms
 //   play(Int16Array) ⇢ player → analyser → loudspeaker    24 kHz, 16-bit
 
-// What has passed through, for tests and the curious. All counts are totals since the page was loaded; samples are
-// counted at the wire's rates.
+// Counters for tests and the curious: totals since the page was loaded. Samples are counted at the wire's rates.
 export const stats = {
   playedSamples: 0,
   playedNonSilent: 0,
@@ -27,11 +26,11 @@ export class Voice {
   #player;
   #analyser;
   #wave = new Float32Array(1024);
-  #heard = 0; // loudness of the newest microphone frame
-  #seen = { played: 0, nonSilent: 0, underruns: 0, flushed: 0 };
+  #inputLevel = 0; // of the newest microphone frame
+  #counted = { played: 0, nonSilent: 0, underruns: 0, flushed: 0 };
   #closed = false;
 
-  // Must be called from a click: browsers let a page make a sound only where its reader has touched it.
+  // Must be called from a click: browsers let a page make sound only after the user has touched it.
   // Rejects with an Error whose message can be shown.
   async start() {
     if (!navigator.mediaDevices || !window.AudioWorkletNode) throw new Error(whyNoMicrophone());
@@ -68,7 +67,7 @@ export class Voice {
     this.#analyser = new AnalyserNode(context, { fftSize: this.#wave.length });
     this.#player.connect(this.#analyser).connect(context.destination);
 
-    // A phone call stops the context; nobody resumes it but us.
+    // A phone call suspends the context, and the browser does not resume it.
     document.addEventListener("visibilitychange", this.#resume);
   }
 
@@ -78,20 +77,20 @@ export class Voice {
     document.removeEventListener("visibilitychange", this.#resume);
     for (const track of this.#stream?.getTracks() ?? []) {
       track.onended = null;
-      track.stop(); // the browser's recording sign goes out
+      track.stop(); // the browser's sign for a recording disappears
     }
     if (this.#context && this.#context.state !== "closed") this.#context.close();
   }
 
   mute(muted) {
     this.muted = muted;
-    this.#heard = 0;
-    // Not only unsent, but not recorded.
+    this.#inputLevel = 0;
+    // The sound is not even recorded, and not only not sent.
     for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = !muted;
   }
 
   play(samples) {
-    // Bytes are counted by who receives them; the buffer is moved to the audio thread, not copied.
+    // The buffer is moved to the audio thread, not copied.
     this.#player?.port.postMessage(samples, [samples.buffer]);
     this.playing ||= samples.length > 0;
   }
@@ -109,7 +108,7 @@ export class Voice {
   levels() {
     if (!this.#analyser) return { input: 0, output: 0 };
     this.#analyser.getFloatTimeDomainData(this.#wave);
-    return { input: this.muted ? 0 : this.#heard, output: loudness(this.#wave, 1) };
+    return { input: this.muted ? 0 : this.#inputLevel, output: loudness(this.#wave, 1) };
   }
 
   #resume = () => {
@@ -118,22 +117,22 @@ export class Voice {
 
   #recorded(buffer) {
     if (this.muted || this.#closed) return;
-    this.#heard = loudness(new Int16Array(buffer), 32768);
+    this.#inputLevel = loudness(new Int16Array(buffer), 32768);
     this.onframe(buffer);
   }
 
   #played({ played, nonSilent, underruns, flushed, queued, playing }) {
-    const seen = this.#seen;
-    stats.playedSamples += played - seen.played;
-    stats.playedNonSilent += nonSilent - seen.nonSilent;
-    stats.underruns += underruns - seen.underruns;
-    stats.flushedSamples += flushed - seen.flushed;
-    this.#seen = { played, nonSilent, underruns, flushed };
+    const before = this.#counted;
+    stats.playedSamples += played - before.played;
+    stats.playedNonSilent += nonSilent - before.nonSilent;
+    stats.underruns += underruns - before.underruns;
+    stats.flushedSamples += flushed - before.flushed;
+    this.#counted = { played, nonSilent, underruns, flushed };
     this.playing = playing || queued > 0;
   }
 }
 
-// Ears hear ratios: -55 dB of full scale is 0, -10 dB is 1.
+// On the scale of the ear, which is logarithmic: -55 dB of full scale is 0, -10 dB is 1.
 function loudness(samples, full) {
   let sum = 0;
   for (const sample of samples) sum += (sample / full) ** 2;

@@ -1,11 +1,13 @@
-// The messages: who said what, in the order in which it makes sense to a reader.
+// The conversation as the reader sees it, in an order that makes sense to a reader.
 //
-// What comes over the wire is a stream of pieces. Here they become bubbles: one for each thing a user said, one for
-// each answer, with the tools that the answer used inside it. Everything is set as text, never as markup.
+// What comes over the wire is a stream of chunks. Here they become bubbles: one for each text or utterance of a user,
+// and one for each answer, with the tools that the answer used inside it.
 //
-// `who` is the name of somebody else who said something; without it, it was said here.
+// `who` is the name of somebody else who has written or spoken; without it, it was done on this page.
 
-const EXPECT_TIMEOUT = 30000; // an agent may choose to say nothing; then the three dots go away again
+import { bubble, completeTool, dots, element, mark, setText, shows, toolCard } from "./bubbles.js";
+
+const EXPECT_TIMEOUT = 30000; // ms; an agent may choose to say nothing: then the three dots go away again
 const NEAR = 48; // pixels from the bottom that still count as being there
 
 export class Conversation {
@@ -13,19 +15,21 @@ export class Conversation {
   #latest;
   #announce;
   #welcome;
-  #answer = null; // the bubble that is being filled: {item, bubble, line, text, started}
+  // The answer of the present turn: {item, bubble, line, text, started}. Until it is `started` it is "expected": three
+  // dots, which are always the last item.
+  #answer = null;
   #lastAnswer = null;
-  #hearing = new Map(); // speaker → the utterance of theirs that is being recognized
+  #hearing = new Map(); // speaker → the item of the utterance that is being recognized
   #asked = false; // the present turn's question is already shown
-  #unanswered = false;
+  #unanswered = false; // a question was asked to which no answer has started
   #expecting = 0;
   #unconfirmed = new Map(); // id → item, of texts that may not have arrived
-  #tools = new Map(); // tool_id → the card of a running tool
+  #tools = new Map(); // tool_id → {card, start} of a running tool
   #pinned = true; // the reader is at the bottom, and wants to stay there
   #notice = null; // the last line that was no bubble: {item, kind, text, count}
-  #building = false; // a whole history comes: the page is laid out once, after it
+  #building = false; // a whole history is being shown: the page is laid out once, after it
 
-  // What is said now belongs to another conversation: it stays where it is when this one is told anew.
+  // What comes now belongs to another conversation: it stays where it is when the history of this one is shown.
   aside = false;
 
   // `announce(text)` speaks to screen readers.
@@ -51,7 +55,7 @@ export class Conversation {
   // ---- the user
 
   typed(id, text, waiting) {
-    const item = this.#bubble("user", "You", { text });
+    const item = bubble("user", "You", { text });
     this.#unconfirmed.set(id, item);
     this.#place(item);
     if (waiting) mark(item, "Waiting to be sent", "waiting");
@@ -60,9 +64,9 @@ export class Conversation {
     this.#toEnd(); // whoever writes wants to see it
   }
 
-  left(id) {
+  sent(id) {
     const item = this.#unconfirmed.get(id);
-    if (item && this.aside) item.dataset.aside = "true"; // it may have been written before that was so
+    if (item && this.aside) item.dataset.aside = "true"; // it may have been written before `aside` was set
     if (!item?.classList.contains("waiting")) return;
     mark(item, "", "");
     this.#unanswered = true;
@@ -70,7 +74,7 @@ export class Conversation {
   }
 
   // The connection was lost before it was known whether this has arrived.
-  waits(id) {
+  unsent(id) {
     const item = this.#unconfirmed.get(id);
     if (!item) return;
     mark(item, "Waiting to be sent", "waiting");
@@ -81,7 +85,7 @@ export class Conversation {
     this.#unconfirmed.delete(id);
   }
 
-  // All that was said before this text is shown now, and it stands below.
+  // All that came before this text in the conversation is shown now: the text moves below it.
   placed(id) {
     const item = this.#unconfirmed.get(id);
     if (item && item !== this.#lastSettled()) this.#place(item);
@@ -95,9 +99,9 @@ export class Conversation {
     if (!item?.previousElementSibling?.matches(".user:not(.interrupted)")) this.unexpect();
   }
 
-  // Somebody else has written something.
-  wrote(text, who) {
-    this.#place(this.#bubble("user", who, { text, other: true }));
+  // Somebody else has written a text.
+  othersText(text, who) {
+    this.#place(bubble("user", who, { text, other: true }));
     this.#asked = this.#unanswered = true;
     this.#expect();
     this.#follow();
@@ -108,7 +112,7 @@ export class Conversation {
     let item = this.#hearing.get(speaker);
     if (!item) {
       if (!text.trim()) return;
-      item = this.#bubble("user", who || "You", { text: "", other: Boolean(who) });
+      item = bubble("user", who || "You", { text: "", other: Boolean(who) });
       item.classList.add("heard");
       this.#hearing.set(speaker, item);
       // Recognition can be later than the answer that it led to. The question still belongs above it, unless that
@@ -117,7 +121,7 @@ export class Conversation {
       else this.#place(item);
       this.#asked = true;
     }
-    item.querySelector(".text").textContent = text.trim();
+    setText(item, text.trim());
     item.classList.toggle("partial", !final);
     if (final) {
       this.#hearing.delete(speaker);
@@ -130,8 +134,8 @@ export class Conversation {
     this.#follow();
   }
 
-  // The conversation has ended in the middle of an utterance: nobody will recognize the rest of it.
-  hush() {
+  // The connection has ended in the middle of an utterance: the rest of it will not be recognized.
+  stopHearing() {
     for (const item of this.#hearing.values()) {
       item.classList.remove("partial");
       mark(item, "Not heard to the end", "interrupted");
@@ -141,7 +145,7 @@ export class Conversation {
 
   // ---- the agent
 
-  said(text) {
+  addToAnswer(text) {
     if (!text) return;
     const answer = this.#begin();
     if (!answer.line) {
@@ -154,17 +158,11 @@ export class Conversation {
     this.#follow();
   }
 
-  toolStarted({ tool_id, tool_name, arguments: args, truncated }) {
-    const card = element("details", "tool");
-    const summary = element("summary");
-    const spinner = element("span", "spinner");
-    spinner.setAttribute("aria-hidden", "true");
-    summary.append(spinner, element("span", "tool-name", tool_name), element("span", "tool-state", "running"));
-    const label = truncated ? "Arguments (the beginning of them)" : "Arguments";
-    card.append(summary, element("p", "tool-label", label), element("pre", "", pretty(args)));
-    this.#tools.set(tool_id, { card, start: performance.now() });
+  toolStarted(frame) {
+    const card = toolCard(frame);
+    this.#tools.set(frame.tool_id, { card, start: performance.now() });
 
-    // Tools go on after an answer was stopped. They are still that answer's.
+    // Tools go on after their answer was stopped, and their cards still belong to it.
     const last = this.#root.lastElementChild;
     const late = last === this.#lastAnswer?.item && last.classList.contains("interrupted");
     const answer = late ? this.#lastAnswer : this.#begin();
@@ -173,22 +171,17 @@ export class Conversation {
     this.#follow();
   }
 
-  toolCompleted({ tool_id, result, truncated }) {
-    const tool = this.#tools.get(tool_id);
+  toolCompleted(frame) {
+    const tool = this.#tools.get(frame.tool_id);
     if (!tool) return;
-    this.#tools.delete(tool_id);
-    const seconds = (performance.now() - tool.start) / 1000;
-    tool.card.classList.add("done");
-    const state = seconds < 0.1 ? "done" : `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
-    tool.card.querySelector(".tool-state").textContent = state;
-    const label = truncated ? "Result (the beginning of it)" : "Result";
-    tool.card.append(element("p", "tool-label", label), element("pre", "", pretty(result)));
+    this.#tools.delete(frame.tool_id);
+    completeTool(tool.card, frame, (performance.now() - tool.start) / 1000);
     this.#follow();
   }
 
-  // The turn is over. `aloud`: the reader has heard the answer, and need not be told it again.
+  // The turn is over. `aloud`: the reader has heard the answer, so that screen readers need not speak it.
   ended({ interrupted = false, aloud = false } = {}) {
-    // What was interrupted is an earlier answer, of which the last words were still being heard. This one is to come.
+    // What was interrupted is an earlier answer, which was still being played. The present one has not started.
     if (interrupted && this.expecting && this.#unanswered) return;
     clearTimeout(this.#expecting);
     if (this.expecting) {
@@ -222,9 +215,9 @@ export class Conversation {
 
   // ---- the whole
 
-  // The conversation as the server knows it, [{role, text, open, who}, …], in the place of what is shown of it. The
-  // texts of these ids are not in it yet, and follow. What is shown already stays as it is, with all that is no text.
-  // `isAnother`: another life of it (the server was restarted, say), in which nobody answers what was asked before.
+  // Shows the conversation as the server knows it, [{role, text, open, who}, …]. The texts with these ids are not in
+  // it yet, and follow. Items that already show the same stay as they are, with their tools and notices. `isAnother`: a
+  // new epoch (the server was restarted, for example), in which earlier questions are not answered any more.
   history(lines, ids, isAnother) {
     lines = lines.filter(({ text }) => text.trim());
     const coming = new Set(ids.map((id) => this.#unconfirmed.get(id)));
@@ -238,10 +231,10 @@ export class Conversation {
     const aside = this.#empty(shown[same - 1]);
     this.#building = true;
     for (const { role, text, open, who } of lines.slice(same)) {
-      if (role === "user") this.#place(this.#bubble("user", who || "You", { text, other: Boolean(who), now: false }));
+      if (role === "user") this.#place(bubble("user", who || "You", { text, other: Boolean(who), now: false }));
       else {
         this.#open({ now: false });
-        this.said(text);
+        this.addToAnswer(text);
         if (!open) this.#close();
       }
     }
@@ -252,14 +245,14 @@ export class Conversation {
     this.#restore(ids);
   }
 
-  // Somebody has emptied the conversation, and it begins anew.
+  // Somebody has emptied the conversation.
   cleared(why, ids) {
     this.#empty();
     this.#restore(ids);
     this.note("cleared", why);
   }
 
-  // Takes out all that follows `last`; returns what of it belongs to another conversation.
+  // Removes all items that follow `last`; returns those that belong to another conversation.
   #empty(last = null) {
     clearTimeout(this.#expecting);
     if (this.answering) this.#close();
@@ -274,7 +267,7 @@ export class Conversation {
     return rest.filter((item) => item.dataset.aside);
   }
 
-  // Puts back what was written here and is still on its way.
+  // Puts back the texts that were written here and are still on their way.
   #restore(ids) {
     const coming = [...this.#unconfirmed].filter(([id]) => ids.includes(id));
     this.#unconfirmed = new Map(coming);
@@ -286,7 +279,7 @@ export class Conversation {
 
   // ---- everything else
 
-  // A line between the bubbles. The same one again is counted, not repeated.
+  // A line between the bubbles. The same line again is counted, not repeated.
   note(kind, text) {
     const last = this.#notice;
     if (last && last.kind === kind && last.text === text && last.item === this.#lastSettled()) {
@@ -300,7 +293,7 @@ export class Conversation {
     this.#announce(text);
   }
 
-  // Sound that was given up. Neighboring losses add up to one line.
+  // Sound that was dropped. Losses that follow each other add up in one line.
   lost(direction, milliseconds) {
     const last = this.#notice;
     const kind = `dropped-${direction}`;
@@ -322,21 +315,6 @@ export class Conversation {
 
   // ---- parts
 
-  #bubble(side, who, { text = null, other = false, now = true } = {}) {
-    const item = element("div", `message ${side}`);
-    item.classList.toggle("other", other);
-    const bubble = element("div", "bubble");
-    const name = element("span", other ? "who" : "visually-hidden", who);
-    name.append(element("span", "visually-hidden", ": "));
-    bubble.append(name);
-    if (text !== null) bubble.append(element("div", "text", text));
-    const meta = element("div", "meta");
-    if (now) meta.append(clock()); // of what was said before, nobody knows when
-    meta.append(element("span", "mark"));
-    item.append(bubble, meta);
-    return item;
-  }
-
   #begin() {
     if (!this.#answer) this.#open();
     const answer = this.#answer;
@@ -351,7 +329,7 @@ export class Conversation {
   }
 
   #open(options) {
-    const item = this.#bubble("agent", "Agent", options);
+    const item = bubble("agent", "Agent", options);
     item.classList.add("expected");
     this.#answer = { item, bubble: item.firstChild, line: null, text: "", started: false };
     this.#place(item);
@@ -369,13 +347,10 @@ export class Conversation {
     if (this.#answer) this.#root.append(this.#answer.item);
     else {
       this.#open();
-      const dots = element("div", "dots");
-      dots.setAttribute("aria-hidden", "true");
-      dots.append(element("i"), element("i"), element("i"));
-      this.#answer.bubble.append(dots);
+      this.#answer.bubble.append(dots());
     }
     clearTimeout(this.#expecting);
-    // Aside, it is known when no answer comes.
+    // Over HTTP it is known when no answer comes.
     if (!this.aside) this.#expecting = setTimeout(() => this.unexpect(), EXPECT_TIMEOUT);
     this.#follow();
   }
@@ -411,36 +386,4 @@ export class Conversation {
     this.#pinned = this.#root.scrollHeight - this.#root.scrollTop - this.#root.clientHeight < NEAR;
     if (this.#pinned) this.#latest.hidden = true;
   }
-}
-
-function element(name, className = "", text = "") {
-  const node = document.createElement(name);
-  if (className) node.className = className;
-  if (text) node.textContent = text;
-  return node;
-}
-
-// Whether an item is that line, as far as one can see. Space is not the same everywhere.
-function shows(item, { role, text, open }) {
-  if (open || !item.classList.contains(role) || item.matches(".partial, :has(.tool:not(.done))")) return false;
-  const texts = Array.from(item.querySelectorAll(".text"), ({ textContent }) => textContent);
-  return texts.join("").replace(/\s+/g, "") === text.replace(/\s+/g, "");
-}
-
-function clock() {
-  const now = new Date();
-  const time = element("time", "", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-  time.dateTime = now.toISOString();
-  return time;
-}
-
-// A word beside the time. Its line is always there, so nothing moves when it appears.
-function mark(item, text, className) {
-  item.classList.remove("waiting", "interrupted");
-  if (className) item.classList.add(className);
-  item.querySelector(".meta .mark").textContent = text;
-}
-
-function pretty(value) {
-  return typeof value === "string" ? value : JSON.stringify(value, null, 2);
 }

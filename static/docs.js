@@ -1,4 +1,4 @@
-// Draws the HTTP interface from openapi.json, and lets the examples name the server that this page came from.
+// Draws the HTTP interface from openapi.json, and puts this server's address into the examples.
 
 const base = new URL(".", document.baseURI);
 const contents = document.getElementById("http-contents");
@@ -11,7 +11,7 @@ function make(name, attributes = {}, ...children) {
   return node;
 }
 
-// Text with `code` in it; the only markup that the descriptions have.
+// Text with `code` in it, which is the only markup of the descriptions.
 function marked(text) {
   return text.split("`").map((part, n) => (n % 2 ? make("code", {}, part) : part));
 }
@@ -28,9 +28,9 @@ function table(heads, rows) {
 }
 
 // What kind of value a schema allows, in a few words.
-function kind({ type, format, items, enum: values, const: value, minimum, maximum, maxLength }, resolve) {
-  if (value !== undefined) return JSON.stringify(value);
-  if (values) return values.map((one) => JSON.stringify(one)).join(" or ");
+function kind({ type, format, items, enum: values, const: constant, minimum, maximum, maxLength }, resolve) {
+  if (constant !== undefined) return JSON.stringify(constant);
+  if (values) return values.map((value) => JSON.stringify(value)).join(" or ");
   const bounds = maximum ? `, ${minimum} to ${maximum}` : maxLength ? `, at most ${maxLength}` : "";
   if (type === "array") return `list of ${items.$ref ? items.$ref.split("/").pop() : kind(resolve(items), resolve)}`;
   return `${[type ?? "any"].flat().join(" or ")}${format ? `, ${format}` : ""}${bounds}`;
@@ -51,24 +51,28 @@ function draw(api) {
   const resolve = (node) =>
     node.$ref ? { ...node.$ref.slice(2).split("/").reduce((at, key) => at[key], api), ...node, $ref: undefined } : node;
 
-  function operation(path, method, shared, told) {
-    const id = `${told.operationId}-${method}`;
+  function article(path, method, shared, operation) {
+    const id = `${operation.operationId}-${method}`;
     const title = make("h3", { id }, make("span", { class: `method ${method}` }, method.toUpperCase()),
-                       make("code", {}, path), make("span", { class: "summary" }, told.summary));
-    const parts = [title, ...paragraphs(told.description)];
-    const parameters = [...shared, ...(told.parameters ?? [])].map(resolve);
+                       make("code", {}, path), make("span", { class: "summary" }, operation.summary));
+    const parts = [title, ...paragraphs(operation.description)];
+    const parameters = [...shared, ...(operation.parameters ?? [])].map(resolve);
     if (parameters.length) {
-      parts.push(make("h4", {}, "In the address"), table(["Name", "Kind", "Meaning"], parameters.map((one) =>
-        [make("code", {}, one.name), make("span", { class: "kind" }, kind(resolve(one.schema), resolve)), marked(one.description)])));
+      parts.push(make("h4", {}, "In the address"), table(["Name", "Kind", "Meaning"], parameters.map((parameter) =>
+        [make("code", {}, parameter.name), make("span", { class: "kind" }, kind(resolve(parameter.schema), resolve)),
+         marked(parameter.description)])));
     }
-    const body = told.requestBody?.content["application/json"];
-    if (body) parts.push(make("h4", {}, "Body"), table(["Field", "Kind", "Meaning"], fields(resolve(body.schema), resolve)));
-    const [success] = Object.values(told.responses);
+    const body = operation.requestBody?.content["application/json"];
+    if (body) {
+      const rows = fields(resolve(body.schema), resolve);
+      parts.push(make("h4", {}, "Body"), table(["Field", "Kind", "Meaning"], rows));
+    }
+    const [success] = Object.values(operation.responses);
     const answer = success.content["application/json"]?.schema;
     const rows = answer ? fields(resolve(answer), resolve) : [];
     if (rows.length) parts.push(make("h4", {}, "Answer"), table(["Field", "Kind", "Meaning"], rows));
     parts.push(make("h4", {}, "Status"), table(["Code", "Meaning"],
-      Object.entries(told.responses).map(([code, one]) => [code, marked(resolve(one).description)])));
+      Object.entries(operation.responses).map(([code, response]) => [code, marked(resolve(response).description)])));
     parts.push(make("pre", { tabindex: "0", class: "curl" }, make("code", {}, curl(path, method, body?.example))));
     contents.append(make("li", {}, make("a", { href: `#${id}` }, `${method.toUpperCase()} ${path}`)));
     return make("article", { class: "operation", "aria-labelledby": id }, parts);
@@ -78,8 +82,8 @@ function draw(api) {
   for (const tag of api.tags) {
     drawn.push(make("h2", {}, tag.name), ...paragraphs(tag.description));
     for (const [path, { parameters = [], ...methods }] of Object.entries(api.paths)) {
-      for (const [method, told] of Object.entries(methods)) {
-        if (told.tags.includes(tag.name)) drawn.push(operation(path, method, parameters, told));
+      for (const [method, operation] of Object.entries(methods)) {
+        if (operation.tags.includes(tag.name)) drawn.push(article(path, method, parameters, operation));
       }
     }
   }
@@ -101,6 +105,6 @@ for (const code of document.querySelectorAll("pre code")) {
 fetch("openapi.json")
   .then((response) => response.json())
   .then(draw)
-  // Whoever followed a link into what was not drawn yet is taken there now.
+  // A link that led into this part can be followed only now.
   .then(() => location.hash && document.querySelector(`[id="${CSS.escape(location.hash.slice(1))}"]`)?.scrollIntoView())
-  .catch(() => {}); // what stands there instead says where it all is
+  .catch(() => {}); // the page's own text there links to openapi.json

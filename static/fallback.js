@@ -1,20 +1,18 @@
-// Writing without a WebSocket, where none can be had: each text is a request of its own, and what comes of it is read
-// while it comes.
+// Writing where no WebSocket gets through: each text is an HTTP request, and its answer is read while it streams.
 //
-// Answers are told in the words of the socket's frames, so that the page need not know where they come from. The
-// conversation is another one than the socket's: it belongs to the server's guest.
+// Answers are reported as frames of the live dialect, so that the page need not know where they come from. The
+// conversation is not the socket's: it belongs to the server's guest.
 
-const SILENCE = 60000; // ms: a server that lives says something at least every ping_interval
+const SILENCE = 60000; // ms without anything from the server; it sends something at least every ping_interval
 
 export class Fallback {
   #url;
   #session;
   #on;
-  #waiting = []; // texts: one is answered after the other
+  #waiting = []; // texts, {id, text}; each is sent when the one before it is answered
   #request = null; // an AbortController
 
-  // `on` has sent(id), for a text whose turn it is; refused(id), where nothing came of it; message(frame); and idle(),
-  // when there is nothing more to do.
+  // `on` has sent(id); refused(id), if there was no answer at all; message(frame); and idle(), when all texts are done.
   constructor({ url, session, on }) {
     this.#url = url;
     this.#session = session;
@@ -30,7 +28,7 @@ export class Fallback {
     if (!this.busy) this.#work();
   }
 
-  // Enough of this answer.
+  // Stops the answer that is being given.
   stop() {
     this.#request?.abort();
   }
@@ -40,40 +38,41 @@ export class Fallback {
       const { id, text } = this.#waiting.shift();
       const request = (this.#request = new AbortController());
       let begun = false;
-      const tell = (frame) => {
+      const report = (frame) => {
         begun = true;
         this.#on.message(frame);
       };
       this.#on.sent(id);
       try {
-        await this.#ask(text, request, tell);
+        await this.#ask(text, request, report);
       } catch (error) {
-        if (begun) tell({ interrupted: true });
+        if (begun) report({ interrupted: true });
         else this.#on.refused(id);
-        // A browser's own words for a request that failed are no help to anybody.
+        // A browser's own message about a failed request helps nobody.
         const message = error instanceof Refused ? error.message : "The server could not be reached. Please try again.";
-        if (error.name !== "AbortError") tell({ type: "error", message });
+        if (error.name !== "AbortError") report({ type: "error", message });
       }
     }
     this.#request = null;
     this.#on.idle();
   }
 
-  async #ask(text, request, tell) {
+  async #ask(text, request, report) {
     let overdue = 0;
     const wait = () => {
       clearTimeout(overdue);
-      overdue = setTimeout(() => request.abort(new Refused("The server has fallen silent. Please try again.")), SILENCE);
+      const reason = new Refused("The server has fallen silent. Please try again.");
+      overdue = setTimeout(() => request.abort(reason), SILENCE);
     };
     try {
       wait();
-      await this.#answer(text, request.signal, tell, wait);
+      await this.#readAnswer(text, request.signal, report, wait);
     } finally {
       clearTimeout(overdue);
     }
   }
 
-  async #answer(text, signal, tell, alive) {
+  async #readAnswer(text, signal, report, alive) {
     const response = await fetch(this.#url, {
       method: "POST",
       headers: { "content-type": "application/json", accept: "text/event-stream" },
@@ -86,14 +85,14 @@ export class Fallback {
       switch (event.type) {
         case "tool_start":
         case "tool_complete":
-          tell(event);
+          report(event);
           break;
         case "response":
           interrupted = Boolean(event.interrupted);
-          tell({ mime_type: "text/plain", data: event.content });
+          report({ mime_type: "text/plain", data: event.content });
           break;
         case "done":
-          return tell(interrupted ? { interrupted } : { turn_complete: true });
+          return report(interrupted ? { interrupted } : { turn_complete: true });
         case "error":
           throw new Refused(event.message);
       }
@@ -102,6 +101,7 @@ export class Fallback {
   }
 }
 
+// Its message can be shown.
 class Refused extends Error {}
 
 // The events of a text/event-stream whose data is JSON with a `type`; `alive` is called when anything comes.

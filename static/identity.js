@@ -1,4 +1,4 @@
-// Names that nobody else has, and the ones that this browser keeps.
+// Random ids, and what this browser keeps for the page.
 
 // Not randomUUID(): browsers have that on secure origins only.
 export function randomId() {
@@ -6,7 +6,7 @@ export function randomId() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// The random id that this browser has under `key`; made when it is first asked for. Where storage is switched off, it
+// The random id that this browser keeps under `key`; it is made at the first call. Where storage is switched off, it
 // lasts as long as the page.
 export function keptId(key) {
   const fresh = randomId();
@@ -19,6 +19,7 @@ export function keptId(key) {
   }
 }
 
+// A storage for this tab; it forgets everything where storage is switched off.
 export function sessionStorageOrNothing() {
   try {
     return window.sessionStorage;

@@ -1,8 +1,8 @@
 // Sound from the wire → loudspeaker. Runs on the audio thread, which calls process() every 128 samples.
 //
-// Chunks come in bursts and gaps, the loudspeaker takes its samples at an even pace: between them stands a queue.
-// A model speaks faster than anyone listens, so the queue may hold a whole answer. That is why flush() matters:
-// when the agent is interrupted, what it has already said but nobody has heard must be gone at once.
+// Chunks come in bursts with gaps between them, and the loudspeaker takes its samples at an even pace. So there is a
+// queue. A model produces sound faster than it is played, and the queue may hold a whole answer: flush() empties it at
+// once when the agent is interrupted.
 //
 // Messages in: an Int16Array of sound · "end" (the turn is over: what is queued is all there is) · "flush".
 // Messages out: the counters below, whenever they have changed.
@@ -10,10 +10,10 @@
 import { Resampler } from "./resampler.js";
 
 const RATE = 24000; // what a live model speaks
-const MIN_LEAD = 0.08 * RATE; // what must be queued before the first sample is played, so that a late chunk is no gap
+const MIN_LEAD = 0.08 * RATE; // samples queued before the first is played, so that a late chunk leaves no gap
 const MAX_LEAD = 0.4 * RATE;
-const FADE = 96; // samples: 4 ms, enough to turn a click into nothing
-const SILENT = 100; // of 32768
+const FADE = 96; // samples: 4 ms, enough to avoid a click
+const SILENT = 100; // of 32768: anything quieter counts as silence
 const PAUSE = 1; // seconds: a longer silence inside a turn is the agent pausing, not the network being late
 const REPORT = 2048; // samples of the device between two reports
 
@@ -24,11 +24,11 @@ class Player extends AudioWorkletProcessor {
     this.queue = [];
     this.offset = 0; // into the first chunk of the queue
     this.queued = 0; // samples
-    this.lead = MIN_LEAD; // grows when the network proves uneven, shrinks again when it behaves
+    this.lead = MIN_LEAD; // grows after a gap, and shrinks again with each turn
     this.playing = false;
     this.ended = true; // no more sound is expected for this turn
     this.since = 0; // when the queue last became non-empty
-    this.dry = null; // when the queue ran out in mid turn, if it did
+    this.dry = null; // when the queue ran out in the middle of a turn, if it did
     this.gain = 0;
     this.last = 0;
     this.settled = 0; // samples of silence given to the resampler since it last had sound
@@ -86,7 +86,7 @@ class Player extends AudioWorkletProcessor {
         while (!this.resampler.ready) this.resampler.push(this.next());
         out[i] = this.resampler.take();
       }
-    } // otherwise `out` stays as it comes: all zeros, at no cost
+    } // otherwise `out` stays all zeros
 
     this.untilReport -= out.length;
     if (this.untilReport <= 0 && this.changed) {
@@ -98,13 +98,13 @@ class Player extends AudioWorkletProcessor {
   }
 
   mayStart() {
-    // Waiting is bounded: if the lead does not fill up, that is all there is for now, and it is played.
+    // The wait is bounded: if the lead does not fill up in time, what there is is played.
     return this.ended || this.queued >= this.lead || currentTime - this.since > (2 * this.lead) / RATE;
   }
 
   next() {
     if (!this.playing) {
-      // Fall to zero from wherever the sound stopped: a sudden step would be heard as a click.
+      // Falls to zero from the last sample: a sudden step would be heard as a click.
       this.settled++;
       return (this.last *= 0.95);
     }

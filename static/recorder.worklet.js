@@ -8,8 +8,8 @@ const FRAME = 640; // samples: 40 ms. Shorter ones cost the server more for each
 class Recorder extends AudioWorkletProcessor {
   constructor() {
     super();
-    // `sampleRate` is the device's own, whatever that is. Asking the AudioContext for 16 kHz instead fails in
-    // some browsers (a microphone may not differ from its context), and would make the loudspeaker 16 kHz too.
+    // `sampleRate` is the device's own. To ask the AudioContext for 16 kHz instead fails in some browsers, where the
+    // microphone's rate must be that of its context; and the loudspeaker would have 16 kHz too.
     this.resampler = new Resampler(sampleRate, RATE);
     this.frame = new Int16Array(FRAME);
     this.filled = 0;

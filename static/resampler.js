@@ -1,13 +1,13 @@
 // Changes the sample rate of an endless stream: push() samples in, take() samples out.
 //
-// It is a windowed-sinc low-pass filter evaluated only where an output sample falls. Taking every third sample
-// of 48 kHz instead would be simpler, and would fold everything above 8 kHz back into the voice as a hiss.
-// All state lives in the object, so blocks of any size join without a click.
+// It is a windowed-sinc low-pass filter, evaluated only where an output sample falls. To take every third sample of
+// 48 kHz would be simpler, but would fold everything above 8 kHz back into the voice as a hiss (aliasing). All state is
+// in the object, so blocks of any size join without a click.
 
 const LOBES = 24; // zero crossings of the sinc on either side: more is steeper, and costs more
 const CUTOFF = 0.455; // as a share of the lower sample rate; half would leave the filter no room to fall
-const BETA = 8; // of the Kaiser window: what should be gone is 80 dB down
-const MAX_PHASES = 640; // enough for every rate that sound hardware has; an odder one is rounded to the nearest
+const BETA = 8; // of the Kaiser window: the stop band is 80 dB down
+const MAX_PHASES = 640; // enough for the rates of sound hardware; with other rates, phases are rounded
 
 export class Resampler {
   constructor(from, to) {
@@ -31,11 +31,11 @@ export class Resampler {
       for (let i = 0; i < this.taps; i++) kernel[i] /= sum; // the same loudness at every phase
     }
 
-    // A ring written twice, so that the newest samples are always one unbroken stretch.
+    // A ring that is written twice, so that the newest samples are always contiguous.
     this.history = new Float32Array(2 * this.taps);
     this.at = 0;
     this.phase = 0; // where the next output falls between two inputs, in units of 1/up
-    this.due = 1; // how many inputs it still needs
+    this.due = 1; // how many inputs the next output still needs
   }
 
   get ready() {

@@ -1,4 +1,7 @@
-// Everything around the conversation: the connection's state, notices, the call, the box to write in.
+// What the main page shows around the conversation: the connection's state, notices, the call, the box to write in.
+
+import { announce } from "./announcer.js";
+import { fit } from "./textbox.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -13,17 +16,6 @@ export const elements = {
   stop: $("stop"),
   retry: $("retry-button"),
 };
-
-// ---- screen readers
-
-// Says something once, when the reader's own speech allows. A live region that is set to the text it already has
-// stays silent, and two sentences in one moment would leave only the second: so each is a paragraph, removed later.
-export function announce(text) {
-  const line = document.createElement("p");
-  line.textContent = text;
-  $("announcer").append(line);
-  setTimeout(() => line.remove(), 10000);
-}
 
 // ---- the connection
 
@@ -60,7 +52,7 @@ export function showState(state) {
 
   const text = state.name === "ended" ? state.reason : BANNERS[state.name];
   const hadFocus = document.activeElement === elements.retry;
-  // While a try is under way after a wait, the banner stays as it was: it should not blink at every attempt.
+  // During a try after a pause the banner stays as it was: it should not blink at every try.
   const trying = state.name === "waiting" || (state.again && !$("banner").hidden);
   $("banner").hidden = !text && !trying;
   if (text || trying) $("banner-text").textContent = text ?? BANNERS.waiting;
@@ -73,7 +65,7 @@ export function showState(state) {
   if (kind === announced || kind === "connecting") return;
   if (kind === "connected") announce("Connected again.");
   else if (kind === "modelling") announce("The model’s connection is being remade.");
-  else if (kind !== "blocked") announce($("banner-text").textContent); // of that, a notice tells more
+  else if (kind !== "blocked") announce($("banner-text").textContent); // a notice tells of "blocked"
   announced = kind;
 }
 
@@ -100,7 +92,7 @@ export function showWriting(count) {
 
 // ---- notices
 
-// One card of each kind; without `text`, it goes away.
+// Shows a card; there is one of each kind. Without `text`, it goes away.
 export function notice(kind, text, { onDismiss } = {}) {
   document.querySelector(`#notice [data-kind="${kind}"]`)?.remove();
   if (!text) return;
@@ -143,7 +135,7 @@ export function showCall(stage) {
   if (!on) showLevels({ input: 0, output: 0 });
 }
 
-// `why` not, if the button is of no use.
+// `why` the button is of no use; without it the button works.
 export function showAudio(why = "") {
   const hadFocus = document.activeElement === elements.audio;
   elements.audio.disabled = Boolean(why);
@@ -166,13 +158,13 @@ let valuesShown = 0;
 
 export function showLevels({ input, output }) {
   const now = performance.now();
-  const tell = now - valuesShown > 500; // for assistive technology: often enough
-  if (tell) valuesShown = now;
+  const isDue = now - valuesShown > 500; // often enough for assistive technology
+  if (isDue) valuesShown = now;
   for (const [id, level] of Object.entries({ "meter-in": input, "meter-out": output })) {
-    // Up at once, down slowly: the eye reads a meter that way, and it does not flicker.
+    // Rises at once and falls slowly, so that it does not flicker.
     shown[id] = Math.max(level, shown[id] * 0.88);
     $(id).style.setProperty("--level", shown[id].toFixed(3));
-    if (tell) $(id).setAttribute("aria-valuenow", String(Math.round(shown[id] * 100)));
+    if (isDue) $(id).setAttribute("aria-valuenow", String(Math.round(shown[id] * 100)));
   }
 }
 
@@ -190,8 +182,6 @@ export function showStop(shown) {
 }
 
 export function fitText() {
-  const { text } = elements;
-  text.style.height = "auto";
-  text.style.height = `${text.scrollHeight + text.offsetHeight - text.clientHeight}px`;
-  elements.send.disabled = !text.value.trim();
+  fit(elements.text);
+  elements.send.disabled = !elements.text.value.trim();
 }

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
-from support.gemini import GeminiLive
 from support.invariants import collected
-from support.server import stand_in
+
+if TYPE_CHECKING:  # it imports ADK, which takes seconds, and the tests of core need none of it
+    from support.gemini import GeminiLive
+
+# How long one example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("relay", deadline=None)
+hypothesis.settings.load_profile("relay")
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +28,8 @@ def invariants() -> Iterator[None]:
 @pytest.fixture
 async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
     """The stand-in, in the test's own event loop."""
+    from support.server import stand_in
+
     async with stand_in(monkeypatch) as service:
         yield service
 

@@ -1,8 +1,8 @@
 """A model whose live connections can be watched, so that relay and not ADK decides what a loss means.
 
-With a resumption handle ADK reconnects by itself: at once, without limit, telling nobody, and without
-what was on its way. So each model of an agent is replaced by a twin, of a subclass of its own class
-(ADK asks `isinstance(model, Gemini)`), whose `connect()` tells an observer what happens and turns every
+With a resumption handle ADK reconnects by itself: at once, without a limit or an event, and without sending
+again what was on its way. So each model of an agent is replaced by a copy, of a subclass of its own class
+(ADK asks `isinstance(model, Gemini)`). The copy's `connect()` tells an observer what happens, and turns every
 loss into a `LostConnection`, which ADK does not retry.
 """
 
@@ -33,7 +33,7 @@ _CLOSE_TIMEOUT = 2.0
 """Seconds for its closing handshake; a peer that no longer reads would take google-genai ten."""
 
 _PERMANENT = frozenset({400, 401, 403, 404, 1007, 1008})
-"""HTTP statuses and close codes that a second try does not change (RFC 9110, RFC 6455 section 7.4)."""
+"""HTTP statuses and close codes after which a second try would fail, too (RFC 9110, RFC 6455 section 7.4)."""
 
 _CLOUD_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
@@ -43,7 +43,7 @@ class LostConnection(Exception):
 
     Attributes:
         code: the close code or the HTTP status, where there was one.
-        reason: what the service said. For the log: it may name projects and models.
+        reason: the service's own words. For the log only: they may name projects and models.
         permanent: trying again would not help.
     """
 
@@ -55,53 +55,53 @@ class LostConnection(Exception):
 
 
 class Observer(Protocol):
-    """What a run wants to know of its connections. Nothing here may wait."""
+    """What a run is told of its connections. Nothing here may wait."""
 
     def connected(self) -> None:
         """The connection is set up."""
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
-        """What the model is to be told of the conversation so far."""
+        """Returns the history that the model is to be given, made from the session's."""
 
     def sending(self, content: types.Content) -> None:
-        """A text or a tool's answer, stored in the session, now goes out."""
+        """A text or a tool's answer is stored in the session, and is being sent."""
 
     def sent(self) -> None:
-        """It has gone."""
+        """It was sent."""
 
     def resumable(self, handle: str) -> None:
-        """The service can take the conversation up again from here."""
+        """The service can resume the conversation from here, by this handle."""
 
     def going_away(self, time_left: float) -> None:
         """The service will end the connection in `time_left` seconds."""
 
 
 observer: ContextVar[Observer] = ContextVar("observer")
-"""Who watches the connections that are opened in this context."""
+"""The observer of the connections that are opened in this context."""
 
 
 def watched_agent(agent: BaseAgent) -> BaseAgent:
-    """A clone of an agent, and of all below it, whose models can be watched; `agent` is left as it is."""
-    twin = agent.clone()
-    pending = [twin]
+    """A clone of an agent and its sub-agents, whose models can be watched; `agent` is left as it is."""
+    clone = agent.clone()
+    pending = [clone]
     while pending:
-        one = pending.pop()
-        pending += one.sub_agents
+        each = pending.pop()
+        pending += each.sub_agents
         # An agent without a model takes its parent's; the root has ADK's default.
-        if isinstance(one, LlmAgent) and (one.model or one is twin):
-            one.model = _watched(one.canonical_live_model)
-    return twin
+        if isinstance(each, LlmAgent) and (each.model or each is clone):
+            each.model = _watched(each.canonical_live_model)
+    return clone
 
 
 def _watched(model: BaseLlm) -> BaseLlm:
     kind = type(model)
-    twin = model.model_copy()
-    twin.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": __name__})
-    return twin
+    copy = model.model_copy()
+    copy.__class__ = type(kind.__name__, (_Watched, kind), {"__module__": __name__})
+    return copy
 
 
 class _Watched(BaseLlm):
-    """Goes before a model's own class."""
+    """Comes before a model's own class in the order of its methods."""
 
     @asynccontextmanager
     async def connect(self, llm_request: LlmRequest) -> AsyncIterator[BaseLlmConnection]:
@@ -158,8 +158,8 @@ class _WatchedConnection(BaseLlmConnection):
         try:
             async with aclosing(self._inner.receive()) as responses:
                 async for response in responses:
-                    # ADK would store the handle and reconnect with it, and would reconnect at once on
-                    # goAway, in mid answer. Both are for relay to use.
+                    # These two are for relay. ADK would reconnect by the handle, and at once on goAway, in
+                    # the middle of an answer.
                     if update := response.live_session_resumption_update:
                         if update.resumable and update.new_handle:
                             self._watcher.resumable(update.new_handle)
@@ -173,13 +173,13 @@ class _WatchedConnection(BaseLlmConnection):
             lost = _lost(error)
             if lost.code != 1000:
                 raise lost from error
-            # A model that says goodbye: to receive nothing ends the run without an error.
+            # The model said goodbye (close code 1000): to yield nothing more ends the run without an error.
 
     async def close(self) -> None:
         await self._inner.close()
 
     async def _fail(self, error: Exception) -> None:
-        """Nobody awaits ADK's sending task: a failure to send shows only if receiving fails too."""
+        """Makes receiving fail, too: nobody awaits ADK's sending task, so nobody would see that it failed."""
         self._failure = _lost(error)
         await self._inner.close()
         raise self._failure from error
@@ -225,7 +225,7 @@ def _lost(error: Exception) -> LostConnection:
 
 
 def _seconds(duration: str | None) -> float:
-    """A protobuf duration in JSON, "9.5s", in seconds."""
+    """A protobuf duration as JSON has it ("9.5s"), in seconds."""
     try:
         return float((duration or "0s").removesuffix("s"))
     except ValueError:

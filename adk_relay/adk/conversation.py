@@ -19,7 +19,7 @@ from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox, InboxFullError
-from adk_relay.core.interfaces import Stats
+from adk_relay.core.listener import Listener
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
     AudioEnd,
@@ -38,16 +38,17 @@ from adk_relay.core.messages import (
     UserText,
     UserTyping,
 )
-from adk_relay.core.room import After, Listener, Room
+from adk_relay.core.requests import Requests, Stats
+from adk_relay.core.room import After, Room
 from adk_relay.core.writing import Writing
 
 log = logging.getLogger("relay.agent")
 
 _CLOSE_WAIT = 5.0
-"""Seconds after which `aclose` no longer waits for a run that does not even heed its cancellation."""
+"""Seconds after which `aclose` no longer waits for a run that ignores its cancellation."""
 
 _UNATTENDED = 5.0
-"""Seconds that somebody has to attend after having asked for the conversation."""
+"""Seconds that a conversation waits for its first listener."""
 
 
 class Home(Protocol):
@@ -85,7 +86,8 @@ class Conversation:
         self.user_id = user_id
         self.session_id = session_id
         self.session = StoredSession(home.service, home.stats, user_id, session_id)
-        self.room = Room(replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
+        self._requests = Requests(home.stats)
+        self.room = Room(self._requests, replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
         self._home = home
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = Inbox(on_dropped=self._dropped_up)
@@ -93,8 +95,8 @@ class Conversation:
         self._runs = Runs(home.runner, home.config, self.session, self._inbox, self, self._label)
         self._writing = Writing(
             self.room,
+            self._requests,
             self._inbox,
-            home.stats,
             is_owed=lambda: bool(self._runs.owed),
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
@@ -219,9 +221,6 @@ class Conversation:
     def check(self) -> None:
         """Asserts the invariants."""
         assert not (self._grace and self.room.listeners), "the grace runs though somebody attends"
-        self._writing.check()
-        self._resets.check()
-        self._runs.check()
 
     # ---- for the runs (runs.RunsHost) ----
 
@@ -263,7 +262,7 @@ class Conversation:
         has_stopped = self._inbox.stop()
         ends = self._runs.stop_answer()
         # Nothing may have reached a model yet, or the rest was to come with the next run.
-        is_to_come = not self._runs.run and (self.room.history.is_answering or self._writing.requests.current)
+        is_to_come = not self._runs.run and (self.room.history.is_answering or self._requests.current)
         if not ends and (has_stopped or is_to_come):
             ends = [TurnEnd(self.number(), interrupted=True)]
         for message in ends:
@@ -271,7 +270,7 @@ class Conversation:
 
     def _hear(self, sound: UserAudio | AudioEnd) -> None:
         self._inbox.add(sound)
-        # The end of the sound of somebody who leaves is worth no connection of its own.
+        # The end of sound, of somebody who leaves, is no reason to connect to the model.
         if isinstance(sound, UserAudio):
             self._runs.want()
 
@@ -282,7 +281,7 @@ class Conversation:
         self.room.send_to(self._floor.speaker or self._floor.last_speaker, Dropped("up", ms))
 
     def _would_cut_in(self) -> bool:
-        """Whether a request that is said now could be taken for a part of what is being said."""
+        """Whether the model could take a request that it is given now for a part of something else."""
         run = self._runs.run
         return bool(self._resets or (run and (run.is_speech_pending or run.turn.is_stopped_early)))
 
@@ -313,7 +312,7 @@ class Conversation:
             self._home.forget(self)
 
     async def _come_to_rest(self, reason: Stop) -> bool:
-        """The run is ended: does what it was ended for; returns whether the conversation is over."""
+        """The run has ended: does what it was stopped for. Returns whether the conversation is over."""
         while self._resets:
             await self._empty()
         if not self.room.listeners:
@@ -326,9 +325,9 @@ class Conversation:
             self._dismiss()
             return True
         self._runs.go_on()
-        # Somebody came while the run was ended for nobody: what was under way is over all the same.
+        # Somebody came while the run was being ended: what was under way is over all the same.
         is_owed = self._runs.owed or self._inbox.has_text
-        if not is_owed and (self._writing.requests.current or self.room.history.is_answering):
+        if not is_owed and (self._requests.current or self.room.history.is_answering):
             self.emit(TurnEnd(self.number(), interrupted=True))
         if not self._runs.is_wanted:
             self._runs.end_reconnecting()
@@ -340,7 +339,7 @@ class Conversation:
         try:
             self.room.history.load(await self.session.load())
         except Exception:
-            self._home.forget(self)  # the next one that asks finds out anew
+            self._home.forget(self)  # whoever asks next tries again
             self._runs.stop(Stop.UNREADABLE)
             raise
 
@@ -373,8 +372,6 @@ class Conversation:
                     text_id = held.id if isinstance(held, UserText) else ""
                     listener.deliver(Error("busy", str(full), text_id))
 
-    # ---- ends ----
-
     @property
     def _is_closing(self) -> bool:
         return self._runs.stop_reason is Stop.CLOSING
@@ -386,7 +383,7 @@ class Conversation:
         self._dismiss(explain(error, self._home.model), Ended("failed"))
 
     def _dismiss(self, *last_messages: Message) -> None:
-        """Tells all, those too whose requests wait, that it is over."""
+        """Gives up all requests, and tells every listener these messages."""
         self._writing.drop()
         for listener in [*self.room.listeners]:
             for message in last_messages:

@@ -17,23 +17,17 @@ from adk_relay.adk.models import live_model, run_config
 from adk_relay.adk.run import runner
 from adk_relay.adk.session import APP_NAME, create_session, created_at, default_id, get_session, lines_of
 from adk_relay.adk.store import owner_of, session_service
-from adk_relay.core.interfaces import (
-    GUEST,
-    Stats,
-    StoppingError,
-    StoreError,
-    Summary,
-    UnknownConversationError,
-)
+from adk_relay.core.interfaces import GUEST, StoppingError, StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line
+from adk_relay.core.requests import Stats
 
 log = logging.getLogger("relay.agent")
 
 T = TypeVar("T")
 
 _DEFAULT = default_id("")
-"""What only the ids of default conversations begin with."""
+"""How the ids of default conversations begin, and no others."""
 
 
 class Conversations:
@@ -91,7 +85,7 @@ class Conversations:
         self._counts: dict[str, tuple[float, int, int]] = {}
 
     def is_closing(self) -> bool:
-        """Whether no new conversation is to be begun."""
+        """Whether the server is stopping, so that no conversation is begun any more."""
         return self._closing
 
     @property
@@ -102,7 +96,7 @@ class Conversations:
     async def open(self, user_id: str, session_id: str | None = None) -> Conversation:
         """A conversation of the user's, which is begun if there is none of that id; None: the default one.
 
-        Whoever asks attends at once: without a listener, it is soon forgotten.
+        The caller attends it at once: a conversation without a listener soon ends.
 
         Raises:
             UnknownConversationError: the id is another user's.
@@ -127,7 +121,7 @@ class Conversations:
                 return conversation
 
     async def find(self, session_id: str) -> Conversation:
-        """A conversation of the guest's that there is already.
+        """An existing conversation of the guest's.
 
         Raises:
             UnknownConversationError: there is none.
@@ -141,11 +135,11 @@ class Conversations:
         return await self._opened(GUEST, session_id)
 
     async def check(self, user_id: str, session_id: str) -> None:
-        """Looks whether an id may be used by a user.
+        """Checks that an id is not another user's.
 
         Raises:
             UnknownConversationError: it is another user's.
-            StoreError: it could not be found out.
+            StoreError: the session service could not tell.
         """
         if session_id == default_id(user_id):
             return
@@ -209,14 +203,18 @@ class Conversations:
         """
         stored = await _of_store(self.service.list_sessions(app_name=APP_NAME, user_id=GUEST))
         known = {session.id: session.last_update_time for session in stored.sessions}
-        here = {one.session_id: one for one in self._open.values() if one.user_id == GUEST and _exists(one)}
-        known |= {session_id: one.session.last_activity for session_id, one in here.items()}
+        here = {
+            open_.session_id: open_
+            for open_ in self._open.values()
+            if open_.user_id == GUEST and _exists(open_)
+        }
+        known |= {session_id: open_.session.last_activity for session_id, open_ in here.items()}
         latest = sorted(known, key=lambda session_id: known[session_id], reverse=True)[:limit]
         made = {session.id: created_at(session) for session in stored.sessions}
         summaries = []
         for session_id in latest:
-            if one := here.get(session_id):
-                summaries.append(_summary(one))
+            if conversation := here.get(session_id):
+                summaries.append(_summary(conversation))
                 continue
             try:
                 by_user, by_model = await self._count(session_id, known[session_id])
@@ -233,7 +231,7 @@ class Conversations:
     async def aclose(self) -> None:
         """Ends every run and awaits it, then closes ADK's runner and the session service."""
         self._closing = True
-        async with self._ending:  # who asks second waits for the first
+        async with self._ending:  # a second call waits for the first
             if self._ended:
                 return
             self._ended = True
@@ -251,14 +249,14 @@ class Conversations:
         return session
 
     def _is_guests(self, session_id: str) -> bool:
-        """Whether it may be the guest's: those of live users are not for everybody."""
+        """Whether an id can be the guest's. The conversations of live users are not for everybody."""
         conversation = self._open.get(session_id)
         if conversation:
             return conversation.user_id == GUEST
         return not session_id.startswith(_DEFAULT) or session_id == default_id(GUEST)
 
     async def _count(self, session_id: str, updated: float) -> tuple[int, int]:
-        """How many messages a stored session has; read again only when it has changed."""
+        """How many messages of each side a stored session has. It is read again only when it has changed."""
         counted = self._counts.get(session_id)
         if not counted or counted[0] != updated:
             summary, _ = await self.read(session_id)
@@ -268,7 +266,7 @@ class Conversations:
 
 
 async def _of_store(asked: Awaitable[T]) -> T:
-    """What the session service answers; that it failed is logged once, here."""
+    """Awaits the session service. A failure is logged once, here, and raised as StoreError."""
     try:
         return await asked
     except Exception as error:

@@ -1,12 +1,12 @@
-"""What the environment holds to talk to Gemini with."""
+"""The credentials for Gemini that the environment holds."""
 
 from __future__ import annotations
 
 import os
 import re
 
-# A real key or project begins with none of these words followed by a separator, nor is it one of
-# them: this may say no to a placeholder only, never to somebody's credentials.
+# No real key or project begins with one of these words and a separator, or is one of them: this must match
+# placeholders only, and never somebody's credentials.
 _PLACEHOLDER = re.compile(
     r"""
     [\W_x]*                                                     # nothing, "...", "xxx"
@@ -22,7 +22,7 @@ _PLACEHOLDER = re.compile(
 def missing_credentials() -> str | None:
     """What to set in the environment to talk to Gemini, in one sentence; None if it is all there.
 
-    A placeholder left in counts as nothing. Nothing is sent anywhere: a key may still be refused.
+    A placeholder counts as nothing. Nothing is sent anywhere, so a key may still be refused.
     """
     if not on_vertex():
         if api_key():
@@ -41,7 +41,7 @@ def missing_credentials() -> str | None:
 
 
 def on_vertex() -> bool:
-    """Read as google-genai reads it: the newer name wins even when it is empty, and "yes" is no."""
+    """Whether Vertex AI is asked for, as google-genai reads it: the newer name wins even if it is empty."""
     old = os.environ.get("GOOGLE_GENAI_USE_VERTEXAI", "")
     return os.environ.get("GOOGLE_GENAI_USE_ENTERPRISE", old).lower() in ("true", "1")
 

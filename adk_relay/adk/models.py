@@ -44,13 +44,13 @@ def run_config(voice: str | None = None, language: str | None = None) -> RunConf
 
 
 def live_model(agent: BaseAgent) -> BaseLlm | None:
-    """The model that the agent speaks with, if it is an agent with one."""
+    """The model that the agent speaks with; None: neither it nor its sub-agents have one."""
     pending = [agent]
     while pending:
-        one = pending.pop(0)
-        if isinstance(one, LlmAgent):
-            return one.canonical_live_model
-        pending += one.sub_agents
+        each = pending.pop(0)
+        if isinstance(each, LlmAgent):
+            return each.canonical_live_model
+        pending += each.sub_agents
     return None
 
 
@@ -70,12 +70,12 @@ _DEFAULT_MODEL = "gemini-3.8-live"
 
 
 def model_from_env() -> BaseLlm:
-    """The model that the environment asks for; the rehearsal one where there are no credentials for it."""
+    """The model that the environment asks for; without credentials, the rehearsal model."""
     name = os.environ.get("RELAY_MODEL", "").strip() or _DEFAULT_MODEL
     if name == "rehearsal" or missing_credentials():
         return Rehearsal()
     if on_vertex() and real("GOOGLE_CLOUD_PROJECT") and real("GOOGLE_CLOUD_LOCATION"):
         return Gemini(model=name)
-    # google-genai would take a placeholder in GOOGLE_API_KEY rather than a key in GEMINI_API_KEY, and
-    # a placeholder in GOOGLE_CLOUD_PROJECT rather than either. What it is given it does not look for.
+    # Left to itself, google-genai would take a placeholder in GOOGLE_API_KEY rather than a key in
+    # GEMINI_API_KEY, and a placeholder in GOOGLE_CLOUD_PROJECT rather than either.
     return Gemini(model=name, client_kwargs={"api_key": api_key()})

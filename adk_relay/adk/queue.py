@@ -1,4 +1,4 @@
-"""What ADK reads in one run."""
+"""The queue that ADK reads in one run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adk_relay.core.messages import AudioEnd, ForModel, UserAudio, UserImage, Us
 
 
 class RequestQueue(LiveRequestQueue):
-    """What ADK reads in one run: its own tool answers, then what is in the inbox.
+    """Gives ADK its own tool answers, then what is in the inbox.
 
     ADK's queue is unbounded, and its `close()` goes to the end. Here closing overtakes everything,
     and what ADK itself puts in (the answers of tools) ends with the run, as the connection that
@@ -24,6 +24,9 @@ class RequestQueue(LiveRequestQueue):
         inbox: where the user's input comes from.
         on_taken: called with each input as ADK takes it.
         on_stored: called with each text once it shows that ADK has stored it.
+
+    Invariants:
+        Of the texts that ADK has taken, only the last can be unsettled: ADK is done with the others.
     """
 
     def __init__(
@@ -67,17 +70,17 @@ class RequestQueue(LiveRequestQueue):
                 return LiveRequest(close=True)
             if self._own:
                 return self._own.popleft()
-            if (said := self._inbox.take()) is not None:
-                self._on_taken(said)
-                if isinstance(said, UserText):
-                    self.unsettled = (said, time.time())
-                return _request(said)
+            if (user_input := self._inbox.take()) is not None:
+                self._on_taken(user_input)
+                if isinstance(user_input, UserText):
+                    self.unsettled = (user_input, time.time())
+                return _request(user_input)
             self._inbox.ready.clear()
             await self._inbox.ready.wait()
 
 
-def _request(said: ForModel) -> LiveRequest:
-    match said:
+def _request(user_input: ForModel) -> LiveRequest:
+    match user_input:
         case UserAudio(pcm, rate):
             return LiveRequest(blob=types.Blob(data=pcm, mime_type=f"audio/pcm;rate={rate}"))
         case UserText(text):

@@ -1,12 +1,12 @@
 """The offline model: what a newcomer talks to before there is a key, and the tests always do.
 
-It behaves as a live model of Gemini's third generation does: it answers in sound with transcriptions
-of both sides, can be interrupted, calls a tool and does not end its turn before that has answered.
-It understands nothing. A text is told back; speech is played back as an echo-test call does, so that
-one hears that microphone, relay and loudspeaker work.
+It behaves like a live model of Gemini's third generation: it answers in sound, with transcriptions of both
+sides, can be interrupted, calls a tool, and does not complete its turn before the tool has answered. It
+understands nothing. A text is repeated; speech is played back as in an echo test, which shows that
+microphone, relay and loudspeaker work.
 
-There is no task and no thread in it. What is sent to the connection only changes its state; `receive()`
-is the one that answers, in its own time, and looks before each piece whether it was interrupted.
+It has no task and no thread. What is sent to the connection only changes its state. `receive()` answers, at
+the pace of speech, and looks before each piece whether it was interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from array import array
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache, lru_cache
 
@@ -28,6 +27,8 @@ from google.adk.models.base_llm_connection import BaseLlmConnection, RealtimeInp
 from google.adk.models.llm_request import LlmRequest
 from google.adk.models.llm_response import LlmResponse
 from google.genai import types
+
+from adk_relay.adk.hearing import Ear, Utterance
 
 _INTRODUCTION = "This is a rehearsal: no model is connected."
 _CLOCK = "get_current_time"
@@ -97,10 +98,10 @@ class _Connection(BaseLlmConnection):
     def __init__(self, model: Rehearsal, *, has_clock: bool) -> None:
         self._model = model
         self._has_clock = has_clock
-        self._ear = _Ear()
-        self._questions: deque[str | _Utterance] = deque()
+        self._ear = Ear()
+        self._questions: deque[str | Utterance] = deque()
         self._results: dict[str, types.FunctionResponse] = {}
-        self._asides: dict[str, str] = {}  # to be said with the next answer
+        self._asides: dict[str, str] = {}  # sentences that are added to the next answer
         self._turns = 0
         self._answering = False
         self._interrupted = False
@@ -129,7 +130,7 @@ class _Connection(BaseLlmConnection):
             case types.Blob(data=bytes() as data, mime_type=str() as kind) if kind.startswith("audio/"):
                 rate = re.search(r"rate=([1-9]\d{3,5})\b", kind)
                 for heard in self._ear.hear(data, int(rate[1]) if rate else 16_000, wary=self._is_heard()):
-                    if isinstance(heard, _Utterance):
+                    if isinstance(heard, Utterance):
                         self._ask(heard)
                     else:
                         self._interrupt()
@@ -157,10 +158,10 @@ class _Connection(BaseLlmConnection):
             self._ask(text)
 
     def _see(self, picture: types.Blob) -> None:
-        # The latest only: a camera sends one a second.
+        # Only the latest is kept: a camera sends one every second.
         self._asides["picture"] = f"I got a picture of {math.ceil(len(picture.data or b'') / 1024)} KB."
 
-    def _ask(self, question: str | _Utterance) -> None:
+    def _ask(self, question: str | Utterance) -> None:
         self._questions.append(question)
         self._interrupt()
 
@@ -202,9 +203,9 @@ class _Connection(BaseLlmConnection):
             yield LlmResponse(interrupted=True)
         yield LlmResponse(turn_complete=True)
 
-    async def _answer(self, question: str | _Utterance) -> AsyncGenerator[LlmResponse, None]:
+    async def _answer(self, question: str | Utterance) -> AsyncGenerator[LlmResponse, None]:
         self._heard_until = asyncio.get_running_loop().time()
-        if isinstance(question, _Utterance):
+        if isinstance(question, Utterance):
             heard = types.Transcription(text=f"({question.seconds:.1f} seconds of speech)", finished=True)
             yield LlmResponse(input_transcription=heard, partial=False)
             yield _aloud(f"You said this, for {question.seconds:.1f} seconds:")
@@ -245,84 +246,6 @@ class _Connection(BaseLlmConnection):
                 while not (done() or self._interrupted or self._closed.is_set()):
                     self._news.clear()
                     await self._news.wait()
-
-
-# ---- hearing ---------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, frozen=True)
-class _Utterance:
-    pcm: bytes
-    rate: int
-    seconds: float
-    """How long somebody spoke; the sound has a little silence around it."""
-
-
-class _Ear:
-    """Finds where somebody begins and ends to speak, by loudness in windows of 20 ms."""
-
-    _WINDOW_MS = 20
-    _LEVEL = 500  # mean |sample| of a window from which somebody speaks
-    _WARY_LEVEL = 1000  # while one's own voice may come back from the loudspeaker
-    _ONSET_MS = 150  # shorter is a cough, a click, a key
-    _WARY_ONSET_MS = 200
-    _QUIET_MS = 600  # pauses within a sentence are shorter
-    _MARGIN_MS = 200  # kept on either side: speech begins and ends quietly
-    _LONGEST_MS = 30_000
-
-    def __init__(self) -> None:
-        self._rate = 0
-        self._rest = b""  # of a window that is not whole yet
-        self._forget()
-
-    def _forget(self) -> None:
-        self._sound = bytearray()
-        self._margin = 0  # bytes before the first loud window
-        self._loud_ms = self._quiet_ms = 0
-        self._speaking = False
-
-    def hear(self, pcm: bytes, rate: int, *, wary: bool) -> Iterator[_Utterance | None]:
-        """Takes sound in; yields None where speech begins, and the whole of it where it has ended."""
-        if rate != self._rate:
-            self._rate = rate
-            self._rest = b""
-            self._forget()
-        size = 2 * (rate * self._WINDOW_MS // 1000)
-        pcm = self._rest + pcm
-        whole = len(pcm) - len(pcm) % size
-        self._rest = pcm[whole:]
-        for start in range(0, whole, size):
-            window = array("h", pcm[start : start + size])
-            level = sum(map(abs, window)) / len(window)
-            self._sound += pcm[start : start + size]
-            if self._speaking:
-                self._quiet_ms = 0 if level >= self._LEVEL else self._quiet_ms + self._WINDOW_MS
-                del self._sound[: -self._bytes(self._LONGEST_MS)]
-                if self._quiet_ms >= self._QUIET_MS and (utterance := self.flush()):
-                    yield utterance
-                continue
-            # It leaks: the dips within a word are forgiven, and clicks do not add up.
-            is_loud = level >= (self._WARY_LEVEL if wary else self._LEVEL)
-            self._loud_ms = max(0, self._loud_ms + (self._WINDOW_MS if is_loud else -self._WINDOW_MS))
-            if not self._loud_ms:
-                del self._sound[: -self._bytes(self._MARGIN_MS)]
-                self._margin = len(self._sound)
-            elif self._loud_ms >= (self._WARY_ONSET_MS if wary else self._ONSET_MS):
-                self._speaking = True
-                yield None
-
-    def flush(self) -> _Utterance | None:
-        """What was said up to here, if somebody speaks."""
-        utterance = None
-        if self._speaking:
-            end = len(self._sound) - self._bytes(self._quiet_ms)
-            said = bytes(self._sound[: end + self._bytes(self._MARGIN_MS)])
-            utterance = _Utterance(said, self._rate, (end - self._margin) / 2 / self._rate)
-        self._forget()
-        return utterance
-
-    def _bytes(self, ms: int) -> int:
-        return 2 * (self._rate * ms // 1000)
 
 
 # ---- speaking --------------------------------------------------------------------------------

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.core.inbox import InboxFullError
+from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Input, UserImage, UserText
-from adk_relay.core.room import Listener, Room
+from adk_relay.core.room import Room
 from adk_relay.core.writing import Writing
 
 _MAX_HELD = 64

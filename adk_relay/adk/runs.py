@@ -319,5 +319,3 @@ class Runs:
         """Asserts the invariants."""
         assert self._stopped.is_set() == (self.stop_reason is not None), "stopped without a reason"
         assert not (self._handle and self._owed), "a handle is kept though somebody waits for an answer"
-        if self.run:
-            self.run.check()

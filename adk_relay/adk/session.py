@@ -9,8 +9,8 @@ from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
-from adk_relay.core.interfaces import Stats
 from adk_relay.core.messages import Line, UserText
+from adk_relay.core.requests import Stats
 
 APP_NAME = "relay"
 """The name under which ADK keeps all sessions of relay."""

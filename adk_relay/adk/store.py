@@ -40,9 +40,12 @@ def session_service(uri: str) -> BaseSessionService:
 
 
 async def owner_of(service: BaseSessionService, app_name: str, session_id: str, probably: str) -> str | None:
-    """Whose session has this id, `probably` that user's; None: there is none.
+    """The user whose session has this id; None: there is none.
 
-    ADK itself asks for the user, to find a session. Without, only a list of all sessions tells.
+    ADK finds a session only by its user and its id. Without the user, a list of all sessions has to be read.
+
+    Args:
+        probably: the user who is asked for first.
     """
     if isinstance(service, _Sqlite):
         return await service.owner_of(app_name, session_id)
@@ -56,14 +59,16 @@ async def owner_of(service: BaseSessionService, app_name: str, session_id: str, 
 class _Sqlite(SqliteSessionService):
     """ADK's service for sqlite, one operation at a time.
 
-    ADK opens a connection, and a thread, for each operation, and sqlite has one writer: a hundred users
-    at once would have some of them wait for longer than its 5 s, and fail.
+    ADK opens a connection and a thread for each operation, and sqlite has one writer: with a hundred users at
+    once, some would wait for longer than its limit of 5 s, and fail.
     """
 
     def __init__(self, path: str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode=WAL")  # a commit then needs no second sync; it is kept
+            database.execute(
+                "PRAGMA journal_mode=WAL"
+            )  # a commit then needs one sync less; the file remembers it
         super().__init__(path)
         self._turn = asyncio.Lock()
 
@@ -88,7 +93,7 @@ class _Sqlite(SqliteSessionService):
             await super().delete_session(**named)
 
     async def owner_of(self, app_name: str, session_id: str) -> str | None:
-        """What `list_sessions` of all users would tell, without reading them all."""
+        """The user whose session has this id, found without reading all sessions; None: there is none."""
         async with self._turn, self._get_db_connection() as database:
             query = "SELECT user_id FROM sessions WHERE app_name = ? AND id = ?"
             rows = await database.execute_fetchall(query, (app_name, session_id))

@@ -1,4 +1,4 @@
-"""Whatever a tool is given or answers: the run goes on, and JSON can hold it."""
+"""Tools: one that fails does not end the run, and whatever it answers becomes JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("relay.agent")
 
 
 class Tools(BasePlugin):
-    """Whatever a tool does, the run goes on: ADK would end it, for the user to pay."""
+    """A plugin that keeps a run alive when a tool raises, or answers what is not JSON: ADK would end it."""
 
     async def after_tool_callback(
         self,
@@ -47,14 +47,14 @@ class Tools(BasePlugin):
 
 
 def jsonable(value: Any) -> Any:
-    """A JSON-serializable twin of whatever a tool was given or has answered; never an exception."""
+    """A JSON-serializable form of whatever a tool was given or has answered. Never raises."""
     try:
         plain = to_jsonable_python(
             value, bytes_mode="base64", inf_nan_mode="strings", fallback=_describe, serialize_unknown=True
         )
-        # Half of a surrogate pair can be stored and sent by nobody.
+        # Half of a surrogate pair can neither be stored nor sent.
         return json.loads(json.dumps(plain, ensure_ascii=False).encode(errors="replace"))
-    except Exception:  # a cycle, an iterator that raises, a mile of brackets: all is possible in a tool
+    except Exception:  # a cycle, an iterator that raises, very deep nesting: a tool may return anything
         return f"<{type(value).__name__}>"
 
 

@@ -101,10 +101,6 @@ class Translator:
         """
         return [TurnEnd(self._number(), interrupted=True, goes_on=goes_on)] if self.turn.lose() else []
 
-    def check(self) -> None:
-        """Asserts the turn's invariants; all else here is text."""
-        self.turn.check()
-
     def _is_end(self, event: Event) -> bool:
         """Whether a `turn_complete` ends the turn for the user."""
         if self.turn.is_cut:

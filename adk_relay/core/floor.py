@@ -93,7 +93,6 @@ class Floor:
                     self._refuse_at(connection_id, now)
                     return
             self.speaker = connection_id
-            self._spoke_at = _NEVER
         if sound.is_speech:
             self._spoke_at = now
             self.last_speaker = connection_id

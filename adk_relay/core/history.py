@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from adk_relay.core.messages import (
@@ -54,8 +53,6 @@ class History:
     """
 
     def __init__(self) -> None:
-        self.asked: Asked | None = None
-        """Whose request the next answer is to."""
         self._lines: list[Line] = []
         self._open: _OpenAnswer | None = None
         self._question_at: float | None = None
@@ -113,52 +110,50 @@ class History:
             lines.append(line)
         return lines[::-1]
 
-    def record(self, message: Numbered) -> Iterator[Numbered | TurnStart]:
-        """Records a message, and passes it on with what is known only here.
+    def record(self, message: Numbered, asked: Asked | None) -> list[Numbered | TurnStart]:
+        """Records a message.
 
-        That is the number of a chunk, of a message of the conversation, or the whole answer at its end.
-        A message that opens an answer comes after a `TurnStart`.
+        Args:
+            asked: whose request is answered, if it is part of an answer.
+
+        Returns:
+            The message, with what is known only here: the number of a chunk or of a message of the
+            conversation, or the whole answer at its end. One that opens an answer follows a `TurnStart`.
         """
+        start: list[Numbered | TurnStart] = []
         match message:
             case Text():
-                answer = self._open
-                if not answer:
-                    answer = self._begin()
-                    yield TurnStart(answer.asked)
+                answer = self._open or self._begin(asked, start)
                 if answer.line is None:
                     answer.line = len(self._lines)
                     self._lines.append(Line("agent", ""))
                 answer.chunks.append(message.text)
-                yield replace(message, number=len(answer.chunks))
+                return [*start, replace(message, number=len(answer.chunks))]
             case Written() | Transcript(final=True):
                 text_id = message.id if isinstance(message, Written) else ""
                 self._lines.append(Line("user", message.text, id=text_id))
                 self._question_at = time.monotonic()
-                yield replace(message, message_count=len(self._lines))
+                return [replace(message, message_count=len(self._lines))]
             case ToolStart(late=False):  # a late one is shown, but it is part of no answer
-                answer = self._open
-                if not answer:
-                    answer = self._begin()
-                    yield TurnStart(answer.asked)
+                answer = self._open or self._begin(asked, start)
                 call = ToolCall(message.tool_id, message.tool_name, message.arguments, None)
                 answer.tools[message.tool_id] = call
-                yield message
+                return [*start, message]
             case ToolComplete():
                 if self._open and (call_ := self._open.tools.get(message.tool_id)):
                     self._open.tools[message.tool_id] = replace(call_, result=message.result)
-                yield message
+                return [message]
             case TurnEnd(goes_on=False):
-                answer = self._open
-                if not answer:
-                    answer = self._begin()
-                    yield TurnStart(answer.asked)
-                yield replace(message, answer=self._end(answer, message.interrupted))
+                answer = self._open or self._begin(asked, start)
+                return [*start, replace(message, answer=self._end(answer, message.interrupted))]
             case _:
-                yield message
+                return [message]
 
-    def _begin(self) -> _OpenAnswer:
-        self._open = _OpenAnswer(self._question_at or time.monotonic(), self.asked)
+    def _begin(self, asked: Asked | None, start: list[Numbered | TurnStart]) -> _OpenAnswer:
+        """Opens an answer; `start` takes the message that tells so."""
+        self._open = _OpenAnswer(self._question_at or time.monotonic(), asked)
         self._question_at = None
+        start.append(TurnStart(asked))
         return self._open
 
     def _end(self, answer: _OpenAnswer, interrupted: bool) -> Answer:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Input, Line, UserText
-from adk_relay.core.room import After, Listener, Room
+from adk_relay.core.requests import Stats
+from adk_relay.core.room import After, Room
 
 GUEST = "guest"
 """The user of all conversations that no live user has begun: those of chat, turn and HTTP."""
-
-
-class BusyError(Exception):
-    """Too many requests wait already; the text says what would be right."""
 
 
 class StoppingError(Exception):
@@ -41,18 +39,6 @@ class Summary:
     user_messages: int
     model_messages: int
     connections: int
-
-
-@dataclass(slots=True)
-class Stats:
-    """Requests for an answer, and conversations that were made, since the start."""
-
-    requests: int = 0
-    successful: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    """How long the successful ones took, all together."""
-    created: int = 0
 
 
 class Conversation(Protocol):

@@ -1,7 +1,7 @@
-"""What passes between the sockets and the conversation: plain data, and nothing that knows either.
+"""What passes between listeners and a conversation: plain data that knows neither.
 
-`relay.py` turns frames into `Input` and `Message` into frames; `agent/` turns `Input` into ADK live
-requests and ADK events into `Message`. Every message can be serialized.
+`adk_relay.wire` turns frames into `Input`, and `Message` into frames. `adk_relay.adk` turns `Input` into
+ADK's live requests, and ADK's events into `Message`. All of it can be serialized.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 @dataclass(slots=True, frozen=True)
 class UserText:
-    """A user's turn, as text. `id`: the client's own name for it, so that it can be sent again."""
+    """A text that a user wrote."""
 
     text: str
     id: str = ""
+    """Given by the client, so that it can send the text again and it is still one text; "": not given."""
     stopped: bool = False
-    """The user has had enough of the answer before it began."""
+    """The user has interrupted the answer before the model was given the text."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -29,12 +30,12 @@ class UserAudio:
     pcm: bytes
     rate: int = 16_000
     is_speech: bool = False
-    """Somebody speaks in it; told by `adk_relay.core.floor`."""
+    """Whether somebody speaks in it; found out by `adk_relay.core.floor`."""
 
 
 @dataclass(slots=True, frozen=True)
 class UserImage:
-    """A picture, or one frame of a camera."""
+    """An image, or one frame of a camera."""
 
     data: bytes
     mime_type: str
@@ -42,55 +43,61 @@ class UserImage:
 
 @dataclass(slots=True, frozen=True)
 class AudioEnd:
-    """The microphone was muted: what was heard so far is to be dealt with now."""
+    """The microphone was muted: the model should answer now what it has heard so far."""
 
 
 @dataclass(slots=True, frozen=True)
 class Interrupt:
-    """The user has heard enough of this answer."""
+    """The user does not want to hear more of this answer."""
 
 
 @dataclass(slots=True, frozen=True)
 class UserTyping:
-    """Somebody begins to write, or stops."""
+    """The user begins or stops typing."""
 
     typing: bool
 
 
 ForModel = UserText | UserImage | UserAudio | AudioEnd
-"""What the model is given."""
+"""What is given to the model."""
 
 Input = ForModel | Interrupt | UserTyping
+"""What a listener sends."""
 
-# ---- to the user: what was said, numbered ----------------------------------------------------
+# ---- to listeners, numbered: what was said, in order ------------------------------------------
+#
+# `seq` counts them within an epoch, from 1. A listener is not told every number, but they always rise.
 
 
 @dataclass(slots=True, frozen=True)
 class Written:
-    """Somebody has written a text; told to everybody else. `connection_id` is the writer's socket."""
+    """A user has written a text. It is told to all listeners but the writer."""
 
     seq: int
     text: str
     connection_id: str
+    """The writer's."""
     id: str
+    """That of the `UserText`."""
     message_count: int
     """Messages of the conversation, this one included."""
 
 
 @dataclass(slots=True, frozen=True)
 class Text:
-    """The next piece of the agent's text; `is_transcript`: of what it says aloud."""
+    """The next chunk of the agent's text."""
 
     seq: int
     text: str
     is_transcript: bool = False
+    """Whether it is the transcript of what the agent says aloud."""
     number: int = 0
-    """Which piece of the answer it is: 1, 2, 3 …"""
+    """Which chunk of its answer it is: 1, 2, 3 …; 0: not known yet (see `History.record`)."""
 
 
 @dataclass(slots=True, frozen=True)
 class Audio:
-    """The next piece of the agent's sound: 16-bit little-endian mono PCM, 24 kHz."""
+    """The next chunk of the agent's sound: 16-bit little-endian mono PCM at 24 kHz."""
 
     seq: int
     pcm: bytes
@@ -98,73 +105,78 @@ class Audio:
 
 @dataclass(slots=True, frozen=True)
 class Transcript:
-    """All that was heard of the user's utterance so far; `final`: it will not change any more."""
+    """All that was understood of a user's utterance so far."""
 
     seq: int
     text: str
     final: bool
+    """Whether it is complete: only then is it a message of the conversation."""
     connection_id: str = ""
-    """Whose socket the speech came from."""
+    """Whose speech it is."""
     message_count: int = 0
+    """Messages of the conversation, this one included; 0: it is not final."""
 
 
 @dataclass(slots=True, frozen=True)
 class ToolStart:
-    """A tool is called. `arguments` is JSON-serializable; `timestamp` is ISO 8601.
-
-    `late`: the answer that it belongs to was stopped.
-    """
+    """A tool is called."""
 
     seq: int
     tool_id: str
     tool_name: str
     arguments: Any
+    """JSON-serializable."""
     timestamp: str
+    """ISO 8601."""
     late: bool = False
+    """The answer that it belongs to was interrupted before."""
 
 
 @dataclass(slots=True, frozen=True)
 class ToolComplete:
-    """A tool has answered. `result` is JSON-serializable; `timestamp` is ISO 8601."""
+    """A tool has returned."""
 
     seq: int
     tool_id: str
     tool_name: str
     result: Any
+    """JSON-serializable."""
     timestamp: str
+    """ISO 8601."""
     late: bool = False
+    """The answer that it belongs to was interrupted before."""
 
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """A whole answer of the agent's."""
+    """A whole answer of the agent."""
 
     text: str
     chunks: int
-    """How many `Text`s it came in."""
+    """How many `Text` messages it came in."""
     tools: tuple[ToolCall, ...]
     seconds: float
-    """From the question, or where there was none from the first piece, to the end."""
+    """From the question to the end; from the first chunk, if no question was before it."""
     message_count: int
     """Messages of the conversation, this one included."""
     interrupted: bool
     asked: Asked | None = None
+    """The request that it answers; None: it answers what was said or written live."""
 
 
 @dataclass(slots=True, frozen=True)
 class Asked:
-    """Whose request it is that is answered; None in its place: what was said live.
-
-    `connection_id`: the socket that asked; `id`: the client's own name for its text.
-    """
+    """The request that an answer is to."""
 
     connection_id: str
+    """Who made the request."""
     id: str
+    """That of its `UserText`."""
 
 
 @dataclass(slots=True, frozen=True)
 class ToolCall:
-    """A tool that was used; `result` is None while it has not answered."""
+    """A tool that was called in an answer; `result` is None until it has returned."""
 
     tool_id: str
     tool_name: str
@@ -174,19 +186,18 @@ class ToolCall:
 
 @dataclass(slots=True, frozen=True)
 class TurnEnd:
-    """The agent's turn is over, or (`interrupted`) was cut off: sound still unplayed is stale.
-
-    `goes_on`: the model's connection was lost, and when it is remade the agent says the rest.
-    `answer`: the whole of it, unless it goes on.
-    """
+    """The agent's turn has ended."""
 
     seq: int
     interrupted: bool = False
+    """It was cut off: sound that is not played yet is stale."""
     goes_on: bool = False
+    """The model's connection was lost. The agent says the rest when it is remade."""
     answer: Answer | None = None
+    """The whole answer; None: it goes on, or it is not known yet (see `History.record`)."""
 
 
-# ---- to the user: how things stand, not numbered ---------------------------------------------
+# ---- to listeners, not numbered: the state of things ------------------------------------------
 
 
 @dataclass(slots=True, frozen=True)
@@ -194,60 +205,68 @@ class TurnStart:
     """The agent begins to answer."""
 
     asked: Asked | None = None
+    """The request that it answers; None: it answers what was said or written live."""
 
 
 @dataclass(slots=True, frozen=True)
 class Line:
-    """A whole message of the conversation.
-
-    `open`: the agent is still saying it, and these are the first so many `chunks` of it.
-    The `id` that a text's client gave it is known while the conversation is in memory: no session keeps it.
-    """
+    """A whole message of the conversation."""
 
     role: Literal["user", "agent"]
     text: str
     open: bool = False
+    """The agent has not finished it: this is what it has said so far."""
     id: str = ""
+    """That of the `UserText`. It is known while the conversation is in memory: no session keeps it."""
     chunks: int = 0
+    """If it is open, how many `Text` messages it has come in so far."""
 
 
 @dataclass(slots=True, frozen=True)
 class Gap:
-    """Messages `first` to `last` are no longer kept; `lines` Lines follow, the conversation as it is."""
+    """Numbered messages that cannot be replayed. The conversation as it is follows, in whole messages."""
 
     first: int
+    """The `seq` of the first message that cannot be replayed."""
     last: int
+    """The `seq` of the last one."""
     lines: int
+    """How many `Line` messages follow."""
 
 
 @dataclass(slots=True, frozen=True)
 class Ack:
-    """The text of that id is stored: it need not be sent again."""
+    """The text of this id is stored: it need not be sent again."""
 
     id: str
 
 
 @dataclass(slots=True, frozen=True)
 class Taken:
-    """A request was taken, for whoever made it; `ahead`: so many are answered before it."""
+    """A request was accepted. It is told to the listener that made it."""
 
     text: UserText
     ahead: int
+    """How many answers come before this one."""
     message_count: int
+    """Messages of the conversation, the request not included."""
 
 
 @dataclass(slots=True, frozen=True)
 class Presence:
-    """Who came and who left, and how many listen now."""
+    """Listeners came or left."""
 
     joined: tuple[str, ...]
+    """The connection ids of those that came."""
     left: tuple[str, ...]
+    """The connection ids of those that left."""
     connections: int
+    """How many listeners there are now."""
 
 
 @dataclass(slots=True, frozen=True)
 class Typing:
-    """Somebody begins to write, or stops."""
+    """Another listener begins or stops typing."""
 
     connection_id: str
     typing: bool
@@ -255,45 +274,54 @@ class Typing:
 
 @dataclass(slots=True, frozen=True)
 class Reset:
-    """The conversation was emptied, and goes on in a new epoch; `deleted`: as one that is not kept yet."""
+    """The conversation was emptied, and goes on in a new epoch."""
 
     epoch: str
     deleted: bool
+    """No session is kept of it until something is said; otherwise there is a new one already."""
 
 
 @dataclass(slots=True, frozen=True)
 class Dropped:
-    """Sound that was given up because a side could not keep up: "down" to or "up" from the user."""
+    """Sound was given up because the receiver could not keep up."""
 
     direction: Literal["down", "up"]
+    """down: to the client; up: to the model."""
     audio_ms: float
+    """How much, in milliseconds."""
 
 
 @dataclass(slots=True, frozen=True)
 class Status:
-    """How the conversation stands: its model's connection, or that a newer socket took it over."""
+    """The state of the conversation, as its listener sees it."""
 
     state: Literal["reconnecting", "live", "elsewhere"]
+    """reconnecting: the model's connection is being remade; live: it is there; elsewhere: a newer socket
+    has taken the conversation over."""
 
 
 @dataclass(slots=True, frozen=True)
 class Error:
-    """What went wrong, in words that help; `id`: of the text that is not said because of it."""
+    """Something went wrong."""
 
     code: str
     message: str
+    """For the user: what it was, and what to do."""
     id: str = ""
+    """That of the text that was refused; "": it is about no text."""
 
 
 @dataclass(slots=True, frozen=True)
 class Ended:
-    """The conversation is over for its sockets; always the last message, after its `Error`."""
+    """The conversation is over for its listeners: their last message. If it failed, an `Error` is before."""
 
     why: Literal["idle", "failed", "stopping"]
+    """idle: nothing was said for too long; failed: the agent did; stopping: the server is going to stop."""
 
 
 Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
-"""What is numbered, and can be replayed."""
+"""What has a `seq`, and can be replayed."""
 
 Notice = TurnStart | Line | Gap | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ended
 Message = Numbered | Notice
+"""What a listener is told."""

@@ -6,12 +6,27 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
-from adk_relay.core.interfaces import BusyError, Stats
+from adk_relay.core.listener import Listener
 from adk_relay.core.messages import UserText
-from adk_relay.core.room import Listener
 
 _MAX_WAITING = 16
 """Requests that may wait for the answers before them."""
+
+
+class BusyError(Exception):
+    """Too many requests wait already; the text says what would be right."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """Requests for an answer, and conversations that were made, since the start."""
+
+    requests: int = 0
+    successful: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    """How long the successful ones took, all together."""
+    created: int = 0
 
 
 @dataclass(slots=True, eq=False)

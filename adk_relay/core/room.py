@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple
 
 from adk_relay.core.history import History
 from adk_relay.core.journal import Journal
+from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
     Asked,
     Audio,
@@ -24,6 +25,7 @@ from adk_relay.core.messages import (
     TurnStart,
     Typing,
 )
+from adk_relay.core.requests import Requests
 
 _PRESENCE_EVERY = 0.1
 """Seconds whose arrivals and departures are told together: a thousand that come at once are few frames."""
@@ -36,49 +38,22 @@ class After(NamedTuple):
     seq: int
 
 
-class Listener(Protocol):
-    """Who attends a conversation: a socket or an HTTP request. None of its methods may wait."""
-
-    @property
-    def connection_id(self) -> str:
-        """Identifies it to the other listeners."""
-
-    @property
-    def is_audio(self) -> bool:
-        """Whether it wants to hear and to speak, and so needs the model's connection at once."""
-
-    @property
-    def attends(self) -> Literal["all", "newest", "own"]:
-        """What it is told.
-
-        all: everything.
-        newest: everything, while it is the newest of the listeners that attend so.
-        own: the answers to its own requests.
-        """
-
-    def deliver(self, message: Message) -> None:
-        """Takes a message."""
-
-    def replay(self, messages: Sequence[Message]) -> None:
-        """Takes the messages that it has missed."""
-
-
 class Room:
     """The listeners of one conversation, and the numbered stream of messages that they are told.
 
     Invariants:
         Nobody attends twice, and whoever is typing attends.
         The audience is made of the listeners that are to be told what is published now.
-        The open answer is to the request of the listener that is asking.
         While there are changes of presence to tell, a timer is set to tell them.
         No message of the journal has a higher number than `seq`.
 
     Args:
+        requests: tell whose request is answered. `reseat()` has to be called when that changes.
         replay_bytes: bytes of messages that are kept, to be replayed.
         replay_seconds: seconds that they are kept.
     """
 
-    def __init__(self, *, replay_bytes: int, replay_seconds: float) -> None:
+    def __init__(self, requests: Requests, *, replay_bytes: int, replay_seconds: float) -> None:
         self.epoch = _new_epoch()
         """Names this life of the conversation in memory: its numbers mean nothing in another one."""
         self.seq = 0
@@ -86,9 +61,8 @@ class Room:
         self.history = History()
         self.listeners: list[Listener] = []
         """All that attend, in the order they came."""
+        self._requests = requests
         self._journal = Journal(limit=replay_bytes, max_age=replay_seconds)
-        self._asking: Listener | None = None
-        """Whose request is being answered. It may have left."""
         self._audience: tuple[Listener, ...] = ()
         self._typing: set[Listener] = set()
         self._changed: dict[str, bool] = {}
@@ -100,9 +74,6 @@ class Room:
         assert len({*map(id, self.listeners)}) == len(self.listeners), "a listener attends twice"
         assert all(listener in self.listeners for listener in self._typing), "one that has left is typing"
         assert self._audience == self._find_audience(), "the audience is not up to date"
-        asking = self._asking.connection_id if self._asking else None
-        asked = self.history.asked.connection_id if self.history.asked else None
-        assert asked == asking, f"the next answer is to {asked}, and {asking} is asking"
         assert not self._changed or self._presence_timer, "no timer is set to tell of changes"
         assert self._journal.last <= self.seq, f"number {self._journal.last} is beyond {self.seq}"
 
@@ -132,10 +103,8 @@ class Room:
             before.deliver(Status("live" if is_live else "reconnecting"))
         self._note_presence(listener, was_there=True)
 
-    def set_asking(self, listener: Listener | None, text_id: str = "") -> None:
-        """The answer that comes now is to this listener's text of that id; None: to nobody's request."""
-        self._asking = listener
-        self.history.asked = Asked(listener.connection_id, text_id) if listener else None
+    def reseat(self) -> None:
+        """Another request is answered now, or none: those that attend for their own may be told or not."""
         self._audience = self._find_audience()
 
     def set_typing(self, listener: Listener, typing: bool) -> None:
@@ -148,15 +117,19 @@ class Room:
         """The one listener that is told everything of those that attend as the newest."""
         return next((each for each in reversed(self.listeners) if each.attends == "newest"), None)
 
+    def _asking(self) -> Listener | None:
+        """The listener whose request is answered. It may have left."""
+        return self._requests.current.listener if self._requests.current else None
+
     def _find_audience(self) -> tuple[Listener, ...]:
         """The listeners that are to be told what is published now. It is kept, not found per message."""
-        newest = self._newest()
+        newest, asking = self._newest(), self._asking()
         return tuple(
             listener
             for listener in self.listeners
             if listener.attends == "all"
             or listener is newest
-            or (listener.attends == "own" and listener is self._asking)
+            or (listener.attends == "own" and listener is asking)
         )
 
     def _note_presence(self, listener: Listener, *, was_there: bool) -> None:
@@ -211,8 +184,10 @@ class Room:
         if isinstance(message, TurnEnd) and message.interrupted:
             self._journal.recall_audio()
         if isinstance(message, ToolStart | ToolComplete) and message.late:
-            but = self._asking  # it is not part of the answer to that request
-        for recorded in self.history.record(message):
+            but = self._asking()  # it is not part of the answer to that request
+        current = self._requests.current
+        asked = Asked(current.listener.connection_id, current.text.id) if current else None
+        for recorded in self.history.record(message, asked):
             if not isinstance(recorded, TurnStart):
                 self._journal.add(recorded)
             self.broadcast(recorded, but)

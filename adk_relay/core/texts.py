@@ -6,8 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from adk_relay.core.listener import Listener
 from adk_relay.core.messages import UserText
-from adk_relay.core.room import Listener
 
 _MAX_IDS = 4096
 """So many of the latest ids are known again."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from adk_relay.core.inbox import Inbox, InboxFullError
-from adk_relay.core.interfaces import Stats
+from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Ack, Error, Taken, UserText, Written
 from adk_relay.core.requests import Request, Requests
-from adk_relay.core.room import Listener, Room
+from adk_relay.core.room import Room
 from adk_relay.core.texts import Known, Texts
 
 _LOOK_EVERY = 1.0
@@ -22,29 +22,30 @@ class Writing:
 
     Args:
         room: is told what was written.
+        requests: those of the conversation, which the room knows too.
         inbox: where texts wait for the model.
-        stats: where requests are counted.
         is_owed: whether the user waits for an answer of the model's.
         would_cut_in: whether the next request must wait for something else than an answer.
         want: asks for a run.
 
+    Whose request is answered is known in one place: `requests.current`.
+
     Invariants:
-        The room tells the one that asked, and nobody else that attends for its own requests only, of the
-        answer under way: the request whose turn it is, is known in one place, `requests.current`.
         A text with an id is said once. An id belongs to the first text that had it.
+        While requests wait, one is being answered, or a look is to come at whose turn it is.
     """
 
     def __init__(
         self,
         room: Room,
+        requests: Requests,
         inbox: Inbox,
-        stats: Stats,
         *,
         is_owed: Callable[[], bool],
         would_cut_in: Callable[[], bool],
         want: Callable[[], None],
     ) -> None:
-        self.requests = Requests(stats)
+        self.requests = requests
         self._texts = Texts()
         self._room = room
         self._inbox = inbox
@@ -63,6 +64,7 @@ class Writing:
         """
         if not self._is_repeated(text, listener):
             self._say(text, listener)
+            self._texts.add(text, listener)
 
     def ask(self, text: UserText, listener: Listener) -> None:
         """Takes a request: a text whose answer `listener` waits for.
@@ -86,7 +88,7 @@ class Writing:
         current = self.requests.current
         withdrawn = self.requests.withdraw(listener)
         self._forget(request for request in withdrawn if request is not current)
-        self._seat()
+        self._room.reseat()
         return current in withdrawn
 
     # ---- for the conversation ----
@@ -99,8 +101,8 @@ class Writing:
     def answered(self) -> None:
         """A turn has ended: the current request has its answer, and the next one may begin."""
         self.requests.answered()
-        self._seat()
-        self.close()
+        self._room.reseat()
+        self._look_no_more()
         # Only when the turn has noted its end is it known what else is owed.
         self._next = asyncio.get_running_loop().call_soon(self.begin_next)
 
@@ -116,7 +118,7 @@ class Writing:
         Not all that may be before it (noise, a text that was stopped before its answer began) comes to an end
         that is told.
         """
-        self.close()
+        self._look_no_more()
         if not self.requests.waiting:
             return
         if self.is_answering or self._would_cut_in():
@@ -125,7 +127,7 @@ class Writing:
                 self._want()  # what is before it may wait since the model could not be reached
             return
         request = self.requests.begin()
-        self._seat()
+        self._room.reseat()
         try:
             self._say(request.text, request.listener)
         except InboxFullError as full:  # of pictures; texts wait their turn
@@ -136,7 +138,7 @@ class Writing:
         """Gives up all requests; those that wait for an answer are told why, if there is a reason to tell."""
         self._forget([*self.requests.waiting])
         failed = self.requests.fail()
-        self._seat()
+        self._room.reseat()
         for request in failed if why else ():
             request.listener.deliver(Error("busy", why, request.text.id))
 
@@ -160,21 +162,24 @@ class Writing:
                 listener.deliver(Ack(text_id))
 
     def close(self) -> None:
-        """Begins no other request by itself."""
+        """The conversation is over: no request is begun any more."""
+        self.requests.fail()
+        self._look_no_more()
+
+    def check(self) -> None:
+        """Asserts what of the invariants can be seen from here."""
+        looks_again = self._next or self.requests.current
+        assert looks_again or not self.requests.waiting, "requests wait, and nobody will look again"
+
+    def _look_no_more(self) -> None:
         if self._next:
             self._next.cancel()
             self._next = None
-
-    def check(self) -> None:
-        """Asserts the invariants."""
-        self.requests.check()
-        self._texts.check()
 
     # ---- texts ----
 
     def _say(self, text: UserText, listener: Listener) -> None:
         self._inbox.add(text)
-        self._texts.add(text, listener)
         self._room.set_typing(listener, False)
         written = Written(self._room.number(), text.text, listener.connection_id, text.id, 0)
         self._room.publish(written, but=listener)
@@ -209,7 +214,7 @@ class Writing:
         request, before = found
         request.listener = listener
         if request is self.requests.current:
-            self._seat()
+            self._room.reseat()
         else:
             self._tell_taken(request, before)
 
@@ -217,8 +222,3 @@ class Writing:
         """Tells who asked how many are answered before: those in the queue, and the answer under way."""
         ahead = before + self.is_answering
         request.listener.deliver(Taken(request.text, ahead, self._room.history.message_count))
-
-    def _seat(self) -> None:
-        """Lets the room know whose request is answered."""
-        current = self.requests.current
-        self._room.set_asking(current.listener if current else None, current.text.id if current else "")

@@ -18,7 +18,6 @@ from urllib.parse import parse_qs
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
     GUEST,
-    BusyError,
     Conversations,
     StoppingError,
     StoreError,
@@ -26,6 +25,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.messages import Line
+from adk_relay.core.requests import BusyError
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.dialects import BadFrameError, turn
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
@@ -34,10 +34,10 @@ from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Outbox
 
 MAX_BODY_BYTES = 64 * 1024
-_TOO_LONG = f"The body may have {MAX_BODY_BYTES} bytes."
+_TOO_LONG = f"The body may have at most {MAX_BODY_BYTES} bytes."
 
-_LISTED = 100
-_MAX_LISTED = 1000
+_DEFAULT_LIMIT = 100
+_MAX_LIMIT = 1000
 """How many conversations a list has if the query names no limit, and the largest limit."""
 
 _OWN_SITE = (b"", b"same-origin", b"none")
@@ -154,9 +154,9 @@ class Api:
 
     async def _list(self, scope: Scope, receive: Receive, send: Send) -> Response:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        limit = query.get("limit", [str(_LISTED)])[-1]
-        if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MAX_LISTED:
-            raise HttpError(400, f"limit must be a number from 1 to {_MAX_LISTED}.")
+        limit = query.get("limit", [str(_DEFAULT_LIMIT)])[-1]
+        if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MAX_LIMIT:
+            raise HttpError(400, f"limit must be a number from 1 to {_MAX_LIMIT}.")
         summaries = await self._conversations.list(int(limit))
         return as_json(
             {

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
     GUEST,
-    BusyError,
     Conversation,
     Conversations,
     StoppingError,
@@ -20,6 +19,7 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserText
+from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
 from adk_relay.wire.asgi import Receive, Send
 from adk_relay.wire.closing import (

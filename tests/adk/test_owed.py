@@ -1,4 +1,4 @@
-"""What a run still owes when it is lost, what the session fails to keep, and what waits for the model."""
+"""What a run still owes when it is lost, and what the session fails to keep."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
-from adk_relay.core.floor import Floor
-from adk_relay.core.inbox import Inbox
-from adk_relay.core.messages import AudioEnd, Message, Text, UserAudio, UserText
+from adk_relay.core.messages import Message, Text, UserText
 from support.client import Json, client, words
 from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.server import a_relay, serving
@@ -144,34 +142,6 @@ def test_the_services_own_words_are_for_the_log(caplog: pytest.LogCaptureFixture
     (said,) = tell(a_turn(), error)
     assert "secret" not in str(said)
     assert "secret" in caplog.text
-
-
-# ---- the inbox -------------------------------------------------------------------------------
-
-
-async def test_sound_is_bounded_whatever_is_muted() -> None:
-    dropped: list[float] = []
-    inbox = Inbox(on_dropped=dropped.append)
-    for _ in range(100):
-        inbox.add(AudioEnd())
-        inbox.add(UserAudio(bytes(1_000_000)))
-    kept = 0
-    while (said := inbox.take()) is not None:
-        kept += len(said.pcm) if isinstance(said, UserAudio) else 0
-    assert kept <= 60 * 32_000
-    assert kept + sum(dropped) * 32 == 100 * 1_000_000
-
-
-async def test_a_short_frame_waits_for_the_next() -> None:
-    heard: list[Any] = []
-    floor = Floor(mic_ms=40, hear=heard.append, refuse=heard.append)
-    floor.offer("alice", UserAudio(bytes(320)))
-    assert heard == []
-    floor.offer("alice", UserAudio(bytes(1280)))
-    assert heard == [UserAudio(bytes(1600))]
-    floor.offer("alice", UserAudio(bytes(320)))
-    floor.end("alice")
-    assert heard[1:] == [UserAudio(bytes(320)), AudioEnd()]
 
 
 # ---- through the relay -----------------------------------------------------------------------

@@ -174,7 +174,7 @@ async def _is_refused(url: str) -> None:
     assert b"is_audio is true or false" in refused.value.response.body
 
 
-def test_service_and_container_start_uvicorn_as_the_readme_says() -> None:
+def test_service_and_container_start_uvicorn_as_documented() -> None:
     unit = RawConfigParser(strict=False)
     unit.read(DEPLOY / "relay.service")
     program, *service = shlex.split(unit["Service"]["ExecStart"])
@@ -182,7 +182,9 @@ def test_service_and_container_start_uvicorn_as_the_readme_says() -> None:
     last = (DEPLOY / "Dockerfile").read_text().strip().splitlines()[-1]
     program, *container = json.loads(last.removeprefix("CMD "))
     assert program == "uvicorn"
-    [line] = re.findall(r"^ +uvicorn (relay:app --.*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    [line] = re.findall(
+        r"^ +uvicorn (relay:app --.*)$", (ROOT / "docs" / "production.md").read_text(), re.MULTILINE
+    )
     for arguments in (service, container, shlex.split(line)):
         options = cast(Any, uvicorn_command).make_context("uvicorn", arguments).params
         assert options["app"] == "relay:app"

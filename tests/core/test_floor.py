@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -64,6 +65,7 @@ class FloorMachine(RuleBasedStateMachine):
         assert self.heard[heard:] == [AudioEnd()] * (self.speaker == user)
         if self.speaker == user:
             self.speaker = ""
+        assert user not in self.floor._microphones
 
     @rule(seconds=st.sampled_from([0.25, 0.75, 1.0]))
     def wait(self, seconds: float) -> None:
@@ -99,3 +101,29 @@ def test_merging_conserves_the_sound_and_its_rate(chunks: list[tuple[int, int]])
     assert b"".join(sound.pcm for sound in sounds if isinstance(sound, UserAudio)) == in_order
     for rate, pcm in sent.items():
         assert b"".join(s.pcm for s in sounds if isinstance(s, UserAudio) and s.rate == rate) == pcm
+
+
+async def test_a_short_frame_waits_for_the_next() -> None:
+    heard: list[Any] = []
+    floor = Floor(mic_ms=40, hear=heard.append, refuse=heard.append)
+    floor.offer("alice", UserAudio(bytes(320)))
+    assert heard == []
+    floor.offer("alice", UserAudio(bytes(1280)))
+    assert heard == [UserAudio(bytes(1600))]
+    floor.offer("alice", UserAudio(bytes(320)))
+    floor.end("alice")
+    assert heard[1:] == [UserAudio(bytes(320)), AudioEnd()]
+
+
+def test_who_goes_on_speaking_is_refused_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floor_module, "time", clock := Clock())
+    refused: list[tuple[str, float]] = []
+    floor = Floor(mic_ms=20, hear=lambda _: None, refuse=lambda user: refused.append((user, clock.now)))
+    began = clock.now
+    for _ in range(9):
+        for user in USERS:
+            floor.offer(user, UserAudio(SPEECH))
+        floor.end("bob")  # muting brings no second refusal
+        clock.now += 0.25
+    assert [at - began for user, at in refused if user == "bob"] == [0.0, 1.0, 2.0]
+    assert [at - began for user, at in refused if user == "carol"] == [0.0, 1.0, 2.0]

@@ -47,6 +47,7 @@ class HistoryMachine(RuleBasedStateMachine):
         self.clock = clock
         self.history = History()
         self.seq = 0
+        self.asked: Asked | None = None
         # The model.
         self.lines: list[tuple[str, str, str] | OpenAnswer] = []  # role, text, id
         self.open: OpenAnswer | None = None
@@ -61,18 +62,18 @@ class HistoryMachine(RuleBasedStateMachine):
 
     def record(self, message: Numbered) -> Numbered:
         """Records a message that opens no answer."""
-        (recorded,) = self.history.record(message)
+        (recorded,) = self.history.record(message, self.asked)
         assert isinstance(recorded, type(message))
         return recorded
 
     def record_in_answer(self, message: Numbered) -> tuple[OpenAnswer, Numbered]:
         """Records a message of an answer, which opens one where none is open."""
-        *starts, recorded = self.history.record(message)
+        *starts, recorded = self.history.record(message, self.asked)
         assert isinstance(recorded, type(message))
         if self.open:
             assert starts == []
             return self.open, recorded
-        self.open = OpenAnswer(self.question_at or self.clock.now, self.history.asked)
+        self.open = OpenAnswer(self.question_at or self.clock.now, self.asked)
         self.question_at = None
         assert starts == [TurnStart(self.open.asked)]
         return self.open, recorded
@@ -144,7 +145,7 @@ class HistoryMachine(RuleBasedStateMachine):
 
     @rule(asked=st.none() | st.just(Asked("alice", "id")))
     def next_answer_is_to(self, asked: Asked | None) -> None:
-        self.history.asked = asked
+        self.asked = asked
 
     @rule(seconds=st.sampled_from([0.25, 2.0]))
     def wait(self, seconds: float) -> None:
@@ -181,8 +182,8 @@ def test_of_a_long_conversation_its_end_is_told() -> None:
 
 def test_of_a_long_message_its_end_is_told() -> None:
     history = History()
-    list(history.record(Text(1, "ß" * 300_000)))
-    list(history.record(Text(2, "end")))
+    history.record(Text(1, "ß" * 300_000), None)
+    history.record(Text(2, "end"), None)
     (line,) = history.lines()
     assert line.text == "ß" * ((512 * 1024 - 3) // 2) + "end"
     assert (line.open, line.chunks) == (True, 2)

@@ -9,7 +9,7 @@ import pytest
 
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import UserText
-from support.invariants import Checker, checker, collected
+from support.invariants import Checker, checker, collected, has_check
 
 
 class Counter:
@@ -54,6 +54,7 @@ def test_a_broken_invariant_is_raised_and_collected_once() -> None:
     with pytest.raises(AssertionError, match="counted to three"):
         counter.add(3)
     counter.add(0)  # the first violation is the one to look at
+    assert checks.violations == ["after Counter.add: it has counted to three"]
     assert checks.take() == ["after Counter.add: it has counted to three"]
     assert checks.take() == []
 
@@ -83,6 +84,7 @@ async def test_a_coroutine_is_checked_each_time_it_waits_and_others_meanwhile() 
     with pytest.raises(AssertionError):
         counter.add(3)
     assert checks.take() == ["after Counter.add: it has counted to three"]
+    counter.count = 0
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -119,3 +121,18 @@ def test_the_fixture_fails_a_test_that_has_swallowed_the_error() -> None:
     with pytest.raises(AssertionError, match=r"after Inbox\.add"):
         next(fixture)
     assert checker.violations == []
+
+
+def test_the_classes_that_are_checked_are_those_with_a_check_of_their_own() -> None:
+    class Checked:
+        def check(self) -> None: ...
+
+    class Derived(Checked): ...
+
+    class Busy:
+        def check(self, now: float) -> None: ...
+
+    class Remote:
+        async def check(self) -> None: ...
+
+    assert [has_check(kind) for kind in (Checked, Derived, Busy, Remote, Inbox)] == [True, *[False] * 3, True]

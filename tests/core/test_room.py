@@ -13,6 +13,7 @@ from adk_relay.core.messages import (
     Audio,
     Error,
     Gap,
+    Line,
     Message,
     Numbered,
     Presence,
@@ -23,8 +24,10 @@ from adk_relay.core.messages import (
     TurnEnd,
     TurnStart,
     Typing,
+    UserText,
     Written,
 )
+from adk_relay.core.requests import Request, Requests, Stats
 from adk_relay.core.room import After, Room
 from support.clock import TimedLoop
 
@@ -81,7 +84,8 @@ class RoomMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = TimedLoop()
-        self.room = Room(replay_bytes=1_000_000, replay_seconds=1_000_000.0)
+        self.requests = Requests(Stats())
+        self.room = Room(self.requests, replay_bytes=1_000_000, replay_seconds=1_000_000.0)
         # The model.
         self.here: list[Attendant] = []
         self.expected: dict[Attendant, list[object]] = {}
@@ -156,7 +160,8 @@ class RoomMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def ask(self, data: st.DataObject) -> None:
         self.asking = data.draw(st.sampled_from([None, *self.here]), "asking")
-        self.room.set_asking(self.asking)
+        self.requests.current = Request(UserText("one"), self.asking) if self.asking else None
+        self.room.reseat()
 
     @precondition(lambda self: self.here)
     @rule(data=st.data(), typing=st.booleans())
@@ -194,7 +199,8 @@ class RoomMachine(RuleBasedStateMachine):
     @rule(deleted=st.booleans())
     def restart(self, deleted: bool) -> None:
         self.asking = None
-        self.room.set_asking(None)
+        self.requests.current = None
+        self.room.reseat()
         self.room.restart(deleted=deleted)
         assert self.room.epoch not in self.epochs
         self.epochs.append(self.room.epoch)
@@ -225,3 +231,16 @@ class RoomMachine(RuleBasedStateMachine):
 
 TestRoom = RoomMachine.TestCase
 TestRoom.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+
+
+def test_what_is_no_longer_kept_is_a_gap_with_the_whole_messages() -> None:
+    room = Room(Requests(Stats()), replay_bytes=300, replay_seconds=60.0)
+    for text in ["x" * 200, "y" * 200]:
+        room.publish(Text(room.number(), text))
+        room.publish(TurnEnd(room.number()))
+    loop = TimedLoop()
+    back = Attendant("alice", "all", set())
+    loop.call(lambda: room.enter(back, After(room.epoch, 1)))
+    room.close()
+    loop.close()
+    assert back.told == [Gap(2, 4, 2), Line("agent", "x" * 200), Line("agent", "y" * 200)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,45 +11,26 @@ from typing import Any, get_args
 
 import httpx
 import pytest
-import pytest_asyncio
-from page.test_page import chromium, rehearsal, violations
 from playwright.async_api import Browser, Page, expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from adk_relay.core.messages import (
-    Ack,
-    Answer,
-    Asked,
-    Audio,
-    Dropped,
-    Ended,
-    Error,
-    Gap,
-    Line,
-    Message,
-    Presence,
-    Reset,
-    Status,
-    Taken,
-    Text,
-    ToolCall,
-    ToolComplete,
-    ToolStart,
-    Transcript,
-    TurnEnd,
-    TurnStart,
-    Typing,
-    UserText,
-    Written,
-)
-from adk_relay.wire import closing
-from adk_relay.wire.dialects import Dialect, Welcome
-from adk_relay.wire.dialects.chat import CHAT
-from adk_relay.wire.dialects.live import PING, live
-from adk_relay.wire.dialects.turn import TURN
+from adk_relay.core.messages import Message
+from adk_relay.wire.dialects.live import PING
+from support.browser import rehearsal, violations
 from support.client import Json
 from support.server import a_relay, serving
+from support.wire import (
+    DIALECTS,
+    OTHERS_CLOSE_CODES,
+    SAMPLES,
+    by_kind,
+    close_codes,
+    emitted,
+    error_codes,
+    kind,
+    taken,
+)
 
 # One browser for all tests, and so one event loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -61,12 +41,6 @@ PAGE = (HERE / "static" / "docs.html").read_text()
 OPERATIONS = [
     (path, method) for path, methods in API["paths"].items() for method in methods if method != "parameters"
 ]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as browser:
-        yield browser
 
 
 @asynccontextmanager
@@ -249,72 +223,9 @@ async def test_the_curl_examples_do_what_they_say(browser: Browser) -> None:
 
 # ---- the dialects ----------------------------------------------------------------------------
 
-ASKED = Asked("b", "c0ffee")
-ANSWER = Answer("Hello", 1, (ToolCall("call-1", "clock", {}, {}),), 0.1, 2, True, ASKED)
-SAMPLES: list[Message] = [
-    Written(1, "Hello", "b", "c0ffee", 1),
-    Text(2, "Hel", number=1),
-    Text(3, "lo", is_transcript=True, number=2),
-    Audio(4, b"\0\0"),
-    Transcript(5, "Hello", True, "b", 1),
-    ToolStart(6, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00"),
-    ToolComplete(7, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00"),
-    TurnEnd(8, answer=ANSWER, interrupted=True),
-    TurnEnd(9),
-    TurnStart(ASKED),
-    Line("agent", "Hello", open=True),
-    Gap(1, 9, 1),
-    Ack("c0ffee"),
-    Taken(UserText("Hello", "c0ffee"), 1, 2),
-    Presence(("b",), ("c",), 2),
-    Typing("b", True),
-    Reset("e", deleted=False),
-    Reset("e", deleted=True),
-    Dropped("down", 480.0),
-    Status("live"),
-    Error("busy", "Too much.", "c0ffee"),
-    Ended("idle"),
-]
-"""Each message that a conversation can emit, with all that it can carry."""
-
-WELCOMES = [
-    Welcome("s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new) for is_new in (True, False)
-]
-
-
-def kind(frame: Json) -> str:
-    """What tells frames of a dialect apart."""
-    return str(frame.get("update_type") or frame.get("type") or frame.get("mime_type") or "turn")
-
-
-def by_kind(frames: list[Json]) -> dict[str, set[str]]:
-    """The fields of each kind of frame."""
-    found: dict[str, set[str]] = {}
-    for frame in frames:
-        found.setdefault(kind(frame), set()).update(frame)
-    return found
-
-
-def emitted(dialect: Dialect) -> list[Json]:
-    """All frames that a dialect's table makes."""
-    made: list[Any] = [dialect.connected("b", "m"), dialect.ping, dialect.pong("b")]
-    made += [dialect.welcome(welcome) for welcome in WELCOMES]
-    encode = dialect.encoder("s")
-    for sample in SAMPLES:
-        encoded = encode(sample)
-        made += encoded if isinstance(encoded, tuple) else [encoded]
-    return [json.loads(frame) for frame in made if frame]
-
 
 async def test_the_samples_are_all_there_is() -> None:
     assert {type(sample) for sample in SAMPLES} == set(get_args(Message))
-
-
-DIALECTS: dict[str, Dialect] = {
-    "live": live(is_audio=True, binary=False, newest=False),
-    "chat": CHAT,
-    "turn": TURN,
-}
 
 
 @pytest.mark.parametrize("name", DIALECTS)
@@ -322,11 +233,7 @@ async def test_the_frames_are_those_of_the_dialect(browser: Browser, name: str) 
     dialect = DIALECTS[name]
     async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
         told, asked = await frames(page, name, "server"), await frames(page, name, "client")
-    real = emitted(dialect)
-    if name == "chat":
-        for frame in real:
-            del frame["timestamp"]  # which the page tells of once for all
-    assert by_kind(told) == by_kind(real)
+    assert by_kind(told) == emitted(name)
     for frame in asked:
         dialect.decode(json.dumps(frame))
     types = {
@@ -342,41 +249,20 @@ async def test_the_frames_that_a_client_sends_are_all_that_are_taken(browser: Br
     """A dialect says in its refusal what it takes."""
     async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
         told = {kind(frame) for frame in await frames(page, name, "client")}
-    refusals = []
-    for frame in ('{"type": "?"}', '{"mime_type": "?"}'):
-        with pytest.raises(Exception, match=":") as refusal:
-            DIALECTS[name].decode(frame)
-        refusals.append(str(refusal.value).partition(":")[2])
-    taken = set(re.findall(r"[a-z_/]{2,}", " ".join(refusals if name == "live" else refusals[:1])))
-    assert taken - {"image/png"} == told
+    assert taken(name) - {"image/png"} == told
     assert "image/png" in PAGE
 
 
-def sources(*names: str) -> str:
-    return "\n".join(path.read_text() for name in names for path in sorted(HERE.glob(name)))
-
-
 async def test_all_errors_are_told(browser: Browser) -> None:
-    """Those of the live dialect: only there they have a code."""
-    code = sources(
-        "adk_relay/core/*.py",
-        "adk_relay/adk/*.py",
-        "adk_relay/wire/dialects/__init__.py",
-        "adk_relay/wire/dialects/live.py",
-        "adk_relay/wire/websocket.py",
-    )
-    found = set(re.findall(r'\b(?:BadFrame)?Error\(\s*"([a-z_]+)"', code))
     async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
         rows = page.locator("h2#live-errors + table th[scope=row]")
-        assert set(await rows.all_text_contents()) == found
+        assert set(await rows.all_text_contents()) == error_codes()
 
 
 async def test_all_close_codes_are_told(browser: Browser) -> None:
-    found = {str(frame.code) for frame in vars(closing).values() if isinstance(frame, closing.CloseFrame)}
     async with serving(a_relay(rehearsal())) as port, reading(browser, port) as page:
         told = set(await page.locator("#closes th[scope=row]").all_text_contents())
-    assert found <= told
-    assert told - found <= {"1009"}  # which is uvicorn's own
+    assert told == close_codes().keys() | OTHERS_CLOSE_CODES
 
 
 @pytest.mark.parametrize("name", DIALECTS)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from page.test_demo import window
-from page.test_page import chromium, visit
 from playwright.async_api import expect
 
+from support.browser import chromium, visit
 from support.chat import created
+from support.rooms import window
 from support.server import serving
 from support.terminal import connected, talkative
 

@@ -1,4 +1,4 @@
-"""Clients of the chat and the turn dialect, and of HTTP; that of the live one is in conftest."""
+"""Clients of the chat dialect, the turn dialect and HTTP. `support.client` has that of the live dialect."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check(said: Json) -> None:
 class Chat(Client):
     """A client of the chat dialect, which checks each frame that it gets."""
 
-    async def next(self, timeout: float = 10) -> Json:
+    async def next(self, timeout: float = 60) -> Json:
         said = await super().next(timeout)
         check(said)
         return said
@@ -88,9 +88,10 @@ class Chat(Client):
 
 @asynccontextmanager
 async def chat(port: int, session_id: str = "", **options: Any) -> AsyncIterator[Chat]:
-    """A chat client that has been greeted, and is in a session if one is named."""
-    # All that comes is taken at once, or a client that has not read it all would be slow to close.
-    async with connect(f"ws://127.0.0.1:{port}/ws", proxy=None, **{"max_queue": None} | options) as socket:
+    """A connected chat client, in the session if one is named."""
+    # Frames are read at once, or closing a client that has not read all of them would take long.
+    options = {"max_queue": None, "open_timeout": 60} | options
+    async with connect(f"ws://127.0.0.1:{port}/ws", proxy=None, **options) as socket:
         connected = json.loads(await socket.recv())
         assert connected["type"] == "connected"
         check(connected)
@@ -112,7 +113,7 @@ async def asking(port: int, session_id: str, message: str) -> AsyncIterator[Clie
 
 
 async def end(who: Client) -> tuple[list[Json], int]:
-    """All frames that still come, and the code that the socket is closed with."""
+    """All frames until the socket is closed, and the close code."""
     frames = []
     try:
         while True:
@@ -133,7 +134,7 @@ async def turn(port: int, session_id: str, message: str) -> Json:
 
 
 def http(port: int) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=8)
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
 
 
 async def created(port: int) -> str:
@@ -154,22 +155,22 @@ async def guest(port: int, session_id: str, *, query: str = "", **options: Any) 
 
 
 async def left(port: int) -> None:
-    """Until the server has seen that no socket is there any more."""
+    """Waits until the server has no socket any more."""
     async with http(port) as web:
         while (await web.get("/health")).json()["websocket_connections"]:
             pass
 
 
 async def taken(who: Client) -> None:
-    """Until the relay has taken all that `who` has said; what came before the pong is in `who.frames`."""
+    """Waits until the relay has taken all that `who` has sent; earlier frames are in `who.frames`."""
     await who.send(type="ping")
     await who.until(lambda said: said.get("type") == "pong")
 
 
 async def fence(writer: Client, *readers: Client) -> None:
-    """Until the readers have got all that was told before now; `writer` speaks the live dialect."""
+    """Waits until the readers have got all that was sent before; `writer` speaks the live dialect."""
     name = writer.hello["connection_id"]
-    for typing in (True, False):  # one after the other, or the two would be one frame
+    for typing in (True, False):  # one after the other, or the two frames would be merged
         await writer.send(type=f"typing_{'start' if typing else 'stop'}")
         for reader in readers:
             await reader.until(

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 @dataclass
 class Client:
-    """A WebSocket client of the relay's, which keeps all that it got."""
+    """A WebSocket client that keeps all frames it has got."""
 
     socket: ClientConnection
     hello: Json
@@ -26,10 +26,10 @@ class Client:
     presence: list[Json] = field(default_factory=list)
     audio: bytes = b""
 
-    async def next(self, timeout: float = 10) -> Json:
+    async def next(self, timeout: float = 60) -> Json:
         """The next frame; binary sound as a message of type `binary`.
 
-        Pings are answered, and who comes and goes is kept in `presence`: neither comes in any order.
+        Pings are answered, and presence is kept in `presence`: both may come at any time.
         """
         while True:
             frame = await asyncio.wait_for(self.socket.recv(), timeout)
@@ -49,7 +49,7 @@ class Client:
             self.frames.append(said)
             return said
 
-    async def until(self, done: Callable[[Json], Any], timeout: float = 10) -> list[Json]:
+    async def until(self, done: Callable[[Json], Any], timeout: float = 60) -> list[Json]:
         """All frames up to the first that is `done`."""
         got = []
         async with asyncio.timeout(timeout):
@@ -58,7 +58,7 @@ class Client:
                 if done(got[-1]):
                     return got
 
-    async def turn(self, timeout: float = 10) -> list[Json]:
+    async def turn(self, timeout: float = 60) -> list[Json]:
         """All frames up to the end of a turn, however it ends."""
         return await self.until(lambda said: said.get("turn_complete") or said.get("interrupted"), timeout)
 
@@ -92,9 +92,10 @@ async def client(
     query: str = "",
     **options: Any,
 ) -> AsyncIterator[Client]:
-    """A client that has been greeted."""
+    """A connected client, which has got its hello."""
     url = f"ws://127.0.0.1:{port}{path}/ws/{user}?is_audio={str(audio).lower()}{query}"
     subprotocols = [Subprotocol("relay.v1")] if subprotocol else None
+    options = {"open_timeout": 60} | options
     async with connect(url, subprotocols=subprotocols, proxy=None, **options) as connection:
         hello = json.loads(await connection.recv())
         assert hello["type"] == "hello"

@@ -659,7 +659,7 @@ class GeminiLive:
         """Clients that are connected now, those that still wait for their upgrade included."""
         return len(self._sockets)
 
-    async def wait_for(self, predicate: Callable[[], T], timeout: float = 10) -> T:
+    async def wait_for(self, predicate: Callable[[], T], timeout: float = 60) -> T:
         """What `predicate` returns once that is true; it is asked after everything that happens
         here, but not after what happens elsewhere in the test."""
         try:
@@ -670,7 +670,7 @@ class GeminiLive:
         except TimeoutError:
             raise AssertionError(f"not within {timeout} s: {self!r}") from None
 
-    async def connection(self, index: int = 0, timeout: float = 10) -> Connection:
+    async def connection(self, index: int = 0, timeout: float = 60) -> Connection:
         """`connections[index]`, when it has been set up."""
         await self.wait_for(lambda: len(self.connections) > index and self.connections[index].ready, timeout)
         return self.connections[index]

@@ -1,7 +1,7 @@
 """Every test also checks the invariants of relay's own objects, after each call from outside.
 
-A class that has state has a method `check()`, which raises AssertionError where its invariants do not
-hold. `install()` wraps the public methods of the classes in `CHECKED`, so that `check()` runs when the
+A class that has state has a method `check(self)`, which raises AssertionError where its invariants do
+not hold. `install()` finds these classes, and wraps their public methods so that `check()` runs when the
 outermost call on an object is over. A generator or a coroutine is over each time it hands control back:
 whoever runs then may use the object.
 
@@ -12,23 +12,15 @@ looks at its error. `collected()` fails the test for it.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
+import sys
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from types import FunctionType, coroutine
 from typing import Any
 
-CHECKED: tuple[str, ...] = (
-    "adk_relay.core.floor.Floor",
-    "adk_relay.core.floor._Microphone",
-    "adk_relay.core.history.History",
-    "adk_relay.core.inbox.Inbox",
-    "adk_relay.core.journal.Journal",
-    "adk_relay.core.room.Room",
-    "adk_relay.wire.outbox.Outbox",
-    "adk_relay.wire.websocket.Socket",
-)
-"""The classes whose objects are checked: each has a `check()`."""
+LAYERS = ("adk_relay.core.", "adk_relay.wire.", "adk_relay.adk.")
+"""Where the classes are whose objects are checked. The client's state holds between the steps of its task,
+and not after each call; its own tests check it."""
 
 _CHECK_ALL = 1000
 """So many calls of an object are all checked."""
@@ -48,16 +40,16 @@ class Checker:
 
     def wrap(self, kind: type) -> None:
         """Wraps `__init__` and the public methods that the class itself defines."""
-        if not callable(getattr(kind, "check", None)):
-            raise TypeError(f"{kind.__qualname__} has no check()")
         for name, function in list(vars(kind).items()):
             is_public = name == "__init__" or not name.startswith("_")
             if isinstance(function, FunctionType) and is_public and name != "check":
                 setattr(kind, name, self._wrapped(function))
 
     def take(self) -> list[str]:
-        """The violations since the last time."""
+        """The violations since the last time; the counting of calls begins anew."""
         found, self.violations = self.violations, []
+        self._calls.clear()
+        self._broken.clear()
         return found
 
     def _wrapped(self, function: FunctionType) -> Callable[..., Any]:
@@ -141,12 +133,27 @@ def _awaitable(steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
     return (yield from steps)
 
 
-@functools.cache
+_seen: set[str] = set()
+
+
 def install() -> None:
-    """Wraps the classes in `CHECKED`, once in a process."""
-    for path in CHECKED:
-        module, _, name = path.rpartition(".")
-        checker.wrap(getattr(importlib.import_module(module), name))
+    """Wraps the classes of all modules of relay that are imported by now and were not before."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(LAYERS) and name not in _seen:
+            _seen.add(name)
+            for kind in vars(module).values():
+                if isinstance(kind, type) and kind.__module__ == name and has_check(kind):
+                    checker.wrap(kind)
+
+
+def has_check(kind: type) -> bool:
+    """Whether a class has a method of its own that checks invariants, and not another one of that name."""
+    check = vars(kind).get("check")
+    return (
+        isinstance(check, FunctionType)
+        and not inspect.iscoroutinefunction(check)
+        and [*inspect.signature(check).parameters] == ["self"]
+    )
 
 
 def collected() -> Iterator[None]:

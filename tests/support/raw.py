@@ -1,4 +1,4 @@
-"""A WebSocket peer made by hand, for what no good client does: it reads only when it is asked to."""
+"""A WebSocket peer by hand, for what no client library does: it reads only when it is told to."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ CLOSE = 8
 
 
 class Peer:
-    """One TCP connection to a relay. Nothing is read from it but by `next()` and its kin.
+    """One TCP connection to a relay. Only `next()` and the methods like it read from it.
 
-    The kernel's buffers are kept small, so that a peer that does not read is felt soon.
+    The kernel's buffers are kept small, so that the relay soon notices a peer that does not read.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -68,7 +68,7 @@ class Peer:
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         return bytes(head)
 
-    async def next(self, timeout: float = 10) -> Json:
+    async def next(self, timeout: float = 60) -> Json:
         """The next frame: JSON, or {"type": "binary", "seq", "pcm"}, or {"type": "close", "code", "reason"}.
 
         Raises:
@@ -80,7 +80,7 @@ class Peer:
                     return got
                 await self._fill()
 
-    async def until(self, done: Callable[[Json], Any], timeout: float = 10) -> list[Json]:
+    async def until(self, done: Callable[[Json], Any], timeout: float = 60) -> list[Json]:
         """All frames up to the first that is `done`."""
         frames: list[Json] = []
         async with asyncio.timeout(timeout):
@@ -88,7 +88,7 @@ class Peer:
                 frames.append(await self.next(timeout))
         return frames
 
-    async def rest(self, timeout: float = 10) -> list[Json]:
+    async def rest(self, timeout: float = 60) -> list[Json]:
         """All frames up to the close frame or the end."""
         frames: list[Json] = []
         async with asyncio.timeout(timeout):
@@ -99,7 +99,7 @@ class Peer:
                     break
         return frames
 
-    async def ended(self, timeout: float = 10) -> bytes:
+    async def ended(self, timeout: float = 60) -> bytes:
         """All that still comes, to the end of the TCP connection."""
         async with asyncio.timeout(timeout):
             try:

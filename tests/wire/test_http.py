@@ -1,4 +1,4 @@
-"""The HTTP side, which is small, and made by hand."""
+"""The HTTP side without a model: files, headers, prefixes, refusals."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from urllib.parse import quote, urljoin
 
 import pytest
 import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Mount
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 
 import relay as relay_module
 from relay import Relay
-from support.client import Json, client
+from support.client import Json
 from support.gemini import GeminiLive
+from support.plain_http import Response, ask
 from support.raw import Peer
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.usefixtures("no_errors")
 STATIC = Path(__file__).parent.parent.parent / "static"
+
 TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -32,33 +32,6 @@ TYPES = {
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
 }
-
-
-pytestmark = pytest.mark.usefixtures("no_errors")
-
-
-class Response:
-    """An HTTP response, as it came over the wire."""
-
-    def __init__(self, raw: bytes) -> None:
-        head, _, self.body = raw.partition(b"\r\n\r\n")
-        line, *headers = head.decode("latin-1").split("\r\n")
-        self.status = int(line.split(" ")[1])
-        self.headers: dict[str, str] = {}
-        for header in headers:
-            name, _, value = header.partition(":")
-            assert name.lower() not in self.headers, f"{name} twice"
-            self.headers[name.lower()] = value.strip()
-
-
-async def ask(port: int, target: str, method: str = "GET", **headers: str) -> Response:
-    """Sends a target exactly as it is written; no client library mends it."""
-    fields = {"Host": "127.0.0.1", "Connection": "close"}
-    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-    async with Peer.connected(port) as peer:
-        await peer.send_raw("\r\n".join(lines).encode("latin-1"))
-        return Response(await peer.ended())
 
 
 # ---- what is served ----------------------------------------------------------------------------
@@ -90,33 +63,6 @@ async def test_the_icon_where_browsers_look_for_it() -> None:
 async def test_a_query_changes_nothing() -> None:
     async with serving(a_relay()) as port:
         assert (await ask(port, "/?debug")).body == (STATIC / "index.html").read_bytes()
-
-
-async def test_health_says_how_it_goes(gemini: GeminiLive) -> None:
-    async def health(port: int) -> Json:
-        response = await ask(port, "/health")
-        assert response.status == 200
-        assert response.headers["content-type"] == "application/json"
-        assert response.headers["cache-control"] == "no-store"
-        said: Json = json.loads(response.body)
-        return said
-
-    async with serving(a_relay()) as port:
-        first = await health(port)
-        assert first.pop("uptime_seconds") >= 0
-        assert first == {
-            "status": "ok",
-            "model": "gemini-3.8-live",
-            "total_requests": 0,
-            "successful_requests": 0,
-            "failed_requests": 0,
-            "active_sessions": 0,
-            "websocket_connections": 0,
-        }
-        async with client(port), client(port, "bob"):
-            assert (await health(port))["websocket_connections"] == 2
-        while (await health(port))["websocket_connections"]:
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("target", ["/", "/static/app.js", "/favicon.ico", "/health", "/nothing"])
@@ -201,11 +147,12 @@ def test_the_page_needs_nothing_that_its_policy_forbids() -> None:
     assert "<style" not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
-    assert 'src="/' not in page  # relative, or it would not work under a prefix
+    assert 'src="/' not in page  # paths must be relative to work under a prefix
     assert 'href="/' not in page
 
 
 # ---- nothing outside -------------------------------------------------------------------------------
+
 
 OUTSIDE = [
     "/static/../relay.py",
@@ -275,28 +222,6 @@ async def test_odd_targets_do_no_harm(target: str) -> None:
 # ---- below a prefix, in another application -----------------------------------------------------------
 
 
-async def test_mounted_in_another_application(gemini: GeminiLive) -> None:
-    relay = a_relay(grace=60)
-    host = Starlette(routes=[Mount("/deep/talk", app=relay)])
-    async with serving(host) as port:
-        assert (await ask(port, "/deep/talk/")).body == (STATIC / "index.html").read_bytes()
-        assert (await ask(port, "/deep/talk/static/app.js")).status == 200
-        assert (await ask(port, "/deep/talk/health")).status == 200
-        assert (await ask(port, "/static/app.js")).status == 404
-        assert (await ask(port, "/deep/talk/static/../../relay.py")).status == 404
-        async with client(port, path="/deep/talk") as alice:
-            assert await alice.ask("hello") == "You said: hello."
-        with pytest.raises(InvalidStatus) as refused:
-            await connect(f"ws://127.0.0.1:{port}/deep/talk/nothing", proxy=None)
-        assert refused.value.response.status_code == 404
-        assert gemini.open_connections == 1
-    # Starlette hands no lifespan on: the host itself closes the relay.
-    assert gemini.open_connections == 1
-    await relay.aclose()
-    assert gemini.open_connections == 0
-    await relay.aclose()  # twice does no harm
-
-
 @pytest.mark.parametrize(
     "prefix",
     ["/talk", "/deep/talk", "/deep/talk/", "/a b", "/zoë", "/https:evil.example", "/a\r\nb"],
@@ -313,7 +238,7 @@ async def test_the_page_without_its_slash_is_sent_on(prefix: str) -> None:
 
 
 class _Below:
-    """Calls an application as a host would that has mounted it at `prefix`."""
+    """Calls an application as a host does that has mounted it at `prefix`."""
 
     def __init__(self, app: Any, prefix: str) -> None:
         self.app = app
@@ -321,15 +246,6 @@ class _Below:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.app({**scope, "root_path": self.prefix}, receive, send)
-
-
-async def test_root_path_with_a_proxy_that_keeps_the_prefix(gemini: GeminiLive) -> None:
-    """`uvicorn --root-path /talk` behind a proxy that takes the prefix away: uvicorn puts it back."""
-    async with serving(a_relay(), root_path="/talk") as port:
-        assert (await ask(port, "/static/app.js")).status == 200
-        assert (await ask(port, "/")).status == 200
-        async with client(port) as alice:
-            assert await alice.ask("hello") == "You said: hello."
 
 
 @pytest.mark.parametrize("root_path", ["/talk", "/talk/", "talk", "/stat", "/static", "/w"])
@@ -363,13 +279,6 @@ async def test_the_lifespan_starts_and_ends() -> None:
     await events.put({"type": "lifespan.shutdown"})
     assert await sent.get() == {"type": "lifespan.shutdown.complete"}
     await serving
-
-
-async def test_the_lifespans_end_ends_what_runs(gemini: GeminiLive) -> None:
-    async with serving(a_relay(grace=60)) as port, client(port) as alice:
-        await alice.ask("hello")
-        assert gemini.open_connections == 1
-    assert gemini.open_connections == 0
 
 
 BAD_SETTINGS = {

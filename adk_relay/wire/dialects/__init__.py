@@ -135,7 +135,7 @@ def json_object(frame: Frame) -> dict[str, Any]:
     if len(frame) > _MAX_PLAIN_CHARS and frame.count(",") + frame.count("[") > 64:
         # Parsing millions of little values would block all sockets for seconds.
         raise BadFrameError(
-            "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters holds one base64 string."
+            "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters may only hold one base64 string."
         )
     try:
         fields = json.loads(frame)
@@ -211,7 +211,7 @@ def is_session_id(name: str) -> bool:
 
 
 def cut(field: str, value: Any, limit: int = MAX_TOOL_BYTES) -> dict[str, Any]:
-    """The arguments or the result of a tool; too long, only the beginning of their JSON."""
+    """The arguments or the result of a tool; of long ones only the beginning of their JSON, as a string."""
     encoded = to_json(value).encode()
     if len(encoded) <= limit:
         return {field: value}

@@ -88,9 +88,11 @@ def decode(frame: Frame) -> Command:
         case "typing_stop":
             return UserTyping(False)
         case None:
-            raise BadFrameError("bad_message", f"Content has a mime_type ({_MIME_TYPES}), all else a type.")
+            raise BadFrameError(
+                "bad_message", f"Content needs a mime_type ({_MIME_TYPES}); any other frame needs a type."
+            )
         case _:
-            raise BadFrameError("bad_message", f"This type is not known; these are: {_TYPES}.")
+            raise BadFrameError("bad_message", f"This type is not known. Known types: {_TYPES}.")
 
 
 def _content(fields: dict[str, Any]) -> Input:
@@ -104,7 +106,9 @@ def _content(fields: dict[str, Any]) -> Input:
         case "image/jpeg" | "image/png" as image:
             return UserImage(_decode_base64(_data(fields), MAX_IMAGE_BYTES), image)
         case _:
-            raise BadFrameError("unsupported_mime_type", f"These mime types are taken: {_MIME_TYPES}.")
+            raise BadFrameError(
+                "unsupported_mime_type", f"This mime type is not supported. Supported: {_MIME_TYPES}."
+            )
 
 
 def _data(fields: dict[str, Any]) -> str:
@@ -128,11 +132,12 @@ def _decode_base64(data: str, limit: int) -> bytes:
 
 def _pcm(pcm: bytes) -> bytes:
     if len(pcm) % 2:
-        raise BadFrameError("bad_data", "16-bit sound has an even number of bytes.")
+        raise BadFrameError("bad_data", "16-bit sound must have an even number of bytes.")
     if not pcm:
         raise BadFrameError("bad_data", "The sound is empty.")
     if len(pcm) > MAX_AUDIO_BYTES:
-        raise BadFrameError("too_large", f"The sound has {len(pcm)} bytes; {MAX_AUDIO_BYTES} are taken.")
+        message = f"The sound has {len(pcm)} bytes; {MAX_AUDIO_BYTES} are taken."
+        raise BadFrameError("too_large", message)
     return pcm
 
 
@@ -142,7 +147,7 @@ def _rate(parameter: str) -> int:
     found = re.fullmatch(r"\s*rate=(\d{4,6})\s*", parameter)
     if found and 8_000 <= (rate := int(found[1])) <= 192_000:
         return rate
-    raise BadFrameError("unsupported_mime_type", "Sound is audio/pcm;rate=N with N from 8000 to 192000.")
+    raise BadFrameError("unsupported_mime_type", "Sound must be audio/pcm;rate=N with N from 8000 to 192000.")
 
 
 # ---- to the client ---------------------------------------------------------------------------

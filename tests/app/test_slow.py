@@ -1,4 +1,4 @@
-"""Peers that read slowly, or not at all: they are given up, and nobody else feels it."""
+"""Peers that read slowly or not at all: their sockets are closed, and no other client notices."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def talks_on(connection: Connection, turn: UserTurn) -> None:
-    """More sound than the kernel and the server take for a peer that does not read."""
+    """Sends more sound than the kernel and the server buffer for a peer that does not read."""
     if turn.text == "go":
         await connection.send_audio(1_000)
         await connection.turn_complete()
@@ -52,15 +52,15 @@ async def talks_on(connection: Connection, turn: UserTurn) -> None:
         await connection.say(f"You said: {turn.text}.")
 
 
-async def taken(relay: Relay, seq: int, timeout: float = 20) -> None:
-    """Until alice's conversation has emitted message number `seq`."""
+async def taken(relay: Relay, seq: int, timeout: float = 60) -> None:
+    """Waits until alice's conversation has emitted message number `seq`."""
     async with asyncio.timeout(timeout):
         while (await relay.conversations.open("alice")).room.seq < seq:
             await asyncio.sleep(0.01)
 
 
 def closings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """How sockets ended, by the log."""
+    """The close codes and reasons of all sockets, as the log has them."""
     lines = [record.getMessage() for record in caplog.get_records("call")]
     return [line.rpartition("closed ")[2] for line in lines if ", closed " in line]
 
@@ -80,7 +80,7 @@ async def test_a_peer_that_stops_reading_is_given_up_and_delays_nobody(
 ) -> None:
     gemini.answer = talks_on
     async with (
-        serving(a_relay(slow_timeout=2.0)) as port,
+        serving(a_relay(slow_timeout=6.0)) as port,  # long enough for the model to send a megabyte
         client(port, "bob") as bob,
         Peer.upgraded(port, audio=True) as stalled,
     ):
@@ -88,9 +88,9 @@ async def test_a_peer_that_stops_reading_is_given_up_and_delays_nobody(
         slowest = 0.0
         began = time.monotonic()
         peak, queues = 0, outboxes()
-        # Its seat is free when its run has ended: nobody else was in that conversation.
+        # Nobody else attends its conversation, so the run ends with the socket.
         while not closings(caplog):
-            assert time.monotonic() - began < 20
+            assert time.monotonic() - began < 60
             asked = time.monotonic()
             await bob.send(type="ping")
             assert (await bob.next())["type"] == "pong"
@@ -99,18 +99,21 @@ async def test_a_peer_that_stops_reading_is_given_up_and_delays_nobody(
         assert closings(caplog) == ["1013 too slow"]
         assert peak > 1_000_000  # it did not read
         assert sum(one.bytes for one in queues) == 0
-        assert slowest < 0.5
+        assert slowest < 1.5
         await gemini.wait_for(lambda: gemini.open_connections == 0)
         assert await bob.ask("hello") == "You said: hello."
 
 
-async def test_a_slow_peer_that_reads_again_is_told_why(gemini: GeminiLive) -> None:
+async def test_a_slow_peer_that_reads_again_is_told_why(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adk_relay.wire.websocket._CLOSE_WAIT", 30.0)  # on a loaded machine it reads late
     gemini.answer = talks_on
     async with serving(a_relay(slow_timeout=0.5)) as port, Peer.upgraded(port, audio=True) as peer:
         await peer.send(mime_type="text/plain", data="go")
         await gemini.connection()
-        # The seat is freed first, then the peer has a second to take the close frame.
-        await gemini.wait_for(lambda: gemini.open_connections == 0, timeout=20)
+        # The socket leaves its conversation first; then the peer has some time to take the close frame.
+        await gemini.wait_for(lambda: gemini.open_connections == 0)
         frames = await peer.rest()
         assert frames[-1] == {"type": "close", "code": 1013, "reason": "too slow"}
         async with client(port) as again:
@@ -160,7 +163,7 @@ async def test_sound_is_given_up_at_the_bound_and_told_while_words_never_are(gem
     lost_ms = sum(said["audio_ms"] for said in dropped)
     assert lost_ms > 10_000
     assert sum(map(len, sound)) + lost_ms * MS == len(connection.sound)
-    # The oldest that waited was given up: the end of the answer is there.
+    # The oldest sound was dropped: the end of the answer is there.
     assert connection.sound.endswith(sound[-1])
 
 
@@ -181,15 +184,15 @@ async def test_little_stale_sound_follows_an_interruption(gemini: GeminiLive, ho
         if how == "the client":
             await peer.send(type="interrupt")
         await peer.send(mime_type="text/plain", data="stop")
-        await taken(relay, 253)  # both texts, the sound, and that it was interrupted
+        await taken(relay, 253)  # two texts, the sound, and the interruption
         frames = await peer.until(lambda said: said.get("turn_complete"))
     sent = gemini.connections[0].sound
     cut = next(n for n, said in enumerate(frames) if said.get("interrupted"))
     stale = sum(len(said.get("pcm", b"")) for said in frames[:cut])
-    # The transport's 64 KiB and a frame, and what the kernel holds.
+    # What the transport buffers (64 KiB and a frame), and what the kernel buffers.
     assert 0 < stale < 64 * 1024 + 24_000 + 64 * 1024
     assert sum(bool(said.get("interrupted")) for said in frames) == 1
-    assert not any(said.get("type") == "dropped" for said in frames)  # nobody misses it
+    assert not any(said.get("type") == "dropped" for said in frames)  # recalled sound is not dropped sound
     fresh = b"".join(said["pcm"] for said in frames[cut:] if said.get("type") == "binary")
     assert fresh == sent[250 * 1920 :]
     assert words(frames[cut:]) == "Yes?"

@@ -1,4 +1,4 @@
-"""What no client may cause, whatever dialect it speaks: bounds, refusals, lines of the log."""
+"""Bounds, refusals and lines of the log that hold in every dialect."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from adk_relay.core.messages import Message, Text, Typing
+from adk_relay.core.messages import Typing
 from adk_relay.wire.dialects import chat as chat_dialect
-from adk_relay.wire.dialects import once
-from adk_relay.wire.dialects.live import live
 from adk_relay.wire.outbox import Outbox
 from support.chat import asking, chat, created, end, guest, http, turn
 from support.client import client
@@ -38,38 +36,15 @@ async def test_who_only_listens_costs_nothing_however_long(
         naps.append(seconds)
         await sleep(seconds)
 
-    async with serving(a_relay(idle_timeout=1)) as port:
+    async with serving(a_relay(idle_timeout=5)) as port:
         session_id = await created(port)
         async with chat(port, session_id), chat(port, session_id) as talker:
             monkeypatch.setattr("adk_relay.wire.websocket.asyncio.sleep", counted)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while sum(naps) < 6:  # of two sockets
                     assert await talker.ask("on") == "You said: on."
             monkeypatch.undo()
     assert len(naps) < 40
-
-
-async def test_a_message_is_encoded_once_for_all_however_many_wait() -> None:
-    encoded: list[Message] = []
-    dialect = live(is_audio=False, binary=True, newest=False)
-    real = dialect.encoder("")
-
-    def counting(message: Message) -> Any:
-        encoded.append(message)
-        return real(message)
-
-    shared = once(counting)
-    queues = [Outbox(shared, 1_000_000) for _ in range(10)]
-    for number in range(20):
-        text = Text(number + 1, f"{number} ")
-        for queue in queues:
-            queue.enqueue(text)
-    assert len(encoded) == 20
-    for queue in queues:
-        frames = []
-        while queue.bytes:
-            frames.append(json.loads(await queue.dequeue()))
-        assert "".join(frame["data"] for frame in frames) == "".join(f"{number} " for number in range(20))
 
 
 async def test_what_was_said_in_a_room_is_not_kept_by_the_dialect(gemini: GeminiLive) -> None:
@@ -89,7 +64,7 @@ async def test_a_room_in_which_nothing_was_said_ends_with_its_last_socket(gemini
                 await maker.send(type="create_session")
                 await maker.get("session_created")
             assert await maker.ask("hello") == "You said: hello."
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while relay.conversations.active != 1:
                 await asyncio.sleep(0.01)
 
@@ -97,7 +72,7 @@ async def test_a_room_in_which_nothing_was_said_ends_with_its_last_socket(gemini
 async def test_pings_are_no_content_in_no_room_either() -> None:
     async with serving(a_relay(idle_timeout=0.5)) as port, chat(port) as who:
         with pytest.raises(ConnectionClosed) as closed:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while True:
                     await who.send(type="ping")
                     await who.get("pong")
@@ -129,7 +104,7 @@ async def test_a_huge_frame_of_little_values_is_refused_unread(path: str) -> Non
         said = json.loads(await socket.recv())
         while said["type"] != "error":
             said = json.loads(await socket.recv())
-        assert "holds one base64 string" in said["message"]
+        assert "may only hold one base64 string" in said["message"]
 
 
 def read(number: int) -> str:
@@ -146,7 +121,7 @@ async def test_an_answer_with_many_results_fits_into_a_frame(gemini: GeminiLive)
     gemini.answer = answer
     agent = LlmAgent(name="tester", model="gemini-3.8-live", tools=[read])
     async with serving(a_relay(agent)) as port:
-        response = await turn(port, "mine", "read it")  # by a client that takes 1 MiB
+        response = await turn(port, "mine", "read it")  # the client accepts frames of at most 1 MiB
     assert response["content"] == "Done."
     assert [call["tool_name"] for call in response["tool_calls"]] == ["read"] * 20
     results = [call["result"] for call in response["tool_calls"]]
@@ -214,7 +189,9 @@ async def test_who_asks_again_for_the_room_it_is_in_keeps_its_place(gemini: Gemi
         await other.get("chunk")
         async with chat(port, session_id) as asker:
             await asker.chat("second")
-            assert "waits for 1" in (await asker.get("status"))["message"]
+            status = await asker.get("status")
+            assert "waits for 1" in status["message"]
+            assert status["ahead"] == 1
             await asker.join(session_id)
             may_go_on.set()
             await asker.get("response_complete")
@@ -245,7 +222,7 @@ async def test_what_waits_in_a_room_that_all_have_left_is_kept(gemini: GeminiLiv
                 await asker.get("status")
             session_id = asker.of("session_created")[0]["session_id"]
             await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while relay.conversations.active:
                 await asyncio.sleep(0.01)
         history = (await web.get(f"/sessions/{session_id}")).json()["history"]
@@ -255,7 +232,7 @@ async def test_what_waits_in_a_room_that_all_have_left_is_kept(gemini: GeminiLiv
 
 
 class Slow(InMemorySessionService):
-    """A service whose deletions wait until they may be done."""
+    """A store that deletes only when `may_delete` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -300,7 +277,7 @@ async def test_a_turn_that_is_given_up_takes_nobody_else_s_grace(gemini: GeminiL
             epoch, last = who.hello["epoch"], who.frames[-1]["seq"]
         async with asking(port, "shared", "stay"):
             await gemini.wait_for(lambda: gemini.connections[0].texts == ["hello", "stay"])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while relay.conversations.stats.failed != 1:
                 await asyncio.sleep(0.01)
         async with guest(port, "shared", query=f"&after={epoch}.{last}") as who:
@@ -363,6 +340,6 @@ async def test_a_body_that_does_not_come_is_not_waited_for(no_errors: None) -> N
     async with serving(a_relay(slow_timeout=0.3)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"POST /api/v1/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         assert b" 408 " in head.partition(b"\r\n")[0]
         writer.close()

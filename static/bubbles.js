@@ -1,0 +1,82 @@
+// The parts of a conversation on the page: bubbles, cards of tools, marks. Everything is set as text, never as markup.
+
+export function element(name, className = "", text = "") {
+  const node = document.createElement(name);
+  if (className) node.className = className;
+  if (text) node.textContent = text;
+  return node;
+}
+
+// The item of a message. `side`: user or agent. `who` is seen for somebody else's message (`other`), and otherwise only
+// told to screen readers. `now`: the time is shown; nobody knows it of what was said before the page was loaded.
+export function bubble(side, who, { text = null, other = false, now = true } = {}) {
+  const item = element("div", `message ${side}`);
+  item.classList.toggle("other", other);
+  const inner = element("div", "bubble");
+  const name = element("span", other ? "who" : "visually-hidden", who);
+  name.append(element("span", "visually-hidden", ": "));
+  inner.append(name);
+  if (text !== null) inner.append(element("div", "text", text));
+  const meta = element("div", "meta");
+  if (now) meta.append(clock());
+  meta.append(element("span", "mark"));
+  item.append(inner, meta);
+  return item;
+}
+
+export function setText(item, text) {
+  item.querySelector(".text").textContent = text;
+}
+
+// A word beside the time; the class tells what it means. The line is always there, so that nothing moves.
+export function mark(item, text, className) {
+  item.classList.remove("waiting", "interrupted");
+  if (className) item.classList.add(className);
+  item.querySelector(".meta .mark").textContent = text;
+}
+
+// Whether an item shows this line of a history. White space is not the same in both.
+export function shows(item, { role, text, open }) {
+  if (open || !item.classList.contains(role) || item.matches(".partial, :has(.tool:not(.done))")) return false;
+  const texts = Array.from(item.querySelectorAll(".text"), ({ textContent }) => textContent);
+  return texts.join("").replace(/\s+/g, "") === text.replace(/\s+/g, "");
+}
+
+// Three dots where an answer will be.
+export function dots() {
+  const node = element("div", "dots");
+  node.setAttribute("aria-hidden", "true");
+  node.append(element("i"), element("i"), element("i"));
+  return node;
+}
+
+// The card of a tool that runs.
+export function toolCard({ tool_name, arguments: args, truncated }) {
+  const card = element("details", "tool");
+  const summary = element("summary");
+  const spinner = element("span", "spinner");
+  spinner.setAttribute("aria-hidden", "true");
+  summary.append(spinner, element("span", "tool-name", tool_name), element("span", "tool-state", "running"));
+  const label = truncated ? "Arguments (the beginning of them)" : "Arguments";
+  card.append(summary, element("p", "tool-label", label), element("pre", "", pretty(args)));
+  return card;
+}
+
+export function completeTool(card, { result, truncated }, seconds) {
+  card.classList.add("done");
+  const state = seconds < 0.1 ? "done" : `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  card.querySelector(".tool-state").textContent = state;
+  const label = truncated ? "Result (the beginning of it)" : "Result";
+  card.append(element("p", "tool-label", label), element("pre", "", pretty(result)));
+}
+
+function clock() {
+  const now = new Date();
+  const time = element("time", "", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
+  time.dateTime = now.toISOString();
+  return time;
+}
+
+function pretty(value) {
+  return typeof value === "string" ? value : JSON.stringify(value, null, 2);
+}

@@ -1,0 +1,63 @@
+// The chat dialect of one socket: JSON frames in and out, and how far away the server is.
+
+import { ReconnectingSocket } from "./socket.js";
+
+const PING_EVERY = 15000; // ms
+
+export class Chat {
+  #socket;
+  #pinging = 0;
+
+  // `on` has state(state), see socket.js; frame(frame); and trip(ms), how long a ping took there and back.
+  constructor(url, on) {
+    this.#socket = new ReconnectingSocket({
+      url: () => url,
+      whenFailed: "asleep",
+      on: {
+        state: (state) => on.state(state),
+        data: (data) => this.#receive(JSON.parse(data), on),
+        gone: () => clearInterval(this.#pinging),
+      },
+    });
+  }
+
+  get ready() {
+    return this.#socket.ready;
+  }
+
+  open() {
+    this.#socket.open();
+  }
+
+  // Opens the socket if it is asleep: there is input.
+  wake() {
+    this.#socket.wake();
+  }
+
+  // Does not wait for the end of a pause between two tries.
+  hurry() {
+    this.#socket.hurry();
+  }
+
+  send(type, fields = {}) {
+    return this.#socket.send({ type, ...fields });
+  }
+
+  #receive(frame, on) {
+    switch (frame.type) {
+      case "connected": // always the first frame
+        this.#socket.greeted();
+        this.#socket.caughtUp();
+        this.#socket.probe();
+        this.#pinging = setInterval(() => this.#socket.probe(), PING_EVERY);
+        break;
+      case "pong":
+        on.trip(performance.now() - this.#socket.probedAt);
+        break;
+      case "chunk":
+        this.#socket.agentWorks();
+        break;
+    }
+    on.frame(frame);
+  }
+}

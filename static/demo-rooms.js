@@ -1,0 +1,66 @@
+// The list of all rooms, with how many messages and people are in each.
+
+import { ask } from "./api.js";
+import { element } from "./demo-messages.js";
+
+const REFRESH = 10000; // ms between two requests
+const DELAY = 200; // ms in which several reasons to refresh become one request
+
+export class RoomList {
+  #list;
+  #empty;
+  #isWanted;
+  #timer = 0;
+  #shown = ""; // the JSON of what is shown
+  #current = ""; // the id of the room that the page shows
+
+  // `list` is a <ul>, `empty` is shown when there are no rooms. `isWanted()`: nothing is asked while it is false.
+  constructor(list, empty, isWanted) {
+    this.#list = list;
+    this.#empty = empty;
+    this.#isWanted = isWanted;
+  }
+
+  // Something has changed: asks soon.
+  refresh() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#ask(), DELAY);
+  }
+
+  // Marks the room that the page shows.
+  mark(room) {
+    this.#current = room;
+    for (const link of this.#links) {
+      if (link.hash.slice(1) === room) link.setAttribute("aria-current", "true");
+      else link.removeAttribute("aria-current");
+    }
+  }
+
+  get #links() {
+    return [...this.#list.querySelectorAll("a")];
+  }
+
+  async #ask() {
+    // Set before the request: a refresh() that comes during it must not be forgotten.
+    this.#timer = setTimeout(() => this.#ask(), REFRESH);
+    if (document.hidden || !this.#isWanted()) return;
+    // Without an answer the list stays as it is, until the next time: that is no reason to interrupt anybody.
+    const found = await ask("GET", "sessions?limit=50").catch(() => null);
+    if (!found || JSON.stringify(found.sessions) === this.#shown) return;
+    this.#shown = JSON.stringify(found.sessions);
+    const focused = document.activeElement.hash;
+    this.#list.replaceChildren(...found.sessions.map(entry));
+    this.#empty.hidden = found.sessions.length > 0;
+    this.mark(this.#current);
+    this.#links.find(({ hash }) => hash && hash === focused)?.focus();
+  }
+}
+
+function entry({ session_id, message_count, connected_clients }) {
+  const item = document.createElement("li");
+  const link = item.appendChild(document.createElement("a"));
+  link.href = `#${session_id}`;
+  const messages = message_count === 1 ? "1 message" : `${message_count} messages`;
+  link.append(element("name", session_id), element("facts", `${messages} · ${connected_clients} here`));
+  return item;
+}

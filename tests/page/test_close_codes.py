@@ -1,0 +1,138 @@
+"""What the pages do when the server closes their socket: the close code decides."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+from playwright.async_api import Browser, expect
+from starlette.types import Message, Receive, Scope, Send
+
+from relay import Relay
+from support.browser import Tab, control, rehearsal, until, visit
+from support.gemini import GeminiLive, Plan
+from support.server import a_relay, serving
+
+# One browser for all tests, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Closer:
+    """A relay whose WebSockets can be closed from here, with any code and reason."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._closes: list[Callable[[int, str], Awaitable[None]]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_closed = False
+
+        async def pass_on(message: Message) -> None:
+            if not is_closed:  # the server takes nothing after a close
+                await send(message)
+
+        async def close(code: int, reason: str) -> None:
+            nonlocal is_closed
+            is_closed = True
+            await send({"type": "websocket.close", "code": code, "reason": reason})
+
+        if scope["type"] == "websocket":
+            self._closes.append(close)
+        await self._relay(scope, receive, pass_on)
+
+    async def close(self, code: int, reason: str) -> None:
+        """Closes the newest one."""
+        await self._closes[-1](code, reason)
+
+
+@pytest.mark.parametrize("path", ["/", "/demo"])
+@pytest.mark.parametrize(
+    ("code", "reason"), [(4410, "no pong"), (4410, "idle"), (4499, ""), (1001, "idle"), (1012, "")]
+)
+async def test_after_a_passing_close_it_comes_back_by_itself(
+    browser: Browser, path: str, code: int, reason: str
+) -> None:
+    closer = Closer(a_relay(rehearsal()))
+    async with serving(closer) as port, visit(browser, port, path) as tab:
+        await closer.close(code, reason)
+        await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda opened: opened == 2)
+        await tab.shows("connected")
+
+
+@pytest.mark.parametrize("path", ["/", "/demo"])
+@pytest.mark.parametrize("reason", ["idle", "no pong", ""])
+async def test_after_an_idle_close_it_waits_for_input(browser: Browser, path: str, reason: str) -> None:
+    closer = Closer(a_relay(rehearsal()))
+    async with serving(closer) as port, visit(browser, port, path) as tab:
+        await stays_away(tab, closer, 4408, reason, "asleep")
+        await tab.say("hello")
+        await tab.shows("connected")
+        assert len(tab.sockets) == 3
+
+
+@pytest.mark.parametrize("path", ["/", "/demo"])
+@pytest.mark.parametrize(("code", "reason"), [(4401, ""), (4403, "no pong"), (4404, "idle"), (4409, "")])
+async def test_after_a_refusal_it_stays_away(browser: Browser, path: str, code: int, reason: str) -> None:
+    closer = Closer(a_relay(rehearsal()))
+    async with serving(closer) as port, visit(browser, port, path) as tab:
+        await stays_away(tab, closer, code, reason, "ended")
+        shown = tab.page.locator("#banner-text" if path == "/" else "#problem")
+        await expect(shown).to_have_text(reason or re.compile("^The server "))
+
+
+async def stays_away(tab: Tab, closer: Closer, code: int, reason: str, state: str) -> None:
+    """Closes the page's second socket, and gives the page five minutes to open a third."""
+    await tab.page.clock.install()
+    await tab.page.reload()
+    await tab.shows("connected")
+    await closer.close(code, reason)
+    await tab.shows(state)
+    await tab.page.clock.fast_forward("05:00")
+    await tab.shows(state)
+    assert len(tab.sockets) == 2
+
+
+async def test_it_sleeps_when_idle_until_something_is_written(browser: Browser) -> None:
+    async with serving(a_relay(rehearsal(), idle_timeout=2)) as port, visit(browser, port) as tab:
+        await tab.say("What time is it in Tokyo?")
+        await tab.answered(re.compile(r"in Asia/Tokyo\.$"))
+        said = await tab.texts()
+        await tab.shows("asleep")
+        assert len(tab.sockets) == 1
+        await tab.say("good morning")
+        await tab.answered(re.compile(r"You said: good morning I remember \d+ turns before this\.$"))
+        assert len(tab.sockets) == 2
+        # It is told the conversation anew, and shows more than it is told.
+        assert len(control(tab.got, "gap")) == 2
+        assert await tab.texts() == [*said, "good morning", (await tab.texts())[-1]]
+        await expect(tab.page.locator("details.tool.done")).to_have_count(1)
+        await expect(tab.page.locator(".message time")).to_have_count(4)
+
+
+async def test_a_refusal_is_told_and_not_tried_again(browser: Browser) -> None:
+    async with (
+        serving(a_relay(rehearsal())) as port,
+        visit(browser, port, "/?user=a%20b", state="ended") as tab,
+    ):
+        await expect(tab.page.locator("#banner-text")).to_have_text(re.compile("^user_id is 1 to 128 of"))
+        assert len(tab.sockets) == 1
+        await tab.page.clock.install()
+        await tab.page.reload()
+        await tab.shows("ended")
+        await tab.page.clock.fast_forward("05:00")
+        await tab.shows("ended")
+        assert len(tab.sockets) == 2
+        await tab.page.get_by_role("button", name="Try again").click()
+        await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda opened: opened == 3)
+        await tab.shows("ended")
+
+
+async def test_credentials_that_are_refused_are_told_once(gemini: GeminiLive, browser: Browser) -> None:
+    gemini.on_connect = lambda number: Plan(http_status=403)
+    async with serving(a_relay()) as port, visit(browser, port) as tab:
+        await tab.say("hello")
+        await tab.shows("ended")
+        await expect(tab.page.locator(".system.error")).to_contain_text("The server has no credentials")
+        assert len(tab.sockets) == 1

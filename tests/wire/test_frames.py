@@ -1,0 +1,91 @@
+"""Frames from a client: any frame is a command or is refused, and what is valid comes through as it is."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adk_relay.core.messages import (
+    AudioEnd,
+    Interrupt,
+    UserAudio,
+    UserImage,
+    UserText,
+)
+from adk_relay.wire.dialects import BadFrameError, to_json
+from adk_relay.wire.dialects.live import decode
+
+CODES = {"bad_message", "unsupported_mime_type", "bad_data", "too_large"}
+any_text = st.text(st.characters(exclude_categories=[]))  # halves of surrogate pairs as well
+
+any_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text,
+    lambda inner: st.lists(inner) | st.dictionaries(any_text, inner),
+    max_leaves=8,
+)
+
+mime_types = st.sampled_from(
+    ["text/plain", "audio/pcm", "audio/pcm;rate=24000", "audio/pcm;rate=", "image/png", "image/jpeg", ";", ""]
+)
+
+types = st.sampled_from(["audio_end", "interrupt", "ping", "pong", "hello"])
+base64 = st.binary().map(lambda data: b64encode(data).decode())
+
+near_misses = st.fixed_dictionaries(
+    {},
+    optional={
+        "mime_type": mime_types | any_json,
+        "type": types | any_json,
+        "data": base64 | any_json,
+        "more": any_json,
+    },
+)
+
+
+def check(frame: str | bytes) -> None:
+    try:
+        command = decode(frame)
+    except BadFrameError as bad:
+        assert bad.code in CODES
+        assert str(bad)
+        to_json({"message": str(bad)}).encode()  # can be sent to the client
+        return
+    match command:
+        case UserText(text):
+            assert text.strip()
+            text.encode()
+        case UserAudio(pcm, rate):
+            assert len(pcm) >= 2
+            assert len(pcm) % 2 == 0
+            assert 8_000 <= rate <= 192_000
+        case UserImage(data, mime_type):
+            assert data
+            assert mime_type in ("image/png", "image/jpeg")
+        case _:
+            assert command in (AudioEnd(), Interrupt(), "ping", "pong")
+
+
+@given(any_text | st.binary())
+def test_any_frame_says_something_or_is_bad(frame: str | bytes) -> None:
+    check(frame)
+
+
+@given(any_json | near_misses, st.booleans())
+def test_any_json_says_something_or_is_bad(said: Any, escaped: bool) -> None:
+    check(json.dumps(said, ensure_ascii=escaped))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
+def test_a_text_comes_through_as_it_is(text: str) -> None:
+    assert decode(json.dumps({"mime_type": "text/plain", "data": text})) == UserText(text)
+
+
+@given(st.binary(min_size=1).map(lambda half: half + half), st.integers(8_000, 192_000))
+def test_sound_comes_through_as_it_is(pcm: bytes, rate: int) -> None:
+    said = {"mime_type": f"audio/pcm;rate={rate}", "data": b64encode(pcm).decode()}
+    assert decode(json.dumps(said)) == UserAudio(pcm, rate)
+    assert decode(pcm) == UserAudio(pcm)
