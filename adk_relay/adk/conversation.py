@@ -201,9 +201,10 @@ class Conversation:
         Raises:
             Exception: the session could not be deleted.
         """
-        done = self._resets.add(delete=delete)
+        why = "The conversation was emptied before it was your turn."
+        done = self._resets.add(delete=delete, why=why)
         self._interrupt()
-        self._writing.drop("The conversation was emptied before it was your turn.")
+        self._writing.drop(why)
         self._writing.drop_unsaid()  # it can be sent again, should the session turn out to stay
         self._runs.stop(Stop.RESET)
         await asyncio.shield(done)

@@ -9,7 +9,7 @@ from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.listener import Listener
-from adk_relay.core.messages import Input, UserImage, UserText
+from adk_relay.core.messages import Error, Input, UserImage, UserText
 from adk_relay.core.room import Room
 from adk_relay.core.writing import Writing
 
@@ -42,9 +42,17 @@ class Resets:
         """Whether one is pending."""
         return bool(self._pending)
 
-    def add(self, *, delete: bool) -> asyncio.Future[None]:
-        """Asks for a reset; the result is set when it is done, or an exception if it failed."""
+    def add(self, *, delete: bool, why: str) -> asyncio.Future[None]:
+        """Asks for a reset; the result is set when it is done, or an exception if it failed.
+
+        Args:
+            why: tells those whose input is held since an earlier reset that it is emptied, too.
+        """
         done = asyncio.get_running_loop().create_future()
+        held, self._held = self._held, []
+        for user_input, listener in held:
+            if isinstance(user_input, UserText) and listener in self._room.listeners:
+                listener.deliver(Error("busy", why, user_input.id))
         self._pending.append(_Reset(delete, done))
         return done
 

@@ -1,0 +1,166 @@
+"""A conversation with a real run, whatever its listeners do, against a model of what was said in it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count, pairwise
+from typing import Literal
+
+from google.adk.agents import LlmAgent
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from adk_relay.adk.conversation import Conversation
+from adk_relay.adk.conversations import Conversations
+from adk_relay.adk.rehearsal import Rehearsal
+from adk_relay.core.interfaces import GUEST
+from adk_relay.core.messages import Error, Interrupt, Message, Numbered, Reset, TurnEnd, UserText
+from adk_relay.core.requests import BusyError
+
+Attends = Literal["all", "own"]
+
+STEPS = st.lists(
+    st.sampled_from(["come", "leave", "say", "say", "ask", "ask", "stop", "clear", "delete", "rest", "rest"]),
+    max_size=20,
+)
+
+
+class Listener:
+    """Remembers what it was told, and can be waited for."""
+
+    is_audio = False
+
+    def __init__(self, connection_id: str, attends: Attends = "all") -> None:
+        self.connection_id = connection_id
+        self.attends: Attends = attends
+        self.told: list[Message] = []
+        self.news = asyncio.Event()
+
+    def deliver(self, message: Message) -> None:
+        self.told.append(message)
+        self.news.set()
+
+    def replay(self, messages: Sequence[Message]) -> None:
+        self.told += messages
+
+    async def until(self, *kinds: type[Message]) -> Message:
+        """The first message of these kinds."""
+        while not (found := [message for message in self.told if isinstance(message, kinds)]):
+            self.news.clear()
+            await self.news.wait()
+        return found[0]
+
+
+class Story:
+    """Does the steps. The model is what was written since the conversation was emptied last.
+
+    All of it is in the history, but for what its writer was told an error of.
+    """
+
+    def __init__(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.numbers = count(1)
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.resets: list[asyncio.Task[None]] = []
+        self.writer = self.come()
+        self.others: list[Listener] = []
+
+    def come(self, attends: Attends = "all") -> Listener:
+        listener = Listener(str(next(self.numbers)), attends)
+        self.conversation.attach(listener)
+        return listener
+
+    def write(self, texts: list[str]) -> UserText:
+        number = next(self.numbers)
+        texts.append(f"text {number}")
+        return UserText(f"text {number}", f"text {number}")
+
+    async def do(self, step: str) -> None:
+        match step:
+            case "come":
+                self.others.append(self.come())
+            case "leave" if self.others:
+                self.conversation.detach(self.others.pop())
+            case "say":
+                self.conversation.handle(self.write(self.said), self.writer)
+            case "ask":
+                try:
+                    self.conversation.ask(self.write(self.asked), self.writer)
+                except BusyError:
+                    self.asked.pop()
+            case "stop":
+                self.conversation.handle(Interrupt(), self.writer)
+            case "clear" | "delete":
+                reset = self.conversation.reset(delete=step == "delete")
+                self.resets.append(asyncio.create_task(reset))
+                await asyncio.sleep(0)  # it has begun
+                self.said.clear()
+                self.asked.clear()
+            case "rest":
+                await self.rest()
+
+    async def rest(self) -> None:
+        """Until all that was asked before is answered: requests are, one after the other."""
+        await asyncio.gather(*self.resets)
+        self.resets.clear()
+        last = self.come("own")
+        text = self.write(self.asked)
+        self.conversation.ask(text, last)
+        await last.until(TurnEnd)
+        self.conversation.detach(last)
+
+        refused = {message.id for message in self.writer.told if isinstance(message, Error)}
+        said = [text for text in self.said if text not in refused]
+        asked = [text for text in self.asked if text not in refused]
+        written = self.written()
+        assert [text for text in written if text in said] == said
+        assert [text for text in written if text in asked] == asked
+        assert len(written) == len(said) + len(asked)
+
+    def written(self) -> list[str]:
+        return [line.text for line in self.conversation.room.history.lines() if line.role == "user"]
+
+
+@settings(max_examples=40, deadline=None)
+@example(["say", "rest", "delete", "clear", "say", "delete", "rest"])  # what is held is emptied, too
+@given(STEPS)
+def test_whatever_happens_each_text_is_said_once_and_each_request_ends(steps: list[str]) -> None:
+    async def tell() -> None:
+        agent = LlmAgent(name="tester", model=Rehearsal(words_per_second=5000, pace=1000))
+        conversations = Conversations(
+            agent,
+            sessions="memory://",
+            grace=0.0,
+            idle_timeout=0.0,
+            mic_ms=40.0,
+            replay_bytes=0,
+            replay_seconds=0.0,
+        )
+        conversation = await conversations.open(GUEST, "the-one")
+        story = Story(conversation)
+        for step in steps:
+            await story.do(step)
+        await story.rest()
+
+        stats = conversations.stats
+        assert stats.requests == stats.successful + stats.failed
+        _, lines = await conversations.read("the-one")
+        assert [line.text for line in lines if line.role == "user"] == story.written()
+        # One stream, in order and without a hole in what was told to the listener that saw all of it.
+        numbered: list[int] = []
+        for message in story.writer.told:
+            if isinstance(message, Reset):
+                numbered.clear()
+            elif isinstance(message, Numbered):
+                numbered.append(message.seq)
+        assert all(before < after for before, after in pairwise(numbered))
+
+        for listener in [story.writer, *story.others]:
+            conversation.detach(listener)
+        await asyncio.wait_for(asyncio.shield(conversation._life), 60)
+        assert conversations.active == 0
+        await conversations.aclose()
+
+    asyncio.run(tell())
