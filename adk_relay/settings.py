@@ -106,7 +106,7 @@ SETTINGS = {
             "sessions",
             str,
             "sqlite:///.adk/session.db",
-            "URI of the ADK session service: memory://, sqlite:///file.db; postgresql:// needs google-adk[db]",
+            "URI of ADK's session service: memory://, sqlite:///file.db; postgresql:// needs google-adk[db]",
         ),
         Setting("queue_bytes", int, 4 * 1024 * 1024, "Bytes that may wait to be sent to one socket", "> 0"),
         Setting(

@@ -89,7 +89,9 @@ def test_holds_what_it_must_and_nothing_else(wheel: Path) -> None:
         for path in [ROOT / top, *(ROOT / top).rglob("*")]
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {name for name in names if ".dist-info/" not in name} == source | {MARKER}
+    source = source - {"adk_relay/relay.typed"} | {MARKER}
+    assert "adk_relay/py.typed" in source
+    assert {name for name in names if ".dist-info/" not in name} == source
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     assert re.search(r"^Requires-Python: >=3\.11$", metadata, re.MULTILINE)
 
