@@ -290,6 +290,7 @@ def test_who_attends_for_its_own_request_is_told_its_answer_and_no_other(loop: T
         room.reseat()
         room.publish(Text(room.number(), "la"))
         room.publish(TurnEnd(room.number()))
+    room.publish(PUBLISHED["late tool"](room.number()))  # it belongs to an answer that was stopped before
     room.close()
     assert bob.told == [(Text, 1), (TurnEnd, 2)]
     assert alice.told == [(Text, 3), (TurnEnd, 4)]
