@@ -155,9 +155,13 @@ class Writing:
                     self._inbox.add(request.text)
 
     def clear(self) -> None:
-        """The conversation was emptied. Its texts were said, and are gone with the rest."""
+        """The conversation was emptied. Its texts were said, and are gone with the rest.
+
+        Requests that were made meanwhile wait on.
+        """
         self._inbox.clear()
-        for text_id, listener in self._texts.clear():
+        waiting = {request.text.id for request in self.requests.waiting}
+        for text_id, listener in self._texts.clear(but=waiting):
             if listener in self._room.listeners:
                 listener.deliver(Ack(text_id))
 

@@ -84,11 +84,12 @@ class TextsMachine(RuleBasedStateMachine):
         self.texts.forget(UserText(words, text_id))
         self.known.pop(text_id, None)
 
-    @rule()
-    def clear(self) -> None:
-        waiting = [(text_id, client) for text_id, (_, client) in self.known.items() if client]
-        assert sorted(self.texts.clear(), key=str) == sorted(waiting, key=str)
-        self.known.clear()
+    @rule(kept=st.sets(IDS))
+    def clear(self, kept: set[str]) -> None:
+        gone = {text_id: client for text_id, (_, client) in self.known.items() if text_id not in kept}
+        waiting = [(text_id, client) for text_id, client in gone.items() if client]
+        assert sorted(self.texts.clear(but=kept), key=str) == sorted(waiting, key=str)
+        self.known = {text_id: entry for text_id, entry in self.known.items() if text_id in kept}
 
 
 def test_only_the_latest_ids_are_known() -> None:
@@ -309,6 +310,22 @@ class WritingMachine(RuleBasedStateMachine):
         for text in waiting:
             self.sent.pop(text.id, None)
         assert not self.writing.requests.current
+
+    @precondition(lambda self: not (self.is_owed or self.writing.requests.current))
+    @rule()
+    def clear(self) -> None:
+        """What was said is forgotten, and whoever waits for its ack gets it. Requests wait on."""
+        waiting = {text.id for text in self.asked}
+        for client in self.clients:
+            client.take()
+        self.loop.call(self.writing.clear)
+        acked = {ack.id for client in self.clients for ack in client.take(Ack) if isinstance(ack, Ack)}
+        assert not acked & waiting
+        self.sent = {text_id: text for text_id, text in self.sent.items() if text_id in waiting}
+        self.given.clear()
+        self.due.clear()
+        self.loop.wait(1.0)
+        self.begins()
 
     @invariant()
     def agrees(self) -> None:
