@@ -337,3 +337,31 @@ for machine in (TextsMachine, RequestsMachine, WritingMachine):
 TestTexts = TextsMachine.TestCase
 TestRequests = RequestsMachine.TestCase
 TestWriting = WritingMachine.TestCase
+
+
+def test_a_request_waits_for_a_turn_of_which_the_asker_has_left() -> None:
+    loop, requests, inbox = TimedLoop(), Requests(Stats()), Inbox(on_dropped=lambda ms: None)
+    room = Room(requests, replay_bytes=0, replay_seconds=0.0)
+    owed = [True]
+    writing = Writing(
+        room,
+        requests,
+        inbox,
+        is_owed=lambda: any(owed),
+        would_cut_in=lambda: False,
+        want=lambda: None,
+    )
+    first, second = Client("first", "own"), Client("second", "own")
+    for client in (first, second):
+        loop.call(lambda client=client: room.enter(client, None))  # type: ignore[misc]
+        loop.call(lambda client=client: writing.ask(UserText(client.connection_id), client))  # type: ignore[misc]
+    owed.clear()
+    loop.wait(1.0)
+    assert inbox.take() == UserText("first")
+    loop.call(lambda: writing.withdraw(first))
+    writing.check()
+    loop.wait(1.0)  # whatever became of the first one's turn
+    assert inbox.take() == UserText("second")
+    writing.close()
+    room.close()
+    loop.close()
