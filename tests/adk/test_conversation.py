@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import count, pairwise
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import pytest
 from google.adk.agents import LlmAgent
+from google.adk.events import Event
+from google.adk.sessions import InMemorySessionService, Session
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -30,6 +32,10 @@ STEPS = st.lists(
 )
 
 
+def is_end(message: Message) -> TypeGuard[TurnEnd]:
+    return isinstance(message, TurnEnd) and not message.goes_on
+
+
 class Listener:
     """Remembers what it was told, and can be waited for."""
 
@@ -48,16 +54,13 @@ class Listener:
     def replay(self, messages: Sequence[Message]) -> None:
         self.told += messages
 
-    @property
-    def is_answered(self) -> bool:
-        """Whether it was told the end of an answer."""
-        return any(isinstance(message, TurnEnd) and not message.goes_on for message in self.told)
-
-    async def answered(self) -> None:
+    async def answered(self) -> TurnEnd:
+        """The first end of an answer."""
         async with asyncio.timeout(60):
-            while not self.is_answered:
+            while not (ends := [*filter(is_end, self.told)]):
                 self.news.clear()
                 await self.news.wait()
+        return ends[0]
 
 
 class Story:
@@ -71,6 +74,7 @@ class Story:
         self.numbers = count(1)
         self.said: list[str] = []
         self.asked: list[str] = []
+        self.stops = 0  # since the last rest
         self.resets: list[asyncio.Task[None]] = []
         self.writer = self.come()
         self.others: list[Listener] = []
@@ -99,6 +103,7 @@ class Story:
                 except BusyError:
                     self.asked.pop()
             case "stop":
+                self.stops += 1
                 self.conversation.handle(Interrupt(), self.writer)
             case "clear" | "delete":
                 reset = self.conversation.reset(delete=step == "delete")
@@ -116,8 +121,10 @@ class Story:
         last = self.come("own")
         text = self.write(self.asked)
         self.conversation.ask(text, last)
-        await last.answered()
+        end = await last.answered()
+        assert not end.interrupted or self.stops  # what was stopped may end in the midst of what follows
         self.conversation.detach(last)
+        self.stops = 0
 
         refused = {message.id for message in self.writer.told if isinstance(message, Error)}
         said = [text for text in self.said if text not in refused]
@@ -141,7 +148,7 @@ async def tell(steps: list[str], agent: LlmAgent, service: Losing | None = None)
     """Does the steps, with a rest after the last of them, and ends the conversation."""
     conversations = Conversations(
         agent,
-        sessions="memory://",
+        sessions=service or "memory://",
         grace=0.0,
         idle_timeout=0.0,
         mic_ms=40.0,
@@ -192,7 +199,7 @@ def test_whatever_happens_each_text_is_said_once_and_each_request_ends(steps: li
 MOST_LOSSES = 3
 """Losses without a completed turn between them. After five relay would give up."""
 
-LOSSES = ["now", "at once", "asked", "begun", "said"]
+LOSSES = ["now", "at once", "before it is stored", "before it is sent", "asked", "begun", "said"]
 
 LOSING_STEPS = st.lists(
     st.sampled_from(
@@ -202,13 +209,15 @@ LOSING_STEPS = st.lists(
 )
 
 
-class Losing:
-    """Has the stand-in lose its connections: now, or at a moment of the next answer or connection."""
+class Losing(InMemorySessionService):
+    """Has the stand-in lose its connections: now, or at a moment of the next text, answer or connection."""
 
     def __init__(self, gemini: GeminiLive) -> None:
+        super().__init__()
         self.gemini = gemini
         self.left = MOST_LOSSES
         self.at_once = 0
+        self.in_store: list[str] = []
         self.in_answers: list[str] = []
         gemini.answer = self.answer
         gemini.on_connect = self.plan
@@ -219,19 +228,33 @@ class Losing:
         self.left -= 1
         match step.removeprefix("lose "):
             case "now":
-                for connection in self.gemini.connections:
-                    if connection.open:
-                        connection.abort()
+                self.lose()
             case "at once":
                 self.at_once += 1
+            case "before it is stored" | "before it is sent" as moment:
+                self.in_store.append(moment)
             case moment:
                 self.in_answers.append(moment)
+
+    def lose(self) -> None:
+        for connection in self.gemini.connections:
+            if connection.open:
+                connection.abort()
 
     def plan(self, number: int) -> Plan | None:
         if not self.at_once:
             return None
         self.at_once -= 1
         return Plan(close_after_setup=(1006, ""))
+
+    async def append_event(self, session: Session, event: Event) -> Event:
+        moment = self.in_store.pop(0) if self.in_store and event.author == "user" else ""
+        if moment != "before it is stored":
+            await super().append_event(session, event)
+        if moment:
+            self.lose()
+            await asyncio.Event().wait()  # until the run is given up
+        return event
 
     async def answer(self, connection: Connection, turn: UserTurn) -> None:
         lost_when = self.in_answers.pop(0) if self.in_answers else ""
