@@ -89,7 +89,11 @@ class Writing:
         withdrawn = self.requests.withdraw(listener)
         self._forget(request for request in withdrawn if request is not current)
         self._room.reseat()
-        return current in withdrawn
+        if current not in withdrawn:
+            return False
+        if self.requests.waiting:
+            self._look_later()  # the turn goes on without a request: its end may be one that is not told
+        return True
 
     # ---- for the conversation ----
 
@@ -122,7 +126,7 @@ class Writing:
         if not self.requests.waiting:
             return
         if self.is_answering or self._would_cut_in():
-            self._next = asyncio.get_running_loop().call_later(_LOOK_EVERY, self.begin_next)
+            self._look_later()
             if self._inbox.has_text or self._is_owed():
                 self._want()  # what is before it may wait since the model could not be reached
             return
@@ -155,21 +159,29 @@ class Writing:
                     self._inbox.add(request.text)
 
     def clear(self) -> None:
-        """The conversation was emptied. Its texts were said, and are gone with the rest."""
+        """The conversation was emptied. Its texts were said, and are gone with the rest.
+
+        Requests that were made meanwhile wait on.
+        """
         self._inbox.clear()
-        for text_id, listener in self._texts.clear():
+        waiting = {request.text.id for request in self.requests.waiting}
+        for text_id, listener in self._texts.clear(but=waiting):
             if listener in self._room.listeners:
                 listener.deliver(Ack(text_id))
 
     def close(self) -> None:
         """The conversation is over: no request is begun any more."""
-        self.requests.fail()
+        self.drop()
         self._look_no_more()
 
     def check(self) -> None:
         """Asserts what of the invariants can be seen from here."""
         looks_again = self._next or self.requests.current
         assert looks_again or not self.requests.waiting, "requests wait, and nobody will look again"
+
+    def _look_later(self) -> None:
+        self._look_no_more()
+        self._next = asyncio.get_running_loop().call_later(_LOOK_EVERY, self.begin_next)
 
     def _look_no_more(self) -> None:
         if self._next:

@@ -265,6 +265,27 @@ async def test_going_away_with_no_time_left_for_the_answer(gemini: GeminiLive) -
     assert sum(bool(said.get("interrupted")) for said in frames) == 1
 
 
+@pytest.mark.parametrize("words_before", ["", "One"])
+async def test_a_service_that_goes_away_without_having_answered_is_asked_again(
+    gemini: GeminiLive, words_before: str
+) -> None:
+    """It has said goAway, and says goodbye before its time, in the middle of an answer."""
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if connection.number == 1:
+            await connection.say(words_before, complete=False)
+            await connection.go_away(50)
+            await connection.die(1000)
+        await connection.say(" two.")
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, client(port) as alice:
+        await alice.say("count")
+        frames = await alice.until(is_end)
+        assert words(frames) == f"{words_before} two."
+        assert not [said for said in frames if said.get("type") == "error"]
+
+
 async def test_that_a_connection_is_remade_is_not_told_for_ever(gemini: GeminiLive) -> None:
     """It is given up when nobody is there any more, and one who comes meanwhile has nothing to wait for."""
     async with serving(a_relay()) as port:

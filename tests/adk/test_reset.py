@@ -402,8 +402,10 @@ async def test_a_request_made_meanwhile_is_answered_afterwards_or_told_that_all_
                 response = await posted
                 if how == "clear":
                     await asker.get("session_cleared")
+                    assert not asker.of("ack")  # it waits, and is not stored yet
                     complete = await asker.get("response_complete")
                     assert (complete["full_response"], complete["id"]) == ("You said: one.", "n1")
+                    assert [ack["id"] for ack in asker.of("ack")] == ["n1"]
                     assert complete["message_count"] == 2
                     assert ([said["type"] for said in frames], code) == (["response", "done"], 1000)
                     assert frames[0]["content"] == "You said: two."
