@@ -67,11 +67,7 @@ class Setting:
             raise ValueError("must be a whole number" if self.type is int else "must be a number") from None
 
     def check(self, value: float) -> None:
-        """Checks that a value is in the range.
-
-        Raises:
-            ValueError: it is not.
-        """
+        """Raises ValueError if the value is out of the range."""
         # Written with `not`, so that NaN is an error too: every comparison with NaN is false.
         if self.range == "> 0" and not value > 0:
             raise ValueError(f"{self.name} is {value}, but must be above 0")
@@ -86,8 +82,7 @@ SETTINGS = {
             "agent",
             str,
             None,
-            "The ADK agent to serve, as module:attribute;"
-            " if not set: the one in the folder agent/ of the working directory, or else the built-in one",
+            "module:attribute of the agent; if empty, the one in the folder agent/, or else the built-in one",
             is_argument=False,
         ),
         Setting(
@@ -98,24 +93,22 @@ SETTINGS = {
             is_argument=False,
         ),
         Setting(
-            "voice", str, None, "Name of a prebuilt voice; if not set: the model chooses", is_argument=False
+            "voice", str, None, "Name of a prebuilt voice; if empty, the model chooses", is_argument=False
         ),
         Setting(
-            "language", str, None, "A BCP-47 language code; if not set: the model chooses", is_argument=False
+            "language",
+            str,
+            None,
+            "BCP-47 code of the language that is spoken; if empty, the model chooses",
+            is_argument=False,
         ),
         Setting(
             "sessions",
             str,
             "sqlite:///.adk/session.db",
-            "An ADK session-service URI: memory://, sqlite:///file.db, or postgresql:// with google-adk[db]",
+            "URI of ADK's session service: memory://, sqlite:///file.db; postgresql:// needs google-adk[db]",
         ),
-        Setting(
-            "queue_bytes",
-            int,
-            4 * 1024 * 1024,
-            "Bytes of encoded frames that may wait to be sent to one socket",
-            "> 0",
-        ),
+        Setting("queue_bytes", int, 4 * 1024 * 1024, "Bytes that may wait to be sent to one socket", "> 0"),
         Setting(
             "slow_timeout",
             float,
@@ -124,11 +117,7 @@ SETTINGS = {
             "> 0",
         ),
         Setting(
-            "ping_interval",
-            float,
-            25.0,
-            "Seconds without a frame from a client before it is pinged",
-            "> 0",
+            "ping_interval", float, 25.0, "Seconds without a frame from a client before it is pinged", "> 0"
         ),
         Setting(
             "pong_timeout",
@@ -141,28 +130,22 @@ SETTINGS = {
             "idle_timeout",
             float,
             600.0,
-            "Seconds without content in either direction before a conversation is ended; 0: never",
+            "Seconds without content before a conversation is ended; 0: never",
             ">= 0",
         ),
-        Setting(
-            "mic_ms",
-            float,
-            40.0,
-            "Milliseconds of sound that are sent to the model at once; shorter microphone frames are merged",
-            ">= 0",
-        ),
+        Setting("mic_ms", float, 40.0, "Milliseconds of sound that are sent to the model at once", ">= 0"),
         Setting(
             "grace",
             float,
             30.0,
-            "Seconds that a conversation and its run go on after its last socket; 0: they end at once",
+            "Seconds that a conversation stays in memory after its last socket has left; 0: it ends at once",
             ">= 0",
         ),
         Setting(
             "replay_bytes",
             int,
             4 * 1024 * 1024,
-            "Bytes of its last messages that a conversation keeps for clients that come back; 0: none",
+            "Bytes of its last messages that a conversation keeps, for sockets that come back; 0: none",
             ">= 0",
         ),
         Setting("replay_seconds", float, 60.0, "Seconds that a conversation keeps its last messages", ">= 0"),
@@ -172,11 +155,7 @@ SETTINGS = {
 
 
 def check(**values: float) -> None:
-    """Checks that each value is in the range of the setting of that name.
-
-    Raises:
-        ValueError: one of them is not.
-    """
+    """Raises ValueError if a value, by its setting's name, is out of that setting's range."""
     for name, value in values.items():
         SETTINGS[name].check(value)
 

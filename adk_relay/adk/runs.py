@@ -228,7 +228,7 @@ class Runs:
         self.run = None
         if self.stop_reason is not None:
             error = None
-        elif error is None and not run.is_leaving and (run.turn.owed or not run.has_progressed):
+        elif error is None and (run.turn.owed or not (run.is_leaving or run.has_progressed)):
             # A normal close in the middle of an answer, or before any progress, is a loss, too.
             error = LostConnection(1000, "the service closed the connection early")
         was_up = not self.is_reconnecting

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -73,11 +74,16 @@ class Texts:
         """Forgets a text that is not said after all, so that it can be sent again."""
         self._entries.pop(text.id, None)
 
-    def clear(self) -> list[tuple[str, Listener]]:
-        """Forgets all ids; returns those that were not stored yet, each with the listener that waits."""
-        waiting = [(text_id, entry.listener) for text_id, entry in self._entries.items() if entry.listener]
-        self._entries.clear()
-        return waiting
+    def clear(self, *, but: Collection[str] = ()) -> list[tuple[str, Listener]]:
+        """Forgets all ids; returns those that were not stored yet, each with the listener that waits.
+
+        Args:
+            but: ids that stay, because their texts are still to be said.
+        """
+        gone = {text_id: entry for text_id, entry in self._entries.items() if text_id not in but}
+        for text_id in gone:
+            del self._entries[text_id]
+        return [(text_id, entry.listener) for text_id, entry in gone.items() if entry.listener]
 
     def check(self) -> None:
         """Asserts the invariants."""

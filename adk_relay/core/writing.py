@@ -92,7 +92,11 @@ class Writing:
         withdrawn = self.requests.withdraw(listener)
         self._forget(request for request in withdrawn if request is not current)
         self._room.update_audience()
-        return current in withdrawn
+        if current not in withdrawn:
+            return False
+        if self.requests.waiting:
+            self._schedule_next()  # the turn goes on without a request, and its end may not be reported
+        return True
 
     # ---- for the conversation ----
 
@@ -125,7 +129,7 @@ class Writing:
         if not self.requests.waiting:
             return
         if self.is_answering or self._would_cut_in():
-            self._next = asyncio.get_running_loop().call_later(_LOOK_EVERY, self.begin_next)
+            self._schedule_next()
             if self._inbox.has_text or self._is_owed():
                 self._want()  # the text before it may wait because the model could not be reached
             return
@@ -161,21 +165,29 @@ class Writing:
                     self._inbox.add(request.text)
 
     def clear(self) -> None:
-        """The conversation was emptied, with its texts. They get an ack, so that they are not sent again."""
+        """The conversation was emptied, with its texts. They get an ack, so that they are not sent again.
+
+        Requests that came during the reset still wait.
+        """
         self._inbox.clear()
-        for text_id, listener in self._texts.clear():
+        waiting = {request.text.id for request in self.requests.waiting}
+        for text_id, listener in self._texts.clear(but=waiting):
             if listener in self._room.listeners:
                 listener.deliver(Ack(text_id))
 
     def close(self) -> None:
         """The conversation is over: no request begins any more."""
-        self.requests.fail()
+        self.drop()
         self._cancel_next()
 
     def check(self) -> None:
         """Asserts the invariants, as far as they can be checked here."""
         goes_on = self._next or self.requests.current
         assert goes_on or not self.requests.waiting, "requests wait, and `begin_next` is not scheduled"
+
+    def _schedule_next(self) -> None:
+        self._cancel_next()
+        self._next = asyncio.get_running_loop().call_later(_LOOK_EVERY, self.begin_next)
 
     def _cancel_next(self) -> None:
         if self._next:

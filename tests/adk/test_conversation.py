@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import count, pairwise
-from typing import Literal
+from typing import Literal, TypeGuard
 
+import pytest
 from google.adk.agents import LlmAgent
+from google.adk.events import Event
+from google.adk.sessions import InMemorySessionService, Session
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.conversations import Conversations
 from adk_relay.adk.rehearsal import Rehearsal
+from adk_relay.adk.session import get_session, lines_of
 from adk_relay.core.interfaces import GUEST
 from adk_relay.core.messages import Error, Interrupt, Message, Numbered, Reset, TurnEnd, UserText
 from adk_relay.core.requests import BusyError
+from support.gemini import Connection, GeminiLive, Plan, UserTurn
+from support.server import stand_in
 
 Attends = Literal["all", "own"]
 
@@ -24,6 +30,10 @@ STEPS = st.lists(
     st.sampled_from(["come", "leave", "say", "say", "ask", "ask", "stop", "clear", "delete", "rest", "rest"]),
     max_size=20,
 )
+
+
+def is_end(message: Message) -> TypeGuard[TurnEnd]:
+    return isinstance(message, TurnEnd) and not message.goes_on
 
 
 class Listener:
@@ -44,12 +54,13 @@ class Listener:
     def replay(self, messages: Sequence[Message]) -> None:
         self.told += messages
 
-    async def until(self, *kinds: type[Message]) -> Message:
-        """The first message of these kinds."""
-        while not (found := [message for message in self.told if isinstance(message, kinds)]):
-            self.news.clear()
-            await self.news.wait()
-        return found[0]
+    async def answered(self) -> TurnEnd:
+        """The first end of an answer."""
+        async with asyncio.timeout(60):
+            while not (ends := [*filter(is_end, self.told)]):
+                self.news.clear()
+                await self.news.wait()
+        return ends[0]
 
 
 class Story:
@@ -63,6 +74,7 @@ class Story:
         self.numbers = count(1)
         self.said: list[str] = []
         self.asked: list[str] = []
+        self.stops = 0  # since the last rest
         self.resets: list[asyncio.Task[None]] = []
         self.writer = self.come()
         self.others: list[Listener] = []
@@ -91,6 +103,7 @@ class Story:
                 except BusyError:
                     self.asked.pop()
             case "stop":
+                self.stops += 1
                 self.conversation.handle(Interrupt(), self.writer)
             case "clear" | "delete":
                 reset = self.conversation.reset(delete=step == "delete")
@@ -108,8 +121,10 @@ class Story:
         last = self.come("own")
         text = self.write(self.asked)
         self.conversation.ask(text, last)
-        await last.until(TurnEnd)
+        end = await last.answered()
+        assert not end.interrupted or self.stops  # what was stopped may end in the midst of what follows
         self.conversation.detach(last)
+        self.stops = 0
 
         refused = {message.id for message in self.writer.told if isinstance(message, Error)}
         said = [text for text in self.said if text not in refused]
@@ -123,44 +138,147 @@ class Story:
         return [line.text for line in self.conversation.room.history.lines() if line.role == "user"]
 
 
-@settings(max_examples=40, deadline=None)
+async def stored(conversations: Conversations) -> list[str]:
+    """The user's texts in the session, in order."""
+    session = await get_session(conversations.service, GUEST, "the-one")
+    return [line.text for line in lines_of(session) if line.role == "user"] if session else []
+
+
+async def tell(steps: list[str], agent: LlmAgent, service: Losing | None = None) -> None:
+    """Does the steps, with a rest after the last of them, and ends the conversation."""
+    conversations = Conversations(
+        agent,
+        sessions=service or "memory://",
+        grace=0.0,
+        idle_timeout=0.0,
+        mic_ms=40.0,
+        replay_bytes=0,
+        replay_seconds=0.0,
+    )
+    conversation = await conversations.open(GUEST, "the-one")
+    story = Story(conversation)
+    for step in [*steps, "rest"]:
+        if service and step.startswith("lose"):
+            service.do(step)
+            continue
+        await story.do(step)
+        if step == "rest":
+            assert await stored(conversations) == story.written()
+            if service:
+                assert service.told() == story.written()
+                service.left = MOST_LOSSES
+
+    stats = conversations.stats
+    assert stats.requests == stats.successful + stats.failed
+    # One stream, in order and without a hole in what was told to the listener that saw all of it.
+    numbered: list[int] = []
+    for message in story.writer.told:
+        if isinstance(message, Reset):
+            numbered.clear()
+        elif isinstance(message, Numbered):
+            numbered.append(message.seq)
+    assert all(before < after for before, after in pairwise(numbered))
+
+    for listener in [story.writer, *story.others]:
+        conversation.detach(listener)
+    await asyncio.wait_for(asyncio.shield(conversation._task), 60)
+    assert conversations.active == 0
+    await conversations.aclose()
+
+
+@settings(max_examples=40)
 @example(["say", "rest", "delete", "clear", "say", "delete", "rest"])  # what is held is emptied, too
 @given(STEPS)
 def test_whatever_happens_each_text_is_said_once_and_each_request_ends(steps: list[str]) -> None:
-    async def tell() -> None:
-        agent = LlmAgent(name="tester", model=Rehearsal(words_per_second=5000, pace=1000))
-        conversations = Conversations(
-            agent,
-            sessions="memory://",
-            grace=0.0,
-            idle_timeout=0.0,
-            mic_ms=40.0,
-            replay_bytes=0,
-            replay_seconds=0.0,
-        )
-        conversation = await conversations.open(GUEST, "the-one")
-        story = Story(conversation)
-        for step in steps:
-            await story.do(step)
-        await story.rest()
+    agent = LlmAgent(name="tester", model=Rehearsal(words_per_second=5000, pace=1000))
+    asyncio.run(tell(steps, agent))
 
-        stats = conversations.stats
-        assert stats.requests == stats.successful + stats.failed
-        _, lines = await conversations.read("the-one")
-        assert [line.text for line in lines if line.role == "user"] == story.written()
-        # One stream, in order and without a hole in what was told to the listener that saw all of it.
-        numbered: list[int] = []
-        for message in story.writer.told:
-            if isinstance(message, Reset):
-                numbered.clear()
-            elif isinstance(message, Numbered):
-                numbered.append(message.seq)
-        assert all(before < after for before, after in pairwise(numbered))
 
-        for listener in [story.writer, *story.others]:
-            conversation.detach(listener)
-        await asyncio.wait_for(asyncio.shield(conversation._task), 60)
-        assert conversations.active == 0
-        await conversations.aclose()
+# ---- the same, with a model whose connections are lost ---------------------------------------
 
-    asyncio.run(tell())
+MOST_LOSSES = 3
+"""Losses without a completed turn between them. After five relay would give up."""
+
+LOSSES = ["now", "at once", "before it is stored", "before it is sent", "asked", "begun", "said"]
+
+LOSING_STEPS = st.lists(
+    st.sampled_from(
+        ["say", "ask", "stop", "clear", "rest", *(f"lose {moment}" for moment in LOSSES)],
+    ),
+    max_size=20,
+)
+
+
+class Losing(InMemorySessionService):
+    """Has the stand-in lose its connections: now, or at a moment of the next text, answer or connection."""
+
+    def __init__(self, gemini: GeminiLive) -> None:
+        super().__init__()
+        self.gemini = gemini
+        self.left = MOST_LOSSES
+        self.at_once = 0
+        self.in_store: list[str] = []
+        self.in_answers: list[str] = []
+        gemini.answer = self.answer
+        gemini.on_connect = self.plan
+
+    def do(self, step: str) -> None:
+        if not self.left:
+            return
+        self.left -= 1
+        match step.removeprefix("lose "):
+            case "now":
+                self.lose()
+            case "at once":
+                self.at_once += 1
+            case "before it is stored" | "before it is sent" as moment:
+                self.in_store.append(moment)
+            case moment:
+                self.in_answers.append(moment)
+
+    def lose(self) -> None:
+        for connection in self.gemini.connections:
+            if connection.open:
+                connection.abort()
+
+    def plan(self, number: int) -> Plan | None:
+        if not self.at_once:
+            return None
+        self.at_once -= 1
+        return Plan(close_after_setup=(1006, ""))
+
+    async def append_event(self, session: Session, event: Event) -> Event:
+        moment = self.in_store.pop(0) if self.in_store and event.author == "user" else ""
+        if moment != "before it is stored":
+            await super().append_event(session, event)
+        if moment:
+            self.lose()
+            await asyncio.Event().wait()  # until the run is given up
+        return event
+
+    async def answer(self, connection: Connection, turn: UserTurn) -> None:
+        lost_when = self.in_answers.pop(0) if self.in_answers else ""
+        for moment, text in (("asked", "You"), ("begun", " said:"), ("said", f" {turn.text}")):
+            if moment == lost_when:
+                connection.abort()
+                return
+            await connection.say(text, complete=False)
+        await connection.turn_complete()
+
+    def told(self) -> list[str]:
+        """The user's texts that the model knows, without relay's own notes."""
+        known = self.gemini.connections[-1].context
+        return [text for who, text in known if who == "user" and text.startswith("text ")]
+
+
+@settings(max_examples=25)
+@given(LOSING_STEPS)
+def test_whatever_is_lost_each_text_is_said_once_and_each_request_ends(steps: list[str]) -> None:
+    async def with_losses() -> None:
+        async with stand_in(monkeypatch) as gemini:
+            await tell(steps, LlmAgent(name="tester", model="gemini-3.8-live"), Losing(gemini))
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("adk_relay.adk.runs.wait_random_exponential", lambda **_: lambda _state: 0.0)
+        monkeypatch.setattr("adk_relay.core.writing._LOOK_EVERY", 0.01)
+        asyncio.run(with_losses())

@@ -110,7 +110,9 @@ async def test_lost_at_rest_resumes_by_handle(gemini: GeminiLive, death: Death) 
     assert user_texts(gemini) == ["one", "two"]
 
 
-async def test_goodbye_at_rest_is_an_end_and_the_next_text_begins_anew(gemini: GeminiLive) -> None:
+async def test_a_normal_close_at_rest_ends_the_run_and_the_next_text_begins_another(
+    gemini: GeminiLive,
+) -> None:
     async with serving(a_relay()) as port, client(port) as alice:
         await alice.ask("one")
         await by_goodbye(gemini.connections[0])
@@ -202,7 +204,7 @@ async def test_accepted_and_closed_again_and_again(gemini: GeminiLive, code: int
         (Plan(close_before_setup=(1008, "models/x is not found")), "does not know the model"),
     ],
 )
-async def test_what_is_permanent_is_told_at_once(
+async def test_a_permanent_failure_is_reported_at_once(
     gemini: GeminiLive, caplog: pytest.LogCaptureFixture, plan: Plan, message: str
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -265,7 +267,28 @@ async def test_going_away_with_no_time_left_for_the_answer(gemini: GeminiLive) -
     assert sum(bool(said.get("interrupted")) for said in frames) == 1
 
 
-async def test_that_a_connection_is_remade_is_not_told_for_ever(gemini: GeminiLive) -> None:
+@pytest.mark.parametrize("words_before", ["", "One"])
+async def test_a_service_that_goes_away_without_having_answered_is_asked_again(
+    gemini: GeminiLive, words_before: str
+) -> None:
+    """It has said goAway, and says goodbye before its time, in the middle of an answer."""
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if connection.number == 1:
+            await connection.say(words_before, complete=False)
+            await connection.go_away(50)
+            await connection.die(1000)
+        await connection.say(" two.")
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, client(port) as alice:
+        await alice.say("count")
+        frames = await alice.until(is_end)
+        assert words(frames) == f"{words_before} two."
+        assert not [said for said in frames if said.get("type") == "error"]
+
+
+async def test_the_status_reconnecting_comes_to_an_end(gemini: GeminiLive) -> None:
     """It is given up when nobody is there any more, and one who comes meanwhile has nothing to wait for."""
     async with serving(a_relay()) as port:
         async with client(port) as alice:
@@ -298,7 +321,9 @@ async def test_a_dead_handle_gives_way_to_the_history(gemini: GeminiLive) -> Non
     assert user_texts(gemini) == ["one", "two"]
 
 
-async def test_a_deaf_connection_is_a_lost_one(gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_that_takes_no_text_counts_as_lost(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("adk_relay.adk.run._STALLED_AFTER", 1.0)
     monkeypatch.setattr("adk_relay.core.inbox._SOUND_MAX_WAIT", 1.0)
     gemini.on_connect = {1: Plan(deaf=True)}.get
@@ -400,7 +425,7 @@ async def test_a_text_during_an_interrupted_answer_survives_a_loss(gemini: Gemin
     assert user_texts(gemini)[:2] == ["one", "two"]
 
 
-async def test_what_could_not_be_said_is_kept_for_the_next_time(gemini: GeminiLive) -> None:
+async def test_texts_that_no_model_was_given_are_stored(gemini: GeminiLive) -> None:
     gemini.on_connect = lambda _: Plan(http_status=503)
     relay = a_relay()
     async with serving(relay) as port:

@@ -107,7 +107,7 @@ def test_a_transcript_that_comes_late_is_no_new_question() -> None:
     assert owed(turn) == ""
 
 
-def test_what_interrupts_is_owed_an_answer() -> None:
+def test_a_question_that_interrupts_is_owed_an_answer() -> None:
     turn = a_turn()
     turn.take(UserText("one"))
     tell(turn, spoke("la"))
@@ -233,7 +233,7 @@ async def test_speech_after_a_stop_while_reconnecting_is_answered(gemini: Gemini
 
 
 @pytest.mark.parametrize("farewell", ["goAway", "goodbye"])
-async def test_speech_that_a_farewell_cuts_off_is_told(gemini: GeminiLive, farewell: str) -> None:
+async def test_speech_that_a_normal_close_cuts_off_is_reported(gemini: GeminiLive, farewell: str) -> None:
     async with serving(a_relay()) as port, client(port, audio=True) as alice:
         await alice.ask("one")
         await alice.socket.send(speech(400))

@@ -439,7 +439,7 @@ def test_a_placeholder_is_no_key(environment: Callable[[dict[str, str]], None], 
         (VERTEX | {"GOOGLE_CLOUD_LOCATION": ""}, "GOOGLE_CLOUD_LOCATION"),
     ],
 )
-def test_what_is_missing_is_named(
+def test_missing_credentials_are_named(
     environment: Callable[[dict[str, str]], None], variables: dict[str, str], missing: str
 ) -> None:
     environment(variables)
@@ -475,7 +475,7 @@ def test_vertex_with_a_project_takes_no_key(environment: Callable[[dict[str, str
         ("rehearsal", ["get_current_time"]),
     ],
 )
-def test_tools_go_by_the_model(
+def test_the_tools_depend_on_the_model(
     environment: Callable[[dict[str, str]], None], name: str, tools: list[str]
 ) -> None:
     environment({"GOOGLE_API_KEY": KEY, "RELAY_MODEL": name})
@@ -491,7 +491,7 @@ def test_tools_go_by_the_model(
 @pytest.mark.parametrize(
     "zone", ["Atlantis", "Europe", "../../etc/passwd", "/etc/localtime", "\0", "x" * 5000]
 )
-def test_a_zone_that_is_none_is_an_answer(zone: str) -> None:
+def test_an_invalid_zone_is_a_result_of_the_tool(zone: str) -> None:
     assert get_current_time(zone)["status"] == "error"
 
 

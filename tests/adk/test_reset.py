@@ -402,8 +402,10 @@ async def test_a_request_made_meanwhile_is_answered_afterwards_or_told_that_all_
                 response = await posted
                 if how == "clear":
                     await asker.get("session_cleared")
+                    assert not asker.of("ack")  # it waits, and is not stored yet
                     complete = await asker.get("response_complete")
                     assert (complete["full_response"], complete["id"]) == ("You said: one.", "n1")
+                    assert [ack["id"] for ack in asker.of("ack")] == ["n1"]
                     assert complete["message_count"] == 2
                     assert ([said["type"] for said in frames], code) == (["response", "done"], 1000)
                     assert frames[0]["content"] == "You said: two."
@@ -532,7 +534,9 @@ async def test_two_resets_at_once(gemini: GeminiLive, attended: bool, ways: tupl
 @pytest.mark.usefixtures("no_errors")
 @STORES
 @WAYS
-async def test_one_that_nobody_attends(gemini: GeminiLive, how: str, store: str, tmp_path: Path) -> None:
+async def test_a_reset_of_a_conversation_that_nobody_attends(
+    gemini: GeminiLive, how: str, store: str, tmp_path: Path
+) -> None:
     relay = a_relay(sessions=sessions_in(store, tmp_path))
     async with serving(relay) as port, http(port) as web:
         session_id = await created(port)
@@ -588,7 +592,7 @@ class Slow(InMemorySessionService):
         return await super().append_event(session, event)
 
 
-async def test_one_that_is_just_ending(gemini: GeminiLive) -> None:
+async def test_a_reset_of_a_conversation_that_is_just_ending(gemini: GeminiLive) -> None:
     """The last one has left before the model could be told what they said; it is being stored."""
     gemini.on_connect = lambda number: Plan(hang="setup") if number == 1 else None
     store = Slow()

@@ -115,7 +115,7 @@ async def test_a_short_frame_waits_for_the_next() -> None:
     assert heard[1:] == [UserAudio(bytes(320)), AudioEnd()]
 
 
-def test_who_goes_on_speaking_is_refused_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_microphone_that_goes_on_is_refused_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floor_module, "time", clock := Clock())
     refused: list[tuple[str, float]] = []
     floor = Floor(mic_ms=20, hear=lambda _: None, refuse=lambda user: refused.append((user, clock.now)))

@@ -90,7 +90,7 @@ async def test_a_coroutine_is_checked_each_time_it_waits_and_others_meanwhile() 
         await task
 
 
-async def test_what_breaks_in_a_task_that_nobody_awaits_is_collected() -> None:
+async def test_a_broken_invariant_in_a_task_that_nobody_awaits_is_collected() -> None:
     checks, kind = watched()
     task = asyncio.create_task(kind().up_later(by=1))
     await asyncio.wait({task})

@@ -104,7 +104,7 @@ TestJournal = JournalMachine.TestCase
 TestJournal.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 
 
-def test_a_tool_costs_what_its_values_do() -> None:
+def test_the_size_of_a_tool_is_that_of_its_values() -> None:
     journal = Journal(limit=300, max_age=MAX_AGE)
     journal.add(ToolStart(1, "id", "tool", {"a": "x" * 100}, "now"))
     journal.add(ToolComplete(2, "id", "tool", "x" * 20, "now"))

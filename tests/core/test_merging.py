@@ -23,7 +23,7 @@ LONG_SOUND = bytes(24_000)
         (Dropped("down", 1.5), Dropped("down", 2.0), Dropped("down", 3.5)),
     ],
 )
-def test_two_of_a_kind_become_one_with_the_later_number(
+def test_neighbors_of_a_type_become_one_message_with_the_later_number(
     waiting: Message, message: Message, merged: Message
 ) -> None:
     assert merge(waiting, message) == merged
@@ -44,7 +44,7 @@ def test_two_of_a_kind_become_one_with_the_later_number(
         (Error("busy", "Wait."), Error("busy", "Wait.")),
     ],
 )
-def test_what_a_client_must_tell_apart_stays_apart(waiting: Message | None, message: Message) -> None:
+def test_messages_that_differ_are_not_merged(waiting: Message | None, message: Message) -> None:
     assert merge(waiting, message) is None
 
 

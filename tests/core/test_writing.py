@@ -84,11 +84,12 @@ class TextsMachine(RuleBasedStateMachine):
         self.texts.forget(UserText(words, text_id))
         self.known.pop(text_id, None)
 
-    @rule()
-    def clear(self) -> None:
-        waiting = [(text_id, client) for text_id, (_, client) in self.known.items() if client]
-        assert sorted(self.texts.clear(), key=str) == sorted(waiting, key=str)
-        self.known.clear()
+    @rule(kept=st.sets(IDS))
+    def clear(self, kept: set[str]) -> None:
+        gone = {text_id: client for text_id, (_, client) in self.known.items() if text_id not in kept}
+        waiting = [(text_id, client) for text_id, client in gone.items() if client]
+        assert sorted(self.texts.clear(but=kept), key=str) == sorted(waiting, key=str)
+        self.known = {text_id: entry for text_id, entry in self.known.items() if text_id in kept}
 
 
 def test_only_the_latest_ids_are_known() -> None:
@@ -310,6 +311,22 @@ class WritingMachine(RuleBasedStateMachine):
             self.sent.pop(text.id, None)
         assert not self.writing.requests.current
 
+    @precondition(lambda self: not (self.is_owed or self.writing.requests.current))
+    @rule()
+    def clear(self) -> None:
+        """What was said is forgotten, and whoever waits for its ack gets it. Requests wait on."""
+        waiting = {text.id for text in self.asked}
+        for client in self.clients:
+            client.take()
+        self.loop.call(self.writing.clear)
+        acked = {ack.id for client in self.clients for ack in client.take(Ack) if isinstance(ack, Ack)}
+        assert not acked & waiting
+        self.sent = {text_id: text for text_id, text in self.sent.items() if text_id in waiting}
+        self.given.clear()
+        self.due.clear()
+        self.loop.wait(1.0)
+        self.begins()
+
     @invariant()
     def agrees(self) -> None:
         assert [request.text for request in self.writing.requests.waiting] == self.asked
@@ -320,3 +337,31 @@ for machine in (TextsMachine, RequestsMachine, WritingMachine):
 TestTexts = TextsMachine.TestCase
 TestRequests = RequestsMachine.TestCase
 TestWriting = WritingMachine.TestCase
+
+
+def test_a_request_waits_for_a_turn_of_which_the_asker_has_left() -> None:
+    loop, requests, inbox = TimedLoop(), Requests(Stats()), Inbox(on_dropped=lambda ms: None)
+    room = Room(requests, replay_bytes=0, replay_seconds=0.0)
+    owed = [True]
+    writing = Writing(
+        room,
+        requests,
+        inbox,
+        is_owed=lambda: any(owed),
+        would_cut_in=lambda: False,
+        want=lambda: None,
+    )
+    first, second = Client("first", "own"), Client("second", "own")
+    for client in (first, second):
+        loop.call(lambda client=client: room.enter(client, None))  # type: ignore[misc]
+        loop.call(lambda client=client: writing.ask(UserText(client.connection_id), client))  # type: ignore[misc]
+    owed.clear()
+    loop.wait(1.0)
+    assert inbox.take() == UserText("first")
+    loop.call(lambda: writing.withdraw(first))
+    writing.check()
+    loop.wait(1.0)  # whatever became of the first one's turn
+    assert inbox.take() == UserText("second")
+    writing.close()
+    room.close()
+    loop.close()

@@ -19,7 +19,7 @@ def test_the_range_of_a_private_code_says_whether_to_come_back() -> None:
         assert (frame.come_back == "after a pause") == (frame.code >= 4410), name
 
 
-def test_one_code_tells_a_client_one_thing_to_do() -> None:
+def test_each_code_has_one_instruction_for_clients() -> None:
     for frame in FRAMES.values():
         assert {other.come_back for other in FRAMES.values() if other.code == frame.code} == {frame.come_back}
 

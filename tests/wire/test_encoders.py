@@ -44,12 +44,12 @@ def test_a_text_without_an_id_has_no_id_in_its_frames() -> None:
     assert all("id" not in frame for frame in (status, start, error))
 
 
-def test_outside_a_room_no_frame_names_one() -> None:
+def test_frames_outside_a_room_have_no_session_id() -> None:
     (error,) = chat(encoder("")(Error("unknown_session", "There is none.")))
     assert error == {"type": "error", "code": "unknown_session", "message": "There is none."}
 
 
-def test_an_answer_to_nobodys_request_names_nobody() -> None:
+def test_an_answer_without_a_request_has_no_connection_id() -> None:
     (start,) = chat(encoder("room")(TurnStart(None)))
     assert start == {
         "type": "response_start",
@@ -59,7 +59,7 @@ def test_an_answer_to_nobodys_request_names_nobody() -> None:
     }
 
 
-def test_each_that_comes_or_goes_is_a_frame_of_the_chat_and_one_frame_tells_all_in_the_live_dialect() -> None:
+def test_presence_is_a_frame_for_each_connection_in_chat_and_one_frame_in_live() -> None:
     presence = Presence(("a", "b"), ("c",), 2)
     updates = [(frame["update_type"], frame["connection_id"]) for frame in chat(encoder("room")(presence))]
     assert updates == [("user_joined", "a"), ("user_joined", "b"), ("user_disconnected", "c")]

@@ -70,12 +70,12 @@ def check(frame: str | bytes) -> None:
 
 
 @given(any_text | st.binary())
-def test_any_frame_says_something_or_is_bad(frame: str | bytes) -> None:
+def test_any_frame_is_a_command_or_a_bad_frame(frame: str | bytes) -> None:
     check(frame)
 
 
 @given(any_json | near_misses, st.booleans())
-def test_any_json_says_something_or_is_bad(said: Any, escaped: bool) -> None:
+def test_any_json_is_a_command_or_a_bad_frame(said: Any, escaped: bool) -> None:
     check(json.dumps(said, ensure_ascii=escaped))
 
 

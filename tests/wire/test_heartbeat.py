@@ -86,9 +86,7 @@ def test_a_silent_client_is_pinged_again_and_again(limits: Limits) -> None:
 
 
 @given(limits, gaps)
-def test_a_client_that_never_answers_pings_is_never_given_up_for_it(
-    limits: Limits, gaps: list[float]
-) -> None:
+def test_a_client_that_never_answers_pings_is_not_closed_for_it(limits: Limits, gaps: list[float]) -> None:
     watcher = Watcher(limits)
     for gap in gaps:
         watcher.frame(gap)
@@ -97,7 +95,7 @@ def test_a_client_that_never_answers_pings_is_never_given_up_for_it(
 
 
 @given(limits, gaps)
-def test_a_client_that_falls_silent_is_given_up_after_a_ping_and_its_timeout(
+def test_a_client_that_falls_silent_is_closed_after_a_ping_and_its_timeout(
     limits: Limits, gaps: list[float]
 ) -> None:
     watcher = Watcher(limits)
@@ -162,7 +160,7 @@ def test_a_client_that_leaves_its_conversation_is_found_idle_within_the_timeout(
 
 
 @given(limits, seconds)
-def test_frames_cost_no_looks(limits: Limits, idle_timeout: float) -> None:
+def test_frames_need_no_additional_looks(limits: Limits, idle_timeout: float) -> None:
     """Sound is many frames a second, and none of them arms or cancels anything."""
     limits = replace(limits, idle_timeout=idle_timeout)
     watcher = Watcher(limits)

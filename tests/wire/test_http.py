@@ -37,7 +37,7 @@ TYPES = {
 # ---- what is served ----------------------------------------------------------------------------
 
 
-async def test_the_page_and_all_it_is_made_of() -> None:
+async def test_the_page_and_its_files_are_served() -> None:
     async with serving(a_relay()) as port:
         page = await ask(port, "/")
         assert page.status == 200
@@ -91,7 +91,7 @@ async def test_nothing_but_get_and_head_is_allowed(method: str, target: str) -> 
 @pytest.mark.parametrize(
     "target", ["/nothing", "/static", "/static/", "/ws/alice", "/health/", "/index.html"]
 )
-async def test_what_is_not_there_is_not_found(target: str) -> None:
+async def test_an_unknown_path_is_not_found(target: str) -> None:
     async with serving(a_relay()) as port:
         assert (await ask(port, target)).status == 404
 
@@ -226,7 +226,7 @@ async def test_odd_targets_do_no_harm(target: str) -> None:
     "prefix",
     ["/talk", "/deep/talk", "/deep/talk/", "/a b", "/zoë", "/https:evil.example", "/a\r\nb"],
 )
-async def test_the_page_without_its_slash_is_sent_on(prefix: str) -> None:
+async def test_the_page_without_its_slash_is_redirected(prefix: str) -> None:
     path = quote(prefix.rstrip("/"), safe="/:")
     async with serving(_Below(a_relay(), prefix)) as port:
         response = await ask(port, path)
@@ -261,7 +261,7 @@ async def test_a_path_that_does_not_begin_with_root_path_is_taken_as_it_is(root_
 # ---- ASGI --------------------------------------------------------------------------------------------
 
 
-async def test_an_unknown_kind_of_scope_is_refused_in_words() -> None:
+async def test_an_unknown_type_of_scope_is_an_error() -> None:
     async def never(*_: Any) -> Any:
         raise AssertionError("nothing is received or sent")
 
@@ -352,6 +352,6 @@ def test_an_argument_out_of_range_is_an_error(wrong: Json) -> None:
         a_relay(**wrong)
 
 
-def test_what_is_no_agent_is_an_error() -> None:
+def test_an_object_that_is_no_agent_is_an_error() -> None:
     with pytest.raises(TypeError, match="ADK agent"):
         Relay("not an agent", sessions="memory://")  # type: ignore[arg-type]

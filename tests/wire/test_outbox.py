@@ -187,7 +187,7 @@ class Story:
 
 @settings(max_examples=200)
 @given(steps, st.integers(100, 3_000) | st.integers(30_000, 100_000), st.sampled_from(sorted(ENCODERS)))
-def test_whatever_is_put_is_told_in_order_and_the_queue_is_bounded(
+def test_messages_come_out_in_order_and_the_queue_is_bounded(
     what: list[tuple[str, int]], limit: int, dialect: str
 ) -> None:
     async def tell() -> Story:
@@ -240,7 +240,7 @@ async def drained(queue: Outbox) -> list[Any]:
     return frames
 
 
-async def test_neighbors_merge_and_bear_the_last_number() -> None:
+async def test_neighbors_merge_and_have_the_last_number() -> None:
     queue = a_queue()
     for seq in range(1, 4):
         queue.enqueue(Audio(seq, bytes([seq] * 4)))
@@ -294,7 +294,7 @@ async def test_the_oldest_sound_goes_first_and_notes_of_it_add_up() -> None:
     assert queue.dropped_ms == 3_000
 
 
-async def test_words_that_do_not_fit_end_the_socket() -> None:
+async def test_texts_that_do_not_fit_end_the_socket() -> None:
     queue = a_queue(limit=1_000)
     queue.enqueue(Audio(1, bytes(300)))
     queue.enqueue(Text(2, "x" * 990))
@@ -309,7 +309,7 @@ async def test_words_that_do_not_fit_end_the_socket() -> None:
         assert close.value.frame.code == 1013
 
 
-async def test_what_waits_is_sent_before_the_close_and_nothing_after() -> None:
+async def test_frames_that_wait_are_sent_before_the_close_and_none_after() -> None:
     queue = a_queue()
     queue.enqueue(Text(1, "last"))
     queue.close(IDLE)
