@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -18,16 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
-from support.process import Process
-from support.process import process as start
-from support.server import ROOT
-
-PYTHON = [sys.executable, str(ROOT / "relay.py"), "--port", "0"]
-SERVE = [sys.executable, "-m", "adk_relay", "serve", "--port", "0"]
-UVICORN = [
-    *(sys.executable, "-m", "uvicorn", "relay:app", "--port", "0"),
-    *("--timeout-graceful-shutdown", "3", "--ws-per-message-deflate", "false"),
-]
+from support.process import PYTHON, SERVE, UVICORN, relay_process, serving_process
 
 OWN_AGENT = """
 import asyncio
@@ -53,21 +41,6 @@ root_agent = LlmAgent(
 """
 
 RELAY_AGENT = {"RELAY_AGENT": "my_pkg.my_agent:root_agent"}
-
-
-@asynccontextmanager
-async def process(command: list[str], folder: Path, **environment: str) -> AsyncIterator[Process]:
-    """Starts a relay in a folder, with an environment that has nothing but what is given."""
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
-    async with start(command, folder, environment) as relay:
-        yield relay
-
-
-@asynccontextmanager
-async def serving_process(command: list[str], folder: Path, **environment: str) -> AsyncIterator[Process]:
-    async with process(command, folder, **environment) as relay:
-        await relay.started()
-        yield relay
 
 
 @pytest.fixture
@@ -327,7 +300,7 @@ async def test_wrong_settings_are_one_plain_error(
 ) -> None:
     if "my_pkg" in environment.get("RELAY_AGENT", "") and environment is not RELAY_AGENT:
         environment = environment | {"GOOGLE_API_KEY": "a-key-that-is-not-tried"}
-    async with process(PYTHON, folder, **environment) as relay:
+    async with relay_process(PYTHON, folder, **environment) as relay:
         assert await relay.ended() == 3  # uvicorn's word for "could not start"
         first, last = relay.problems()
     assert re.match("ERROR: relay: " + complaint, first), first
@@ -356,7 +329,7 @@ async def test_an_option_beats_the_environment_and_that_beats_the_env_file(tmp_p
 
 async def test_env_file_is_read_by_the_app_and_by_nothing_else(folder: Path) -> None:
     (folder / ".env").write_text("RELAY_GRACE=from the file\nRELAY_AGENT=my_pkg.my_agent:root_agent\n")
-    async with process(UVICORN, folder) as relay:
+    async with relay_process(UVICORN, folder) as relay:
         assert await relay.ended() == 3
         assert "RELAY_GRACE is 'from the file'" in relay.problems()[0]
     embedding = """
@@ -369,7 +342,7 @@ assert os.environ == before, os.environ.keys() ^ before.keys()
 assert "agent.agent" not in sys.modules
 """
     # What would be a mistake of `app` is none of an embedding application's business.
-    async with process(
+    async with relay_process(
         [sys.executable, "-c", embedding], folder, RELAY_AGENT="nothing", RELAY_MODEL="?"
     ) as host:
         assert await host.ended() == 0, host.log

@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from app.test_process import PYTHON, serving_process
 from websockets.exceptions import ConnectionClosed
 
 from support.gemini import Connection, GeminiLive, UserTurn
+from support.process import PYTHON, serving_process
 from support.proxy import Cut, Proxy
 from support.server import a_relay, serving
 from support.traveler import (
@@ -55,7 +55,6 @@ async def test_killed_in_mid_answer_and_started_again(gemini: GeminiLive, tmp_pa
             await one.until(is_type("sound"))
             assert await relay.stop(signal.SIGKILL) == -signal.SIGKILL
         before = one.epoch
-        (tmp_path / "log").unlink()
         async with serving_process(PYTHON, tmp_path, **environment) as relay:
             one.port = relay.port
             while not one.gaps or len(one.lines) < one.gaps[-1]["messages"]:

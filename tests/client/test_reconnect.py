@@ -8,9 +8,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from app.test_process import PYTHON, process
 from websockets.asyncio.server import ServerConnection, serve
 
+from support.process import PYTHON, relay_process
 from support.proxy import Network, network
 from support.server import serving
 from support.terminal import HANGS, at_terminal, connected, talkative, without_websockets
@@ -61,7 +61,7 @@ async def test_it_goes_on_with_a_server_that_was_killed(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "quick.py").write_text(QUICK)
     agent = {"RELAY_AGENT": "quick:root_agent"}
-    async with process(command, folder, **agent) as relay:
+    async with relay_process(command, folder, **agent) as relay:
         await relay.started()
         async with connected(port, tmp_path) as person:
             await person.says("my name is Anna")
@@ -74,7 +74,7 @@ async def test_it_goes_on_with_a_server_that_was_killed(tmp_path: Path) -> None:
             await person.sees("The connection was lost")
             await person.says("do you remember me?")
             await person.sees("It is sent as soon as")
-            async with process(command, folder, **agent) as again:
+            async with relay_process(command, folder, **agent) as again:
                 await again.started()
                 await person.sees("Connected again")
                 await person.sees(r"You said: do you\s+remember me\?")

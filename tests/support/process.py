@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support.server import ROOT
+
 HANGS = 60
 """Seconds after which something that was waited for does not come any more, even on a loaded machine."""
+
+
+PYTHON = [sys.executable, str(ROOT / "relay.py"), "--port", "0"]
+SERVE = [sys.executable, "-m", "adk_relay", "serve", "--port", "0"]
+UVICORN = [
+    *(sys.executable, "-m", "uvicorn", "relay:app", "--port", "0"),
+    *("--timeout-graceful-shutdown", "3", "--ws-per-message-deflate", "false"),
+]
 
 
 class Process:
@@ -101,3 +113,18 @@ async def process(
     finally:
         program.kill()
         await program.ended()
+
+
+@asynccontextmanager
+async def relay_process(command: list[str], folder: Path, **environment: str) -> AsyncIterator[Process]:
+    """Starts a relay in a folder, with an environment that has nothing but what is given."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
+    async with process(command, folder, environment) as relay:
+        yield relay
+
+
+@asynccontextmanager
+async def serving_process(command: list[str], folder: Path, **environment: str) -> AsyncIterator[Process]:
+    async with relay_process(command, folder, **environment) as relay:
+        await relay.started()
+        yield relay
