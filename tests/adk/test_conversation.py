@@ -272,6 +272,11 @@ class Losing(InMemorySessionService):
 
 
 @settings(max_examples=25)
+@example(["lose before it is stored", "say", "say", "ask"])
+@example(["lose begun"])
+@example(["lose before it is sent", "ask", "say"])
+@example(["rest", "lose now", "say", "lose asked", "lose begun", "ask"])
+@example(["lose at once", "lose said", "ask", "stop", "say"])
 @given(LOSING_STEPS)
 def test_whatever_is_lost_each_text_is_said_once_and_each_request_ends(steps: list[str]) -> None:
     async def with_losses() -> None:
