@@ -12,7 +12,6 @@ import importlib
 import logging
 import sys
 import traceback
-import warnings
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -94,9 +93,7 @@ def _of_folder(folder: Path) -> Found:
         if _has_agent(module):
             return Found(_agent_of(module), str(module.__file__), origin)
         if (file := folder / "root_agent.yaml").is_file():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that agents in YAML are experimental
-                return Found(from_config(str(file)), str(file), origin)
+            return Found(from_config(str(file)), str(file), origin)
     except (Exception, SystemExit) as error:
         raise SettingsError(f"{origin} can't be imported: {failure(error)}{_place(error)}") from error
     raise SettingsError(

@@ -67,10 +67,7 @@ class Setting:
             raise ValueError("must be a whole number" if self.type is int else "must be a number") from None
 
     def check(self, value: float) -> None:
-        """
-        Raises:
-            ValueError: the value is out of the range.
-        """
+        """Raises ValueError if the value is out of the range."""
         # Both are asked so that NaN, for which no comparison is true, is an error too.
         if self.range == "> 0" and not value > 0:
             raise ValueError(f"{self.name} is {value}, but must be above 0")
@@ -85,8 +82,7 @@ SETTINGS = {
             "agent",
             str,
             None,
-            "The ADK agent that is served, as module:attribute;"
-            " if not set: that of the folder agent/ where relay starts, or else the built-in one",
+            "module:attribute of the agent; if empty, the one in the folder agent/, or else the built-in one",
             is_argument=False,
         ),
         Setting(
@@ -97,74 +93,69 @@ SETTINGS = {
             is_argument=False,
         ),
         Setting(
-            "voice", str, None, "A prebuilt voice's name; if not set: the model's choice", is_argument=False
+            "voice", str, None, "Name of a prebuilt voice; if empty, the model chooses", is_argument=False
         ),
         Setting(
-            "language", str, None, "A BCP-47 language code; if not set: the model's choice", is_argument=False
+            "language",
+            str,
+            None,
+            "BCP-47 code of the language that is spoken; if empty, the model chooses",
+            is_argument=False,
         ),
         Setting(
             "sessions",
             str,
             "sqlite:///.adk/session.db",
-            "An ADK session-service URI: memory://, sqlite:///file.db, or postgresql:// with google-adk[db]",
+            "URI of ADK's session service: memory://, sqlite:///file.db; postgresql:// needs google-adk[db]",
         ),
+        Setting("queue_bytes", int, 4 * 1024 * 1024, "Bytes that may wait to be sent to one socket", "> 0"),
         Setting(
-            "queue_bytes",
-            int,
-            4 * 1024 * 1024,
-            "Bound of a socket's outbound queue, in bytes of encoded frames",
-            "> 0",
-        ),
-        Setting("slow_timeout", float, 10.0, "Seconds a send may take before its peer is given up", "> 0"),
-        Setting(
-            "ping_interval",
+            "slow_timeout",
             float,
-            25.0,
-            "Seconds without a frame from a client after which it is pinged",
+            10.0,
+            "Seconds that sending one frame may take before the socket is closed",
             "> 0",
         ),
-        Setting("pong_timeout", float, 10.0, "Seconds that a client which answers pings has to do so", "> 0"),
+        Setting(
+            "ping_interval", float, 25.0, "Seconds without a frame from a client before it is pinged", "> 0"
+        ),
+        Setting(
+            "pong_timeout",
+            float,
+            10.0,
+            "Seconds that a client has to answer a ping, if it has answered one before",
+            "> 0",
+        ),
         Setting(
             "idle_timeout",
             float,
             600.0,
-            "Seconds without content in either direction before a conversation is ended; 0: never",
+            "Seconds without content before a conversation is ended; 0: never",
             ">= 0",
         ),
-        Setting(
-            "mic_ms",
-            float,
-            40.0,
-            "Shorter microphone frames are merged up to so many milliseconds",
-            ">= 0",
-        ),
+        Setting("mic_ms", float, 40.0, "Milliseconds of sound that are sent to the model at once", ">= 0"),
         Setting(
             "grace",
             float,
             30.0,
-            "Seconds that a conversation, and its run, outlives its last socket; 0: it ends at once",
+            "Seconds that a conversation stays in memory after its last socket has left; 0: it ends at once",
             ">= 0",
         ),
         Setting(
             "replay_bytes",
             int,
             4 * 1024 * 1024,
-            "Bytes of a conversation's last messages that are kept for sockets that come back; 0: none",
+            "Bytes of its last messages that a conversation keeps, for sockets that come back; 0: none",
             ">= 0",
         ),
-        Setting(
-            "replay_seconds", float, 60.0, "Seconds that a conversation's last messages are kept", ">= 0"
-        ),
+        Setting("replay_seconds", float, 60.0, "Seconds that a conversation keeps its last messages", ">= 0"),
     )
 }
 """All settings, by name, in the order in which they are shown."""
 
 
 def check(**values: float) -> None:
-    """
-    Raises:
-        ValueError: one of them is out of its setting's range.
-    """
+    """Raises ValueError if a value, by its setting's name, is out of that setting's range."""
     for name, value in values.items():
         SETTINGS[name].check(value)
 

@@ -2,7 +2,7 @@
 
 `Runner.run_live` is one connection to a model. What the user says goes into a LiveRequestQueue; what the
 agent says comes out as events, whenever it wants. So a socket needs two loops that run side by side.
-The files of lesson 1 and the set of open sockets of lesson 2 are left out from here on.
+The files of lesson 1 and the lifespan of lesson 2 are left out from here on.
 
     uvicorn lessons.l3_adk_live:app
     python -m websockets ws://127.0.0.1:8000/ws/ann     (type {"mime_type": "text/plain", "data": "Hello"})
@@ -20,7 +20,7 @@ from typing import Any
 
 from google.adk.agents import LiveRequestQueue, LlmAgent
 from google.adk.runners import InMemoryRunner
-from google.genai import types
+from google.genai.types import Content, Part
 
 from adk_relay.adk.rehearsal import Rehearsal
 
@@ -30,25 +30,15 @@ runner.auto_create_session = True
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "websocket":
-        await websocket(scope, receive, send)
-    elif scope["type"] == "lifespan":
-        await receive()  # lifespan.startup
-        await send({"type": "lifespan.startup.complete"})
-        await receive()  # lifespan.shutdown
-        await runner.close()
-        await send({"type": "lifespan.shutdown.complete"})
-
-
-async def websocket(scope: Any, receive: Any, send: Any) -> None:
     """Serves one socket, /ws/{user_id}: reads here, and speaks in a task beside it."""
+    if scope["type"] != "websocket":
+        return
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
-    user_id = scope["path"].rpartition("/")[2]
     queue = LiveRequestQueue()
     # A group ends when all of its tasks have ended, so that none is left behind.
     async with asyncio.TaskGroup() as group:
-        speaking = group.create_task(speak(user_id, queue, send))
+        speaking = group.create_task(speak(scope["path"].rpartition("/")[2], queue, send))
         await read(receive, queue)
         speaking.cancel()
 
@@ -61,7 +51,7 @@ async def read(receive: Any, queue: LiveRequestQueue) -> None:
             return
         frame = json.loads(event["text"])
         if "data" in frame:
-            queue.send_content(types.Content(role="user", parts=[types.Part(text=frame["data"])]))
+            queue.send_content(Content(role="user", parts=[Part(text=frame["data"])]))
 
 
 async def speak(user_id: str, queue: LiveRequestQueue, send: Any) -> None:
@@ -77,5 +67,5 @@ async def speak(user_id: str, queue: LiveRequestQueue, send: Any) -> None:
 
 
 async def write(send: Any, message: dict[str, Any]) -> None:
-    with suppress(OSError):  # the client has left, of which read() is told
+    with suppress(OSError):  # the client has left, and read() will be told
         await send({"type": "websocket.send", "text": json.dumps(message)})

@@ -15,20 +15,17 @@ In full: adk_relay/wire/outbox.py, adk_relay/wire/websocket.py. There, sound is 
 
 import asyncio
 import json
-from collections import deque
-from collections.abc import Callable
 from contextlib import aclosing, suppress
 from typing import Any
 
 from google.adk.agents import LiveRequestQueue, LlmAgent
 from google.adk.runners import InMemoryRunner
-from google.genai import types
+from google.genai.types import Content, Part
 
 from adk_relay.adk.rehearsal import Rehearsal
 
 QUEUE_BYTES = 1_000_000  # of encoded frames that may wait for one socket
 
-# The rehearsal needs no key and no network. model="gemini-…" would be a real one.
 runner = InMemoryRunner(LlmAgent(name="agent", model=Rehearsal()), app_name="lessons")
 runner.auto_create_session = True
 
@@ -37,13 +34,10 @@ class Close(Exception):
     """The socket is to be closed, with this code and reason."""
 
 
-class Outbox:
-    """The frames that wait for one socket."""
+class Outbox(asyncio.Queue[str]):
+    """The frames that wait for one socket: a queue that is bounded in bytes."""
 
-    def __init__(self) -> None:
-        self.bytes = 0
-        self.frames: deque[str] = deque()
-        self.news = asyncio.Event()
+    bytes = 0
 
     def enqueue(self, message: dict[str, Any]) -> None:
         """Takes a message. Never waits."""
@@ -51,40 +45,26 @@ class Outbox:
         self.bytes += len(frame)
         if self.bytes > QUEUE_BYTES:
             raise Close(1013, "too slow")
-        self.frames.append(frame)
-        self.news.set()
+        self.put_nowait(frame)
 
     async def dequeue(self) -> str:
         """The next frame; waits until there is one."""
-        while not self.frames:
-            self.news.clear()
-            await self.news.wait()
-        frame = self.frames.popleft()
+        frame = await self.get()
         self.bytes -= len(frame)
         return frame
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    if scope["type"] == "websocket":
-        await websocket(scope, receive, send)
-    elif scope["type"] == "lifespan":
-        await receive()  # lifespan.startup
-        await send({"type": "lifespan.startup.complete"})
-        await receive()  # lifespan.shutdown
-        await runner.close()
-        await send({"type": "lifespan.shutdown.complete"})
-
-
-async def websocket(scope: Any, receive: Any, send: Any) -> None:
     """Serves one socket, /ws/{user_id}, until one of its tasks raises Close."""
+    if scope["type"] != "websocket":
+        return
     await receive()  # websocket.connect
     await send({"type": "websocket.accept"})
-    user_id = scope["path"].rpartition("/")[2]
     queue, outbox = LiveRequestQueue(), Outbox()
     try:
         # A group ends when all of its tasks have ended, so that none is left behind.
         async with asyncio.TaskGroup() as group:
-            group.create_task(speak(user_id, queue, outbox.enqueue))
+            group.create_task(speak(scope["path"].rpartition("/")[2], queue, outbox))
             group.create_task(read(receive, queue))
             group.create_task(write(send, outbox))
     except* Close as closes:
@@ -102,23 +82,23 @@ async def read(receive: Any, queue: LiveRequestQueue) -> None:
             raise Close(1000, "")
         frame = json.loads(event["text"])
         if "data" in frame:
-            queue.send_content(types.Content(role="user", parts=[types.Part(text=frame["data"])]))
+            queue.send_content(Content(role="user", parts=[Part(text=frame["data"])]))
 
 
-async def speak(user_id: str, queue: LiveRequestQueue, enqueue: Callable[[dict[str, Any]], None]) -> None:
+async def speak(user_id: str, queue: LiveRequestQueue, outbox: Outbox) -> None:
     """Passes on what the agent says."""
     events = runner.run_live(user_id=user_id, session_id=user_id, live_request_queue=queue)
     async with aclosing(events):  # to leave the loop does not close the generator
         async for event in events:
             words = event.output_transcription
             if words and event.partial:  # at the end, all of them come once more
-                enqueue({"mime_type": "text/plain", "data": words.text})
+                outbox.enqueue({"mime_type": "text/plain", "data": words.text})
             if event.turn_complete or event.interrupted:
-                enqueue({"turn_complete": event.turn_complete, "interrupted": event.interrupted})
+                outbox.enqueue({"turn_complete": event.turn_complete, "interrupted": event.interrupted})
 
 
 async def write(send: Any, outbox: Outbox) -> None:
     """Sends what waits. Of all tasks, only this one waits for the client."""
-    with suppress(OSError):  # the client has left, of which read() is told
+    with suppress(OSError):  # the client has left, and read() will be told
         while True:
             await send({"type": "websocket.send", "text": await outbox.dequeue()})

@@ -5,6 +5,7 @@ const IDLE = 4408;
 
 const ACTIONS = {
   1000: "sleep", // done
+  1008: "end", // the server could not read what this page sent
   1011: "count", // the agent failed; an error frame has told why
   [IDLE]: "sleep",
 };

@@ -21,10 +21,10 @@ from adk_relay.core.messages import (
 )
 
 _LINES_BYTES = 1024 * 1024
-"""So much of a conversation is given to a client at once, as text: its end."""
+"""Bytes of text that a client is given of a conversation at most: the end of it."""
 
 _LINE_BYTES = 512 * 1024
-"""So much of one message: its end. However it is escaped, it fits into a frame of 1 MiB."""
+"""Bytes of one message at most: the end of it. However it is escaped, it fits into a frame of 1 MiB."""
 
 
 @dataclass(slots=True)
@@ -42,9 +42,9 @@ class _OpenAnswer:
 class History:
     """The messages of a conversation, and the answer that is being given.
 
-    At any moment there is no answer, or one that is open. An answer opens with the first chunk of text,
-    tool call or end of a turn after the one before; it ends with its `TurnEnd`, unless that says that it
-    goes on, or with `interrupt()`.
+    The agent's answer has a life: none, open, ended. It opens with the first chunk of text, tool call or
+    `TurnEnd` that comes while none is open. It ends with a `TurnEnd` that does not say that it goes on, or
+    with `interrupt()`; then its whole text is a line, and there is none again.
 
     Invariants:
         An open answer has a line if, and only if, it has chunks; the line is the agent's, and it is

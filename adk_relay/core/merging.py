@@ -1,4 +1,4 @@
-"""When two neighboring messages can be told as one, so that a queue behind holds fewer and larger ones."""
+"""When two neighboring messages become one: a queue that falls behind holds fewer and larger messages."""
 
 from __future__ import annotations
 

@@ -12,10 +12,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from adk_relay.core import history as history_module
 from adk_relay.core.history import History
 from adk_relay.core.messages import (
+    Answer,
     Asked,
     Line,
     Numbered,
     Text,
+    ToolCall,
     ToolComplete,
     ToolStart,
     Transcript,
@@ -187,3 +189,20 @@ def test_of_a_long_message_its_end_is_told() -> None:
     (line,) = history.lines()
     assert line.text == "ß" * ((512 * 1024 - 3) // 2) + "end"
     assert (line.open, line.chunks) == (True, 2)
+
+
+def test_an_answer_has_its_tools_and_takes_from_the_question_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history_module, "time", clock := Clock())
+    history = History()
+    history.record(Written(1, "one", "alice", "id", 0), None)
+    clock.now += 2
+    history.record(ToolStart(2, "id", "tool", {"a": 1}, "now"), Asked("alice", "id"))
+    history.record(ToolComplete(3, "id", "tool", "result", "now"), None)
+    history.record(Text(4, "la"), None)
+    clock.now += 1
+    (end,) = history.record(TurnEnd(5), None)
+    assert isinstance(end, TurnEnd)
+    tool = ToolCall("id", "tool", {"a": 1}, "result")
+    assert end.answer == Answer("la", 1, (tool,), 3.0, 2, False, Asked("alice", "id"))

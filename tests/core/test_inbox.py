@@ -56,7 +56,7 @@ class InboxMachine(RuleBasedStateMachine):
         if not sound:
             return True
         (came_at, first), *_ = sound
-        total = sum(ms(one) for _, one in sound)
+        total = sum(ms(chunk) for _, chunk in sound)
         return (
             isinstance(first, UserAudio)
             and self.clock.now - came_at <= MAX_WAIT
@@ -69,7 +69,7 @@ class InboxMachine(RuleBasedStateMachine):
         ended = [entry for entry in self.sound[:1] if isinstance(entry[1], AudioEnd)]
         rest = self.sound[len(ended) :]
         kept = next(rest[i:] for i in range(len(rest) + 1) if self.fits(rest[i:], len(ended)))
-        self.dropped_ms += sum(ms(one) for _, one in rest[: len(rest) - len(kept)])
+        self.dropped_ms += sum(ms(chunk) for _, chunk in rest[: len(rest) - len(kept)])
         self.sound = ended + kept
 
     # ---- what may happen ----

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Literal
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -33,6 +35,8 @@ from support.clock import TimedLoop
 
 Attends = Literal["all", "newest", "own"]
 
+ATTENDS = st.sampled_from(["all", "newest", "own"])
+
 PUBLISHED: dict[str, Callable[[int], Numbered]] = {
     "text": lambda seq: Text(seq, "la "),
     "audio": lambda seq: Audio(seq, bytes(4)),
@@ -60,6 +64,7 @@ class Attendant:
     def deliver(self, message: Message) -> None:
         match message:
             case Presence(joined, left):
+                assert self.connection_id not in joined
                 if not self.is_new:  # it is told the difference, and nothing twice
                     assert self.present.isdisjoint(joined)
                     assert self.present.issuperset(left)
@@ -122,31 +127,50 @@ class RoomMachine(RuleBasedStateMachine):
 
     # ---- what may happen ----
 
-    @rule(attends=st.sampled_from(["all", "newest", "own"]), back=st.booleans(), data=st.data())
+    @rule(attends=ATTENDS, back=st.booleans(), data=st.data())
     def enter(self, attends: Attends, back: bool, data: st.DataObject) -> None:
-        self.came += 1
-        present = {each.connection_id for each in self.here if each.attends != "own"}
-        listener = Attendant(str(self.came), attends, present)
-        expected: list[object] = []
         after = None
         if back:
-            epoch = data.draw(st.sampled_from([None, *self.epochs]), "epoch")
-            after = After(epoch, data.draw(st.integers(0, self.seq + 1), "seq"))
-            if epoch in (None, self.epochs[-1]) and after.seq <= self.seq:
-                expected += [key(message) for message in self.kept if message.seq > after.seq]
-            else:
-                lines = self.room.history.lines()
-                expected += [Gap(1, self.seq, len(lines)), *lines]
+            epoch = data.draw(st.just(None) | st.sampled_from(self.epochs), "epoch")
+            after = After(epoch, data.draw(st.just(0) | st.integers(0, self.seq + 1), "seq"))
+        self.let_in(attends, after)
+
+    @precondition(lambda self: self.here)
+    @rule(data=st.data(), is_live=st.booleans())
+    def leave(self, data: st.DataObject, is_live: bool) -> None:
+        self.let_out(self.one_of(data), is_live)
+
+    @rule(attends=ATTENDS)
+    def come_and_go(self, attends: Attends) -> None:
+        self.let_out(self.let_in(attends))
+
+    @precondition(lambda self: self.here)
+    @rule(data=st.data())
+    def go_and_come_back(self, data: st.DataObject) -> None:
+        listener = self.one_of(data)
+        self.let_out(listener)
+        self.let_in(listener.attends, connection_id=listener.connection_id)
+
+    def let_in(
+        self, attends: Attends, after: After | None = None, connection_id: str | None = None
+    ) -> Attendant:
+        self.came += 1
+        present = {each.connection_id for each in self.here if each.attends != "own"}
+        listener = Attendant(connection_id or str(self.came), attends, present)
+        expected: list[object] = []
+        if after and after.epoch in (None, self.epochs[-1]) and after.seq <= self.seq:
+            expected += [key(message) for message in self.kept if message.seq > after.seq]
+        elif after:
+            lines = self.room.history.lines()
+            expected += [Gap(1, self.seq, len(lines)), *lines]
         if attends == "newest" and (before := self.newest()):
             self.expected[before].append(Status("elsewhere"))
         self.here.append(listener)
         self.expected[listener] = expected
         self.loop.call(lambda: self.room.enter(listener, after))
+        return listener
 
-    @precondition(lambda self: self.here)
-    @rule(data=st.data(), is_live=st.booleans())
-    def leave(self, data: st.DataObject, is_live: bool) -> None:
-        listener = self.one_of(data)
+    def let_out(self, listener: Attendant, is_live: bool = True) -> None:
         if listener in self.typing:
             self.typing.remove(listener)
             self.expect(Typing(listener.connection_id, False), but=listener)
@@ -203,6 +227,7 @@ class RoomMachine(RuleBasedStateMachine):
         self.room.reseat()
         self.room.restart(deleted=deleted)
         assert self.room.epoch not in self.epochs
+        assert self.room.history.lines() == []
         self.epochs.append(self.room.epoch)
         self.seq, self.kept = 0, []
         for listener in self.here:
@@ -230,17 +255,53 @@ class RoomMachine(RuleBasedStateMachine):
 
 
 TestRoom = RoomMachine.TestCase
-TestRoom.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestRoom.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 
 
-def test_what_is_no_longer_kept_is_a_gap_with_the_whole_messages() -> None:
+@pytest.fixture
+def loop() -> Iterator[TimedLoop]:
+    with closing(TimedLoop()) as loop:
+        yield loop
+
+
+@pytest.mark.parametrize("how", ["interrupted", "recalled"])
+def test_sound_that_nobody_wants_any_more_is_not_replayed(loop: TimedLoop, how: str) -> None:
+    room = Room(Requests(Stats()), replay_bytes=10_000, replay_seconds=60.0)
+    room.publish(Text(room.number(), "la"))
+    room.publish(Audio(room.number(), bytes(4)))
+    if how == "interrupted":
+        room.publish(TurnEnd(room.number(), interrupted=True))
+    else:
+        room.recall_audio()
+    back = Attendant("alice", "all", set())
+    loop.call(lambda: room.enter(back, After(None, 0)))
+    room.close()
+    assert back.told == [(Text, 1)] + [(TurnEnd, 3)] * (how == "interrupted")
+
+
+def test_who_attends_for_its_own_request_is_told_its_answer_and_no_other(loop: TimedLoop) -> None:
+    requests = Requests(Stats())
+    room = Room(requests, replay_bytes=10_000, replay_seconds=60.0)
+    alice, bob = Attendant("alice", "own", set()), Attendant("bob", "own", set())
+    loop.call(lambda: room.enter(alice, None))
+    loop.call(lambda: room.enter(bob, None))
+    for listener in (bob, alice):
+        requests.current = Request(UserText("one"), listener)
+        room.reseat()
+        room.publish(Text(room.number(), "la"))
+        room.publish(TurnEnd(room.number()))
+    room.publish(PUBLISHED["late tool"](room.number()))  # it belongs to an answer that was stopped before
+    room.close()
+    assert bob.told == [(Text, 1), (TurnEnd, 2)]
+    assert alice.told == [(Text, 3), (TurnEnd, 4)]
+
+
+def test_what_is_no_longer_kept_is_a_gap_with_the_whole_messages(loop: TimedLoop) -> None:
     room = Room(Requests(Stats()), replay_bytes=300, replay_seconds=60.0)
     for text in ["x" * 200, "y" * 200]:
         room.publish(Text(room.number(), text))
         room.publish(TurnEnd(room.number()))
-    loop = TimedLoop()
     back = Attendant("alice", "all", set())
     loop.call(lambda: room.enter(back, After(room.epoch, 1)))
     room.close()
-    loop.close()
     assert back.told == [Gap(2, 4, 2), Line("agent", "x" * 200), Line("agent", "y" * 200)]

@@ -73,7 +73,9 @@ async def test_after_an_idle_close_it_waits_for_input(browser: Browser, path: st
 
 
 @pytest.mark.parametrize("path", ["/", "/demo"])
-@pytest.mark.parametrize(("code", "reason"), [(4401, ""), (4403, "no pong"), (4404, "idle"), (4409, "")])
+@pytest.mark.parametrize(
+    ("code", "reason"), [(4401, ""), (4403, "no pong"), (4404, "idle"), (4409, ""), (1008, "")]
+)
 async def test_after_a_refusal_it_stays_away(browser: Browser, path: str, code: int, reason: str) -> None:
     closer = Closer(a_relay(rehearsal()))
     async with serving(closer) as port, visit(browser, port, path) as tab:

@@ -1,0 +1,1 @@
+"""How much relay costs: `python benchmarks/bench.py`."""

@@ -1,0 +1,48 @@
+"""An answer to many sockets of one conversation."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from websockets.asyncio.client import ClientConnection
+
+from benchmarks.load import ask, listen, open_client
+from benchmarks.processes import run_server
+from benchmarks.report import Row
+from benchmarks.sound import CHUNK, PACE
+
+
+async def rooms(env: dict[str, str], quick: bool) -> list[Row]:
+    """CPU time for each chunk of an answer and each socket that it reaches."""
+    rows = []
+    for count in (1, 10, 100) if quick else (1, 10, 100, 1000):
+        used = await _used(env, count, *((3, 20) if quick else (5, 30)))
+        what, against = f"one answer to {count} sockets", "a bare loop over `send`"
+        aim = 1.3 if count == 1000 else None
+        rows.append(Row(what, used["relay"], against, used["loop"], "{:.0f} µs a message", aim))
+    return rows
+
+
+async def _used(env: dict[str, str], count: int, rounds: int, chunks: int) -> dict[str, list[float]]:
+    """For each application, microseconds for each chunk and socket."""
+    used: dict[str, list[float]] = {"relay": [], "loop": []}
+    every = max(PACE, count * 120e-6)  # all are served before the next chunk comes
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(run_server(env))
+        clients: dict[str, list[ClientConnection]] = {
+            app: [await stack.enter_async_context(open_client(server, app, "room")) for _ in range(count)]
+            for app in used
+        }
+        for number in range(1 + rounds):
+            for app, values in used.items():
+                before = server.cpu()
+                first, *others = clients[app]
+                listening = [asyncio.create_task(listen(client)) for client in others]
+                answers = [await ask(first, chunks=chunks, every=every), *await asyncio.gather(*listening)]
+                spent = (server.cpu() - before) / chunks / count * 1e6
+                if any(answer.size != chunks * CHUNK for answer in answers):
+                    raise AssertionError(f"{app}: not all {count} sockets got the whole answer")
+                if number:  # the first round warms it up
+                    values.append(spent)
+    return used
