@@ -74,7 +74,7 @@ class Story:
         self.numbers = count(1)
         self.said: list[str] = []
         self.asked: list[str] = []
-        self.stops = 0  # since the last rest
+        self.is_disturbed = False  # since the last rest: by a live text, or by an interruption
         self.resets: list[asyncio.Task[None]] = []
         self.writer = self.come()
         self.others: list[Listener] = []
@@ -96,6 +96,7 @@ class Story:
             case "leave" if self.others:
                 self.conversation.detach(self.others.pop())
             case "say":
+                self.is_disturbed = True
                 self.conversation.handle(self.write(self.said), self.writer)
             case "ask":
                 try:
@@ -103,7 +104,7 @@ class Story:
                 except BusyError:
                     self.asked.pop()
             case "stop":
-                self.stops += 1
+                self.is_disturbed = True
                 self.conversation.handle(Interrupt(), self.writer)
             case "clear" | "delete":
                 reset = self.conversation.reset(delete=step == "delete")
@@ -122,9 +123,10 @@ class Story:
         text = self.write(self.asked)
         self.conversation.ask(text, last)
         end = await last.answered()
-        assert not end.interrupted or self.stops  # what was stopped may end in the midst of what follows
+        # Live texts cross with the model's words: the end of what one has cut can come in the next turn.
+        assert not end.interrupted or self.is_disturbed
         self.conversation.detach(last)
-        self.stops = 0
+        self.is_disturbed = False
 
         refused = {message.id for message in self.writer.told if isinstance(message, Error)}
         said = [text for text in self.said if text not in refused]
