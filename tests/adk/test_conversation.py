@@ -19,7 +19,7 @@ from adk_relay.adk.conversations import Conversations
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.adk.session import get_session, lines_of
 from adk_relay.core.interfaces import GUEST
-from adk_relay.core.messages import Error, Interrupt, Message, Numbered, Reset, TurnEnd, UserText
+from adk_relay.core.messages import Ack, Error, Interrupt, Message, Numbered, Reset, TurnEnd, UserText
 from adk_relay.core.requests import BusyError
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.server import stand_in
@@ -55,12 +55,14 @@ class Listener:
         self.told += messages
 
     async def answered(self) -> TurnEnd:
-        """The first end of an answer."""
+        """The first end of an answer, when its text is stored, too."""
         async with asyncio.timeout(60):
-            while not (ends := [*filter(is_end, self.told)]):
+            while True:
+                ends = [*filter(is_end, self.told)]
+                if ends and any(isinstance(message, Ack) for message in self.told):
+                    return ends[0]
                 self.news.clear()
                 await self.news.wait()
-        return ends[0]
 
 
 class Story:
@@ -74,7 +76,7 @@ class Story:
         self.numbers = count(1)
         self.said: list[str] = []
         self.asked: list[str] = []
-        self.is_disturbed = False  # since the last rest: by a live text, or by an interruption
+        self.is_disturbed = False  # by a live text or an interruption
         self.resets: list[asyncio.Task[None]] = []
         self.writer = self.come()
         self.others: list[Listener] = []
@@ -123,10 +125,9 @@ class Story:
         text = self.write(self.asked)
         self.conversation.ask(text, last)
         end = await last.answered()
-        # Live texts cross with the model's words: the end of what one has cut can come in the next turn.
+        # A live text crosses with the model's words: the end of what it has cut can come in a later turn.
         assert not end.interrupted or self.is_disturbed
         self.conversation.detach(last)
-        self.is_disturbed = False
 
         refused = {message.id for message in self.writer.told if isinstance(message, Error)}
         said = [text for text in self.said if text not in refused]
@@ -167,6 +168,8 @@ async def tell(steps: list[str], agent: LlmAgent, service: Losing | None = None)
         if step == "rest":
             assert await stored(conversations) == story.written()
             if service:
+                last = story.written()[-1]
+                await service.gemini.wait_for(lambda: last in service.told())  # noqa: B023
                 assert service.told() == story.written()
                 service.left = MOST_LOSSES
 
@@ -269,7 +272,7 @@ class Losing(InMemorySessionService):
 
     def told(self) -> list[str]:
         """The user's texts that the model knows, without relay's own notes."""
-        known = self.gemini.connections[-1].context
+        known = self.gemini.connections[-1].context if self.gemini.connections else []
         return [text for who, text in known if who == "user" and text.startswith("text ")]
 
 
