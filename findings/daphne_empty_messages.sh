@@ -23,10 +23,11 @@ MESSAGES = ["", "after text", b"", b"after bytes"]
 async def app(scope, receive, send):
     await receive()
     await send({"type": "websocket.accept"})
-    echoed = [await receive(), await receive()]
+    received = [await receive(), await receive()]
     for message in MESSAGES:
         await send({"type": "websocket.send", "text" if isinstance(message, str) else "bytes": message})
-    await send({"type": "websocket.send", "text": f"empty messages received: {sum(not (m.get('text') or m.get('bytes')) for m in echoed)}"})
+    empty = sum(not (message.get("text") or message.get("bytes")) for message in received)
+    await send({"type": "websocket.send", "text": f"empty messages received: {empty}"})
     await send({"type": "websocket.close"})
 PYTHON
 
@@ -41,7 +42,8 @@ from websockets.asyncio.client import connect
 
 
 async def main():
-    server = Popen(["venv/bin/daphne", "-b", "127.0.0.1", "-p", "0", "served:app"], stderr=STDOUT, stdout=PIPE, text=True)
+    command = ["venv/bin/daphne", "-b", "127.0.0.1", "-p", "0", "served:app"]
+    server = Popen(command, stderr=STDOUT, stdout=PIPE, text=True)
     try:
         port = next(found[1] for line in server.stdout if (found := re.search(r"Listening on TCP.*:(\d+)", line)))
         async with connect(f"ws://127.0.0.1:{port}/") as socket:

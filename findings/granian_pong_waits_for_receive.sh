@@ -68,8 +68,9 @@ async def measure(*command):
         await websocket.close()
         await reading
         try:
-            async with connect(url, ping_interval=1, ping_timeout=3, close_timeout=0.2) as websocket, asyncio.timeout(5.5):
-                await drain(websocket)
+            async with asyncio.timeout(5.5):
+                async with connect(url, ping_interval=1, ping_timeout=3, close_timeout=0.2) as websocket:
+                    await drain(websocket)
         except TimeoutError:
             return pong, "still open after 5.5 s"
         except ConnectionClosed as closed:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# websockets 15.0.1 and uvicorn 0.54.0: whoever reads slowly finds the peer dead, although it answers at once.
+# websockets 15.0.1 and uvicorn 0.54.0: a slow reader closes the connection to a peer that answers its pings at once.
 #
 # Behaviour: both send pings on a clock of their own, but see the pong only after everything that arrived before
 #   it has been taken by the program. If messages come faster than the program takes them, reading pauses, the

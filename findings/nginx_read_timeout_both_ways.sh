@@ -66,7 +66,13 @@ async def main(nginx):
         Path("nginx.conf").write_text(CONFIGURATION.format(port=port, upstream=upstream.sockets[0].getsockname()[1]))
         proxy = subprocess.Popen([nginx, "-p", ".", "-c", "nginx.conf", "-e", "error.log"])
         try:
-            await asyncio.sleep(1)
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                except OSError:  # not yet listening
+                    await asyncio.sleep(0.1)
+            writer.close()
 
             async def lives(sends):
                 async with connect(f"ws://127.0.0.1:{port}/", ping_interval=None) as websocket:
