@@ -35,7 +35,7 @@ class Conversations:
 
     Args:
         agent: any ADK agent.
-        config: the run configuration; None: `live.run_config()`.
+        config: the run configuration; None: `models.run_config()`.
         sessions: an ADK session-service URI, or a session service.
         grace: seconds that a run outlives its conversation's last listener.
         idle_timeout: seconds without content in either direction after which it ends; 0: never.

@@ -130,10 +130,13 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     },
     _S.LOST: {},
 }
-"""The next state, where no question is left open."""
+"""The next state, where no question is left open, and none was stopped."""
 
 STILL_ASKED = {_S.IDLE: _S.ASKED, _S.CUT: _S.CUT_ASKED}
 """What a state of the table is where a question is left open."""
+
+STILL_STOPPED = {_S.IDLE: _S.STOPPED, _S.CUT: _S.CUT_STOPPED}
+"""What it is where only questions are left open that the user has stopped."""
 
 OPEN = frozenset({_S.SPEAKING, _S.MUTED})
 """The agent has begun to speak, and is not at the end."""
@@ -154,6 +157,7 @@ class Turn:
     Invariants:
         A question is open in ASKED and CUT_ASKED, none in IDLE, STOPPED, CUT and CUT_STOPPED.
         Of the open questions, those asked since the agent last began to speak are at most all.
+        Questions that were stopped are kept only while the answer is stopped, and nothing else was asked.
         The rest of an answer is owed only where one was begun and lost: before the agent speaks again.
     """
 
@@ -163,6 +167,7 @@ class Turn:
         """The model was given user input since the agent last began to speak."""
         self._questions = 1 if owed else 0  # without an answer; the one that is being answered is among them
         self._asked_meanwhile = 0  # those of them that were asked since the agent last began to speak
+        self._stopped_questions = 0  # without an answer, which the user does not want: it will be muted
         self._rest = owed == "rest"  # the answer to the first of them was begun, and lost
         self._heard_meanwhile = False  # speech was understood meanwhile: a question only if it interrupts
         self._stopped_at = 0.0
@@ -201,9 +206,7 @@ class Turn:
         """The model was given this."""
         self.given = True
         if isinstance(user_input, UserText):
-            self._ask()
-            if user_input.stopped:
-                self._stop()
+            self._ask(stopped=user_input.stopped)
 
     def take_back(self) -> None:
         """The model was not given the last text after all. The turn is lost already."""
@@ -226,6 +229,7 @@ class Turn:
         if not self.is_open:
             self.given = self._rest = self._heard_meanwhile = False
             self._asked_meanwhile = 0
+            self._stopped_questions = max(self._stopped_questions - 1, 0) if self.is_stopped else 0
         self._go(Event.SPEAK)
         return not self.is_stopped
 
@@ -246,6 +250,8 @@ class Turn:
             self._questions = self._asked_meanwhile + self._heard_meanwhile
         elif is_told:
             self._questions = max(self._questions - 1, 0)
+        elif self.is_stopped:
+            self._stopped_questions -= 1
         self._end(Event.INTERRUPT)
         return is_told
 
@@ -255,7 +261,12 @@ class Turn:
             self._go(Event.COMPLETE)
             return False
         is_told = not self.is_stopped
-        self._questions = self._asked_meanwhile if self.is_open else max(self._questions - 1, 0)
+        if self.is_open:
+            self._questions = self._asked_meanwhile
+        elif is_told:
+            self._questions = max(self._questions - 1, 0)
+        else:
+            self._stopped_questions -= 1
         self._end(Event.COMPLETE)
         return is_told
 
@@ -275,15 +286,25 @@ class Turn:
             assert self._questions, f"{self.state} without a question"
         elif not self.is_open and self.state is not State.LOST:
             assert not self._questions, f"{self.state} with a question"
+        if self.state in (State.STOPPED, State.CUT_STOPPED):
+            assert self._stopped_questions > 0, f"{self.state} without a question that was stopped"
+        elif self.state not in (State.MUTED, State.LOST):
+            assert not self._stopped_questions, f"{self.state} with a question that was stopped"
         if self._rest:
             assert self.state in (State.ASKED, State.LOST), f"{self.state} owes the rest of an answer"
 
-    def _ask(self) -> None:
+    def _ask(self, *, stopped: bool = False) -> None:
         self._questions += 1
         self._asked_meanwhile += 1
         self._go(Event.ASK)
+        if stopped:
+            self._stop()
+        else:
+            self._stopped_questions = 0  # the service may take them and this one as one turn
 
     def _stop(self) -> None:
+        # The question that is being answered is stopped with its answer.
+        self._stopped_questions += self._asked_meanwhile if self.is_open else self._questions
         self._questions = self._asked_meanwhile = 0
         self._rest = False
         self._stopped_at = time.monotonic()
@@ -292,6 +313,8 @@ class Turn:
     def _end(self, event: Event) -> None:
         self._asked_meanwhile = 0
         self._rest = self._heard_meanwhile = False
+        if self._questions:
+            self._stopped_questions = 0
         self._go(event)
 
     def _go(self, event: Event) -> None:
@@ -299,4 +322,8 @@ class Turn:
             state = TRANSITIONS[self.state][event]
         except KeyError:
             raise TransitionError(f"{event.name} cannot happen in {self.state.name}") from None
-        self.state = STILL_ASKED.get(state, state) if self._questions else state
+        if self._questions:
+            state = STILL_ASKED.get(state, state)
+        elif self._stopped_questions:
+            state = STILL_STOPPED.get(state, state)
+        self.state = state

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
@@ -155,8 +154,10 @@ class Writing:
         """No request is answered any more. Those of a room were said there: they are kept with the rest."""
         for request in self.requests.fail_waiting():
             if request.listener.attends != "own":
-                with suppress(InboxFullError):
+                try:
                     self._inbox.add(request.text)
+                except InboxFullError:
+                    self._texts.forget(request.text)  # it can be sent again
 
     def clear(self) -> None:
         """The conversation was emptied. Its texts were said, and are gone with the rest.
