@@ -194,6 +194,7 @@ class Run:
 
     def check(self) -> None:
         """Asserts the invariants."""
+        assert not (self.handle and self.turn.given), "a handle is kept that does not cover all input"
         if self._connected_at is None:
             assert not self.is_leaving, "a service that is not connected has announced its end"
             assert self._sending_since is None, "a text is on its way, and nothing is connected"

@@ -130,10 +130,13 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     },
     _S.LOST: {},
 }
-"""The next state, if no question is left open."""
+"""The next state, if no question is left open, and none was stopped."""
 
 STILL_ASKED = {_S.IDLE: _S.ASKED, _S.CUT: _S.CUT_ASKED}
 """The states that replace those of the table if a question is left open."""
+
+STILL_STOPPED = {_S.IDLE: _S.STOPPED, _S.CUT: _S.CUT_STOPPED}
+"""The states that replace those of the table if all questions that are left were stopped by the user."""
 
 OPEN = frozenset({_S.SPEAKING, _S.MUTED})
 """The agent has begun to speak, and has not finished."""
@@ -154,6 +157,7 @@ class Turn:
     Invariants:
         A question is open in ASKED and CUT_ASKED, none in IDLE, STOPPED, CUT and CUT_STOPPED.
         `_asked_meanwhile` is at most `_questions`: it counts some of the open questions.
+        Questions that were stopped are kept only while the answer is stopped, and nothing else was asked.
         The rest of an answer is owed only if an answer was begun and lost, until the agent speaks again.
     """
 
@@ -163,6 +167,7 @@ class Turn:
         """The model was given user input since the agent last began to speak."""
         self._questions = 1 if owed else 0  # open questions; the one that is being answered is open, too
         self._asked_meanwhile = 0  # of these, the questions asked since the agent last began to speak
+        self._stopped_questions = 0  # questions whose answers the user has stopped: these will be muted
         self._rest = owed == "rest"  # the answer to the first open question was begun, and lost
         self._heard_meanwhile = False  # speech was understood meanwhile: a question only if it interrupts
         self._stopped_at = 0.0
@@ -201,9 +206,7 @@ class Turn:
         """The model was given an input of the user."""
         self.given = True
         if isinstance(user_input, UserText):
-            self._ask()
-            if user_input.stopped:
-                self._stop()
+            self._ask(stopped=user_input.stopped)
 
     def take_back(self) -> None:
         """The model was not given the last text after all. The turn is lost already."""
@@ -226,6 +229,7 @@ class Turn:
         if not self.is_open:
             self.given = self._rest = self._heard_meanwhile = False
             self._asked_meanwhile = 0
+            self._stopped_questions = max(self._stopped_questions - 1, 0) if self.is_stopped else 0
         self._go(Event.SPEAK)
         return not self.is_stopped
 
@@ -246,6 +250,8 @@ class Turn:
             self._questions = self._asked_meanwhile + self._heard_meanwhile
         elif is_told:
             self._questions = max(self._questions - 1, 0)
+        elif self.is_stopped:
+            self._stopped_questions -= 1
         self._end(Event.INTERRUPT)
         return is_told
 
@@ -255,7 +261,12 @@ class Turn:
             self._go(Event.COMPLETE)
             return False
         is_told = not self.is_stopped
-        self._questions = self._asked_meanwhile if self.is_open else max(self._questions - 1, 0)
+        if self.is_open:
+            self._questions = self._asked_meanwhile
+        elif is_told:
+            self._questions = max(self._questions - 1, 0)
+        else:
+            self._stopped_questions -= 1
         self._end(Event.COMPLETE)
         return is_told
 
@@ -275,15 +286,25 @@ class Turn:
             assert self._questions, f"{self.state} without a question"
         elif not self.is_open and self.state is not State.LOST:
             assert not self._questions, f"{self.state} with a question"
+        if self.state in (State.STOPPED, State.CUT_STOPPED):
+            assert self._stopped_questions > 0, f"{self.state} without a question that was stopped"
+        elif self.state not in (State.MUTED, State.LOST):
+            assert not self._stopped_questions, f"{self.state} with a question that was stopped"
         if self._rest:
             assert self.state in (State.ASKED, State.LOST), f"{self.state} owes the rest of an answer"
 
-    def _ask(self) -> None:
+    def _ask(self, *, stopped: bool = False) -> None:
         self._questions += 1
         self._asked_meanwhile += 1
         self._go(Event.ASK)
+        if stopped:
+            self._stop()
+        else:
+            self._stopped_questions = 0  # the service may take them and this one as one turn
 
     def _stop(self) -> None:
+        # The question that is being answered is stopped with its answer.
+        self._stopped_questions += self._asked_meanwhile if self.is_open else self._questions
         self._questions = self._asked_meanwhile = 0
         self._rest = False
         self._stopped_at = time.monotonic()
@@ -292,6 +313,8 @@ class Turn:
     def _end(self, event: Event) -> None:
         self._asked_meanwhile = 0
         self._rest = self._heard_meanwhile = False
+        if self._questions:
+            self._stopped_questions = 0
         self._go(event)
 
     def _go(self, event: Event) -> None:
@@ -299,4 +322,8 @@ class Turn:
             state = TRANSITIONS[self.state][event]
         except KeyError:
             raise TransitionError(f"{event.name} cannot happen in {self.state.name}") from None
-        self.state = STILL_ASKED.get(state, state) if self._questions else state
+        if self._questions:
+            state = STILL_ASKED.get(state, state)
+        elif self._stopped_questions:
+            state = STILL_STOPPED.get(state, state)
+        self.state = state

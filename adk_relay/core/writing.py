@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
@@ -161,8 +160,10 @@ class Writing:
         """
         for request in self.requests.fail_waiting():
             if request.listener.attends != "own":
-                with suppress(InboxFullError):
+                try:
                     self._inbox.add(request.text)
+                except InboxFullError:
+                    self._texts.forget(request.text)  # it can be sent again
 
     def clear(self) -> None:
         """The conversation was emptied, with its texts. They get an ack, so that they are not sent again.

@@ -16,7 +16,7 @@ from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
-from adk_relay.core.messages import Message, Text, UserText
+from adk_relay.core.messages import Message, Text, TurnEnd, UserText
 from support.client import Json, client, words
 from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.server import a_relay, serving
@@ -137,6 +137,28 @@ def test_an_early_stop_does_not_mute_what_is_spoken_next() -> None:
     assert any(isinstance(said, Text) for said in tell(turn, heard("a question"), spoke("An answer")))
 
 
+@pytest.mark.parametrize("is_first_spoken", [False, True])
+def test_all_that_was_stopped_before_its_first_word_is_muted(is_first_spoken: bool) -> None:
+    turn = a_turn()
+    turn.take(UserText("one"))
+    turn.take(UserText("two"))
+    assert [*turn.interrupt()]
+    first = [spoke("An answer to one")] if is_first_spoken else []
+    assert not tell(turn, *first, interrupted(), complete(), spoke("An answer to two"), complete())
+    turn.take(UserText("three"))
+    told = tell(turn, spoke("An answer to three"), complete())
+    assert [type(message) for message in told] == [Text, TurnEnd]
+
+
+def test_what_was_asked_and_stopped_while_the_agent_spoke_is_muted() -> None:
+    turn = a_turn()
+    turn.take(UserText("one"))
+    assert tell(turn, spoke("An answer"))
+    turn.take(UserText("two"))
+    assert [*turn.interrupt()]
+    assert not tell(turn, interrupted(), complete(), spoke("An answer to two"), complete())
+
+
 def test_the_services_own_words_are_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
     error = Event(author="tester", error_code="INTERNAL", error_message="projects/secret-7")
     (said,) = tell(a_turn(), error)
@@ -177,6 +199,24 @@ async def test_a_text_that_could_not_be_stored_is_said_again(
         await alice.ask("one")
         await alice.say("two")
         assert words(await alice.until(is_end)) == "You said: two."
+
+
+async def test_texts_that_were_stopped_before_the_model_had_them_are_not_answered(gemini: GeminiLive) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(f"You said: {turn.text}.")
+        if turn.text == "three":
+            await connection.heard("The last.")
+
+    gemini.answer = answer
+    gemini.on_connect = {1: Plan(delay=0.5)}.get
+    async with serving(a_relay()) as port, client(port) as alice:
+        for text in ("one", "two", "three"):
+            await alice.say(text)
+        await alice.send(type="interrupt")
+        frames = await alice.until(lambda said: "The last." in str(said))
+        assert words(frames) == ""
+        assert sum(bool(said.get("interrupted")) for said in frames) == 1
+        assert await alice.ask("four") == "You said: four."
 
 
 async def test_a_session_that_cannot_be_read_loses_no_answer(gemini: GeminiLive) -> None:

@@ -56,6 +56,7 @@ class TurnMachine(RuleBasedStateMachine):
         super().__init__()
         self.turn = Turn()
         self.questions = self.meanwhile = 0
+        self.stopped = 0  # questions that the user stopped, and the agent has not begun to answer
         self.has_begun = self.is_stopped = self.heard = False
         self.trailing = False  # a turn_complete of what was interrupted is to come
         self.is_rest = False  # the answer to the first question was begun, and lost
@@ -67,9 +68,17 @@ class TurnMachine(RuleBasedStateMachine):
         if self.is_stopped and not self.has_begun:  # the new question is not stopped, and the old one is gone
             self.is_stopped, self.trailing = False, True
 
+    def stop_all(self) -> None:
+        self.stopped += self.meanwhile if self.has_begun else self.questions
+        self.questions = self.meanwhile = 0
+        self.is_stopped, self.is_rest = True, False
+
     def end(self, questions: int) -> None:
         self.questions, self.meanwhile = questions, 0
-        self.has_begun = self.is_stopped = self.heard = self.is_rest = False
+        self.has_begun = self.heard = self.is_rest = False
+        if questions:
+            self.stopped = 0
+        self.is_stopped = bool(self.stopped)
 
     @precondition(lambda self: not self.is_lost)
     @rule(stopped=st.booleans())
@@ -77,8 +86,9 @@ class TurnMachine(RuleBasedStateMachine):
         self.turn.take(UserText("one", stopped=stopped))
         self.ask()
         if stopped:
-            self.questions = self.meanwhile = 0
-            self.is_stopped, self.is_rest = True, False
+            self.stop_all()
+        else:
+            self.stopped = 0
         assert self.turn.given
 
     @precondition(lambda self: not self.is_lost)
@@ -96,6 +106,7 @@ class TurnMachine(RuleBasedStateMachine):
             self.heard = True
         else:
             self.ask()
+            self.stopped = 0
 
     @precondition(lambda self: not self.is_lost)
     @rule()
@@ -103,6 +114,7 @@ class TurnMachine(RuleBasedStateMachine):
         is_first = not self.has_begun
         assert self.turn.speak() is not self.is_stopped
         if is_first:
+            self.stopped = max(self.stopped - 1, 0)
             self.meanwhile, self.has_begun = 0, True
             self.heard = self.trailing = self.is_rest = False
             assert not self.turn.given
@@ -113,8 +125,7 @@ class TurnMachine(RuleBasedStateMachine):
         is_owed = bool(self.questions or (self.has_begun and not self.is_stopped))
         assert self.turn.stop() is is_owed
         if is_owed:
-            self.questions = self.meanwhile = 0
-            self.is_stopped, self.is_rest = True, False
+            self.stop_all()
 
     @precondition(lambda self: not self.is_lost)
     @rule()
@@ -124,6 +135,7 @@ class TurnMachine(RuleBasedStateMachine):
         if self.has_begun:
             self.end(self.meanwhile + self.heard)
         else:
+            self.stopped -= self.is_stopped
             self.end(max(self.questions - is_told, 0))
         self.trailing = True
 
@@ -134,8 +146,11 @@ class TurnMachine(RuleBasedStateMachine):
         assert self.turn.complete() is is_told
         if self.trailing:
             self.trailing = False
+        elif self.has_begun:
+            self.end(self.meanwhile)
         else:
-            self.end(self.meanwhile if self.has_begun else max(self.questions - 1, 0))
+            self.stopped -= self.is_stopped
+            self.end(max(self.questions - 1, 0))
 
     @precondition(lambda self: not self.is_lost)
     @rule()
@@ -161,6 +176,7 @@ class TurnMachine(RuleBasedStateMachine):
         """The next run owes what this one did; of several questions it gives one answer."""
         owed = self.turn.owed
         self.turn = Turn(owed=owed)
+        self.stopped = 0
         self.end(1 if owed else 0)
         self.is_lost, self.trailing, self.is_rest = False, False, owed == "rest"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from support.process import PYTHON
+from support.process import PYTHON, relay_process
 from support.proxy import Network, network
 from support.server import serving
 from support.terminal import HANGS, at_terminal, connected, talkative, without_websockets

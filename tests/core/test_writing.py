@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.messages import Ack, Error, Message, Taken, UserText
+from adk_relay.core.messages import Ack, Error, Message, Taken, UserImage, UserText
 from adk_relay.core.requests import BusyError, Requests, Stats
 from adk_relay.core.room import Room
 from adk_relay.core.texts import Known, Texts
@@ -337,6 +337,31 @@ for machine in (TextsMachine, RequestsMachine, WritingMachine):
 TestTexts = TextsMachine.TestCase
 TestRequests = RequestsMachine.TestCase
 TestWriting = WritingMachine.TestCase
+
+
+def test_a_request_for_which_there_is_no_room_at_the_end_can_be_sent_again() -> None:
+    loop, requests, inbox = TimedLoop(), Requests(Stats()), Inbox(on_dropped=lambda ms: None)
+    room = Room(requests, replay_bytes=0, replay_seconds=0.0)
+    writing = Writing(
+        room,
+        requests,
+        inbox,
+        is_owed=lambda: True,
+        would_cut_in=lambda: False,
+        want=lambda: None,
+    )
+    client, text = Client("alice"), UserText("one", "the-id")
+    loop.call(lambda: writing.ask(text, client))
+    picture = UserImage(bytes(8 * 1024 * 1024 - 500), "image/jpeg")
+    loop.call(lambda: inbox.add(picture))
+    loop.call(writing.keep_waiting)
+    assert inbox.take() == picture
+    assert inbox.take() is None
+    loop.call(lambda: writing.say(text, client))
+    assert inbox.take() == text
+    writing.close()
+    room.close()
+    loop.close()
 
 
 def test_a_request_waits_for_a_turn_of_which_the_asker_has_left() -> None:

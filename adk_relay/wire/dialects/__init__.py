@@ -96,7 +96,7 @@ class Dialect:
         ping: the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
         is_audio: the client wants sound.
-        attends: which messages its sockets get (see `adk_relay.core.room.Listener`).
+        attends: which messages its sockets get (see `adk_relay.core.listener.Listener`).
     """
 
     name: str
