@@ -78,15 +78,13 @@ class Conversations:
         model = live_model(agent)
         self.model = model.model if model else agent.name
         self.is_rehearsal = self.model == "rehearsal"
-        self._closing = False
-        self._ending = asyncio.Lock()
-        self._ended = False
+        self._closing: asyncio.Task[None] | None = None
         self._open: dict[str, Conversation] = {}
         self._counts: dict[str, tuple[float, int, int]] = {}
 
     def is_closing(self) -> bool:
         """Whether the server is stopping, so that conversations can't be opened any more."""
-        return self._closing
+        return self._closing is not None
 
     @property
     def active(self) -> int:
@@ -112,7 +110,7 @@ class Conversations:
 
     async def _opened(self, user_id: str, session_id: str) -> Conversation:
         while True:
-            if self._closing:
+            if self.is_closing():
                 raise StoppingError
             if session_id not in self._open:
                 self._open[session_id] = Conversation(self, user_id, session_id)
@@ -120,7 +118,9 @@ class Conversations:
             if conversation.user_id != user_id:
                 raise UnknownConversationError(session_id)
             await _of_store(conversation.ready())
-            if self._open.get(session_id) is conversation and not self._closing:  # it has not ended meanwhile
+            if (
+                self._open.get(session_id) is conversation and not self.is_closing()
+            ):  # it has not ended meanwhile
                 return conversation
 
     async def find(self, session_id: str) -> Conversation:
@@ -234,17 +234,17 @@ class Conversations:
 
     async def aclose(self) -> None:
         """Ends every run and awaits it, then closes ADK's runner and the session service."""
-        self._closing = True
-        async with self._ending:  # a second call waits for the first
-            if self._ended:
-                return
-            self._ended = True
-            await asyncio.gather(*(conversation.aclose() for conversation in [*self._open.values()]))
-            self._open.clear()
-            await self.runner.close()
-            close: Callable[[], Awaitable[None]] | None = getattr(self.service, "close", None)
-            if close:
-                await close()
+        if not self._closing:
+            self._closing = asyncio.create_task(self._close(), name="closing all conversations")
+        await asyncio.shield(self._closing)  # a second call waits for the same end
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(conversation.aclose() for conversation in [*self._open.values()]))
+        self._open.clear()
+        await self.runner.close()
+        close: Callable[[], Awaitable[None]] | None = getattr(self.service, "close", None)
+        if close:
+            await close()
 
     async def _stored(self, session_id: str) -> Session:
         session = await _of_store(get_session(self.service, GUEST, session_id))

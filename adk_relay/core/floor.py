@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from adk_relay.core.messages import AudioEnd, UserAudio
 
@@ -128,21 +128,24 @@ class _Microphone:
             assert self._rate > 0, "sound waits that has no rate"
             assert self._waiting_ms() < self._mic_ms, f"{self._waiting_ms()} ms wait to be merged"
 
-    def add(self, sound: UserAudio) -> Iterator[UserAudio]:
-        """Takes a chunk, and yields the merged chunk if it is complete."""
+    def add(self, sound: UserAudio) -> list[UserAudio]:
+        """Takes a chunk, and returns the merged chunks that are complete."""
+        merged: list[UserAudio] = []
         if sound.rate != self._rate:
-            yield from self.flush()  # sound of two rates can't be merged
+            merged += self.flush()  # sound of two rates can't be merged
             self._rate = sound.rate
         self._pcm += sound.pcm
         if self._waiting_ms() >= self._mic_ms:
-            yield from self.flush()
+            merged += self.flush()
+        return merged
 
-    def flush(self) -> Iterator[UserAudio]:
-        """Yields the sound that waits, as one chunk."""
-        if self._pcm:
-            pcm = bytes(self._pcm)
-            self._pcm.clear()
-            yield UserAudio(pcm, self._rate, is_speech(pcm))
+    def flush(self) -> list[UserAudio]:
+        """Returns the sound that waits, as one chunk; none, if none waits."""
+        if not self._pcm:
+            return []
+        pcm = bytes(self._pcm)
+        self._pcm.clear()
+        return [UserAudio(pcm, self._rate, is_speech(pcm))]
 
     def _waiting_ms(self) -> float:
         return len(self._pcm) / 2 / self._rate * 1000
