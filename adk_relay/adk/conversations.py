@@ -118,9 +118,8 @@ class Conversations:
             if conversation.user_id != user_id:
                 raise UnknownConversationError(session_id)
             await _of_store(conversation.ready())
-            if (
-                self._open.get(session_id) is conversation and not self.is_closing()
-            ):  # it has not ended meanwhile
+            has_ended = self._open.get(session_id) is not conversation  # meanwhile
+            if not (has_ended or self.is_closing()):
                 return conversation
 
     async def find(self, session_id: str) -> Conversation:
