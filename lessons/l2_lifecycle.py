@@ -38,7 +38,7 @@ async def lifespan(receive: Any, send: Any) -> None:
     await receive()  # lifespan.shutdown
     # uvicorn has closed all WebSockets by now. A program that has this application as one of its parts may
     # stop it while they are open. There is a time limit, because a client may have stopped reading.
-    close = {"type": "websocket.close", "code": 1001, "reason": "the server is going"}
+    close = {"type": "websocket.close", "code": 1001, "reason": "the server is stopping"}
     with suppress(OSError):  # a TimeoutError is one, too
         async with asyncio.timeout(1):
             for send_to_client in [*sockets]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,19 @@ async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """relay tries again at once; how long it waits is the library's affair."""
     monkeypatch.setattr("adk_relay.adk.runs.wait_random_exponential", lambda **_: lambda _state: 0.01)
+
+
+@pytest.fixture
+def small_send_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives the server's sockets a small send buffer; the kernel's own takes megabytes on the loopback."""
+    create_server = socket.create_server
+
+    def create(address: tuple[str, int]) -> socket.socket:
+        listener = create_server(address)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+        return listener
+
+    monkeypatch.setattr("socket.create_server", create)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from collections import Counter
 from pathlib import Path
 
@@ -82,19 +81,6 @@ async def test_killed_in_mid_answer_and_started_again(gemini: GeminiLive, tmp_pa
 # ---- slow clients ----------------------------------------------------------------------------
 
 
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives the server's sockets a small send buffer; the kernel's own takes megabytes on the loopback."""
-
-    def create(address: tuple[str, int]) -> socket.socket:
-        listener = create_server(address)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
-        return listener
-
-    create_server = socket.create_server
-    monkeypatch.setattr("socket.create_server", create)
-
-
 async def much_sound(connection: Connection, turn: UserTurn) -> None:
     await connection.say("Listen.", complete=False)
     await connection.send_audio(600)
@@ -103,7 +89,7 @@ async def much_sound(connection: Connection, turn: UserTurn) -> None:
 
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "base64"])
 async def test_a_slow_client_that_is_cut_between_merged_frames_goes_on_exactly(
-    gemini: GeminiLive, narrow: None, binary: bool
+    gemini: GeminiLive, small_send_buffer: None, binary: bool
 ) -> None:
     gemini.answer = much_sound
     relay = a_relay(grace=30, slow_timeout=30)
@@ -125,7 +111,7 @@ async def test_a_slow_client_that_is_cut_between_merged_frames_goes_on_exactly(
 
 
 async def test_a_client_that_was_given_up_as_too_slow_comes_back_for_the_rest(
-    gemini: GeminiLive, narrow: None
+    gemini: GeminiLive, small_send_buffer: None
 ) -> None:
     gemini.answer = much_sound
     relay = a_relay(grace=30, slow_timeout=0.5)
@@ -150,7 +136,7 @@ async def test_a_client_that_was_given_up_as_too_slow_comes_back_for_the_rest(
 
 
 async def test_a_client_whose_words_did_not_fit_comes_back_for_the_rest(
-    gemini: GeminiLive, narrow: None
+    gemini: GeminiLive, small_send_buffer: None
 ) -> None:
     pieces = [f"{n} ".ljust(8_000, ".") for n in range(200)]
 
@@ -177,7 +163,7 @@ async def test_a_client_whose_words_did_not_fit_comes_back_for_the_rest(
         assert not one.gaps
 
 
-async def test_a_replay_is_larger_than_the_queue(gemini: GeminiLive, narrow: None) -> None:
+async def test_a_replay_is_larger_than_the_queue(gemini: GeminiLive, small_send_buffer: None) -> None:
     """The replay arrives whole, and so does what the agent says meanwhile."""
     go_on = asyncio.Event()
 

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import gc
 import logging
-import socket
 import time
 from collections.abc import Iterator
 
@@ -19,6 +18,8 @@ from support.gemini import Connection, GeminiLive, UserTurn
 from support.raw import Peer, frame
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.usefixtures("small_send_buffer")
+
 MS = 48  # bytes of sound in a millisecond
 
 
@@ -28,19 +29,6 @@ def _no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     errors = [r for r in caplog.get_records("call") if r.levelno >= logging.ERROR]
     assert [(r.name, r.getMessage(), r.exc_text) for r in errors] == []
-
-
-@pytest.fixture(autouse=True)
-def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives the server's sockets a small send buffer; the kernel's own takes megabytes on the loopback."""
-
-    def narrow(address: tuple[str, int]) -> socket.socket:
-        listener = create_server(address)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
-        return listener
-
-    create_server = socket.create_server
-    monkeypatch.setattr("socket.create_server", narrow)
 
 
 async def talks_on(connection: Connection, turn: UserTurn) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import resource
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -92,18 +91,10 @@ async def readers(port: int, count: int) -> AsyncIterator[list[Reader]]:
         await asyncio.gather(*(reader.reading for reader in found), return_exceptions=True)
 
 
-@pytest.mark.usefixtures("no_errors", "_files")
+@pytest.mark.usefixtures("no_errors", "_files", "small_send_buffer")
 async def test_a_thousand_sockets_get_everything_though_one_of_them_stalls(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def narrow(address: tuple[str, int]) -> socket.socket:
-        """Makes the kernel's send buffer small, so that a peer that does not read is noticed soon."""
-        listener = create_server(address)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
-        return listener
-
-    create_server = socket.create_server
-    monkeypatch.setattr("socket.create_server", narrow)
     pieces = [f"{number:03} " * 2_000 for number in range(24)]  # 192 kB
 
     async def answer(connection: Connection, turn: UserTurn) -> None:

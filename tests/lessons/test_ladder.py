@@ -11,7 +11,6 @@ import json
 import logging
 import re
 import signal
-import socket
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -218,7 +217,7 @@ async def test_2_an_application_that_is_stopped_closes_its_sockets(step: Step) -
             to_app.put_nowait({"type": "lifespan.shutdown"})
             await asyncio.wait({lifespan}, timeout=step.limit)
             assert lifespan.done() and not lifespan.exception()
-            assert await close_of(connection, step.limit) == (1001, "the server is going")
+            assert await close_of(connection, step.limit) == (1001, "the server is stopping")
     answers = [from_app.get_nowait()["type"] for _ in range(from_app.qsize())]
     assert answers == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
@@ -249,21 +248,8 @@ async def test_3_it_speaks_and_is_spoken_to_at_the_same_time(step: Step) -> None
         assert "Hello" not in words(messages)  # with which the answer would have ended
 
 
-@pytest.fixture
-def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives the server's sockets a small send buffer; the kernel's own takes megabytes on the loopback."""
-
-    def narrow(address: tuple[str, int]) -> socket.socket:
-        listener = create_server(address)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
-        return listener
-
-    create_server = socket.create_server
-    monkeypatch.setattr("socket.create_server", narrow)
-
-
 @ladder(4, through=5)
-@pytest.mark.usefixtures("_narrow")
+@pytest.mark.usefixtures("small_send_buffer")
 async def test_4_a_client_that_does_not_read_is_given_up(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adk_relay.adk.rehearsal._LONGEST_QUOTE", sys.maxsize)
     lesson = step.load(QUEUE_BYTES=100_000)
@@ -305,7 +291,7 @@ async def test_5_a_dead_client_is_closed(step: Step) -> None:
 
 
 @ladder(5, through=5)
-@pytest.mark.usefixtures("_narrow")
+@pytest.mark.usefixtures("small_send_buffer")
 async def test_5_so_is_one_that_does_not_even_read(step: Step, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adk_relay.adk.rehearsal._LONGEST_QUOTE", sys.maxsize)
     lesson = step.load(PING_INTERVAL=0.05, PONG_TIMEOUT=0.05)
