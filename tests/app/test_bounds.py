@@ -190,7 +190,7 @@ async def test_who_asks_again_for_the_room_it_is_in_keeps_its_place(gemini: Gemi
         async with chat(port, session_id) as asker:
             await asker.chat("second")
             status = await asker.get("status")
-            assert "1 answer comes before" in status["message"]
+            assert "waits for 1 before it" in status["message"]
             assert status["ahead"] == 1
             await asker.join(session_id)
             may_go_on.set()

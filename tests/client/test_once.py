@@ -22,7 +22,7 @@ async def test_what_waits_on_a_line_that_dies_in_silence_is_said_once(tmp_path: 
             await person.says(" ".join(f"w{n}" for n in range(40)))
             await person.sees("You said: w0")
             await person.says("second")
-            await person.sees("1 answer comes before")
+            await person.sees("waits for 1")
             between.lines[0].cut()
             await person.sees("Connected again")
             await person.sees(r"You said: second\n")

@@ -79,7 +79,7 @@ async def test_everybody_can_use_it(gemini: GeminiLive, browser: Browser, scheme
         await tab.say("a")
         await expect(tab.page.locator(".message.agent .text")).to_have_text("a: one")
         await tab.say("b " * 200)
-        await expect(tab.page.locator(".message.waiting .meta")).to_contain_text("1 answer comes before")
+        await expect(tab.page.locator(".message.waiting .meta")).to_contain_text("waits for 1")
         async with window(browser, port, await room_of(tab)) as other:
             await other.say("c")
             await other.page.get_by_label("Message", exact=True).fill("d")

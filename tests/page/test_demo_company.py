@@ -92,10 +92,10 @@ async def test_one_is_answered_after_the_other_and_all_see_the_same_order(
             await expect(two.page.locator(".message.agent .text")).to_have_text("a: one")
             await two.say("b")
             waiting = two.page.locator(".message.waiting")
-            await expect(waiting.locator(".meta")).to_have_text("1 answer comes before yours.")
+            await expect(waiting.locator(".meta")).to_have_text("Your message waits for 1 before it.")
             await one.say("c")
             waiting = one.page.locator(".message.waiting")
-            await expect(waiting.locator(".meta")).to_have_text("2 answers come before yours.")
+            await expect(waiting.locator(".meta")).to_have_text("Your message waits for 2 before it.")
             await expect(two.page.locator(".message.other")).to_have_count(1)  # c is not said yet
             go_on.release()
             # The answer to b comes before c, which still waits.

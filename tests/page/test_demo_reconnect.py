@@ -119,7 +119,7 @@ async def test_what_waited_for_its_turn_when_the_network_went_is_said_once(
             for text in ("a", "b", "c"):
                 await tab.say(text)
             await expect(tab.page.locator(".message.waiting .meta")).to_have_text(
-                ["1 answer comes before yours.", "2 answers come before yours."]
+                ["Your message waits for 1 before it.", "Your message waits for 2 before it."]
             )
             between.cut()
             await tab.shows("waiting")

@@ -161,7 +161,7 @@ async def test_what_waits_in_a_room_that_one_leaves_is_answered_there(
             await tab.say("a")
             await expect(tab.page.locator(".message.agent .text")).to_have_text("a: one")
             await tab.say("b")
-            await expect(tab.page.locator(".message.waiting .meta")).to_contain_text("1 answer comes before")
+            await expect(tab.page.locator(".message.waiting .meta")).to_contain_text("waits for 1")
             await tab.page.locator("#rooms a", has_text=rooms[1]).click()
             await expect(tab.page.locator("#room-name")).to_have_text(f"Room {rooms[1]}")
             await shows(tab)

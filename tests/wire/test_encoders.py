@@ -22,9 +22,7 @@ def chat(frames: Frames) -> list[dict[str, Any]]:
     return decoded
 
 
-@pytest.mark.parametrize(
-    ("ahead", "state"), [(0, "thinking"), (1, "1 answer comes"), (15, "15 answers come")]
-)
+@pytest.mark.parametrize(("ahead", "state"), [(0, "thinking"), (1, "waits for 1"), (15, "waits for 15")])
 def test_the_status_of_a_request_counts_those_ahead(ahead: int, state: str) -> None:
     (status,) = chat(encoder("room")(Taken(UserText("hello", "c0ffee"), ahead, 7)))
     assert state in status.pop("message")

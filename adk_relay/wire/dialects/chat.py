@@ -92,8 +92,8 @@ def _encoder(session_id: str) -> Encode:
             case Text(text=text, number=number):
                 return (chunk(text, number, is_final=False),)
             case Taken(text, ahead, count):
-                answers = "answer comes" if ahead == 1 else "answers come"
-                state = f"{ahead} {answers} before yours." if ahead else "The agent is thinking."
+                # Terminal clients from before `ahead` show this text if the word "waits" is in it.
+                state = f"Your message waits for {ahead} before it." if ahead else "The agent is thinking."
                 return (
                     frame("status", message=state, ahead=ahead, context_messages=count, **id_field(text.id)),
                 )
