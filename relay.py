@@ -138,10 +138,11 @@ class Relay:
             raise SettingsError(one_line(error)) from error
         log.info("serving the agent %s, from %s", agent.name, file)
         if relay.conversations.is_rehearsal:
-            log.warning(
-                "This is the rehearsal agent, which only repeats what it hears. %s",
-                missing_credentials() or "RELAY_MODEL selects it.",
-            )
+            if values.get("model") == "rehearsal":
+                why = "RELAY_MODEL selects it."
+            else:
+                why = missing_credentials() or "The agent itself has this model."
+            log.warning("This is the rehearsal agent, which only repeats what it hears. %s", why)
         return relay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -59,12 +59,15 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
     This is `uvicorn relay:app` with suitable server options, and with an option for each setting.
     """
     parser = argparse.ArgumentParser(
-        prog=prog, description="Serve the page and an ADK live agent.", allow_abbrev=False
+        prog=prog,
+        usage=f"{prog} [-h] [option ...]",  # naming all options would take seven lines before each error
+        description="Serve the page and an ADK live agent.",
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all of them (%(default)s)"
     )
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any (%(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port to listen on; 0: any (%(default)s)")
     parser.add_argument(
         "--log-level",
         choices=("critical", "error", "warning", "info", "debug", "trace"),
@@ -103,6 +106,14 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
     logging.shutdown()
     sys.stdout.flush()
     os._exit(0)
+
+
+def _port(text: str) -> int:
+    """The port that an option's text means."""
+    # The event loop would take a larger number and listen on another port than the log says.
+    if not (text.isdecimal() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"it is {text!r}, but must be a whole number from 0 to 65535")
+    return int(text)
 
 
 def _checked(setting: Setting) -> Callable[[str], str]:

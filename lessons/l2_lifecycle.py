@@ -39,10 +39,11 @@ async def lifespan(receive: Any, send: Any) -> None:
     # uvicorn has closed all WebSockets by now. A program that has this application as one of its parts may
     # stop it while they are open. There is a time limit, because a client may have stopped reading.
     close = {"type": "websocket.close", "code": 1001, "reason": "the server is stopping"}
-    with suppress(OSError):  # a TimeoutError is one, too
+    with suppress(TimeoutError):
         async with asyncio.timeout(1):
             for send_to_client in [*sockets]:
-                await send_to_client(close)
+                with suppress(OSError):  # this client has left; the others are told
+                    await send_to_client(close)
     await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -268,7 +268,8 @@ class Socket:
                 self._outbox.enqueue(Error(bad.code, str(bad), bad.id))
                 bad_frames += 1
                 if bad_frames == _MAX_BAD_FRAMES or self.attends == "own":
-                    self._outbox.close(BAD_FRAMES.because(f"{bad_frames} bad frames in a row"))
+                    why = "a bad request" if self.attends == "own" else f"{bad_frames} bad frames in a row"
+                    self._outbox.close(BAD_FRAMES.because(why))
                     return
             except StoreError:
                 self._fail()

@@ -90,6 +90,8 @@ def test_the_command_has_an_option_for_each_setting() -> None:
         (["--queue-bytes", "1.5"], "argument --queue-bytes: it is '1.5', but must be a whole number"),
         (["--grace", "-1"], "argument --grace: grace is -1.0, but must not be negative"),
         (["--ping-interval", "0"], "argument --ping-interval: ping_interval is 0.0, but must be above 0"),
+        (["--port", "99999"], "argument --port: it is '99999', but must be a whole number from 0 to 65535"),
+        (["--port", "http"], "argument --port: it is 'http', but must be a whole number from 0 to 65535"),
         (["--log-level", "loud"], "argument --log-level: invalid choice"),
         (["--ping", "5"], "unrecognized arguments: --ping 5"),
     ],
@@ -104,7 +106,9 @@ def test_a_wrong_option_is_one_plain_error(
     with pytest.raises(SystemExit) as ended:
         command.main(["serve", *arguments])
     assert ended.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"relay serve: error: {complaint}")
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: relay serve ")
+    assert error.startswith(f"relay serve: error: {complaint}")
 
 
 def test_help_tells_each_setting_and_its_default(
