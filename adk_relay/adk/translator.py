@@ -107,9 +107,8 @@ class Translator:
             return True
         if self._tools or event.interaction_status == types.InteractionStatus.IN_PROGRESS:
             return False
-        return not (
-            self._tool_answered and self._completes_early
-        )  # the answer to the tool's result is to come
+        # If turns are complete before their tools have answered, the answer to the result is still to come.
+        return not (self._tool_answered and self._completes_early)
 
     def _forget(self) -> None:
         self.unstored = self._text = self._aloud = ""
