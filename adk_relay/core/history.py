@@ -116,7 +116,7 @@ class History:
         """Records a message.
 
         Args:
-            asked: the request that is being answered; None: there is none.
+            asked: the request that is answered if this message opens an answer; None: there is none.
 
         Returns:
             The message, completed with what only the history knows: the number of a chunk, the count of

@@ -117,6 +117,11 @@ class Room:
         """Of the listeners that attend as "newest", the one that gets the messages."""
         return next((each for each in reversed(self.listeners) if each.attends == "newest"), None)
 
+    def _asked(self) -> Asked | None:
+        """The request that is being answered."""
+        current = self._requests.current
+        return Asked(current.listener.connection_id, current.text.id) if current else None
+
     def _asking(self) -> Listener | None:
         """The listener whose request is answered. It may have left."""
         return self._requests.current.listener if self._requests.current else None
@@ -185,8 +190,8 @@ class Room:
             self._journal.recall_audio()
         if isinstance(message, ToolStart | ToolComplete) and message.late:
             but = self._asking()  # the tool is not part of the answer to that request
-        current = self._requests.current
-        asked = Asked(current.listener.connection_id, current.text.id) if current else None
+        # An open answer has its request already; chunks come too often to look again for each.
+        asked = None if self.history.is_answering else self._asked()
         for recorded in self.history.record(message, asked):
             if not isinstance(recorded, TurnStart):
                 self._journal.add(recorded)

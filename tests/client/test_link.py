@@ -18,8 +18,9 @@ from adk_relay.client.connection import comes_back
 from adk_relay.client.link import Link
 from adk_relay.client.state import TRANSITIONS, State, StateError
 from support.linked import Linked, Reports
+from support.process import HANGS
 from support.server import ROOT, serving
-from support.terminal import HANGS, environment, talkative
+from support.terminal import environment, talkative
 
 Frame = dict[str, Any]
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from support.client import client
+from support.process import HANGS
 from support.proxy import Cut, Proxy, network
 from support.server import serving
-from support.terminal import HANGS, connected, said_in, talkative
+from support.terminal import connected, said_in, talkative
 
 
 async def test_what_waits_on_a_line_that_dies_in_silence_is_said_once(tmp_path: Path) -> None:

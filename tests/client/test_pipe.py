@@ -19,9 +19,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from adk_relay.client.pipe import pipe
 from adk_relay.client.view import Problem
 from support.client import client
+from support.process import HANGS
 from support.proxy import network
 from support.server import a_relay, serving
-from support.terminal import CLIENT, HANGS, environment, piped, talkative, without_websockets
+from support.terminal import CLIENT, environment, piped, talkative, without_websockets
 
 
 async def test_a_pipe_gets_the_answer_and_nothing_else() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from support.process import PYTHON, relay_process
+from support.process import HANGS, PYTHON, relay_process
 from support.proxy import Network, network
 from support.server import serving
-from support.terminal import HANGS, at_terminal, connected, talkative, without_websockets
+from support.terminal import at_terminal, connected, talkative, without_websockets
 
 QUICK = """
 from google.adk.agents import LlmAgent

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from support.client import client
+from support.process import HANGS
 from support.proxy import Proxy
 from support.server import ROOT, serving
-from support.terminal import HANGS, at_terminal, connected, environment, piped, talkative
+from support.terminal import at_terminal, connected, environment, piped, talkative
 
 
 async def test_without_its_libraries_a_terminal_is_told_and_a_pipe_works(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from adk_relay.client.link import Link
 from adk_relay.client.state import State
-from support.terminal import HANGS
+from support.process import HANGS
 
 
 class Reports:

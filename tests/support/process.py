@@ -16,7 +16,6 @@ from support.server import ROOT
 HANGS = 60
 """Seconds after which something that was waited for does not come any more, even on a loaded machine."""
 
-
 PYTHON = [sys.executable, str(ROOT / "relay.py"), "--port", "0"]
 SERVE = [sys.executable, "-m", "adk_relay", "serve", "--port", "0"]
 UVICORN = [

@@ -22,13 +22,11 @@ from google.adk.agents import LlmAgent
 from adk_relay.adk.rehearsal import Rehearsal
 from agent.agent import get_current_time
 from relay import Relay
+from support.process import HANGS
 from support.server import ROOT, a_relay
 
 CLIENT = [sys.executable, str(Path(__file__).with_name("checked_client.py"))]
 WIDTH, HEIGHT = 90, 48
-
-HANGS = 60
-"""Seconds after which something that was waited for does not come any more, even on a loaded machine."""
 
 
 def talkative(words_per_second: float = 60, **settings: Any) -> Relay:
