@@ -60,13 +60,16 @@ async def test_an_agent_that_fails_is_told_and_one_can_go_on(gemini: GeminiLive,
 async def test_an_agent_that_fails_again_and_again_is_left_in_peace(
     gemini: GeminiLive, browser: Browser
 ) -> None:
-    gemini.on_connect = lambda number: Plan(http_status=403)
+    both_said = asyncio.Event()  # the box takes no text while the page reconnects
+    gemini.on_connect = lambda number: Plan(http_status=403, gate=both_said)
     constants = {"FIRST_DELAY": 1, "MAX_FAILURES": 3}
     async with serving(a_relay(grace=60)) as port:
         room = await created(port)
         async with window(browser, port, room, constants=constants) as tab:
             await tab.say("a")
-            await tab.say("b")  # waits, and so is sent again
+            await tab.say("b")
+            await expect(tab.page.locator(".message.waiting .meta").last).to_contain_text("waits for 1")
+            both_said.set()  # "b" waits, and so it is sent again
             await tab.shows("asleep")
             assert len(tab.sockets) == 3
             await expect(tab.page.locator(".message.waiting .text")).to_have_text("b")

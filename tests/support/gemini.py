@@ -72,6 +72,7 @@ class Plan:
     """What is to go wrong with one connection. A close code of 1006 means: no close frame."""
 
     http_status: int | None = None  # refuse the handshake with this
+    gate: asyncio.Event | None = None  # answer the upgrade only when this is set
     hang: Literal["", "handshake", "setup"] = ""  # never answer the upgrade, or the setup
     close_before_setup: tuple[int, str] | None = None  # instead of setupComplete
     close_after_setup: tuple[int, str] | None = None  # right after setupComplete
@@ -743,6 +744,8 @@ class GeminiLive:
         return response
 
     async def _refuse(self, ws: ServerConnection, request: Request, plan: Plan) -> Response | None:
+        if plan.gate:
+            await plan.gate.wait()
         if plan.hang == "handshake":
             await ws.wait_closed()
             return ws.respond(HTTPStatus.SERVICE_UNAVAILABLE, "gone")
