@@ -102,17 +102,15 @@ async def listen(client: ClientConnection, *, stamps: bool = False) -> Answer:
     """Reads to the end of an answer; with `stamps`, it notes how long each chunk was on its way."""
     answer = Answer()
     async for frame in client:
-        if isinstance(frame, bytes):
+        if isinstance(frame, bytes) or '"audio/pcm"' in frame[:30]:
+            pcm = frame[4:] if isinstance(frame, bytes) else base64.b64decode(json.loads(frame)["data"])
             answer.frames += 1
-            answer.size += len(frame) - 4
+            answer.size += len(pcm)
             if stamps:
                 now = time.monotonic_ns()
-                for start in range(4, len(frame), CHUNK):  # a merged frame holds several chunks
-                    sent = stamped_at(frame[start : start + 8])
+                for start in range(0, len(pcm), CHUNK):  # a merged frame holds several chunks
+                    sent = stamped_at(pcm[start : start + 8])
                     answer.delays.append((sent, now - sent))
-        elif '"mime_type":"audio/pcm"' in frame[:30].replace(" ", ""):
-            answer.frames += 1
-            answer.size += len(base64.b64decode(json.loads(frame)["data"]))
         elif '"turn_complete":true' in frame or '"interrupted":true' in frame:
             break
         elif '"transcript"' in frame or '"is_transcript"' in frame:
