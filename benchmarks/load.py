@@ -148,7 +148,7 @@ class Window:
         return [delay for answer in self.answers for delay in answer.delays_between(self.begin, self.end)]
 
 
-SETTLE = 0.4
+SETTLE = 0.25
 """Seconds before and after the window of `measure`."""
 
 

@@ -7,10 +7,7 @@ import gc
 import json
 import multiprocessing
 import os
-import shutil
-import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -26,6 +23,7 @@ from typing import Any, Literal
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.builds import HAS_LONG, ROOT
+from benchmarks.profiles import profile
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 """The first is the servers', the last that of all others. Empty: this system can't choose."""
@@ -139,7 +137,7 @@ class Lab:
             port = ours.recv()
             assert process.pid
             server = Server(process.pid, port)
-            with _profile(server, f"{self.profiled}-{build}") if self.profiled else ExitStack():
+            with profile(server.pid, f"{self.profiled}-{build}") if self.profiled else ExitStack():
                 yield server
         finally:
             process.terminate()
@@ -168,24 +166,6 @@ def run_model() -> Iterator[Model]:
         process.join(10)
     finally:
         process.terminate()
-
-
-@contextmanager
-def _profile(server: Server, name: str) -> Iterator[None]:
-    """Writes where the process spends its time, with py-spy: a line for each stack, and its samples."""
-    file = Path(f"profile-{name}-{server.pid}.txt").resolve()
-    command = ["py-spy", "record", "--pid", str(server.pid), "--rate", "500", "--format", "raw"]
-    spy = subprocess.Popen([*command, "--output", str(file)], stdout=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        spy.send_signal(signal.SIGINT)
-        spy.wait(60)
-        print(f"wrote {file}", file=sys.stderr)
-
-
-def can_profile() -> bool:
-    return shutil.which("py-spy") is not None
 
 
 # What only one of the processes needs is imported there: the memory that is measured is a server's own.

@@ -14,7 +14,8 @@ from benchmarks.barge_in import barge_in
 from benchmarks.builds import EARLIER, HAS_LONG, check_out_earlier
 from benchmarks.down import down
 from benchmarks.imports import imports
-from benchmarks.processes import CORES, Lab, can_profile, run_model
+from benchmarks.processes import CORES, Lab, run_model
+from benchmarks.profiles import PY_SPY
 from benchmarks.replay import replay
 from benchmarks.report import HEADER, Row
 from benchmarks.rooms import rooms
@@ -46,13 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(MEASUREMENTS)}; none: all")
     parser.add_argument("--quick", action="store_true", help="in four minutes instead of 15, and rougher")
     parser.add_argument(
-        "--profile", metavar="ROW", help="measure this row, and write the stacks of its servers with py-spy"
+        "--profile",
+        metavar="ROW",
+        help="measure this row, and write where its servers spend their time, by py-spy",
     )
     arguments = parser.parse_args(argv)
     rows = [arguments.profile] if arguments.profile else arguments.rows or [*MEASUREMENTS]
     if unknown := set(rows) - MEASUREMENTS.keys():
         parser.error(f"{', '.join(sorted(unknown))}: there is only {', '.join(MEASUREMENTS)}")
-    if arguments.profile and not can_profile():
+    if arguments.profile and not PY_SPY:
         parser.error("--profile needs py-spy: pip install py-spy")
     print(_versions())
     if CORES:

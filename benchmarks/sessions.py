@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 
-from benchmarks.load import LONG, RELAY, SAMPLE, TODAY, Answer, Kind, ask, crowd, measure, speak
+from benchmarks.load import LONG, RELAY, SAMPLE, SETTLE, TODAY, Answer, Kind, ask, crowd, measure, speak
 from benchmarks.processes import Lab
 from benchmarks.report import Row, percentile
 from benchmarks.sound import CHUNK, CHUNKS_PER_S, REAL_TIME
@@ -31,7 +32,7 @@ class Used:
 
 async def sessions(lab: Lab) -> list[Row]:
     """One voice session, 40, and 10 against the sample's, of which 40 would take more than a core."""
-    seconds = 1.5 if lab.quick else 3.0
+    seconds = 1.0 if lab.quick else 3.0
     rows = []
     if lab.builds("today"):
         many = await _converse(lab, [RELAY, LONG, TODAY], 40, seconds)
@@ -55,41 +56,48 @@ async def sessions(lab: Lab) -> list[Row]:
 
 
 async def memory(lab: Lab) -> list[Row]:
-    """What a conversation takes in addition while it is a voice session."""
-    count, seconds = 30, (2.0 if lab.quick else 5.0)
+    """What a conversation takes in addition while it is a voice session.
+
+    Most of it is the model's sound, which relay keeps to replay it: after a minute 2.7 MiB of it.
+    """
+    seconds = 2.0 if lab.quick else 5.0
     kinds = [kind for kind in (RELAY, LONG, TODAY) if lab.builds(kind.build)]
     idle: dict[Kind, list[float]] = {kind: [] for kind in kinds}
     voice: dict[Kind, list[float]] = {kind: [] for kind in kinds}
+    without: dict[Kind, list[float]] = {kind: [] for kind in kinds}
     for _ in range(1 if lab.quick else 3):
         for kind in kinds:
-            # A new process each time: what memory it has had, a process does not give back.
-            with lab.new_server(kind.build) as server:
-                setups = lab.model.setups()
-                async with crowd(server, kind, 5):  # what the first ones load is not theirs
-                    await lab.set_up(setups + 5)
-                    empty = server.uss()
-                    async with crowd(server, kind, count) as clients:
-                        await lab.set_up(setups + 5 + count)
-                        quiet = server.uss()
-                        idle[kind].append((quiet - empty) / 1024 / count)
-                        await measure(lab, server, clients, seconds, partial(_talk, kind=kind))
-                        voice[kind].append((server.uss() - quiet) / 1024 / count)
-    rows = [Row("memory: an idle conversation", idle[RELAY], "", idle[RELAY], "{:.0f} KiB")]
+            quiet, speaking = await _memory(lab, kind, seconds)
+            idle[kind].append(quiet)
+            voice[kind].append(speaking)
+            without[kind].append((await _memory(lab, kind, seconds, replay_bytes=0))[1])
+    what, unit = "memory: a voice session, over an idle conversation", "{:.0f} KiB"
+    rows = []
     if TODAY in kinds:
-        rows = [
-            Row(f"memory: {what}", used[RELAY], "today", used[TODAY], "{:.0f} KiB", aim, used.get(LONG))
-            for what, used, aim in (
-                ("a voice session, over an idle conversation", voice, 0.6),
-                ("an idle conversation", idle, None),
-            )
-        ]
-    sound = (seconds + 0.8) * CHUNK * CHUNKS_PER_S / 1024  # of the model's, which is kept to be replayed
-    kept = [sound] * len(voice[RELAY])
-    what = "memory: a voice session, over an idle conversation"
-    return [
-        *rows,
-        Row(what, voice[RELAY], "the bytes of its sound", kept, "{:.0f} KiB", None, voice.get(LONG)),
-    ]
+        ours, others, long = voice[RELAY], voice[TODAY], voice.get(LONG)
+        rows.append(Row(what, ours, "today", others, unit, 0.6, long))
+        ours, others, long = without[RELAY], without[TODAY], without.get(LONG)
+        rows.append(Row(f"{what}, without replay", ours, "today", others, unit, None, long))
+        ours, others, long = idle[RELAY], idle[TODAY], idle.get(LONG)
+        rows.append(Row("memory: an idle conversation", ours, "today", others, unit, None, long))
+    sound = [(seconds + 2 * SETTLE) * CHUNKS_PER_S * CHUNK / 1024] * len(voice[RELAY])
+    return [*rows, Row(what, voice[RELAY], "the model's sound", sound, unit, None, voice.get(LONG))]
+
+
+async def _memory(lab: Lab, kind: Kind, seconds: float, **settings: Any) -> tuple[float, float]:
+    """KiB of a conversation: while it is idle, and what it takes in addition while it is a voice session."""
+    count = 30
+    # A new process each time: what memory it has had, a process does not give back.
+    with lab.new_server(kind.build, **settings) as server:
+        setups = lab.model.setups()
+        async with crowd(server, kind, 5):  # what the first ones load is not theirs
+            await lab.set_up(setups + 5)
+            empty = server.uss()
+            async with crowd(server, kind, count) as clients:
+                await lab.set_up(setups + 5 + count)
+                idle = server.uss()
+                await measure(lab, server, clients, seconds, partial(_talk, kind=kind))
+                return (idle - empty) / 1024 / count, (server.uss() - idle) / 1024 / count
 
 
 async def _converse(lab: Lab, wanted: Sequence[Kind], count: int, seconds: float) -> dict[Kind, Used]:
@@ -98,7 +106,7 @@ async def _converse(lab: Lab, wanted: Sequence[Kind], count: int, seconds: float
         crowds = {
             kind: await stack.enter_async_context(crowd(lab.server(kind.build), kind, count)) for kind in used
         }
-        for number in range(1 + (2 if lab.quick else 7)):
+        for number in range(1 + (3 if lab.quick else 5)):
             for kind, clients in crowds.items():
                 server = lab.server(kind.build)
                 window_seconds = seconds if number else 0.2

@@ -12,8 +12,8 @@ from benchmarks.processes import Lab
 from benchmarks.report import Row
 from benchmarks.sound import MIC_BYTES_PER_MS
 
-COUNT = 8
-"""Conversations in real time: their frames come 5 ms apart, so that each is handled by itself."""
+COUNT = 16
+"""Conversations in real time: their frames come 2.5 ms apart, so that each is handled by itself."""
 
 FED = FLOOR._replace(is_fed=True)
 SHORT_FRAMES = RELAY._replace(ms=8)
@@ -22,7 +22,7 @@ KINDS = [RELAY, RELAY._replace(base64=True), SHORT_FRAMES, LONG, FLOOR, FED]
 
 async def up(lab: Lab) -> list[Row]:
     """CPU time for 40 ms of speech on their way to the model."""
-    rounds, seconds = (3, 0.8) if lab.quick else (11, 1.2)
+    rounds, seconds = (5, 0.4) if lab.quick else (11, 1.0)
     kinds = [kind for kind in KINDS if lab.builds(kind.build)]
     used: dict[Kind, list[float]] = {kind: [] for kind in kinds}
     spoken = 0.0  # seconds
