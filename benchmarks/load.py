@@ -172,6 +172,7 @@ async def measure(
 
     talks = [asyncio.create_task(later(*numbered)) for numbered in enumerate(clients)]
     await asyncio.sleep(SETTLE)
+    lab.profile(server)
     begin, before, others = time.monotonic(), server.cpu(), time.process_time() + lab.model.cpu()
     await asyncio.sleep(seconds)
     end, after = time.monotonic(), server.cpu()

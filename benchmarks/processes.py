@@ -68,6 +68,7 @@ class Server(Process):
     """A process that serves `Apps`."""
 
     port: int
+    build: Build
 
     def get(self, path: str) -> Any:
         """The JSON of an HTTP response. It blocks."""
@@ -96,6 +97,7 @@ class Lab:
     earlier: Path | None = None  # the folder of the build `today`
     profiled: str = ""  # the measurement whose profiles are written
     _stack: ExitStack = field(default_factory=ExitStack)
+    _spied: set[int] = field(default_factory=set)
     _shared: dict[Build, Server] = field(default_factory=dict)
 
     def builds(self, *wanted: Build) -> list[Build]:
@@ -108,6 +110,13 @@ class Lab:
         if build not in self._shared:
             self._shared[build] = self._stack.enter_context(self.new_server(build))
         return self._shared[build]
+
+    def profile(self, server: Server) -> None:
+        """Called when a server is warm: from now on its profile is taken, if the user wants one."""
+        if self.profiled and server.pid not in self._spied:
+            self._spied.add(server.pid)
+            name = f"{self.profiled}-{server.build}-{len(self._spied)}"
+            self._stack.enter_context(profile(server.pid, name))
 
     async def set_up(self, setups: int) -> None:
         """Waits until so many connections have sent their setup to the model."""
@@ -136,9 +145,7 @@ class Lab:
         try:
             port = ours.recv()
             assert process.pid
-            server = Server(process.pid, port)
-            with profile(server.pid, f"{self.profiled}-{build}") if self.profiled else ExitStack():
-                yield server
+            yield Server(process.pid, port, build)
         finally:
             process.terminate()
             process.join(15)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,19 +20,18 @@ PY_SPY = shutil.which("py-spy", path=_FOLDERS)
 """None: it is not installed."""
 
 _SHOWN = 60
-"""Functions in each of the two lists."""
+"""Functions in each of the two lists. Those that call all others are left out."""
 
 
 @contextmanager
 def profile(pid: int, name: str) -> Iterator[None]:
-    """Writes profile-NAME.txt: in which functions the process was, and which it had called, in percent.
-
-    Samples are taken while the process works, not while it waits.
+    """Writes profile-NAME.txt: in which functions the process was, and which it had called, in percent of its
+    CPU time.
     """
     file = Path(f"profile-{name}.txt").resolve()
     with tempfile.TemporaryDirectory() as folder:
         stacks = Path(folder) / "stacks"
-        options = ["--pid", str(pid), "--rate", "500", "--format", "raw", "--output", str(stacks)]
+        options = ["--pid", str(pid), "--rate", "500", "--native", "--format", "raw", "--output", str(stacks)]
         spy = subprocess.Popen([PY_SPY or "py-spy", "record", *options], stdout=subprocess.DEVNULL)
         try:
             yield
@@ -48,8 +48,9 @@ def _summary(stacks: str) -> str:
     samples = 0
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
-        # Without the line, so that a function is one entry.
-        functions = [function.rpartition(":")[0] + ")" for function in stack.split(";")]
+        functions = [re.sub(r":\d+\)$", ")", function) for function in stack.split(";")]  # without the line
+        if functions[-1].startswith("epoll_"):  # it waits
+            continue
         samples += int(count)
         own[functions[-1]] += int(count)
         for function in set(functions):
@@ -57,5 +58,6 @@ def _summary(stacks: str) -> str:
     text = [f"{samples} samples"]
     for title, counter in (("in the function itself", own), ("with what it called", total)):
         text += ["", f"{title}:", ""]
-        text += [f"{count / samples:6.1%}  {function}" for function, count in counter.most_common(_SHOWN)]
+        shown = [(function, count) for function, count in counter.most_common() if count < samples]
+        text += [f"{count / samples:6.1%}  {function}" for function, count in shown[:_SHOWN]]
     return "\n".join(text) + "\n"

@@ -38,6 +38,7 @@ async def _used(lab: Lab, count: int, rounds: int, chunks: int) -> dict[str, lis
             app: [await stack.enter_async_context(open_client(server, app, "room")) for _ in range(count)]
             for app in used
         }
+        lab.profile(server)
         for number in range(1 + rounds):
             for app, values in used.items():
                 before = server.cpu()

@@ -40,6 +40,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "replay": replay,
 }
 
+PROFILED = ("down", "up", "sessions", "memory", "start", "rooms")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints the table and returns the exit code: 1 if a measurement failed."""
@@ -48,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="in four minutes instead of 15, and rougher")
     parser.add_argument(
         "--profile",
+        choices=PROFILED,
         metavar="ROW",
-        help="measure this row, and write where its servers spend their time, by py-spy",
+        help=f"measure one of {', '.join(PROFILED)}, and write where its servers spend their time",
     )
     arguments = parser.parse_args(argv)
     rows = [arguments.profile] if arguments.profile else arguments.rows or [*MEASUREMENTS]

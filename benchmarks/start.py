@@ -23,6 +23,7 @@ async def start(lab: Lab) -> list[Row]:
         for number in range(1 + (5 if lab.quick else 15)):
             for kind, count in cpu:
                 used, longest = await _start(lab, servers[kind], kind, count, f"{number}-{count}")
+                lab.profile(servers[kind])
                 if number:  # the first round loads what is imported late
                     cpu[kind, count].append(used)
                     stretch[kind, count].append(longest)
