@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ class Apps:
 
     /floor/USER, /direct/USER, /sample/USER   see bench.py. An order that says "feed" is not for the model: so
                   many frames of speech are fed to `run_live` as if they had come from a client
-    /loop/USER    what one client asks for, all get: a loop over their `send`
+    /loop/USER    what one client asks for, all clients of this user get: a loop over their `send`
     /sent         GET: when how much sound was handed to `send`, for users whose names begin with "logged";
                   a list of [nanoseconds, bytes] from the last such request on
     /stretch      GET: the longest stretch of work of the event loop since the last such request, in seconds
@@ -43,7 +44,7 @@ class Apps:
         self._runner = InMemoryRunner(_agent(), app_name=APP_NAME)
         self._sample = sample(_agent())
         self._sent: list[tuple[int, int]] = []
-        self._loop: list[Send] = []
+        self._loops = defaultdict[str, list[Send]](list)  # by user
         self._stretch = Stretch()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +62,7 @@ class Apps:
                 await _respond(send, self._stretch.take())
             case "loop":
                 await _accept(receive, send)
-                await self._looping(receive, send)
+                await _looping(receive, send, self._loops[user])
             case "floor" | "direct":
                 await _accept(receive, send)
                 await self._run_live(receive, send, user, passes_on=kind == "direct")
@@ -77,20 +78,6 @@ class Apps:
             await send(event)
 
         return logging
-
-    async def _looping(self, receive: Receive, send: Send) -> None:
-        self._loop.append(send)
-        async for order in _orders(receive):
-            begin = time.monotonic()
-            for number in range(order["chunks"]):
-                await asyncio.sleep(begin + number * order["every"] - time.monotonic())
-                # Encoded once for all.
-                frame = {"type": "websocket.send", "bytes": number.to_bytes(4, "big") + bytes(CHUNK)}
-                for send_to_client in self._loop:
-                    await send_to_client(frame)
-            for send_to_client in self._loop:
-                await send_to_client(TURN_COMPLETE)
-        self._loop.remove(send)
 
     async def _run_live(self, receive: Receive, send: Send, user: str, *, passes_on: bool) -> None:
         """With `passes_on` it is "direct", else "floor"."""
@@ -168,6 +155,21 @@ async def _orders(receive: Receive) -> AsyncIterator[Order]:
     while (event := await receive())["type"] == "websocket.receive":
         if not event.get("bytes"):
             yield json.loads(json.loads(event["text"])["data"])
+
+
+async def _looping(receive: Receive, send: Send, loop: list[Send]) -> None:
+    loop.append(send)
+    async for order in _orders(receive):
+        begin = time.monotonic()
+        for number in range(order["chunks"]):
+            await asyncio.sleep(begin + number * order.get("every", 0) - time.monotonic())
+            # Encoded once for all.
+            frame = {"type": "websocket.send", "bytes": number.to_bytes(4, "big") + bytes(CHUNK)}
+            for send_to_client in loop:
+                await send_to_client(frame)
+        for send_to_client in loop:
+            await send_to_client(TURN_COMPLETE)
+    loop.remove(send)
 
 
 async def _read_into(queue: LiveRequestQueue, receive: Receive, send: Send) -> None:

@@ -18,6 +18,7 @@ COUNT = 16
 BURST = 500
 """Chunks in a burst: so many that the question and the end of the answer do not count."""
 
+LOOP = Kind("plain", "loop")
 RELAY_64, LONG_64 = RELAY._replace(base64=True), LONG._replace(base64=True)
 
 
@@ -25,7 +26,12 @@ async def down(lab: Lab) -> list[Row]:
     """CPU time for a chunk of sound on its way to the client, in real time and in a burst."""
     # Many short rounds, because what else the machine does comes and goes by the second.
     rounds, seconds = (5, 0.4) if lab.quick else (15, 1.0)
-    kinds = [FLOOR, DIRECT, *(kind for kind in (RELAY, RELAY_64, LONG, LONG_64) if lab.builds(kind.build))]
+    kinds = [
+        FLOOR,
+        DIRECT,
+        LOOP,
+        *(kind for kind in (RELAY, RELAY_64, LONG, LONG_64) if lab.builds(kind.build)),
+    ]
     paced: dict[Kind, list[float]] = {kind: [] for kind in kinds}
     burst: dict[Kind, list[float]] = {kind: [] for kind in kinds}
     merged: list[float] = []  # chunks a frame, in relay's bursts
@@ -63,6 +69,7 @@ async def down(lab: Lab) -> list[Row]:
         row("in real time, binary", paced, RELAY, 0.45),
         row("in real time, base64", paced, RELAY_64, 0.5),
         row("in real time, direct", paced, DIRECT),
+        row("in real time, only `send`, without a model", paced, LOOP),
         row(f"in a burst, binary ({median(merged):.1f} in a frame)", burst, RELAY, 0.28),
         row("in a burst, base64", burst, RELAY_64, 0.33),
         row("in a burst, direct", burst, DIRECT),
