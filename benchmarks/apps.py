@@ -44,7 +44,7 @@ class Apps:
         self._runner = InMemoryRunner(_agent(), app_name=APP_NAME)
         self._sample = sample(_agent())
         self._sent: list[tuple[int, int]] = []
-        self._loops = defaultdict[str, list[Send]](list)  # by user
+        self._loops: dict[str, list[Send]] = defaultdict(list)  # by user
         self._stretch = Stretch()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
