@@ -25,7 +25,7 @@ RELAY_64, LONG_64 = RELAY._replace(base64=True), LONG._replace(base64=True)
 async def down(lab: Lab) -> list[Row]:
     """CPU time for a chunk of sound on its way to the client, in real time and in a burst."""
     # Many short rounds, because what else the machine does comes and goes by the second.
-    rounds, seconds = (5, 0.4) if lab.quick else (15, 1.0)
+    rounds, seconds = (4, 0.4) if lab.quick else (15, 1.0)
     kinds = [
         FLOOR,
         DIRECT,

@@ -70,14 +70,14 @@ async def memory(lab: Lab) -> list[Row]:
             quiet, speaking = await _memory(lab, kind, seconds)
             idle[kind].append(quiet)
             voice[kind].append(speaking)
-            without[kind].append((await _memory(lab, kind, seconds, replay_bytes=0))[1])
+            if kind is not LONG:
+                without[kind].append((await _memory(lab, kind, seconds, replay_bytes=0))[1])
     what, unit = "memory: a voice session, over an idle conversation", "{:.0f} KiB"
     rows = []
     if TODAY in kinds:
         ours, others, long = voice[RELAY], voice[TODAY], voice.get(LONG)
         rows.append(Row(what, ours, "today", others, unit, 0.6, long))
-        ours, others, long = without[RELAY], without[TODAY], without.get(LONG)
-        rows.append(Row(f"{what}, without replay", ours, "today", others, unit, None, long))
+        rows.append(Row(f"{what}, without replay", without[RELAY], "today", without[TODAY], unit))
         ours, others, long = idle[RELAY], idle[TODAY], idle.get(LONG)
         rows.append(Row("memory: an idle conversation", ours, "today", others, unit, None, long))
     sound = [(seconds + 2 * SETTLE) * CHUNKS_PER_S * CHUNK / 1024] * len(voice[RELAY])

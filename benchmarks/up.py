@@ -22,7 +22,7 @@ KINDS = [RELAY, RELAY._replace(base64=True), SHORT_FRAMES, LONG, FLOOR, FED]
 
 async def up(lab: Lab) -> list[Row]:
     """CPU time for 40 ms of speech on their way to the model."""
-    rounds, seconds = (5, 0.4) if lab.quick else (11, 1.0)
+    rounds, seconds = (4, 0.4) if lab.quick else (11, 1.0)
     kinds = [kind for kind in KINDS if lab.builds(kind.build)]
     used: dict[Kind, list[float]] = {kind: [] for kind in kinds}
     spoken = 0.0  # seconds
