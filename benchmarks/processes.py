@@ -26,7 +26,8 @@ from benchmarks.builds import HAS_LONG, ROOT
 from benchmarks.profiles import profile
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-"""The first is the servers', the last that of all others. Empty: this system can't choose."""
+"""In the first process: the first is the servers', the last that of all others. A process that is started
+inherits only the last. Empty: this system can't choose."""
 
 SEND_BUFFER = 64 * 1024
 """For a server whose client does not read: what a slow network takes. Without it the kernel takes anything
@@ -138,7 +139,7 @@ class Lab:
         if build == "long":
             settings["sound"] = "long"
         ours, its = _spawn.Pipe()
-        arguments = (its, self.model.env, tree, send_buffer, settings)
+        arguments = (its, self.model.env, tree, CORES, send_buffer, settings)
         process = _spawn.Process(target=_server_process, args=arguments, daemon=True)
         process.start()
         its.close()  # or `recv` would wait for a process that has ended
@@ -185,8 +186,15 @@ def _model_process(pipe: Pipe, setups: Synchronized[int]) -> None:
 
 
 def _server_process(
-    pipe: Pipe, env: dict[str, str], tree: str, send_buffer: int, settings: dict[str, Any]
+    pipe: Pipe,
+    env: dict[str, str],
+    tree: str,
+    cores: list[int],
+    send_buffer: int,
+    settings: dict[str, Any],
 ) -> None:
+    if cores:
+        os.sched_setaffinity(0, cores[:1])
     sys.path.insert(0, tree)  # `import relay` finds this build's
     os.environ.update(env)
     warnings.simplefilter("ignore")  # ADK's, about what is experimental
@@ -203,7 +211,5 @@ def _server_process(
     gc.collect()
     gc.freeze()
     config = uvicorn.Config(app, ws_per_message_deflate=False, timeout_graceful_shutdown=3, log_level="error")
-    if CORES:
-        os.sched_setaffinity(0, {CORES[0]})
     pipe.send(listening.getsockname()[1])
     uvicorn.Server(config).run(sockets=[listening])
