@@ -16,11 +16,11 @@ measured against
 
 Three kinds of process: the model (a stand-in for the Gemini Live service, over TLS) and the clients share one
 core; the servers have another core for themselves, and only the CPU time of the one that is measured is
-counted. CPU time is comparable on a busy machine, too; latencies and memory need a quiet one.
+counted. CPU time is comparable on a busy machine, too; latencies need a quiet one.
 
 Where to read on: run.py has the command, report.py the table, apps.py and sample.py the applications that
-are compared, builds.py, processes.py and model.py the processes, load.py the clients. The others have the
-measurements.
+are compared, builds.py, processes.py and model.py the processes, load.py and peers.py the clients. The other
+files have the measurements.
 """
 
 import sys

@@ -19,6 +19,7 @@ import time
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.sharedctypes import Synchronized
 
+from benchmarks import peers
 from benchmarks.sound import CHUNK, STAMP_BYTES, stamp
 from support.gemini import Connection, GeminiLive, UserTurn
 
@@ -51,7 +52,7 @@ def serve(pipe: Pipe, setups: Synchronized[int]) -> None:
             pipe.send(service.env)
             await asyncio.to_thread(pipe.recv)
 
-    asyncio.run(serving())
+    peers.run(serving())
 
 
 async def _answer(connection: Connection, turn: UserTurn) -> None:

@@ -97,6 +97,7 @@ class Lab:
     quick: bool
     earlier: Path | None = None  # the folder of the build `today`
     profiled: str = ""  # the measurement whose profiles are written
+    doubts: set[str] = field(default_factory=set)  # about what was measured
     _stack: ExitStack = field(default_factory=ExitStack)
     _spied: set[int] = field(default_factory=set)
     _shared: dict[Build, Server] = field(default_factory=dict)

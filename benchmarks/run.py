@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import platform
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import version
 
+from benchmarks import peers
 from benchmarks.barge_in import barge_in
 from benchmarks.builds import EARLIER, HAS_LONG, check_out_earlier
 from benchmarks.down import down
@@ -68,7 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if earlier is None:
             print(f"\nWithout the rows against `today`: the commit {EARLIER[:7]} is not in this repository.")
         with Lab(model, arguments.quick, earlier, arguments.profile) as lab:
-            worked = asyncio.run(_measure(rows, lab))
+            worked = peers.run(_measure(rows, lab))
+            for doubt in sorted(lab.doubts):
+                print(f"\nDo not trust: {doubt}.")
     print(f"\n{time.monotonic() - began:.0f} s on {len(CORES) or os.cpu_count()} cores")
     if load:
         print(f"load average of the minute before: {load}, of the last minute: {_load()}")
