@@ -143,6 +143,11 @@ class Window:
     cpu: float  # seconds of CPU time that the server used, for a second
     answers: list[Answer]
 
+    def arrived(self) -> int:
+        """How many chunks came to the clients in this span of time."""
+        times = ((sent + delay) / 1e9 for answer in self.answers for sent, delay in answer.delays)
+        return sum(self.begin <= time < self.end for time in times)
+
     def delays(self) -> list[float]:
         """Milliseconds that the chunks of all clients were on their way."""
         return [delay for answer in self.answers for delay in answer.delays_between(self.begin, self.end)]

@@ -116,7 +116,9 @@ async def _converse(lab: Lab, wanted: Sequence[Kind], count: int, seconds: float
                 window = await measure(lab, server, clients, window_seconds, partial(_talk, kind=kind))
                 if number:  # the first round warms it up
                     delays = window.delays()
-                    used[kind].cpu.append(window.cpu / count)
+                    # By the chunks that came: a server that is behind has not handled all that were sent.
+                    arrived = window.arrived() / (window.end - window.begin)
+                    used[kind].cpu.append(window.cpu / arrived * CHUNKS_PER_S)
                     used[kind].p50.append(percentile(delays, 50))
                     used[kind].p99.append(percentile(delays, 99))
                     if used[kind].p50[-1] > LATE:
