@@ -157,6 +157,7 @@ async def tell(steps: list[str], agent: LlmAgent, service: Losing | None = None)
         mic_ms=40.0,
         replay_bytes=0,
         replay_seconds=0.0,
+        sound="short",
     )
     conversation = await conversations.open(GUEST, "the-one")
     story = Story(conversation)
