@@ -160,6 +160,13 @@ def test_500_is_not_yet_speech(sample: int) -> None:
     assert is_speech(array("h", [sample] * 320).tobytes()) == (abs(sample) > 500)
 
 
+def test_samples_may_be_as_loud_as_their_high_bytes_allow() -> None:
+    """|-256 * (m + 1)| is the most: 256 more than the least for this high byte."""
+    samples = array("h", [-512] * 191 + [-256] * 9)
+    assert sum(map(abs, samples)) > 500 * len(samples)
+    assert is_speech(array("h", [sample for sample in samples for _ in range(8)]).tobytes())
+
+
 async def test_a_short_frame_waits_for_the_next() -> None:
     heard: list[Any] = []
     floor = Floor(mic_ms=40, hear=heard.append, refuse=heard.append)
