@@ -117,22 +117,20 @@ class _Microphone:
 
     Invariants:
         Less than `mic_ms` of sound waits to be merged, and it has a rate.
-        `_size` is the bytes of the chunks that wait.
     """
 
     def __init__(self, mic_ms: float) -> None:
         self._mic_ms = mic_ms
-        self._chunks: list[bytes] = []
-        self._size = 0
+        self._pcm = bytearray()
         self._rate = 0
         """Samples per second of the sound that waits; 0: no sound has come yet."""
 
     def check(self) -> None:
         """Asserts the invariants."""
-        assert self._size == sum(map(len, self._chunks))
-        if self._size:
+        if self._pcm:
             assert self._rate > 0, "sound waits that has no rate"
-            assert self._waiting_ms() < self._mic_ms, f"{self._waiting_ms()} ms wait to be merged"
+            waiting_ms = self._ms(self._pcm)
+            assert waiting_ms < self._mic_ms, f"{waiting_ms} ms wait to be merged"
 
     def add(self, sound: UserAudio) -> list[UserAudio]:
         """Takes a chunk, and returns the merged chunks that are complete."""
@@ -140,23 +138,24 @@ class _Microphone:
         if sound.rate != self._rate:
             merged = self.flush()  # sound of two rates can't be merged
             self._rate = sound.rate
-        self._chunks.append(sound.pcm)
-        self._size += len(sound.pcm)
-        if self._waiting_ms() >= self._mic_ms:
+        if not self._pcm and self._ms(sound.pcm) >= self._mic_ms:  # usual: there is nothing to merge or copy
+            merged.append(UserAudio(sound.pcm, sound.rate, is_speech(sound.pcm)))
+            return merged
+        self._pcm += sound.pcm
+        if self._ms(self._pcm) >= self._mic_ms:
             merged += self.flush()
         return merged
 
     def flush(self) -> list[UserAudio]:
         """Returns the sound that waits, as one chunk; none, if none waits."""
-        if not self._size:
+        if not self._pcm:
             return []
-        pcm = b"".join(self._chunks)  # of a single chunk this makes no copy
-        self._chunks.clear()
-        self._size = 0
+        pcm = bytes(self._pcm)
+        self._pcm.clear()
         return [UserAudio(pcm, self._rate, is_speech(pcm))]
 
-    def _waiting_ms(self) -> float:
-        return self._size / 2 / self._rate * 1000
+    def _ms(self, pcm: bytes | bytearray) -> float:
+        return len(pcm) / 2 / self._rate * 1000
 
 
 def is_speech(pcm: bytes) -> bool:

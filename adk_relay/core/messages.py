@@ -26,7 +26,7 @@ class UserText:
 class UserAudio(NamedTuple):
     """Sound from the microphone: 16-bit little-endian mono PCM at `rate` samples a second.
 
-    It is a tuple because two are made of each frame, and making a frozen dataclass takes twice as long.
+    It is a tuple because most frames hold sound, and making a frozen dataclass takes twice as long.
     """
 
     pcm: bytes
