@@ -136,6 +136,7 @@ edits = st.lists(
 @example('{"mime_type":"audio/pcm","data":"AAAA"}}', [])
 @example('{"mime_type":"audio/pcm","data":"AAAAA"', [])
 @example('{"mime_type":"audio/pcm","data":"AAAA]}', [])
+@example('{"mime_type":"audio/pcm","data":"}', [])
 @example('{"mime_type":"audio/pcm","data":"' + b64encode(bytes(2**20 + 2)).decode() + '"}', [])
 @example('{"mime_type":"audio/pcm;rate=1","data":"' + b64encode(bytes(2**20 + 2)).decode() + '"}', [])
 def test_sound_in_its_usual_form_is_what_its_json_says(frame: str, edits: list[tuple[int, int, str]]) -> None:

@@ -110,7 +110,7 @@ def _plain_sound(frame: str) -> UserAudio | None:
         BadFrameError: the frame is not a valid command.
     """
     head = _SOUND_HEAD.match(frame)
-    if not (head and frame.endswith('"}')):
+    if not (head and frame.endswith('"}', head.end())):
         return None
     try:
         decoded = binascii.a2b_base64(frame[head.end() : -2], strict_mode=True)
