@@ -165,9 +165,8 @@ class Conversation:
         if self._is_closing:
             return
         match user_input:
-            case UserAudio():  # first, because nothing else comes as often
-                if not self._resets:  # after a reset it would be stale
-                    self._floor.offer(listener.connection_id, user_input)
+            case UserAudio() if not self._resets:  # first, because nothing else comes as often
+                self._floor.offer(listener.connection_id, user_input)
             case UserText() | UserImage() | Interrupt() if self._resets:
                 self._resets.hold(user_input, listener)
             case Interrupt():
