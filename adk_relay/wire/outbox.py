@@ -64,8 +64,9 @@ class Outbox:
         self._entries: deque[_Entry] = deque()
         self._audio: deque[_Entry] = deque()
         self._first: dict[str, Frame] = {}
-        self._waiting: asyncio.Future[None] | None = None  # there are many queues; an Event costs more
         self._close: CloseFrame | None = None
+        self.wake: Callable[[], object] = _nobody
+        """Is called when something comes for `take`."""
         self.bytes = 0
         """What waits, in encoded bytes."""
         self.dropped_ms = 0.0
@@ -98,7 +99,8 @@ class Outbox:
                 self._replace(last, merged, None, last.size + size(encoded))
         else:
             self._append(_Entry(encoded, size(encoded), message))
-        self._make_room()
+        if self.bytes > self._limit:
+            self._make_room()
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Queues messages that the client has missed, beyond the bound: the journal has bounded them."""
@@ -122,13 +124,13 @@ class Outbox:
         """
         if not self._close:
             self._first[kind] = frame
-            self._wake()
+            self.wake()
 
     def close(self, frame: CloseFrame) -> None:
         """Ends the queue: frames that wait are still sent, then `dequeue` raises. Later ones are ignored."""
         if not self._close:
             self._close = frame
-            self._wake()
+            self.wake()
 
     def discard(self, frame: CloseFrame) -> None:
         """Ends the queue at once: frames that wait are removed, too."""
@@ -138,30 +140,45 @@ class Outbox:
         self._audio.clear()
         self.bytes = 0
 
-    async def dequeue(self) -> Frame:
-        """The next frame to send.
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits: no frame, and not the close."""
+        return not (self._entries or self._first or self._close)
+
+    def take(self) -> Frame | None:
+        """The next frame to send; None: none waits.
 
         Raises:
             Close: the socket is to be closed now. TOO_SLOW: even without sound, the bound was exceeded.
         """
-        while not (self._entries or self._first):
-            if self._close:
-                raise Close(self._close)
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
         if self._first:
             return self._first.pop(next(iter(self._first)))
+        if not self._entries:
+            if self._close:
+                raise Close(self._close)
+            return None
         entry = self._entries.popleft()
         self.bytes -= entry.size
-        match entry.message:
-            case Audio():
-                self._audio.popleft()
-            case Dropped():
-                self._add_up(entry)
+        if isinstance(entry.message, Audio):
+            self._audio.popleft()
+        elif isinstance(entry.message, Dropped):
+            self._add_up(entry)
         if entry.frame is None and entry.message:
             encoded = self.encode(entry.message)
             entry.frame = encoded if isinstance(encoded, str | bytes) else ""
         return entry.frame or ""
+
+    async def dequeue(self) -> Frame:
+        """The next frame to send; waits for it.
+
+        Raises:
+            Close: as `take` raises it.
+        """
+        while (frame := self.take()) is None:
+            waiting = asyncio.get_running_loop().create_future()
+            self.wake = lambda: waiting.done() or waiting.set_result(None)
+            await waiting
+        return frame
 
     def recall_audio(self) -> None:
         """Removes the sound that waits: the answer was interrupted, so the sound is stale."""
@@ -169,10 +186,6 @@ class Outbox:
             self.bytes -= sum(entry.size for entry in self._audio)
             self._audio.clear()
             self._entries = deque(e for e in self._entries if not isinstance(e.message, Audio))
-
-    def _wake(self) -> None:
-        if self._waiting and not self._waiting.done():
-            self._waiting.set_result(None)
 
     def _replace(self, entry: _Entry, message: Message, frame: Frame | None, new_size: int) -> None:
         """Puts another message into a queued entry."""
@@ -184,7 +197,7 @@ class Outbox:
         self.bytes += entry.size
         if isinstance(entry.message, Audio):
             self._audio.append(entry)
-        self._wake()
+        self.wake()
 
     def _make_room(self) -> None:
         """Over the bound, replaces the oldest sound with a note of how much was dropped."""
@@ -207,3 +220,7 @@ class Outbox:
 def size(frame: Frame) -> int:
     """A frame's payload in bytes, as it goes over the wire."""
     return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
+
+
+def _nobody() -> None:
+    """Nobody waits for what comes."""
