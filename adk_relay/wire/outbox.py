@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from adk_relay.core.merging import merge, merge_dropped
 from adk_relay.core.messages import Audio, Dropped, Message, TurnEnd
@@ -65,8 +66,11 @@ class Outbox:
         self._audio: deque[_Entry] = deque()
         self._first: dict[str, Frame] = {}
         self._close: CloseFrame | None = None
-        self.wake: Callable[[], object] = _nobody
-        """Is called when something comes for `take`."""
+        self.send_now: Callable[[Frame], bool] = _never
+        """Is given a frame before it is queued; returns True if it is sent and need not be queued. It may
+        only send while nothing waits."""
+        self.wake: Callable[[], object] = _never
+        """Is called when `take` has something."""
         self.bytes = 0
         """What waits, in encoded bytes."""
         self.dropped_ms = 0.0
@@ -90,8 +94,11 @@ class Outbox:
             return
         if isinstance(encoded, tuple):
             for frame in encoded:
-                self._append(_Entry(frame, size(frame)))
-        elif self._entries and (merged := merge(self._entries[-1].message, message)):
+                self.enqueue_frame(frame)
+            return
+        if self.send_now(encoded):
+            return
+        if self._entries and (merged := merge(self._entries[-1].message, message)):
             last = self._entries[-1]
             if merged is message:
                 self._replace(last, merged, encoded, size(encoded))
@@ -99,8 +106,7 @@ class Outbox:
                 self._replace(last, merged, None, last.size + size(encoded))
         else:
             self._append(_Entry(encoded, size(encoded), message))
-        if self.bytes > self._limit:
-            self._make_room()
+        self._make_room()
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Queues messages that the client has missed, beyond the bound: the journal has bounded them."""
@@ -112,7 +118,7 @@ class Outbox:
 
     def enqueue_frame(self, frame: Frame) -> None:
         """Queues a frame that is not a message of the conversation."""
-        if not self._close:
+        if not (self._close or self.send_now(frame)):
             self._append(_Entry(frame, size(frame)))
             self._make_room()
 
@@ -176,7 +182,7 @@ class Outbox:
         """
         while (frame := self.take()) is None:
             waiting = asyncio.get_running_loop().create_future()
-            self.wake = lambda: waiting.done() or waiting.set_result(None)
+            self.wake = partial(_resolve, waiting)
             await waiting
         return frame
 
@@ -222,5 +228,10 @@ def size(frame: Frame) -> int:
     return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
 
 
-def _nobody() -> None:
-    """Nobody waits for what comes."""
+def _resolve(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def _never(*_: object) -> bool:
+    return False

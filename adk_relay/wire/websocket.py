@@ -341,4 +341,3 @@ def _text_id(command: Command) -> str:
     """The id that a client has given its text, if the command is a text with one."""
     text = command.text if isinstance(command, Ask) else command
     return text.id if isinstance(text, UserText) else ""
-
