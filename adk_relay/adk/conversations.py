@@ -42,6 +42,7 @@ class Conversations:
         mic_ms: milliseconds of sound that are sent to the model at once.
         replay_bytes: bytes of each conversation's messages that are kept for sockets that come back.
         replay_seconds: seconds that they are kept.
+        sound: "short": past ADK where nobody in ADK wants to see it; "long": always through ADK.
 
     Raises:
         ValueError: the URI names no session service that is installed here.
@@ -59,6 +60,7 @@ class Conversations:
         mic_ms: float,
         replay_bytes: int,
         replay_seconds: float,
+        sound: str,
     ) -> None:
         if not isinstance(agent, BaseAgent):
             raise TypeError(f"agent must be an ADK agent, not {type(agent).__name__}")
@@ -68,7 +70,7 @@ class Conversations:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
-        self.runner = runner(agent, self.service)
+        self.runner = runner(agent, self.service, self.config, short_way=sound == "short")
         self.grace = grace
         self.idle_timeout = idle_timeout
         self.mic_ms = mic_ms
