@@ -211,7 +211,7 @@ async def test_a_send_that_raises_ends_the_socket_once(
             await asyncio.Event().wait()
         return event
 
-    relay = a_relay(grace=60)
+    relay = a_relay(grace=60, ping_interval=3600)  # a ping would be another `send`
     async with serving(Wrapped(relay, receive=never_lost)) as port, Peer.upgraded(port) as peer:
         room = await room_of(relay)
         await pause()
