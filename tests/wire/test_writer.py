@@ -7,6 +7,7 @@ import gc
 import logging
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,7 +25,6 @@ from support.server import a_relay, serving
 pytestmark = pytest.mark.usefixtures("small_send_buffer", "no_errors")
 
 MS = 48  # bytes of sound in a millisecond
-Serve = Callable[[Send], Send]
 
 
 class Wrapped:
@@ -64,6 +64,10 @@ def say(room: Room, text: str) -> None:
 async def pause() -> None:
     """Until a frame is no part of a burst any more."""
     await asyncio.sleep(0.005)
+
+
+def is_number(seq: int, frame: dict[str, Any]) -> bool:
+    return bool(frame.get("seq") == seq)
 
 
 def queued() -> int:
@@ -142,7 +146,7 @@ async def test_the_order_stays_when_a_peer_stops_reading_and_reads_again(
                 expected += (text := f" {room.seq}!")
                 say(room, text)
             last = room.seq
-            frames = await peer.until(lambda frame, last=last: frame.get("seq") == last)
+            frames = await peer.until(partial(is_number, last))
             numbers = [frame["seq"] for frame in frames]
             assert numbers == sorted(set(numbers))
             assert words(frames) == expected
