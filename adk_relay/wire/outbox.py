@@ -1,8 +1,8 @@
 """The outbound queue of a socket, between a conversation that never waits and a `send` that may wait.
 
-Only what can't be sent at once is queued. The queue is bounded in encoded bytes. A client that falls behind gets
-fewer and larger frames. At the bound the oldest sound is dropped and counted. All other messages are never
-dropped: if they alone exceed the bound, the socket is closed.
+Only what can't be sent at once is queued. The queue is bounded in encoded bytes. A client that falls behind
+gets fewer and larger frames. At the bound the oldest sound is dropped and counted. All other messages are
+never dropped: if they alone exceed the bound, the socket is closed.
 """
 
 from __future__ import annotations
