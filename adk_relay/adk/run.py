@@ -16,6 +16,7 @@ from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
 from adk_relay.adk.connection import LostConnection, observer, watched_agent
+from adk_relay.adk.models import telemetry
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.session import APP_NAME
 from adk_relay.adk.tools import Tools
@@ -59,7 +60,7 @@ _at_hand: ContextVar[list[Session]] = ContextVar("at_hand")
 class _Runner(Runner):
     """A runner that does not read a session which relay has just read: a long one takes milliseconds."""
 
-    # A private name of ADK. Where there is no such method, this one is never called, and ADK reads the session.
+    # A private name of ADK. Without it there, this method is never called, and ADK reads the session.
     async def _get_or_create_session(self, **named: Any) -> Session:
         if at_hand := _at_hand.get([]):
             return at_hand.pop()
@@ -115,7 +116,10 @@ class Run:
     ) -> None:
         self._runner = runner
         self._config = config.model_copy(
-            update={"session_resumption": types.SessionResumptionConfig(handle=handle)}
+            update={
+                "session_resumption": types.SessionResumptionConfig(handle=handle),
+                "telemetry": config.telemetry or telemetry(),
+            }
         )
         self._user_id = user_id
         self._session_id = session_id

@@ -59,7 +59,7 @@ async def owner_of(service: BaseSessionService, app_name: str, session_id: str, 
 
 
 _KEPT_FOR = 1.0
-"""Seconds that a connection is kept open. Not longer: the file may be replaced, and then it is opened again."""
+"""Seconds that a connection is kept open. Not longer: the file may be replaced, which must be noticed."""
 
 
 class _Kept(NamedTuple):
@@ -75,7 +75,7 @@ class _Sqlite(SqliteSessionService):
     """ADK's service for sqlite, one operation at a time, over a connection that is kept open for a moment.
 
     ADK opens a connection and a thread for each operation, and sqlite has one writer: with a hundred users at
-    once, some would wait for longer than its limit of 5 s, and fail. Opening takes longer than most operations.
+    once, some would wait for longer than its limit of 5 s, and fail. To open one takes longer than a query.
 
     Invariants:
         A connection is either kept, and then a timer will close it, or one operation uses it.
@@ -127,7 +127,8 @@ class _Sqlite(SqliteSessionService):
             await self._close_connection()
         await super().close()
 
-    # ADK calls this once in each operation, so within `_turn`. If it did not, it would open one connection each.
+    # A private name of ADK, which calls it once in each operation, so within `_turn`. Without it there, this
+    # method is never called, and each operation opens a connection.
     @asynccontextmanager
     async def _get_db_connection(self) -> AsyncIterator[aiosqlite.Connection]:
         loop = asyncio.get_running_loop()
