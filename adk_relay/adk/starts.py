@@ -9,17 +9,18 @@ from contextlib import aclosing
 
 from google.adk.agents import BaseAgent, LlmAgent
 from google.adk.agents.live_request_queue import LiveRequestQueue
-from google.adk.models import BaseLlm, Gemini
+from google.adk.models import Gemini
 from google.adk.runners import Runner
 from google.adk.sessions import InMemorySessionService
 
+from adk_relay.adk.credentials import missing_credentials
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.core.logs import failure
 
 log = logging.getLogger("relay.agent")
 
-_APART = 8
-"""Turns of the event loop between two starts. The work of one start is spread over about as many."""
+_APART = 4
+"""Turns of the event loop between two starts. The work of one start is spread over some more."""
 
 
 class Starts:
@@ -50,7 +51,9 @@ async def prepare(agent: BaseAgent) -> None:
     try:
         await _rehearse()
         for model in _models(agent):
-            getattr(model, "_live_api_client", None)
+            # Without a key, google-genai would also leave a task behind that fails.
+            if model.client or model.client_kwargs or not missing_credentials():
+                getattr(model, "_live_api_client", None)
     except Exception as error:
         log.debug("the first conversation will start late: %s", failure(error))
 
@@ -69,7 +72,7 @@ async def _rehearse() -> None:
             pass
 
 
-def _models(agent: BaseAgent) -> Iterator[BaseLlm]:
+def _models(agent: BaseAgent) -> Iterator[Gemini]:
     pending = [agent]
     while pending:
         each = pending.pop()
