@@ -75,6 +75,7 @@ class Relay:
         grace: float = 30.0,
         replay_bytes: int = 4 * 1024 * 1024,
         replay_seconds: float = 60.0,
+        sound: str = "short",
     ) -> None:
         # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
         from adk_relay.adk.conversations import Conversations
@@ -89,6 +90,7 @@ class Relay:
             grace=grace,
             replay_bytes=replay_bytes,
             replay_seconds=replay_seconds,
+            sound=sound,
         )
         # adk: it handles messages and listeners, and knows nothing of sockets.
         self.conversations = Conversations(
@@ -100,6 +102,7 @@ class Relay:
             mic_ms=mic_ms,
             replay_bytes=replay_bytes,
             replay_seconds=replay_seconds,
+            sound=sound,
         )
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
         self._limits = Limits(queue_bytes, slow_timeout, ping_interval, pong_timeout, idle_timeout)

@@ -29,6 +29,7 @@ class Setting:
         default: its value if it is not set; None: `help` describes it.
         help: its meaning and unit, in one line.
         range: the numbers that are allowed.
+        choices: the words that are allowed; if empty, all are.
         is_argument: whether `Relay` takes it. The others choose the agent and the run configuration,
             which `Relay` takes as objects.
     """
@@ -38,6 +39,7 @@ class Setting:
     default: str | int | float | None
     help: str
     range: Literal["> 0", ">= 0"] | None = None
+    choices: tuple[str, ...] = ()
     is_argument: bool = True
 
     @property
@@ -66,8 +68,10 @@ class Setting:
         except ValueError:
             raise ValueError("must be a whole number" if self.type is int else "must be a number") from None
 
-    def check(self, value: float) -> None:
-        """Raises ValueError if the value is out of the range."""
+    def check(self, value: Any) -> None:
+        """Raises ValueError if the value is out of the range, or not one of the choices."""
+        if self.choices and value not in self.choices:
+            raise ValueError(f"{self.name} is {value!r}, but must be {' or '.join(self.choices)}")
         # Written with `not`, so that NaN is an error too: every comparison with NaN is false.
         if self.range == "> 0" and not value > 0:
             raise ValueError(f"{self.name} is {value}, but must be above 0")
@@ -149,13 +153,20 @@ SETTINGS = {
             ">= 0",
         ),
         Setting("replay_seconds", float, 60.0, "Seconds that a conversation keeps its last messages", ">= 0"),
+        Setting(
+            "sound",
+            str,
+            "short",
+            "short: sound goes past ADK unless somebody in ADK wants to see it; long: always through ADK",
+            choices=("short", "long"),
+        ),
     )
 }
 """All settings, by name, in the order in which they are shown."""
 
 
-def check(**values: float) -> None:
-    """Raises ValueError if a value, by its setting's name, is out of that setting's range."""
+def check(**values: float | str) -> None:
+    """Raises ValueError if a value, by its setting's name, is out of that setting's range or choices."""
     for name, value in values.items():
         SETTINGS[name].check(value)
 

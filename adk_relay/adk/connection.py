@@ -26,6 +26,9 @@ from google.genai import types
 from google.genai.errors import APIError
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from adk_relay.adk.sound import Hearer, SoundSocket
+from adk_relay.core.messages import UserAudio
+
 _CONNECT_TIMEOUT = 15.0
 """Seconds for the handshake and the setup of a connection."""
 
@@ -54,10 +57,10 @@ class LostConnection(Exception):
         super().__init__(f"{code} {reason}".strip() if code else reason)
 
 
-class Observer(Protocol):
-    """Gets the events of a run's connections. No method may wait."""
+class Observer(Hearer, Protocol):
+    """Gets the events of a run's connections. No method may wait but `caught_up`."""
 
-    def connected(self) -> None:
+    def connected(self, connection: WatchedConnection) -> None:
         """The connection is set up."""
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
@@ -114,9 +117,10 @@ class _Watched(BaseLlm):
                 inner = await opening.__aenter__()
         except Exception as error:
             raise _lost(error) from error
-        watcher.connected()
+        connection = WatchedConnection(inner, watcher)
+        watcher.connected(connection)
         try:
-            yield _WatchedConnection(inner, watcher)
+            yield connection
         finally:
             try:
                 async with asyncio.timeout(_CLOSE_TIMEOUT):
@@ -125,15 +129,23 @@ class _Watched(BaseLlm):
                 _abort(inner)
 
 
-class _WatchedConnection(BaseLlmConnection):
+class WatchedConnection(BaseLlmConnection):
+    """A connection that reports to an observer.
+
+    Attributes:
+        inner: the model's own connection.
+        short_way: sends sound past ADK; None: sound goes through ADK.
+    """
+
     def __init__(self, inner: BaseLlmConnection, watcher: Observer) -> None:
-        self._inner = inner
+        self.inner = inner
+        self.short_way: SoundSocket | None = None
         self._watcher = watcher
         self._failure: LostConnection | None = None
 
     async def send_history(self, history: list[types.Content]) -> None:
         try:
-            await self._inner.send_history(self._watcher.history(history))
+            await self.inner.send_history(self._watcher.history(history))
         except Exception as error:
             raise _lost(error) from error
 
@@ -143,20 +155,28 @@ class _WatchedConnection(BaseLlmConnection):
     async def _send_content(self, content: types.Content, *, partial: bool = False) -> None:
         self._watcher.sending(content)
         try:
-            await self._inner._send_content(content, partial=partial)
+            await self.inner._send_content(content, partial=partial)
         except Exception as error:
             await self._fail(error)
         self._watcher.sent()
 
     async def send_realtime(self, blob: RealtimeInput) -> None:
         try:
-            await self._inner.send_realtime(blob)  # type: ignore[arg-type]  # annotated too narrowly
+            await self.inner.send_realtime(blob)  # type: ignore[arg-type]  # annotated too narrowly
+        except Exception as error:
+            await self._fail(error)
+
+    async def send_sound(self, sound: UserAudio) -> None:
+        """Sends sound by the short way."""
+        assert self.short_way
+        try:
+            await self.short_way.send_sound(sound)
         except Exception as error:
             await self._fail(error)
 
     async def receive(self) -> AsyncGenerator[LlmResponse, None]:
         try:
-            async with aclosing(self._inner.receive()) as responses:
+            async with aclosing(self.inner.receive()) as responses:
                 async for response in responses:
                     # These two are not passed on to ADK: with the handle it would reconnect by itself, and
                     # on goAway it would reconnect at once, in the middle of an answer.
@@ -176,12 +196,12 @@ class _WatchedConnection(BaseLlmConnection):
             # The service closed normally (1000): returning here ends the run without an error.
 
     async def close(self) -> None:
-        await self._inner.close()
+        await self.inner.close()
 
     async def _fail(self, error: Exception) -> None:
         """Makes `receive` fail, too: ADK does not await its sending task, so this error would not be seen."""
         self._failure = _lost(error)
-        await self._inner.close()
+        await self.inner.close()
         raise self._failure from error
 
 

@@ -17,7 +17,6 @@ from adk_relay.adk.failures import explain, what_failed
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
-from adk_relay.adk.starts import Starts
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
@@ -60,7 +59,6 @@ class Home(Protocol):
     config: RunConfig
     model: str
     stats: Stats
-    starts: Starts
     grace: float
     idle_timeout: float
     mic_ms: float
@@ -94,7 +92,7 @@ class Conversation:
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = Inbox(on_dropped=self._dropped_up)
         self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech)
-        self._runs = Runs(home.runner, home.config, home.starts, self.session, self._inbox, self, self._label)
+        self._runs = Runs(home.runner, home.config, self.session, self._inbox, self, self._label)
         self._writing = Writing(
             self.room,
             self._requests,
@@ -340,7 +338,6 @@ class Conversation:
     async def _load(self) -> None:
         """Reads the session, before any run can add to it."""
         try:
-            await self._home.starts.wait()
             self.room.history.load(await self.session.load())
         except Exception:
             self._home.forget(self)  # so that the next `open` tries again

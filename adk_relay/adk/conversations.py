@@ -43,6 +43,7 @@ class Conversations:
         mic_ms: milliseconds of sound that are sent to the model at once.
         replay_bytes: bytes of each conversation's messages that are kept for sockets that come back.
         replay_seconds: seconds that they are kept.
+        sound: "short": past ADK where nobody in ADK wants to see it; "long": always through ADK.
 
     Raises:
         ValueError: the URI names no session service that is installed here.
@@ -60,6 +61,7 @@ class Conversations:
         mic_ms: float,
         replay_bytes: int,
         replay_seconds: float,
+        sound: str,
     ) -> None:
         if not isinstance(agent, BaseAgent):
             raise TypeError(f"agent must be an ADK agent, not {type(agent).__name__}")
@@ -69,14 +71,14 @@ class Conversations:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
-        self.runner = runner(agent, self.service)
+        self.runner = runner(agent, self.service, self.config, short_way=sound == "short")
         self.grace = grace
         self.idle_timeout = idle_timeout
         self.mic_ms = mic_ms
         self.replay_bytes = replay_bytes
         self.replay_seconds = replay_seconds
         self.stats = Stats()
-        self.starts = Starts()
+        self._starts = Starts()
         model = live_model(agent)
         self.model = model.model if model else agent.name
         self.is_rehearsal = self.model == "rehearsal"
@@ -118,9 +120,11 @@ class Conversations:
 
     async def _opened(self, user_id: str, session_id: str) -> Conversation:
         while True:
+            if session_id not in self._open:
+                await self._starts.wait()
             if self.is_closing():
                 raise StoppingError
-            if session_id not in self._open:
+            if session_id not in self._open:  # still
                 self._open[session_id] = Conversation(self, user_id, session_id)
             conversation = self._open[session_id]
             if conversation.user_id != user_id:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
 from google.genai import types
 
+from adk_relay.adk.sound import blob_of
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import AudioEnd, ForModel, UserAudio, UserImage, UserText
 
@@ -42,6 +44,8 @@ class RequestQueue(LiveRequestQueue):
         self._own: deque[LiveRequest] = deque()
         self.unsettled: tuple[UserText, float] | None = None
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
+        self.send_sound: Callable[[UserAudio], Awaitable[None]] | None = None
+        """Sends sound to the model past ADK; None: sound goes through ADK."""
 
     def send(self, req: LiveRequest) -> None:
         if req.close:
@@ -72,6 +76,12 @@ class RequestQueue(LiveRequestQueue):
                 return self._own.popleft()
             if (user_input := self._inbox.take()) is not None:
                 self._on_taken(user_input)
+                if self.send_sound and isinstance(user_input, UserAudio):
+                    # Sent here, in ADK's own sending task: so it keeps its place among all that ADK sends.
+                    await self.send_sound(user_input)
+                    if self._inbox:
+                        await asyncio.sleep(0)  # much waits, and nothing else here lets other tasks run
+                    continue
                 if isinstance(user_input, UserText):
                     self.unsettled = (user_input, time.time())
                 return _request(user_input)
@@ -81,8 +91,8 @@ class RequestQueue(LiveRequestQueue):
 
 def _request(user_input: ForModel) -> LiveRequest:
     match user_input:
-        case UserAudio(pcm, rate):
-            return LiveRequest(blob=types.Blob(data=pcm, mime_type=f"audio/pcm;rate={rate}"))
+        case UserAudio():
+            return LiveRequest(blob=blob_of(user_input))
         case UserText(text):
             return LiveRequest(content=types.Content(role="user", parts=[types.Part(text=text)]))
         case UserImage(data, mime_type):

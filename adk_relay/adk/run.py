@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from contextlib import aclosing
@@ -15,10 +16,11 @@ from google.adk.runners import Runner
 from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
-from adk_relay.adk.connection import LostConnection, observer, watched_agent
+from adk_relay.adk.connection import LostConnection, WatchedConnection, observer, watched_agent
 from adk_relay.adk.models import telemetry
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.session import APP_NAME
+from adk_relay.adk.sound import ShortWay
 from adk_relay.adk.tools import Tools
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
@@ -47,9 +49,16 @@ _ANSWER_ME = "(The connection was lost before you answered my last message. Answ
 _NO_ANSWER = "(The conversation was interrupted before I could answer.)"
 
 
-def runner(agent: BaseAgent, sessions: BaseSessionService) -> Runner:
-    """An ADK runner for `agent`, whose connections can be watched by a `Run`."""
-    app = App(name=APP_NAME, root_agent=watched_agent(agent), plugins=[Tools("tools")])
+def runner(agent: BaseAgent, sessions: BaseSessionService, config: RunConfig, *, short_way: bool) -> Runner:
+    """An ADK runner for `agent`, whose connections can be watched by a `Run`.
+
+    Args:
+        config: the run configuration that the runs will have.
+        short_way: whether sound may go past ADK.
+    """
+    watched = watched_agent(agent)
+    sound = ShortWay(agent, config, observer.get, is_wanted=short_way)
+    app = App(name=APP_NAME, root_agent=watched, plugins=[sound, Tools("tools")])
     return _Runner(app=app, session_service=sessions)
 
 
@@ -137,6 +146,10 @@ class Run:
         self._connected_at: float | None = None
         self._sending_since: float | None = None
         self._leave_by: float | None = None  # the deadline, after the service has sent goAway
+        self._is_listened_to = False  # a tool reads the user's sound, and gets it from ADK
+        self.under_way = 0
+        """Events that ADK has let go, and that were not translated yet."""
+        self._caught_up = asyncio.Event()  # set when there are none
 
     async def drive(self) -> None:
         """Runs until the model ends it or `close()` is called.
@@ -164,6 +177,9 @@ class Run:
                         self._close_if_at_rest()
                 elif event.input_transcription and event.input_transcription.finished:
                     self._spoke_at = None
+                self.under_way = max(self.under_way - 1, 0)
+                if not self.under_way:
+                    self._caught_up.set()
 
     def close(self) -> None:
         """Asks the run to end: `drive()` returns when the connection is closed."""
@@ -223,12 +239,34 @@ class Run:
             assert not self.is_leaving, "a service that is not connected has announced its end"
             assert self._sending_since is None, "a text is on its way, and nothing is connected"
 
+    # ---- told by the short way (sound.Hearer) ----
+
+    def hear(self, pcm: bytes) -> None:
+        for message in self.translator.sound(pcm):
+            self._host.emit(message)
+
+    def entered(self) -> None:
+        self.under_way += 1
+        self._caught_up.clear()
+
+    def is_listened_to(self) -> None:
+        self._is_listened_to = True
+        self._queue.send_sound = None
+
+    async def caught_up(self) -> None:
+        await self._caught_up.wait()
+
     # ---- told by the connection (connection.Observer) ----
 
-    def connected(self) -> None:
+    def connected(self, connection: WatchedConnection) -> None:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = self._sending_since = None
         self._connected_at = time.monotonic()
+        short_way = self._runner.plugin_manager.get_plugin("short_way")
+        assert isinstance(short_way, ShortWay)
+        connection.short_way = short_way.shorten(connection.inner, self, self._runner.plugin_manager.plugins)
+        is_open = connection.short_way and not self._is_listened_to
+        self._queue.send_sound = connection.send_sound if is_open else None
         self._host.connected()
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:

@@ -25,7 +25,6 @@ from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.failures import what_failed
 from adk_relay.adk.run import Host, Run
 from adk_relay.adk.session import StoredSession, holds
-from adk_relay.adk.starts import Starts
 from adk_relay.adk.turn import Owed
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import Message, Status
@@ -77,7 +76,6 @@ class Runs:
     Args:
         runner: from `run.runner()`.
         config: the run configuration.
-        starts: who else starts.
         session: the conversation's session.
         inbox: where the user's input comes from.
         host: the conversation.
@@ -93,7 +91,6 @@ class Runs:
         self,
         runner: Runner,
         config: RunConfig,
-        starts: Starts,
         session: StoredSession,
         inbox: Inbox,
         host: RunsHost,
@@ -101,7 +98,6 @@ class Runs:
     ) -> None:
         self._runner = runner
         self._config = config
-        self._starts = starts
         self._session = session
         self._inbox = inbox
         self._host = host
@@ -193,7 +189,6 @@ class Runs:
             LostConnection: the loss is permanent, or the last try failed.
             Exception: the agent's own code failed, or the session could not be read.
         """
-        await self._starts.wait()
         self._at_hand = await self._session.find()
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(self._is_transient),

@@ -7,7 +7,7 @@ on; the whole is passed on only if there were no chunks.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, AnyStr
 
@@ -121,10 +121,20 @@ class Translator:
         self._tool_answered = False
         return self.turn.speak()
 
-    def _part(self, part: types.Part, event: Event) -> list[Message]:
+    def sound(self, pcm: bytes) -> list[Audio]:
+        """The messages that sound becomes which ADK has not seen."""
+        self._tool_answered = False
+        if not self.turn.speak():
+            return []
+        if len(pcm) <= _AUDIO_CHUNK:
+            return [Audio(self._number(), pcm)]
+        return [Audio(self._number(), chunk) for chunk in _chunks(pcm, _AUDIO_CHUNK)]
+
+    def _part(self, part: types.Part, event: Event) -> Sequence[Message]:
         if (blob := part.inline_data) and blob.data:
-            if self._speaks(event.author) and (blob.mime_type or "").startswith("audio/"):
-                return [Audio(self._number(), pcm) for pcm in _chunks(blob.data, _AUDIO_CHUNK)]
+            if (blob.mime_type or "").startswith("audio/"):
+                return self.sound(blob.data)
+            self._speaks(event.author)
         elif part.text and not part.thought:
             is_passed_on = self._speaks(event.author)
             if event.partial:

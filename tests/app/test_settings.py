@@ -53,8 +53,19 @@ def test_relay_takes_what_is_in_the_range_and_nothing_else(setting: Setting) -> 
             a_relay(**{setting.name: value})
 
 
+@pytest.mark.parametrize("setting", [each for each in SETTINGS.values() if each.choices], ids=named)
+def test_relay_takes_the_choices_and_nothing_else(setting: Setting) -> None:
+    for choice in setting.choices:
+        a_relay(**{setting.name: choice})
+    for value in ("", "mine", str(setting.default).upper()):
+        with pytest.raises(ValueError, match=f"^{setting.name} is '{value}', but must be "):
+            a_relay(**{setting.name: value})
+
+
 def text_of(setting: Setting) -> str:
     """A text that sets it, to another value than its default."""
+    if setting.choices:
+        return next(choice for choice in setting.choices if choice != setting.default)
     return {str: "mine", int: "77", float: "7.5"}[setting.type]
 
 
