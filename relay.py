@@ -31,9 +31,10 @@ from adk_relay.settings import SettingsError
 from adk_relay.wire import http
 from adk_relay.wire.api import Api
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
-from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED, CloseFrame
-from adk_relay.wire.dialects.live import SUBPROTOCOL
+from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
+from adk_relay.wire.handshake import accept, attempt, refuse, send_close
 from adk_relay.wire.limits import Limits
+from adk_relay.wire.pacing import pace_for
 from adk_relay.wire.targets import NoSuchTargetError, offers_subprotocol, path_of, root_of, target_of
 from adk_relay.wire.websocket import Socket
 
@@ -202,12 +203,10 @@ class Relay:
             start, body = response
             # The response to HEAD has no body, but the same Content-Length (RFC 9110 section 9.3.2).
             sent = b"" if method == "HEAD" else body
-            # A peer that has gone raises OSError, or with uvicorn and pipelined requests RuntimeError. A peer
-            # that does not read raises TimeoutError, which is an OSError.
-            with suppress(OSError, RuntimeError):
+            with suppress(TimeoutError):  # a peer that does not read
                 async with asyncio.timeout(self._limits.slow_timeout):
-                    await send(start)
-                    await send({"type": "http.response.body", "body": sent})
+                    if await attempt(send, start):
+                        await attempt(send, {"type": "http.response.body", "body": sent})
 
     # ---- WebSockets ----
 
@@ -219,55 +218,34 @@ class Relay:
                 # adk: only the session service knows which user a session belongs to.
                 await self.conversations.check(target.user_id, target.session_id)
         except (NoSuchTargetError, UnknownConversationError) as refusal:
-            await _refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
+            await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
             return
         except StoreError:
-            await _refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason)
+            await refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason)
             return
         if self.conversations.is_closing():
-            await _refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason)
+            await refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason)
             return
-        await receive()  # websocket.connect
-        subprotocol = SUBPROTOCOL if offers_subprotocol(scope) else None
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        if not await accept(scope, receive, send):
+            return
         if self.conversations.is_closing():  # since the check above
-            close = {"code": SERVER_STOPPING.code, "reason": SERVER_STOPPING.reason}
-            await send({"type": "websocket.close", **close})
+            await send_close(send, SERVER_STOPPING)
             return
         # wire and adk meet: the socket opens conversations, and listens to their rooms (core/room.py).
-        socket = Socket(self.conversations, self._limits, target.dialect, receive, send)
+        socket = Socket(
+            self.conversations,
+            self._limits,
+            target.dialect,
+            receive,
+            send,
+            knows_pings=offers_subprotocol(scope),
+            pace=pace_for(scope, send, self._limits.queue_bytes),
+        )
         self._sockets.add(socket)
         try:
             await socket.serve(scope.get("client"), target.user_id, target.session_id, target.after)
         finally:
             self._sockets.discard(socket)
-
-
-async def _refuse(
-    scope: Scope, receive: Receive, send: Send, close: CloseFrame, status: int, reason: str
-) -> None:
-    """Refuses a WebSocket in a way that shows the client the reason.
-
-    A browser cannot read the response to a refused upgrade. So a WebSocket that offers relay.v1 is accepted,
-    and closed at once with the code and the reason. Any other gets an HTTP response, if the ASGI server can
-    send one.
-    """
-    client = scope.get("client")
-    log.info(
-        "a WebSocket from %s was refused: %d %s", client[0] if client else "?", close.code, one_line(reason)
-    )
-    await receive()  # websocket.connect
-    close = close.because(reason)
-    if offers_subprotocol(scope):
-        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
-        await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
-    elif "websocket.http.response" in (scope.get("extensions") or {}):
-        start, body = http.HttpError(status, reason).response()
-        await send({**start, "type": "websocket.http.response.start"})
-        await send({"type": "websocket.http.response.body", "body": body})
-        await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns
-    else:
-        await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
 
 @cache

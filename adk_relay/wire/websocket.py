@@ -38,15 +38,14 @@ from adk_relay.wire.closing import (
     PeerGone,
 )
 from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, Welcome
+from adk_relay.wire.handshake import send_close
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
+from adk_relay.wire.pacing import Pace
 from adk_relay.wire.writer import Writer, brief
 
 log = logging.getLogger("relay")
-
-_CLOSE_WAIT = 1.0
-"""Seconds for sending the close frame: `send` waits until a stalled peer reads."""
 
 _FRAMES_A_TURN = 32
 """After reading this many frames from one socket, the other sockets get a turn."""
@@ -69,6 +68,10 @@ class Socket:
           Any other socket enters and leaves conversations by its commands.
         - When it is over, it attends nothing, nothing waits in its outbox and nothing is added there.
         - The outbox and the heartbeat keep their own invariants.
+
+    Args:
+        knows_pings: the client has said that it answers pings.
+        pace: holds back what is sent, because `send` never waits; None: `send` waits for a slow peer.
     """
 
     def __init__(
@@ -78,6 +81,9 @@ class Socket:
         dialect: Dialect,
         receive: Receive,
         send: Send,
+        *,
+        knows_pings: bool = False,
+        pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
         self.is_audio = dialect.is_audio
@@ -91,8 +97,8 @@ class Socket:
         self._is_bound = False
         self._is_over = False
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes)
-        self._heartbeat = Heartbeat(limits, time.monotonic())
-        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name)
+        self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
+        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace)
         self._label = dialect.name
         """What the socket is called in the log."""
         self._debug = log.isEnabledFor(logging.DEBUG)
@@ -197,12 +203,10 @@ class Socket:
                 self._outbox.dropped_ms,
                 one_line(f"{end.code} {end.reason}"),
             )
-        if not peer_is_gone:
-            try:
-                async with asyncio.timeout(_CLOSE_WAIT):
-                    await self._send({"type": "websocket.close", "code": end.code, "reason": end.reason})
-            except (OSError, RuntimeError):  # a TimeoutError is an OSError
-                pass  # the peer stalls, or has gone meanwhile: the server drops the connection
+            if not peer_is_gone:
+                await send_close(
+                    self._send, end
+                )  # also if the server cancels this task: some do when they stop
 
     def _enter(self, conversation: Conversation, after: After | None = None, *, is_new: bool = False) -> None:
         """Attends a conversation. There may be no `await` between opening the conversation and this call."""
