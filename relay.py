@@ -118,8 +118,11 @@ class Relay:
         Raises:
             SettingsError: a variable is wrong, or the agent needs credentials and there are none.
         """
+        from google.adk.agents import BaseAgent
+
         from adk_relay.adk.credentials import missing_credentials
         from adk_relay.adk.models import needs_credentials, run_config
+        from adk_relay.adk.rehearse import rehearse
         from adk_relay.agents import find_agent
 
         settings.load_env_files(Path.cwd())
@@ -128,6 +131,8 @@ class Relay:
         agent, file, origin = find_agent(values.get("agent"), Path.cwd())
         arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
         config = run_config(values.get("voice"), values.get("language"))
+        if values.get("model") == "rehearsal" and isinstance(agent, BaseAgent):
+            rehearse(agent)
         try:
             is_gemini = needs_credentials(agent)
         except ValueError as error:  # ADK does not know the model
@@ -150,6 +155,8 @@ class Relay:
         return relay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.conversations.use_loop():
+            self._sockets.clear()
         match scope["type"]:
             case "http":
                 await self._http(scope, receive, send)
@@ -159,6 +166,14 @@ class Relay:
                 await self._lifespan(receive, send)
             case other:
                 raise ValueError(f"relay serves http, websocket and lifespan, not {other!r}")
+
+    async def __aenter__(self) -> Relay:
+        """Starts, also again after an end: for a host that passes no lifespan on, `async with relay:`."""
+        await self.conversations.prepare()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Ends every conversation. `lifespan.shutdown` calls it; a host without lifespan has to call it."""
@@ -170,7 +185,7 @@ class Relay:
         while True:
             event = await receive()
             if event["type"] == "lifespan.startup":
-                await self.conversations.prepare()
+                await self.__aenter__()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.aclose()

@@ -170,20 +170,16 @@ class Socket:
                     self._enter(await self._conversations.open(user_id, session_id), after)
                 except StoreError:
                     self._fail()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._writer.run())
-                group.create_task(self._watch())
-                group.create_task(self._read())
-        except* StoppingError:
+            await self._run()
+        except StoppingError:
             pass
-        except* UnknownConversationError as unknown:  # another user took this id first
-            end = NOT_FOUND.because(str(unknown.exceptions[0]))
-        except* Close as closes:
-            close = next(error for error in closes.exceptions if isinstance(error, Close))
+        except UnknownConversationError as unknown:  # another user took this id first
+            end = NOT_FOUND.because(str(unknown))
+        except Close as close:
             end, peer_is_gone = close.frame, isinstance(close, PeerGone)
-        except* Exception as errors:
+        except Exception:
             end = INTERNAL_ERROR
-            log.exception("%s: the socket failed", self._label, exc_info=errors.exceptions[0])
+            log.exception("%s: the socket failed", self._label)
         finally:
             session = self._conversation.session_id if self._conversation else "no conversation"
             # uvicorn closes with SERVER_RESTARTS when it stops: the run has to end now, while uvicorn waits
@@ -207,6 +203,22 @@ class Socket:
                 await send_close(
                     self._send, end
                 )  # also if the server cancels this task: some do when they stop
+
+    async def _run(self) -> None:
+        """Runs the three tasks until the first one fails, and raises its error.
+
+        An asyncio.TaskGroup would hide the cancellation of this task by the server, if that comes when a task
+        has failed already. Starlette's test client cancels right after the disconnect.
+        """
+        tasks = [asyncio.create_task(work) for work in (self._writer.run(), self._watch(), self._read())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        errors = [error for error in ends if isinstance(error, Exception)]
+        raise next((error for error in errors if isinstance(error, Close)), errors[0])
 
     def _enter(self, conversation: Conversation, after: After | None = None, *, is_new: bool = False) -> None:
         """Attends a conversation. There may be no `await` between opening the conversation and this call."""
