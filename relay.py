@@ -22,7 +22,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from adk_relay import memory, settings, shipped
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
@@ -35,7 +34,7 @@ from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
 from adk_relay.wire.handshake import accept, attempt, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
-from adk_relay.wire.targets import NoSuchTargetError, offers_subprotocol, path_of, root_of, target_of
+from adk_relay.wire.targets import NoSuchTargetError, mount_point, offers_subprotocol, path_of, target_of
 from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
@@ -209,7 +208,7 @@ class Relay:
         elif path == "":
             # The mount point itself, without the slash that the page's relative URLs need. The target begins
             # with "./", because otherwise a prefix that contains a colon would be read as a URL scheme.
-            target = f"./{quote(root_of(scope).rpartition('/')[2])}/"
+            target = f"./{mount_point(scope)}/"
             response = http.text(307, f"See {target}", (b"location", target.encode()))
         else:
             etags = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")

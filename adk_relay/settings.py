@@ -201,9 +201,8 @@ def from_environment() -> dict[str, Any]:
     """
     known = [setting.variable for setting in SETTINGS.values()]
     for variable, value in sorted(os.environ.items()):
-        if variable.startswith("RELAY_") and not (
-            variable in known or _KUBERNETES.match(f"{variable}={value}")
-        ):
+        is_known = variable in known or _KUBERNETES.match(f"{variable}={value}")
+        if variable.startswith("RELAY_") and not is_known:
             near = get_close_matches(variable.removeprefix("RELAY_").lower(), SETTINGS, n=1)
             meant = f" Did you mean {SETTINGS[near[0]].variable}?" if near else ""
             log.warning("%s is no setting of relay, and does nothing.%s", one_line(variable), meant)

@@ -18,10 +18,14 @@ _OF_GEMINI = {
 """ADK's tools that run inside Gemini. With any other model they raise ValueError."""
 
 
-def rehearse(agent: BaseAgent) -> None:
+def rehearse(agent: BaseAgent, *, words_per_second: float = 3.0, pace: float = 1.0) -> None:
     """Gives an agent, its sub-agents and the agents among its tools the rehearsal model.
 
-    Their own tools stay and can be called (see `Rehearsal`). Those that run inside Gemini are removed.
+    Their own tools stay and can be called. Those that run inside Gemini are removed.
+
+    Args:
+        agent: is changed. `Relay` makes a copy of its agent, so this has to come before it.
+        words_per_second, pace: see `Rehearsal`.
     """
     pending, seen = [agent], set[int]()
     while pending:
@@ -31,7 +35,7 @@ def rehearse(agent: BaseAgent) -> None:
         seen.add(id(each))
         pending += each.sub_agents
         if isinstance(each, LlmAgent):
-            each.model = Rehearsal()
+            each.model = Rehearsal(words_per_second=words_per_second, pace=pace)
             each.tools = [tool for tool in each.tools if not _is_geminis(tool)]
             if isinstance(each.code_executor, BuiltInCodeExecutor):
                 each.code_executor = None

@@ -10,18 +10,31 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from support.process import HANGS, Process, relay_process
+from support.server import need_module
 
-_UVICORN = "uvicorn {app} --port {port} --timeout-graceful-shutdown 3 --ws-per-message-deflate false --ws "
+COMMANDS = {
+    "uvicorn": "uvicorn relay:app --timeout-graceful-shutdown 3 --ws-per-message-deflate false",
+    "hypercorn": "hypercorn relay:app --graceful-timeout 1",
+    "granian": "granian relay:app --interface asgi --workers-kill-timeout 3",
+    "daphne": "daphne relay:app --websocket-max-message-size 16777216 --websocket-max-frame-size 16777216",
+}
+"""How each server is started, as `docs/production.md` has it."""
+
+_ADDRESS = {
+    "uvicorn": "--port {port}",
+    "hypercorn": "--bind 127.0.0.1:{port}",
+    "granian": "--port {port}",
+    "daphne": "--bind 127.0.0.1 --port {port}",
+}
 
 SERVERS = {
-    "uvicorn-websockets-sansio": _UVICORN + "websockets-sansio",
-    "uvicorn-websockets": _UVICORN + "websockets",
-    "uvicorn-wsproto": _UVICORN + "wsproto",
-    "hypercorn": "hypercorn {app} --bind 127.0.0.1:{port} --graceful-timeout 1",
-    "granian": "granian {app} --interface asgi --port {port} --workers-kill-timeout 3",
-    "daphne": "daphne {app} --bind 127.0.0.1 --port {port}",
+    **{
+        f"uvicorn-{implementation}": f"{COMMANDS['uvicorn']} --ws {implementation}"
+        for implementation in ("websockets-sansio", "websockets", "wsproto")
+    },
+    **{name: COMMANDS[name] for name in ("hypercorn", "granian", "daphne")},
 }
-"""The command line of each server, as `docs/production.md` has it."""
+"""The command of each server that is tested."""
 
 
 def free_port() -> int:
@@ -35,8 +48,11 @@ async def served_by(
     server: str, folder: Path, app: str = "relay:app", **environment: str
 ) -> AsyncIterator[Process]:
     """An application under one of `SERVERS`, in a folder, with an environment of what is given alone."""
+    program = server.partition("-")[0]
+    need_module(program)
     port = free_port()
-    command = [sys.executable, "-m", *SERVERS[server].format(app=app, port=port).split()]
+    options = f"{SERVERS[server].replace('relay:app', app)} {_ADDRESS[program].format(port=port)}"
+    command = [sys.executable, "-m", *options.split()]
     async with relay_process(command, folder, **environment) as process:
         process.port = port
         async with asyncio.timeout(HANGS):
