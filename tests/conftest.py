@@ -26,6 +26,18 @@ def invariants() -> Iterator[None]:
     yield from collected()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests with the mark "voice" run twice: what is sent and heard must be the same on both ways of sound."""
+    if metafunc.definition.get_closest_marker("voice"):
+        metafunc.parametrize("sound", ["short", "long"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def sound(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets the way of sound; `a_relay` and the processes of a test read it from the environment."""
+    monkeypatch.setenv("RELAY_SOUND", getattr(request, "param", "short"))
+
+
 @pytest.fixture
 async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
     """The stand-in, in the test's own event loop."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from itertools import count, pairwise
 from typing import Literal, TypeGuard
@@ -23,6 +24,8 @@ from adk_relay.core.messages import Ack, Error, Interrupt, Message, Numbered, Re
 from adk_relay.core.requests import BusyError
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.server import stand_in
+
+pytestmark = pytest.mark.voice
 
 Attends = Literal["all", "own"]
 
@@ -157,7 +160,7 @@ async def tell(steps: list[str], agent: LlmAgent, service: Losing | None = None)
         mic_ms=40.0,
         replay_bytes=0,
         replay_seconds=0.0,
-        sound="short",
+        sound=os.environ["RELAY_SOUND"],
     )
     conversation = await conversations.open(GUEST, "the-one")
     story = Story(conversation)

@@ -24,7 +24,7 @@ from support.gemini import Connection, GeminiLive, Plan, UserTurn, speech
 from support.raw import Peer, frame, upgrade
 from support.server import a_relay, serving
 
-pytestmark = pytest.mark.usefixtures("no_errors")
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice]
 
 
 Task = asyncio.Task[Any]

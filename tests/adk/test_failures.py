@@ -37,7 +37,7 @@ async def close_code(alice: Client) -> tuple[int, str]:
     return closed.value.rcvd.code, closed.value.rcvd.reason
 
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.voice]
 Death = Callable[[Connection], Awaitable[None]]
 
 

@@ -21,7 +21,7 @@ from support.client import Json, client, words
 from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.server import a_relay, serving
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = [pytest.mark.usefixtures("quick_retries"), pytest.mark.voice]
 
 
 def is_end(said: Json) -> bool:

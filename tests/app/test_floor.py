@@ -18,6 +18,8 @@ from support.gemini import GeminiLive, Plan, silence, speech
 from support.script import Script, busy
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.voice
+
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from support.traveler import (
     told,
 )
 
-pytestmark = pytest.mark.usefixtures("no_errors")
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice]
 
 NAMED = [line | ({"id": line["text"]} if line["role"] == "user" else {}) for line in ONE_AND_TWO]
 """The same, while the ids of the texts are still known."""

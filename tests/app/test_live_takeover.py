@@ -18,7 +18,7 @@ from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.live import answered, encoded
 from support.server import a_relay, serving
 
-pytestmark = pytest.mark.usefixtures("no_errors")
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice]
 
 
 # ---- the sample's own page -----------------------------------------------------------------

@@ -27,7 +27,7 @@ from support.traveler import (
     uncut,
 )
 
-pytestmark = pytest.mark.usefixtures("no_errors")
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice]
 
 
 # ---- the process is killed -------------------------------------------------------------------

@@ -18,7 +18,7 @@ from support.gemini import Connection, GeminiLive, UserTurn
 from support.raw import Peer, frame
 from support.server import a_relay, serving
 
-pytestmark = pytest.mark.usefixtures("small_send_buffer")
+pytestmark = [pytest.mark.usefixtures("small_send_buffer"), pytest.mark.voice]
 
 MS = 48  # bytes of sound in a millisecond
 

@@ -17,7 +17,7 @@ from support.proxy import network
 from support.server import a_relay, serving
 
 # One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.voice]
 
 
 async def test_a_voice_turn_is_heard_and_played(microphone: Microphone, browser: Browser) -> None:

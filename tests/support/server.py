@@ -67,5 +67,6 @@ async def stand_in(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]
 def a_relay(agent: Any = None, **settings: Any) -> Relay:
     """A relay of its own, with everything in memory, that ends its runs at once."""
     agent = agent or LlmAgent(name="tester", model="gemini-3.8-live")
-    options: dict[str, Any] = {"sessions": "memory://", "grace": 0} | settings
+    sound = os.environ["RELAY_SOUND"]
+    options: dict[str, Any] = {"sessions": "memory://", "grace": 0, "sound": sound} | settings
     return Relay(agent, **options)
