@@ -138,9 +138,8 @@ class Seen:
     up: list[bytes] = field(default_factory=list)
 
 
-@pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """Counts the sound that takes the long way through google-genai."""
+def watched(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Keeps the sound that takes the long way through google-genai from now on."""
     found = Seen()
     receive, send = AsyncSession._receive, AsyncSession.send_realtime_input
 
