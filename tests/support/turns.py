@@ -153,15 +153,15 @@ class Player:
             case "stop", number:
                 await connection.send({"serverContent": {"outputTranscription": {"text": f"stop {number}"}}})
                 await self._stop(number).wait()
-            case "usage",:
+            case ("usage",):
                 await connection.usage()
-            case "handle",:
+            case ("handle",):
                 await connection.resumption_update(resumable=random.random() < 0.5)
-            case "go_away",:
+            case ("go_away",):
                 await connection.go_away(60)
             case "pause", seconds:
                 await asyncio.sleep(seconds)
-            case "complete",:
+            case ("complete",):
                 await connection.turn_complete()
             case _:
                 raise AssertionError(step)
