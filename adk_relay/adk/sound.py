@@ -290,9 +290,13 @@ def _only_sound(frame: bytes) -> bytes | None:
 def _decoded(data: bytes) -> bytes | None:
     """The bytes of a base64 text; None: it is none, or empty. Strict: no character is passed over."""
     try:
-        return binascii.a2b_base64(data, strict_mode=True) or None
+        pcm = binascii.a2b_base64(data, strict_mode=True)
     except binascii.Error:
         return None
+    # Strict mode takes too much padding, and a last character with bits that belong to no byte.
+    if data.endswith(b"=") and binascii.b2a_base64(pcm, newline=False) != data:
+        return None
+    return pcm or None
 
 
 def _kinds() -> tuple[type, type, type]:

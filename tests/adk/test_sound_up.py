@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from google.adk.agents import LlmAgent
+from websockets.asyncio.client import ClientConnection
 
 from adk_relay.core.messages import AudioEnd, Error, Message, Status, UserAudio, UserImage
 from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.live import PNG
 from support.sound import (
     GEMINI_3,
+    WAYS,
     Attendee,
     Seen,
     Way,
@@ -65,8 +67,8 @@ async def test_each_frame_is_what_google_genai_would_have_written(
     chunks += [UserAudio(silence(40)), UserAudio(silence(40, 24_000), 24_000), UserAudio(b"\0\0")]
     chunks += [UserAudio(noise(7, 48_000), 24_000), UserAudio(b"\xff\xff"), UserAudio(speech(1000))]
     Random(1).shuffle(chunks)
-    received = []
-    for way in ("short", "long"):
+    received: list[tuple[list[str | bytes], int]] = []
+    for way in WAYS:
         async with attending(relay_of(way, model, mic_ms=0)) as alice:
             connection = await gemini.connection(len(received))
             for chunk in chunks:
@@ -104,7 +106,17 @@ async def all_kinds_of_input(gemini: GeminiLive, way: Way, model: str) -> list[s
         connection = await gemini.connection(index)
         await gemini.wait_for(lambda: len(connection.received) == 53)
         sound = UserAudio(noise(2, CHUNK))
-        steps = [sound, "text", sound, sound, UserImage(PNG, "image/png"), sound, "call", sound, AudioEnd()]
+        steps: list[Any] = [
+            sound,
+            "text",
+            sound,
+            sound,
+            UserImage(PNG, "image/png"),
+            sound,
+            "call",
+            sound,
+            AudioEnd(),
+        ]
         for count, step in enumerate([*steps, *steps[:-3], sound, AudioEnd()], start=54):
             if isinstance(step, str):
                 alice.ask(step)
@@ -128,7 +140,7 @@ async def test_sound_keeps_its_place_among_all_other_input(gemini: GeminiLive, m
 async def test_a_text_overtakes_no_more_sound_than_on_the_long_way(gemini: GeminiLive, model: str) -> None:
     gemini.answer = silent
     sent_before_the_text = []
-    for index, way in enumerate(("short", "long")):
+    for index, way in enumerate(WAYS):
         async with attending(relay_of(way, model)) as alice:
             connection = await gemini.connection(index)
             alice.speak(speech(40))
@@ -212,7 +224,7 @@ async def test_a_connection_that_breaks_under_speech(
     told: list[list[Message]] = []
     logged: list[list[str]] = []
     gemini.answer = silent
-    for way in ("short", "long"):
+    for way in WAYS:
         caplog.clear()
         async with attending(relay_of(way, model)) as alice:
             index = len(gemini.connections)
@@ -238,15 +250,28 @@ async def _talk(alice: Attendee) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_sound_into_a_closed_connection_is_a_loss(gemini: GeminiLive, quick_retries: None) -> None:
-    """The sending side may be the first to see it."""
+@both_ways
+async def test_sound_that_cannot_be_sent_is_a_loss(
+    gemini: GeminiLive,
+    monkeypatch: pytest.MonkeyPatch,
+    quick_retries: None,
+    caplog: pytest.LogCaptureFixture,
+    way: Way,
+) -> None:
+    """Also if the receiving side sees nothing of it."""
     gemini.answer = silent
-    async with attending(relay_of("short")) as alice:
+    async with attending(relay_of(way)) as alice:
         connection = await gemini.connection()
         alice.speak(speech(200))
         await gemini.wait_for(lambda: len(connection.audio) == 5 * CHUNK)
-        run: Any = alice.conversation._runs.run
-        run._queue.send_sound.__self__.inner._gemini_session._ws._socket.transport.abort()
-        alice.speak(speech(200))
+
+        async def fail(*args: Any, **options: Any) -> None:
+            raise OSError("out of buffers")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ClientConnection, "send", fail)
+            alice.speak(speech(40))
+            await alice.until(lambda message: message == Status("reconnecting"))
         await alice.until(lambda message: message == Status("live"))
         assert any(isinstance(message, Error) and message.code == "speech_lost" for message in alice.messages)
+    assert len([record for record in caplog.records if "out of buffers" in record.getMessage()]) == 1

@@ -29,11 +29,12 @@ from support.gemini import NATIVE_AUDIO_2
 from support.server import a_relay
 
 Way = Literal["short", "long"]
+WAYS: tuple[Way, Way] = ("short", "long")
 
 GEMINI_3 = "gemini-3.8-live"
 MODELS = [GEMINI_3, NATIVE_AUDIO_2]
 
-both_ways = pytest.mark.parametrize("way", ["short", "long"])
+both_ways = pytest.mark.parametrize("way", WAYS)
 models = pytest.mark.parametrize("model", MODELS)
 backends = pytest.mark.parametrize("vertex", [False, True], ids=["ai_studio", "vertex"])
 

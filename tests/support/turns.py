@@ -34,8 +34,9 @@ def parts(*parts: Json, role: str = "model", **more: Any) -> Json:
 
 def written(random: Random, frame: Json) -> str | bytes:
     """A frame as JSON. The service writes it with line breaks and in binary frames; others may not."""
-    text = json.dumps(frame, **random.choice([{}, {"indent": 2}, {"separators": (",", ":")}]))
-    return random.choice([text, text.encode()])
+    styles: list[Json] = [{}, {"indent": 2}, {"separators": (",", ":")}]
+    text = json.dumps(frame, **random.choice(styles))
+    return text if random.random() < 0.5 else text.encode()
 
 
 def turns(random: Random, count: int = 4) -> list[list[Step]]:
