@@ -18,7 +18,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import one_line
-from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserText
+from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserAudio, UserText
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
 from adk_relay.wire.asgi import Receive, Send
@@ -260,6 +260,11 @@ class Socket:
             try:
                 command = self._dialect.decode(frame)
                 bad_frames = 0
+                if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
+                    self._heartbeat.content_came()
+                    if self._conversation:
+                        self._conversation.handle(command, self)
+                    continue
                 text_id = _text_id(command)
                 if command not in ("ping", "pong"):
                     self._heartbeat.content_came()
