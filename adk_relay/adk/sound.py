@@ -331,8 +331,8 @@ def _who_sees_sound(agent: BaseAgent, config: RunConfig) -> str | None:
             return f"the agent {each.name} is a {kind}, which has a live loop of its own"
         if not isinstance(each, LlmAgent):
             continue
-        if _is_overridden(each, LlmAgent, "_llm_flow"):
-            return f"the agent {each.name} is a {kind}, which has a flow of its own"
+        if _is_overridden(each, LlmAgent, "_llm_flow", "canonical_live_model", "canonical_live_model_async"):
+            return f"the agent {each.name} is a {kind}, which has a flow or a model of its own"
         if each.code_executor or not isinstance(each.planner, BuiltInPlanner | None):
             return f"the agent {each.name} has a planner or a code executor, which sees each answer"
         if each.model or each is root:

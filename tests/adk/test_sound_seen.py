@@ -214,7 +214,7 @@ def no_gemini(tap: Tap) -> BaseAgent:
 
 
 SEERS: dict[str, tuple[Callable[[Tap], BaseAgent], str]] = {
-    "a flow": (own_flow, "the agent tester is a WithFlow, which has a flow of its own"),
+    "a flow": (own_flow, "the agent tester is a WithFlow, which has a flow or a model of its own"),
     "a live loop": (own_live_loop, "the agent tester is a WithLoop, which has a live loop of its own"),
     "run_live": (own_run_live, "the agent tester is a WithRun, which has a live loop of its own"),
     "no LlmAgent": (no_llm_agent, "the agent tester is a Wrapper, which has a live loop of its own"),
@@ -250,6 +250,30 @@ async def test_a_sub_agent_that_sees_sound(
     assert tap.down == await talk(gemini, relay_of("short", agent=agent), "hand over")
     assert len(reasons(caplog)) == 1
     assert "the agent other is a WithLoop" in reasons(caplog)[0]
+
+
+async def test_a_sub_agent_that_finds_its_model_itself(
+    gemini: GeminiLive, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection is not watched, so sound must not go on into the one before."""
+
+    class WithModel(LlmAgent):
+        async def canonical_live_model_async(self, ctx: ReadonlyContext) -> BaseLlm:
+            return Gemini(model=GEMINI_3)
+
+    caplog.set_level(logging.INFO, "relay.agent")
+    gemini.answer = answer
+    agent = an_agent(sub_agents=[an_agent(WithModel, name="other")])
+    async with attending(relay_of("short", agent=agent)) as alice:
+        first = await gemini.connection()
+        alice.speak(SPOKEN)
+        await gemini.wait_for(lambda: first.audio == SPOKEN)
+        alice.ask("hand over")
+        second = await gemini.connection(1)
+        alice.speak(SPOKEN)
+        await gemini.wait_for(lambda: second.audio == SPOKEN)
+    assert len(reasons(caplog)) == 1
+    assert "the agent other is a WithModel, which has a flow or a model of its own" in reasons(caplog)[0]
 
 
 async def test_a_code_executor(gemini: GeminiLive, seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
