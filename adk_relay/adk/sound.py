@@ -321,7 +321,7 @@ def _who_sees_sound(agent: BaseAgent, config: RunConfig) -> str | None:
 
     if config.save_live_blob:
         return "the run configuration stores it (save_live_blob)"
-    pending, root = [agent], agent
+    pending = [agent]
     while pending:
         each = pending.pop()
         pending += each.sub_agents
@@ -335,12 +335,11 @@ def _who_sees_sound(agent: BaseAgent, config: RunConfig) -> str | None:
             return f"the agent {each.name} is a {kind}, which has a flow or a model of its own"
         if each.code_executor or not isinstance(each.planner, BuiltInPlanner | None):
             return f"the agent {each.name} has a planner or a code executor, which sees each answer"
-        if each.model or each is root:
-            model = each.canonical_live_model
-            if isinstance(model, Rehearsal):
-                return ""
-            if not isinstance(model, Gemini) or _is_overridden(model, Gemini, "connect"):
-                return f"the model {type(model).__name__} has a connection of its own"
+        model = each.canonical_live_model
+        if isinstance(model, Rehearsal):
+            return ""
+        if not isinstance(model, Gemini) or _is_overridden(model, Gemini, "connect"):
+            return f"the model {type(model).__name__} has a connection of its own"
     return None
 
 

@@ -276,6 +276,35 @@ async def test_a_sub_agent_that_finds_its_model_itself(
     assert "the agent other is a WithModel, which has a flow or a model of its own" in reasons(caplog)[0]
 
 
+@pytest.mark.filterwarnings("ignore:SequentialAgent is deprecated")
+async def test_a_sequence_of_agents(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each has a connection of its own, also if its model is ADK's default; all take the short way."""
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.send_audio(2)
+        if connection.number == 1:
+            await connection.call_tool("task_completed", {})
+
+    monkeypatch.setattr(LlmAgent, "_default_live_model", GEMINI_3)
+    caplog.set_level(logging.INFO, "relay.agent")
+    gemini.answer = answer
+    agent = SequentialAgent(name="tester", sub_agents=[an_agent(name="a"), an_agent(name="b", model="")])
+    async with attending(relay_of("short", agent=agent)) as alice:
+        first = await gemini.connection()
+        alice.speak(SPOKEN)
+        await gemini.wait_for(lambda: first.audio == SPOKEN)
+        alice.ask("next")
+        second = await gemini.connection(1)
+        alice.speak(SPOKEN)
+        await gemini.wait_for(lambda: second.audio == SPOKEN)
+        alice.ask("hello")
+        await alice.heard(bytes(first.sound) + bytes(first.sound))
+    assert (len(seen.down), len(seen.up)) == (0, 2)
+    assert reasons(caplog) == []
+
+
 async def test_a_code_executor(gemini: GeminiLive, seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
     """ADK looks for code in each answer, sound included."""
 
