@@ -211,9 +211,10 @@ class SoundSocket:
         """Returns the next frame that is more, or less, than a chunk of sound."""
         while True:
             frame = await self._socket.recv(*args, **options)
-            if not (self._is_open_down and isinstance(frame, bytes)):
+            if not self._is_open_down:
                 return frame
-            pcm = (self._down and self._down.sound_in(frame)) or self._sound_in(frame)
+            data = frame.encode() if isinstance(frame, str) else frame
+            pcm = (self._down and self._down.sound_in(data)) or self._sound_in(data)
             if not pcm:
                 return frame
             if self._run.under_way and not await self._has_caught_up():
@@ -236,8 +237,9 @@ class SoundSocket:
             return
         self._sent = None
         await self._send_realtime(blob_of(sound))
-        if self._is_open_up and len(sound.pcm) >= _MIN_BASE64 and isinstance(self._sent, str):
-            form = Form.of(self._sent.encode(), base64.urlsafe_b64encode(sound.pcm))
+        if self._is_open_up and len(sound.pcm) >= _MIN_BASE64:
+            frame = self._sent.encode() if isinstance(self._sent, str) else b""
+            form = Form.of(frame, base64.urlsafe_b64encode(sound.pcm))
             if form:
                 self._up[sound.rate] = form
             else:
