@@ -6,16 +6,18 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing
-from typing import Protocol
+from contextvars import ContextVar
+from typing import Any, Protocol
 
 from google.adk.agents import BaseAgent
 from google.adk.agents.run_config import RunConfig
 from google.adk.apps import App
 from google.adk.runners import Runner
-from google.adk.sessions import BaseSessionService
+from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
 from adk_relay.adk.connection import LostConnection, WatchedConnection, observer, watched_agent
+from adk_relay.adk.models import telemetry
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.session import APP_NAME
 from adk_relay.adk.sound import ShortWay
@@ -57,7 +59,21 @@ def runner(agent: BaseAgent, sessions: BaseSessionService, config: RunConfig, *,
     watched = watched_agent(agent)
     sound = ShortWay(agent, config, observer.get, is_wanted=short_way)
     app = App(name=APP_NAME, root_agent=watched, plugins=[sound, Tools("tools")])
-    return Runner(app=app, session_service=sessions)
+    return _Runner(app=app, session_service=sessions)
+
+
+_at_hand: ContextVar[list[Session]] = ContextVar("at_hand")
+"""The session of the run that begins in this context, if it was just read; it is taken once."""
+
+
+class _Runner(Runner):
+    """A runner that does not read a session which relay has just read: a long one takes milliseconds."""
+
+    # A private name of ADK. Without it there, this method is never called, and ADK reads the session.
+    async def _get_or_create_session(self, **named: Any) -> Session:
+        if at_hand := _at_hand.get([]):
+            return at_hand.pop()
+        return await super()._get_or_create_session(**named)
 
 
 class Host(Protocol):
@@ -87,6 +103,7 @@ class Run:
         host: the conversation.
         handle: resumes the service's own session; None: the history is sent instead.
         owed: what the user still waits for from the run before.
+        session: the ADK session, if it was just read and not changed since; None: ADK reads it.
 
     Invariants:
         A resumption handle covers all input that the model was given: taking input removes the handle.
@@ -104,13 +121,19 @@ class Run:
         *,
         handle: str | None = None,
         owed: Owed = "",
+        session: Session | None = None,
     ) -> None:
         self._runner = runner
         self._config = config.model_copy(
-            update={"session_resumption": types.SessionResumptionConfig(handle=handle)}
+            update={
+                "session_resumption": types.SessionResumptionConfig(handle=handle),
+                "telemetry": config.telemetry or telemetry(),
+            }
         )
         self._user_id = user_id
         self._session_id = session_id
+        # A configuration that limits what ADK reads is ADK's to obey.
+        self._at_hand = [session] if session and not config.get_session_config else []
         self._inbox = inbox
         self._host = host
         self._queue = RequestQueue(inbox, self._taken, host.stored)
@@ -136,6 +159,7 @@ class Run:
             Exception: the agent's own code raised it.
         """
         observer.set(self)
+        _at_hand.set(self._at_hand)
         events = self._runner.run_live(
             user_id=self._user_id,
             session_id=self._session_id,
