@@ -48,10 +48,10 @@ async def talk(gemini: GeminiLive, relay: Relay) -> None:
     gemini.answer = answer
     async with attending(relay) as alice:
         bob = Attendee(await relay.conversations.open("bob"), "bob")
-        for index, who in enumerate((alice, bob)):
-            if who is bob:
-                bob.conversation.attach(bob)
-            connection = await gemini.connection(index)
+        await gemini.connection()
+        bob.conversation.attach(bob)
+        await gemini.connection(1)
+        for connection, who in zip(gemini.connections, (alice, bob), strict=True):
             who.speak(SPOKEN)
             who.ask("hello")
             await who.turn()
