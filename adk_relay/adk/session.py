@@ -25,7 +25,7 @@ _CREATED_AT = "relay_created_at"
 """The key of the time when a session was made, in its state; ADK itself keeps only that of the last event."""
 
 
-_AT_HAND_FOR = 5.0
+_AT_HAND_FOR = 1.0
 """Seconds after which a session that was read is read again before it is used."""
 
 
