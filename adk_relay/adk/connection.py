@@ -66,8 +66,8 @@ class Observer(Hearer, Protocol):
     def history(self, turns: list[types.Content]) -> list[types.Content]:
         """Returns the history that is sent to the model, made from the session's history."""
 
-    def sending(self, content: types.Content) -> None:
-        """A text or a tool's answer is stored in the session, and is being sent."""
+    def sending(self, content: types.Content | None) -> None:
+        """A text or a tool's answer is stored in the session, and is being sent; None: something else is."""
 
     def sent(self) -> None:
         """It was sent."""
@@ -161,18 +161,22 @@ class WatchedConnection(BaseLlmConnection):
         self._watcher.sent()
 
     async def send_realtime(self, blob: RealtimeInput) -> None:
+        self._watcher.sending(None)
         try:
             await self.inner.send_realtime(blob)  # type: ignore[arg-type]  # annotated too narrowly
         except Exception as error:
             await self._fail(error)
+        self._watcher.sent()
 
     async def send_sound(self, sound: UserAudio) -> None:
         """Sends sound by the short way."""
         assert self.short_way
+        self._watcher.sending(None)
         try:
             await self.short_way.send_sound(sound)
         except Exception as error:
             await self._fail(error)
+        self._watcher.sent()
 
     async def receive(self) -> AsyncGenerator[LlmResponse, None]:
         try:

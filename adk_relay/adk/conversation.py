@@ -22,6 +22,7 @@ from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
+    Audio,
     AudioEnd,
     Dropped,
     Ended,
@@ -31,6 +32,8 @@ from adk_relay.core.messages import (
     Message,
     Numbered,
     Status,
+    Text,
+    ToolStart,
     Transcript,
     TurnEnd,
     UserAudio,
@@ -230,13 +233,13 @@ class Conversation:
 
     def emit(self, message: Message) -> None:
         self._last_content = time.monotonic()
+        if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
+            self._note_whose()
         match message:
             case Transcript():
                 self.room.publish(replace(message, connection_id=self._floor.last_speaker))
             case TurnEnd(goes_on=False):
-                self.session.last_activity = time.time()
-                self.room.publish(message)
-                self._writing.answered()
+                self._end_turn(message)
             case _ if isinstance(message, Numbered):
                 self.room.publish(message)
             case _:
@@ -251,6 +254,11 @@ class Conversation:
     def stored(self, text: UserText) -> None:
         self.session.last_activity = time.time()
         self._writing.stored(text)
+
+    def crossed(self) -> None:
+        run, current = self._runs.run, self._requests.current
+        if run and current and run.turn.waits_for(current.text):
+            self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def lost_speech(self) -> None:
         lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
@@ -267,9 +275,26 @@ class Conversation:
         if not ends and (has_stopped or is_to_come):
             ends = [TurnEnd(self.number(), interrupted=True)]
         for message in ends:
-            self.emit(message)
+            self._end_turn(message)
+        if self._requests.current:  # its text waited while another answer was given
+            self._end_turn(TurnEnd(self.number(), interrupted=True))
+
+    def _end_turn(self, end: TurnEnd) -> None:
+        self.session.last_activity = time.time()
+        self.room.publish(end)
+        self._writing.answered()
+
+    def _note_whose(self) -> None:
+        """An answer opens: it may be another than that of the current request."""
+        run, current = self._runs.run, self._requests.current
+        is_aside = bool(run and current and not run.turn.is_about(current.text))
+        if is_aside != self._requests.is_aside:
+            self._requests.is_aside = is_aside
+            self.room.update_audience()
 
     def _hear(self, sound: UserAudio | AudioEnd) -> None:
+        if self._runs.answers_alone:
+            return
         self._inbox.add(sound)
         # An end of sound alone (its speaker has left) is no reason to connect to the model.
         if isinstance(sound, UserAudio):
@@ -284,7 +309,11 @@ class Conversation:
     def _would_cut_in(self) -> bool:
         """Whether the model could take a new request for a part of something else."""
         run = self._runs.run
-        return bool(self._resets or (run and (run.is_speech_pending or run.turn.is_stopped_early)))
+        if self._resets or self._runs.stop_reason is not None:
+            return True
+        if run and run.is_at_rest and run.turn.is_uncertain:
+            run.renew()  # only a new connection knows the order again
+        return bool(run and (run.is_speech_pending or run.turn.is_stopped_early or run.turn.is_uncertain))
 
     # ---- the life of a conversation ----
 
@@ -329,7 +358,7 @@ class Conversation:
         # A listener came while the run was ending: the answer under way is over all the same.
         is_owed = self._runs.owed or self._inbox.has_text
         if not is_owed and (self._requests.current or self.room.history.is_answering):
-            self.emit(TurnEnd(self.number(), interrupted=True))
+            self._end_turn(TurnEnd(self.number(), interrupted=True))
         if not self._runs.is_wanted:
             self._runs.end_reconnecting()
         self._writing.begin_next()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
 from google.adk.agents import BaseAgent
 from google.adk.agents.run_config import RunConfig
 from google.adk.apps import App
+from google.adk.events import Event
 from google.adk.runners import Runner
 from google.adk.sessions import BaseSessionService
 from google.genai import types
@@ -28,7 +30,13 @@ from adk_relay.core.messages import ForModel, Message, UserAudio, UserText
 log = logging.getLogger("relay.agent")
 
 _STALLED_AFTER = 5.0
-"""Seconds in which an open connection must take, store and send a text; otherwise it counts as lost."""
+"""Seconds in which an open connection must take what is sent; otherwise it counts as lost."""
+
+_SILENT_AFTER = 60.0
+"""Seconds after which a model that owes an answer, and sends nothing, counts as lost."""
+
+_LATE_WORDS = 5.0
+"""Seconds after which words that came at rest count as the end of the answer before: it has no other end."""
 
 _PROGRESS_AFTER = 60.0
 """Seconds after which a connection counts as progress, even if no turn was completed on it."""
@@ -38,6 +46,9 @@ _GO_AWAY_MARGIN = 2.0
 
 _SPEECH_FORGOTTEN = 10.0
 """Seconds after which speech without a transcript counts as noise."""
+
+_SOUND_RATE = 2 * 24_000
+"""Bytes of the model's sound in a second."""
 
 _GO_ON = (
     "(The connection was lost while you were speaking. I have what you said so far."
@@ -75,6 +86,9 @@ class Host(Protocol):
     def stored(self, text: UserText) -> None:
         """A text is in the session."""
 
+    def crossed(self) -> None:
+        """Two questions are on their way: whose answer comes next is not known."""
+
 
 class Run:
     """One `run_live` and its connection to the model. The user's input goes in, messages come out.
@@ -87,6 +101,7 @@ class Run:
         host: the conversation.
         handle: resumes the service's own session; None: the history is sent instead.
         owed: what the user still waits for from the run before.
+        owed_text: the question that this is the answer to, if it was a text.
 
     Invariants:
         A resumption handle covers all input that the model was given: taking input removes the handle.
@@ -104,6 +119,7 @@ class Run:
         *,
         handle: str | None = None,
         owed: Owed = "",
+        owed_text: UserText | None = None,
     ) -> None:
         self._runner = runner
         self._config = config.model_copy(
@@ -113,17 +129,25 @@ class Run:
         self._session_id = session_id
         self._inbox = inbox
         self._host = host
-        self._queue = RequestQueue(inbox, self._taken, host.stored)
-        self.translator = Translator(runner.agent, host.number, owed=owed)
+        self._queue = RequestQueue(inbox, self._taken, host.stored, self._sender_failed)
+        self.translator = Translator(runner.agent, host.number, owed=owed, text=owed_text)
         self.turn = self.translator.turn
         self.handle: str | None = None
         """A resumption handle that covers all input that the model was given."""
         self._completed_turn = False
         self._spoke_at: float | None = None  # when the user spoke last, if no final transcript has come
         self._connected_at: float | None = None
+        self._heard_at = 0.0  # when the model sent something, or was sent a text, and what it sent was over
+        self._is_talk = False  # the open answer has more than words
         self._sending_since: float | None = None
+        self._is_sending_text = False
+        self._is_renewed = False  # the next run is to begin with a new connection
+        self._release: asyncio.TimerHandle | None = None  # set while texts are held
+        self._failure: Exception | None = None  # of ADK's sending task
         self._leave_by: float | None = None  # the deadline, after the service has sent goAway
         self._is_listened_to = False  # a tool reads the user's sound, and gets it from ADK
+        self.answered_alone: UserText | None = None
+        """The text that the agent has answered without a model, and that is not stored yet."""
         self.under_way = 0
         """Events that ADK has let go, and that were not translated yet."""
         self._caught_up = asyncio.Event()  # set when there are none
@@ -142,10 +166,23 @@ class Run:
             live_request_queue=self._queue,
             run_config=self._config,
         )
+        self.hold()
+        try:
+            await self._translate(events)
+        finally:
+            if self._release:
+                self._release.cancel()
+            self._inbox.hold(False)
+
+    async def _translate(self, events: AsyncGenerator[Event, None]) -> None:
         async with aclosing(events):
             async for event in events:
+                self._heard(_seconds_of_sound(event))
+                if self.is_unconnected:
+                    self._take_unasked(event)
                 for message in self.translator.messages(event):
                     self._host.emit(message)
+                self._changed()
                 if event.turn_complete and not self.turn.is_open:
                     self._completed_turn = True
                     self._spoke_at = None
@@ -161,10 +198,35 @@ class Run:
         """Asks the run to end: `drive()` returns when the connection is closed."""
         self._queue.close()
 
+    def renew(self) -> None:
+        """Ends the run; the next one makes a new connection, and sends the history."""
+        self._is_renewed = True
+        self.handle = None
+        self.close()
+
+    def hold(self) -> None:
+        """Lets texts wait, or lets them go on: to be called whenever the turn has changed."""
+        seconds = self.turn.holds()
+        self._inbox.hold(seconds > 0)
+        if self._release:
+            self._release.cancel()
+        loop = asyncio.get_running_loop()
+        self._release = loop.call_later(seconds, self.hold) if seconds else None
+
+    def _changed(self) -> None:
+        self.hold()
+        if self.turn.crosses():
+            self._host.crossed()
+
     @property
     def is_leaving(self) -> bool:
-        """The service has sent goAway: the next run continues where this one ends."""
-        return self._leave_by is not None
+        """The service has sent goAway, or the run is renewed: the next run continues where this one ends."""
+        return self._leave_by is not None or self._is_renewed
+
+    @property
+    def is_unconnected(self) -> bool:
+        """The run has not reached the model."""
+        return self._connected_at is None
 
     @property
     def has_progressed(self) -> bool:
@@ -187,39 +249,56 @@ class Run:
         """The user has just spoken, and the final transcript has not come yet."""
         return self._spoke_at is not None and time.monotonic() - self._spoke_at < _SPEECH_FORGOTTEN
 
-    def overdue(self) -> LostConnection | None:
+    def overdue(self) -> Exception | None:
         """Why the connection counts as lost although it has reported no error; None: it does not.
 
         It also closes the run if its deadline has passed and no answer is under way.
         """
         now = time.monotonic()
+        if self._failure:
+            return self._failure
         if self._leave_by is not None and now >= self._leave_by:
             if self.turn.is_open or self.turn.owed:
                 return LostConnection(None, "the service went away in the middle of an answer")
             self.close()
         if self._connected_at is None:
             return None
-        waiting = self._inbox.content_waiting_since
-        if waiting is not None and now - max(waiting, self._connected_at) > _STALLED_AFTER:
-            return LostConnection(None, f"a text was not taken within {_STALLED_AFTER:g} s")
-        if self.unsettled and time.time() - self.unsettled[1] > _STALLED_AFTER:
-            return LostConnection(None, f"a text was not stored within {_STALLED_AFTER:g} s")
-        if self._sending_since is not None and now - self._sending_since > _STALLED_AFTER:
+        # Only the time of the connection counts: the agent's callbacks, its tools and the store may be slow.
+        is_text_late = self._is_sending_text or self._inbox.has_content
+        if self._sending_since is not None and is_text_late and now - self._sending_since > _STALLED_AFTER:
             return LostConnection(None, f"a text was not sent within {_STALLED_AFTER:g} s")
+        self.turn.forget_unanswered()
+        self.hold()
+        return self._silent(now - self._heard_at)
+
+    def _silent(self, seconds: float) -> LostConnection | None:
+        """What a silence of the model means: every answer ends within a bound."""
+        is_asked = self.turn.answered or not self.turn.is_open
+        if self._queue.undecided or self.translator.is_agent_busy:  # it is the agent's time
+            return None
+        if is_asked and self.turn.owed and seconds > _SILENT_AFTER:
+            return LostConnection(None, f"the model owed an answer, and was silent for {_SILENT_AFTER:g} s")
+        if not is_asked and seconds > (_SILENT_AFTER if self._is_talk else _LATE_WORDS):
+            for message in self.translator.complete():
+                self._host.emit(message)
         return None
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert not (self.handle and self.turn.given), "a handle is kept that does not cover all input"
         if self._connected_at is None:
-            assert not self.is_leaving, "a service that is not connected has announced its end"
+            assert self._leave_by is None, "a service that is not connected has announced its end"
             assert self._sending_since is None, "a text is on its way, and nothing is connected"
 
     # ---- told by the short way (sound.Hearer) ----
 
     def hear(self, pcm: bytes) -> None:
+        was_open = self.turn.is_open
+        self._heard(len(pcm) / _SOUND_RATE)
         for message in self.translator.sound(pcm):
             self._host.emit(message)
+        if not was_open:
+            self.hold()
 
     def entered(self) -> None:
         self.under_way += 1
@@ -237,7 +316,10 @@ class Run:
     def connected(self, connection: WatchedConnection) -> None:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = self._sending_since = None
-        self._connected_at = time.monotonic()
+        self._connected_at = self._heard_at = time.monotonic()
+        self.turn.sent()
+        self.translator.connected()
+        self.hold()
         short_way = self._runner.plugin_manager.get_plugin("short_way")
         assert isinstance(short_way, ShortWay)
         connection.short_way = short_way.shorten(connection.inner, self, self._runner.plugin_manager.plugins)
@@ -257,12 +339,19 @@ class Run:
         note = {"": _NO_ANSWER, "answer": _ANSWER_ME, "rest": _GO_ON}[owed]
         return [*turns, types.Content(role="user" if owed else "model", parts=[types.Part(text=note)])]
 
-    def sending(self, content: types.Content) -> None:
-        self._queue.settle()  # ADK stores a text before it sends it
+    def sending(self, content: types.Content | None) -> None:
+        if content:
+            self._queue.sending()  # ADK stores a text before it sends it
+            self._is_sending_text = True
         self._sending_since = time.monotonic()
 
     def sent(self) -> None:
+        if self._is_sending_text:
+            self._heard(0)
+            self.turn.sent()
+            self.hold()
         self._sending_since = None
+        self._is_sending_text = False
 
     def resumable(self, handle: str) -> None:
         # The service may have made this handle before the model got the input of this turn.
@@ -278,8 +367,36 @@ class Run:
         if self.is_at_rest:
             self.close()
 
+    def _heard(self, seconds: float) -> None:
+        """The model has sent something that takes so long to play, or was sent something."""
+        if not self.turn.is_open:
+            self._is_talk = False
+        self._is_talk = self._is_talk or seconds > 0
+        # A model that assumes that its sound is played as it comes completes its turn only after that.
+        self._heard_at = max(self._heard_at, time.monotonic()) + seconds
+
+    def _take_unasked(self, event: Event) -> None:
+        """The agent answers without a model (`before_agent_callback`): to the first text that waits."""
+        is_answer = event.content and event.author != "user" and not self.turn.is_open
+        if is_answer and not self.turn.owed and self._inbox.has_text:
+            while not isinstance(user_input := self._inbox.take(), UserText | None):
+                pass  # images: nobody will look at them
+            if user_input:
+                self.turn.take(user_input)
+                self.answered_alone = user_input
+
+    def _sender_failed(self, error: BaseException) -> None:
+        if isinstance(error, Exception):
+            self._failure = error
+
     def _taken(self, user_input: ForModel) -> None:
         self.handle = None  # it no longer covers all that the model was given
         self.turn.take(user_input)
+        self._changed()
         if isinstance(user_input, UserAudio) and user_input.is_speech:
             self._spoke_at = time.monotonic()
+
+
+def _seconds_of_sound(event: Event) -> float:
+    parts = (event.content and event.content.parts) or []
+    return sum(len((part.inline_data and part.inline_data.data) or b"") for part in parts) / _SOUND_RATE

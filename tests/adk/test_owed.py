@@ -97,7 +97,7 @@ def test_a_cut_answer_owes_its_rest_unless_more_was_asked() -> None:
     turn.take(UserText("two"))
     list(turn.lost(goes_on=True))
     assert owed(turn) == "answer"
-    turn.take_back()
+    turn.take_back(UserText("two"))
     assert owed(turn) == "rest"
 
 
