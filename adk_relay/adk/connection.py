@@ -26,6 +26,7 @@ from google.genai import types
 from google.genai.errors import APIError
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from adk_relay.adk.screening import Screened
 from adk_relay.adk.sound import Hearer, SoundSocket
 from adk_relay.core.messages import UserAudio
 
@@ -57,7 +58,7 @@ class LostConnection(Exception):
         super().__init__(f"{code} {reason}".strip() if code else reason)
 
 
-class Observer(Hearer, Protocol):
+class Observer(Hearer, Screened, Protocol):
     """Gets the events of a run's connections. No method may wait but `caught_up`."""
 
     def connected(self, connection: WatchedConnection) -> None:
@@ -154,6 +155,8 @@ class WatchedConnection(BaseLlmConnection):
 
     async def _send_content(self, content: types.Content, *, partial: bool = False) -> None:
         self._watcher.sending(content)
+        if content.parts and content.parts[0].text:  # only the results of tools come in parts
+            partial = False
         try:
             await self.inner._send_content(content, partial=partial)
         except Exception as error:

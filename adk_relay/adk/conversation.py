@@ -208,7 +208,7 @@ class Conversation:
         done = self._resets.add(delete=delete, why=why)
         self._interrupt()
         self._writing.drop(why)
-        self._writing.drop_unsaid()  # so it can be sent again if the session can't be deleted
+        self._writing.drop_unsaid(why)
         self._runs.stop(Stop.RESET)
         await asyncio.shield(done)
 
@@ -376,21 +376,21 @@ class Conversation:
     async def _keep_unsaid(self) -> None:
         """Stores the texts that no model could be given before the conversation ended."""
         texts = deque(content for content in iter(self._inbox.take, None) if isinstance(content, UserText))
+        kept: list[UserText] = []
         if not texts:
             return
-        self._runs.begin_with(self._runs.owed)
         try:
             session = await self.session.find()
             while texts:
-                await self.session.append_text(session, texts[0].text)
-                text = texts.popleft()
-                self.stored(text)
-                # If a listener has come back meanwhile, the next run answers the text.
-                self._runs.begin_with("" if text.stopped else "answer")
+                if not texts[0].is_stored:
+                    await self.session.append_text(session, texts[0].text)
+                    self.stored(texts[0])
+                kept.append(replace(texts.popleft(), is_stored=True))
         except Exception as error:
             log.error("%s: %d texts could not be stored: %s", self._label, len(texts), one_line(error))
-            while texts:
-                self._inbox.give_back(texts.pop())
+        if self.room.listeners or texts:  # a listener has come back meanwhile: the next run answers the texts
+            for text in reversed([*kept, *texts]):
+                self._inbox.give_back(text)
 
     async def _empty(self) -> None:
         """Empties the session, then takes the input that was held meanwhile."""
@@ -408,6 +408,8 @@ class Conversation:
 
     def _fail(self, error: Exception) -> None:
         log.error("%s: %s", self._label, what_failed(error))
+        if self._writing.fail_current():
+            self._runs.begin_with("")
         self._runs.give_up()
         self.room.history.interrupt()
         self._dismiss(explain(error, self._home.model), Ended("failed"))

@@ -50,7 +50,8 @@ class RequestQueue(LiveRequestQueue):
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
         self.send_sound: Callable[[UserAudio], Awaitable[None]] | None = None
         """Sends sound to the model past ADK; None: sound goes through ADK."""
-        self._is_undecided = False
+        self.undecided: UserText | None = None
+        """The last text that ADK took, and has neither sent nor refused: callbacks may take their time."""
 
     def send(self, req: LiveRequest) -> None:
         if req.close:
@@ -65,16 +66,10 @@ class RequestQueue(LiveRequestQueue):
     def send_content(self, content: types.Content, partial: bool = False) -> None:
         self.send(LiveRequest(content=content, partial=partial))
 
-    @property
-    def undecided(self) -> bool:
-        """ADK has taken a text, and has neither sent nor refused it: the store and the agent's callbacks may
-        take their time."""
-        return self._is_undecided
-
-    def sending(self) -> None:
-        """To be called when ADK sends a text, or the result of a tool."""
+    def decided(self) -> None:
+        """To be called when ADK is done with the last text: it sends it, or the callbacks have refused it."""
         self.settle()
-        self._is_undecided = False
+        self.undecided = None
 
     def settle(self) -> None:
         """To be called when the text that ADK took last is known to be stored."""
@@ -85,7 +80,7 @@ class RequestQueue(LiveRequestQueue):
 
     async def get(self) -> LiveRequest:
         self._watch_reader()
-        self.sending()  # ADK asks for the next item only when it is done with the one before
+        self.decided()  # ADK asks for the next item only when it is done with the one before
         while True:
             if self._closed:
                 return LiveRequest(close=True)
@@ -100,8 +95,9 @@ class RequestQueue(LiveRequestQueue):
                         await asyncio.sleep(0)  # much waits, and nothing else here lets other tasks run
                     continue
                 if isinstance(user_input, UserText):
-                    self.unsettled = (user_input, time.time())
-                    self._is_undecided = True
+                    self.undecided = user_input
+                    if not user_input.is_stored:
+                        self.unsettled = (user_input, time.time())
                 return _request(user_input)
             self._inbox.ready.clear()
             await self._inbox.ready.wait()
@@ -122,7 +118,9 @@ def _request(user_input: ForModel) -> LiveRequest:
         case UserAudio():
             return LiveRequest(blob=blob_of(user_input))
         case UserText(text):
-            return LiveRequest(content=types.Content(role="user", parts=[types.Part(text=text)]))
+            content = types.Content(role="user", parts=[types.Part(text=text)])
+            # ADK does not store a partial text. The connection sends it as a whole one.
+            return LiveRequest(content=content, partial=user_input.is_stored)
         case UserImage(data, mime_type):
             return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
         case AudioEnd():

@@ -19,6 +19,7 @@ from google.genai import types
 
 from adk_relay.adk.connection import LostConnection, WatchedConnection, observer, watched_agent
 from adk_relay.adk.queue import RequestQueue
+from adk_relay.adk.screening import Screening, ScreeningPlugin, is_screened
 from adk_relay.adk.session import APP_NAME
 from adk_relay.adk.sound import ShortWay
 from adk_relay.adk.tools import Tools
@@ -67,7 +68,8 @@ def runner(agent: BaseAgent, sessions: BaseSessionService, config: RunConfig, *,
     """
     watched = watched_agent(agent)
     sound = ShortWay(agent, config, observer.get, is_wanted=short_way)
-    app = App(name=APP_NAME, root_agent=watched, plugins=[sound, Tools("tools")])
+    plugins = [sound, Tools("tools"), ScreeningPlugin(observer.get)]
+    app = App(name=APP_NAME, root_agent=watched, plugins=plugins)
     return Runner(app=app, session_service=sessions)
 
 
@@ -132,6 +134,10 @@ class Run:
         self._queue = RequestQueue(inbox, self._taken, host.stored, self._sender_failed)
         self.translator = Translator(runner.agent, host.number, owed=owed, text=owed_text)
         self.turn = self.translator.turn
+        self.screening = Screening(
+            is_screened=is_screened(runner.agent, runner.plugin_manager.plugins),
+            allowed=owed_text.text if owed_text else "",
+        )
         self.handle: str | None = None
         """A resumption handle that covers all input that the model was given."""
         self._completed_turn = False
@@ -240,6 +246,11 @@ class Run:
         return not (self.turn.is_open or self.turn.owed or self.is_speech_pending)
 
     @property
+    def undecided(self) -> UserText | None:
+        """A text that ADK has taken, and has neither sent nor refused."""
+        return self._queue.undecided
+
+    @property
     def unsettled(self) -> tuple[UserText, float] | None:
         """A text that ADK has taken and may not have stored, and the `time.time()` it was taken."""
         return self._queue.unsettled
@@ -300,7 +311,8 @@ class Run:
         if not was_open:
             self.hold()
 
-    def entered(self) -> None:
+    def entered(self, event: Event) -> None:
+        self.screening.note(event)
         self.under_way += 1
         self._caught_up.clear()
 
@@ -310,6 +322,12 @@ class Run:
 
     async def caught_up(self) -> None:
         await self._caught_up.wait()
+
+    # ---- told by the plugin (screening.Screened) ----
+
+    def stored(self, text: str) -> None:
+        if self.unsettled and self.unsettled[0].text == text:
+            self._queue.settle()
 
     # ---- told by the connection (connection.Observer) ----
 
@@ -333,6 +351,12 @@ class Run:
         A model answers a history whose last turn is the user's, and is silent if the last turn is its
         own. The note that is added here is sent to the model only; it is not stored.
         """
+        turns = self.screening.screened_turns(turns)
+        for text in self._inbox.stored_texts:  # they are given to ADK again
+            for turn in reversed(turns):
+                if turn.role == "user" and turn.parts and turn.parts[0].text == text:
+                    turns.remove(turn)
+                    break
         owed = self.turn.owed
         if not turns or (turns[-1].role == "user") == bool(owed):
             return turns
@@ -341,7 +365,8 @@ class Run:
 
     def sending(self, content: types.Content | None) -> None:
         if content:
-            self._queue.sending()  # ADK stores a text before it sends it
+            self._queue.decided()  # ADK stores a text before it sends it
+            self.screening.allow()
             self._is_sending_text = True
         self._sending_since = time.monotonic()
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from enum import IntEnum, auto
 from typing import Protocol
 
@@ -309,22 +310,23 @@ class Runs:
         return overdue or (failure if isinstance(failure, Exception) else None)
 
     async def _settle(self, run: Run, *, goes_on: bool) -> None:
-        """Makes sure that each text is in the session or in the inbox, and a cut answer in the session."""
+        """Makes sure that each text was sent or is in the inbox, and a cut answer in the session."""
         unstored = run.translator.unstored
-        if not (run.unsettled or unstored):
+        text = run.undecided
+        if not (text or unstored):
             return
-        session = None
+        session, is_stored = None, text is not None and run.unsettled is None
         try:
             session = await self._session.find()
         finally:
-            if run.unsettled:
-                text, taken_at = run.unsettled
-                if session and holds(session, text, taken_at):
+            if text:
+                if run.unsettled and session and holds(session, *run.unsettled):
                     self._host.stored(text)
-                else:  # also if the session can't be read: a text said twice is better than a lost one
-                    self._inbox.give_back(text)
-                    run.turn.take_back(text)
-                    self._owed, self._owed_text = run.turn.owed, run.turn.owed_text
+                    is_stored = True
+                # Also if the session can't be read: a text said twice is better than a lost one.
+                self._inbox.give_back(replace(text, is_stored=is_stored))
+                run.turn.take_back(text)
+                self._owed, self._owed_text = run.turn.owed, run.turn.owed_text
         if unstored:
             await self._session.append_cut_answer(session, run.translator.author, unstored, goes_on=goes_on)
 

@@ -1,24 +1,25 @@
 """The turn: which question the agent answers, and which answers are still owed.
 
-The model and the users can speak at the same time, and what they say is on its way for a while. So it must be
-said which question an answer is for. What is known:
+The model and the users can speak at the same time, and what they say is on its way for a while. So it must
+be said which question an answer is for. What is known:
 
-- The model answers questions in the order in which it was given them. A question interrupts the answer that is
-  open.
-- An answer opens with its first word, sound or tool call. It ends with `turn_complete`, or with `interrupted` and
-  then a `turn_complete` that tells nothing new.
+- The model answers questions in the order in which it was given them. A question interrupts the answer that
+  is open.
+- An answer opens with its first word, sound or tool call. It ends with `turn_complete`, or with
+  `interrupted` and then a `turn_complete` that tells nothing new.
 - A question that the model was given after an answer had opened is not the one that is being answered.
 
-So the open questions are a queue. The first word of an answer takes the first question out of the queue, and so
-does an end that comes without a word. Speech becomes a question when its transcript comes. That may be late: if an
-answer opened although nothing was asked, and somebody had spoken, the next transcript belongs to that answer.
+So the open questions are a queue. The first word of an answer takes the first question out of the queue,
+and so does an end that comes without a word. Speech becomes a question when its transcript comes. That may
+be late: if an answer opened although nothing was asked, and somebody had spoken, the next transcript
+belongs to that answer.
 
-What is not known: while two questions are on their way, a service may answer both one after the other, both in one
-answer, or only the second. Therefore
+What is not known: while two questions are on their way, a service may answer both one after the other, both
+in one answer, or only the second. Therefore
 
 - a text waits until the text before it is being answered, for `_HOLD` seconds at most (`Turn.holds`);
-- a text that is given after that time, or speech that is understood meanwhile, makes the turn *uncertain*. If
-  somebody waits for the answer to one of these questions alone, the conversation tells them that it was
+- a text that is given after that time, or speech that is understood meanwhile, makes the turn *uncertain*.
+  If somebody waits for the answer to one of these questions alone, the conversation tells them that it was
   interrupted. The next such request gets a new connection, whose history has everything in order.
 
 The state machine, without the queue ("-": the state stays as it is):
@@ -29,8 +30,8 @@ The state machine, without the queue ("-": the state stays as it is):
     CUT       SPEAKING  -          SILENT    LOST
     LOST
 
-A question can be asked, and an answer be stopped, in each state but LOST; neither changes the state. It is a user
-who stops an answer: its end is told at once, and the words that still come are not passed on.
+A question can be asked, and an answer be stopped, in each state but LOST; neither changes the state. It is
+a user who stops an answer: its end is told at once, and the words that still come are not passed on.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Turn:
     def __init__(self, *, owed: Owed = "", text: UserText | None = None) -> None:
         self.state = State.SILENT
         self.given = False
-        """The model was given user input since the agent last began to speak, or it has not answered all yet."""
+        """The model was given user input that no answer has been begun to."""
         self.answered: Question | None = None
         """The question that the open answer is for; None: nothing was asked, or no answer is open."""
         self._has_crossed = False  # two questions were on their way, or one was given up
@@ -335,5 +336,4 @@ def _is_over(question: Question, seconds: float) -> bool:
 
 
 def _is_same(question: Question, text: UserText) -> bool:
-    asked = question.text
-    return asked is not None and (asked.text, asked.id) == (text.text, text.id)
+    return question.text is not None and question.text.is_same(text)

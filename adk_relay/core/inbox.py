@@ -140,13 +140,14 @@ class Inbox:
         )
         return was_wanted
 
-    def discard(self, text: UserText) -> None:
-        """Removes a text, if it waits: nobody wants its answer any more, and it was not stored."""
+    def discard(self, text: UserText) -> bool:
+        """Removes a text: nobody wants its answer any more. Returns whether it waited."""
         for entry in self._content:
-            if isinstance(entry[1], UserText) and replace(entry[1], stopped=text.stopped) == text:
+            if isinstance(entry[1], UserText) and entry[1].is_same(text):
                 self._content.remove(entry)
-                self._content_bytes -= _size(text)
-                return
+                self._content_bytes -= _size(entry[1])
+                return True
+        return False
 
     def clear_sound(self) -> None:
         """Removes the sound that waits."""
@@ -161,6 +162,11 @@ class Inbox:
         self._content_bytes = 0
         self._sound_ms = 0.0
         return texts
+
+    @property
+    def stored_texts(self) -> list[str]:
+        """The texts that wait, and are in the session already."""
+        return [entry.text for _, entry in self._content if isinstance(entry, UserText) and entry.is_stored]
 
     @property
     def has_content(self) -> bool:
