@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from google.adk.agents.run_config import RunConfig
 from google.adk.tools import FunctionTool
 from google.genai import types
 
-from support.chat import chat, created, guest
+from support.chat import chat, created, guest, http
 from support.client import Json, client, words
 from support.gemini import (
     HALF_CASCADE_2,
@@ -34,11 +35,11 @@ def is_end(said: Json) -> bool:
 
 @pytest.mark.parametrize("model", ["gemini-3.8-live", NATIVE_AUDIO_2])
 async def test_a_tool_in_the_background_holds_no_turn_open(gemini: GeminiLive, model: str) -> None:
-    may_answer = asyncio.Event()
+    may_answer = threading.Event()  # relay runs tools in threads
 
-    async def search(what: str) -> str:
+    def search(what: str) -> str:
         """Searches."""
-        await may_answer.wait()
+        may_answer.wait(60)
         return "found"
 
     async def answer(connection: Connection, turn: UserTurn) -> None:
@@ -104,6 +105,7 @@ async def test_a_transcript_that_comes_after_the_turn_asks_nothing(gemini: Gemin
         async with guest(port, session_id, query="&is_audio=true") as live, chat(port, session_id) as asking:
             await live.socket.send(speech(400) + silence(600))
             await live.until(lambda said: "Hello there." in str(said))
+            await asking.get("response_complete")
             assert await asyncio.wait_for(asking.ask("one"), 5) == "You said: one."
             await gemini.connections[0].die(1011)
             await live.until(lambda said: said.get("state") == "live")
@@ -204,10 +206,12 @@ async def test_a_text_that_waits_while_the_conversation_is_emptied_gets_an_error
     gemini.on_connect = {1: Plan(gate=gate)}.get
     async with serving(a_relay()) as port:
         session_id = await created(port)
-        async with chat(port, session_id) as asking, guest(port, session_id) as live:
+        async with http(port) as web, guest(port, session_id) as live:
             await live.send(mime_type="text/plain", data="one", id="the-id")
             await gemini.wait_for(lambda: gemini.connects)
-            await asking.send(type="delete_session" if delete else "clear_session", session_id=session_id)
+            path = f"/sessions/{session_id}"
+            emptied = await (web.delete(path) if delete else web.post(f"{path}/clear"))
+            assert emptied.status_code == 200
             refused = (await live.until(lambda said: said.get("id") == "the-id"))[-1]
             assert (refused["type"], refused["code"]) == ("error", "busy")
             gate.set()
