@@ -5,22 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from dataclasses import replace
-from typing import Protocol
-
-from google.adk.agents.run_config import RunConfig
-from google.adk.runners import Runner
-from google.adk.sessions import BaseSessionService
 
 from adk_relay.adk.failures import explain, what_failed
+from adk_relay.adk.home import Home
+from adk_relay.adk.keeping import keep_unsaid
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
-from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
     Audio,
     AudioEnd,
@@ -41,7 +36,7 @@ from adk_relay.core.messages import (
     UserText,
     UserTyping,
 )
-from adk_relay.core.requests import Requests, Stats
+from adk_relay.core.requests import Requests
 from adk_relay.core.room import After, Room
 from adk_relay.core.writing import Writing
 
@@ -52,24 +47,6 @@ _CLOSE_WAIT = 5.0
 
 _UNATTENDED = 5.0
 """Seconds that a conversation waits for its first listener."""
-
-
-class Home(Protocol):
-    """What a conversation needs from `Conversations`."""
-
-    runner: Runner
-    service: BaseSessionService
-    config: RunConfig
-    model: str
-    stats: Stats
-    grace: float
-    idle_timeout: float
-    mic_ms: float
-    replay_bytes: int
-    replay_seconds: float
-
-    def forget(self, conversation: Conversation) -> None:
-        """The conversation is over: it need not be kept in memory any more."""
 
 
 class Conversation:
@@ -375,21 +352,9 @@ class Conversation:
 
     async def _keep_unsaid(self) -> None:
         """Stores the texts that no model could be given before the conversation ended."""
-        texts = deque(content for content in iter(self._inbox.take, None) if isinstance(content, UserText))
-        kept: list[UserText] = []
-        if not texts:
-            return
-        try:
-            session = await self.session.find()
-            while texts:
-                if not texts[0].is_stored:
-                    await self.session.append_text(session, texts[0].text)
-                    self.stored(texts[0])
-                kept.append(replace(texts.popleft(), is_stored=True))
-        except Exception as error:
-            log.error("%s: %d texts could not be stored: %s", self._label, len(texts), one_line(error))
-        if self.room.listeners or texts:  # a listener has come back meanwhile: the next run answers the texts
-            for text in reversed([*kept, *texts]):
+        texts = await keep_unsaid(self._inbox, self.session, self.stored, self._label)
+        if self.room.listeners or not all(text.is_stored for text in texts):
+            for text in reversed(texts):  # a listener has come back meanwhile: the next run answers them
                 self._inbox.give_back(text)
 
     async def _empty(self) -> None:

@@ -18,6 +18,7 @@ from google.adk.sessions import BaseSessionService
 from google.genai import types
 
 from adk_relay.adk.connection import LostConnection, WatchedConnection, observer, watched_agent
+from adk_relay.adk.pulse import SOUND_RATE, Pulse
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.screening import Screening, ScreeningPlugin, is_screened
 from adk_relay.adk.session import APP_NAME
@@ -30,15 +31,6 @@ from adk_relay.core.messages import ForModel, Message, UserAudio, UserText
 
 log = logging.getLogger("relay.agent")
 
-_STALLED_AFTER = 5.0
-"""Seconds in which an open connection must take what is sent; otherwise it counts as lost."""
-
-_SILENT_AFTER = 60.0
-"""Seconds after which a model that owes an answer, and sends nothing, counts as lost."""
-
-_LATE_WORDS = 5.0
-"""Seconds after which words that came at rest count as the end of the answer before: it has no other end."""
-
 _PROGRESS_AFTER = 60.0
 """Seconds after which a connection counts as progress, even if no turn was completed on it."""
 
@@ -47,9 +39,6 @@ _GO_AWAY_MARGIN = 2.0
 
 _SPEECH_FORGOTTEN = 10.0
 """Seconds after which speech without a transcript counts as noise."""
-
-_SOUND_RATE = 2 * 24_000
-"""Bytes of the model's sound in a second."""
 
 _GO_ON = (
     "(The connection was lost while you were speaking. I have what you said so far."
@@ -107,7 +96,7 @@ class Run:
 
     Invariants:
         A resumption handle covers all input that the model was given: taking input removes the handle.
-        Only a service that is connected can announce its end, or be sent a text.
+        Only a service that is connected can announce its end.
     """
 
     def __init__(
@@ -143,10 +132,7 @@ class Run:
         self._completed_turn = False
         self._spoke_at: float | None = None  # when the user spoke last, if no final transcript has come
         self._connected_at: float | None = None
-        self._heard_at = 0.0  # when the model sent something, or was sent a text, and what it sent was over
-        self._is_talk = False  # the open answer has more than words
-        self._sending_since: float | None = None
-        self._is_sending_text = False
+        self._pulse = Pulse()
         self._is_renewed = False  # the next run is to begin with a new connection
         self._release: asyncio.TimerHandle | None = None  # set while texts are held
         self._failure: Exception | None = None  # of ADK's sending task
@@ -183,7 +169,7 @@ class Run:
     async def _translate(self, events: AsyncGenerator[Event, None]) -> None:
         async with aclosing(events):
             async for event in events:
-                self._heard(_seconds_of_sound(event))
+                self._pulse.heard(_seconds_of_sound(event), is_first=not self.turn.is_open)
                 if self.is_unconnected:
                     self._take_unasked(event)
                 for message in self.translator.messages(event):
@@ -274,22 +260,17 @@ class Run:
             self.close()
         if self._connected_at is None:
             return None
-        # Only the time of the connection counts: the agent's callbacks, its tools and the store may be slow.
-        is_text_late = self._is_sending_text or self._inbox.has_content
-        if self._sending_since is not None and is_text_late and now - self._sending_since > _STALLED_AFTER:
-            return LostConnection(None, f"a text was not sent within {_STALLED_AFTER:g} s")
+        if self._pulse.is_stalled(text_waits=self._inbox.has_content):
+            return LostConnection(None, "a text was not sent in time")
         self.turn.forget_unanswered()
         self.hold()
-        return self._silent(now - self._heard_at)
-
-    def _silent(self, seconds: float) -> LostConnection | None:
-        """What a silence of the model means: every answer ends within a bound."""
-        is_asked = self.turn.answered or not self.turn.is_open
         if self._queue.undecided or self.translator.is_agent_busy:  # it is the agent's time
             return None
-        if is_asked and self.turn.owed and seconds > _SILENT_AFTER:
-            return LostConnection(None, f"the model owed an answer, and was silent for {_SILENT_AFTER:g} s")
-        if not is_asked and seconds > (_SILENT_AFTER if self._is_talk else _LATE_WORDS):
+        # Every answer ends within a bound.
+        is_asked = self.turn.answered or not self.turn.is_open
+        if is_asked and self.turn.owed and self._pulse.is_silent:
+            return LostConnection(None, "the model owed an answer, and was silent for too long")
+        if not is_asked and self._pulse.is_over:
             for message in self.translator.complete():
                 self._host.emit(message)
         return None
@@ -299,13 +280,12 @@ class Run:
         assert not (self.handle and self.turn.given), "a handle is kept that does not cover all input"
         if self._connected_at is None:
             assert self._leave_by is None, "a service that is not connected has announced its end"
-            assert self._sending_since is None, "a text is on its way, and nothing is connected"
 
     # ---- told by the short way (sound.Hearer) ----
 
     def hear(self, pcm: bytes) -> None:
         was_open = self.turn.is_open
-        self._heard(len(pcm) / _SOUND_RATE)
+        self._pulse.heard(len(pcm) / SOUND_RATE, is_first=not was_open)
         for message in self.translator.sound(pcm):
             self._host.emit(message)
         if not was_open:
@@ -333,8 +313,9 @@ class Run:
 
     def connected(self, connection: WatchedConnection) -> None:
         # Not only at the start: a sub-agent that takes over opens its own connection.
-        self.handle = self._leave_by = self._sending_since = None
-        self._connected_at = self._heard_at = time.monotonic()
+        self.handle = self._leave_by = None
+        self._connected_at = time.monotonic()
+        self._pulse.connected()
         self.turn.sent()
         self.translator.connected()
         self.hold()
@@ -367,16 +348,12 @@ class Run:
         if content:
             self._queue.decided()  # ADK stores a text before it sends it
             self.screening.allow()
-            self._is_sending_text = True
-        self._sending_since = time.monotonic()
+        self._pulse.sending(is_text=content is not None)
 
     def sent(self) -> None:
-        if self._is_sending_text:
-            self._heard(0)
+        if self._pulse.sent():
             self.turn.sent()
             self.hold()
-        self._sending_since = None
-        self._is_sending_text = False
 
     def resumable(self, handle: str) -> None:
         # The service may have made this handle before the model got the input of this turn.
@@ -391,14 +368,6 @@ class Run:
     def _close_if_at_rest(self) -> None:
         if self.is_at_rest:
             self.close()
-
-    def _heard(self, seconds: float) -> None:
-        """The model has sent something that takes so long to play, or was sent something."""
-        if not self.turn.is_open:
-            self._is_talk = False
-        self._is_talk = self._is_talk or seconds > 0
-        # A model that assumes that its sound is played as it comes completes its turn only after that.
-        self._heard_at = max(self._heard_at, time.monotonic()) + seconds
 
     def _take_unasked(self, event: Event) -> None:
         """The agent answers without a model (`before_agent_callback`): to the first text that waits."""
@@ -424,4 +393,4 @@ class Run:
 
 def _seconds_of_sound(event: Event) -> float:
     parts = (event.content and event.content.parts) or []
-    return sum(len((part.inline_data and part.inline_data.data) or b"") for part in parts) / _SOUND_RATE
+    return sum(len((part.inline_data and part.inline_data.data) or b"") for part in parts) / SOUND_RATE

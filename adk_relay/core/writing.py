@@ -149,7 +149,7 @@ class Writing:
             request.listener.deliver(Error("busy", why, request.text.id))
 
     def fail_current(self) -> bool:
-        """The current request is going to fail: its text is not asked later. Returns whether there is one."""
+        """The current request is going to fail: its text is not asked later. Returns whether one is."""
         current = self.requests.current
         if current and self._inbox.discard(current.text):
             self._texts.forget(current.text)

@@ -1,4 +1,4 @@
-"""What an agent's callbacks and the session service take is their own time, and what they refuse stays refused."""
+"""Callbacks and the session service may take their time, and what is refused stays refused."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def all_that_models_know(gemini: GeminiLive) -> str:
 async def test_a_callback_that_takes_long_and_refuses_is_no_outage(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.run._STALLED_AFTER", 0.2)
-    monkeypatch.setattr("adk_relay.adk.run._SILENT_AFTER", 0.2)
+    monkeypatch.setattr("adk_relay.adk.pulse._STALLED_AFTER", 0.2)
+    monkeypatch.setattr("adk_relay.adk.pulse._SILENT_AFTER", 0.2)
     monkeypatch.setattr("adk_relay.adk.runs._LOOK_EVERY", 0.1)
     moderation = Moderation()
     async with serving(a_relay(moderation.agent, grace=30)) as port, client(port) as alice:
@@ -125,15 +125,14 @@ async def test_a_text_that_is_undecided_when_the_connection_is_lost_is_decided_o
 async def test_what_was_refused_or_undecided_in_another_life_reaches_no_model(gemini: GeminiLive) -> None:
     moderation = Moderation()
     sessions = InMemorySessionService()
-    async with serving(a_relay(moderation.agent, sessions=sessions)) as port:
-        async with client(port) as alice:
-            assert await alice.ask("one") == "You said: one."
-            await alice.say("something bad")
-            await alice.until(is_end)
-            moderation.gate.clear()
-            moderation.has_begun.clear()
-            await alice.say("never decided")
-            await moderation.has_begun.wait()
+    async with serving(a_relay(moderation.agent, sessions=sessions)) as port, client(port) as alice:
+        assert await alice.ask("one") == "You said: one."
+        await alice.say("something bad")
+        await alice.until(is_end)
+        moderation.gate.clear()
+        moderation.has_begun.clear()
+        await alice.say("never decided")
+        await moderation.has_begun.wait()
     moderation.gate.set()
     async with serving(a_relay(moderation.agent, sessions=sessions)) as port, client(port) as alice:
         assert await alice.ask("two") == "You said: two."
@@ -247,7 +246,7 @@ async def test_a_request_that_failed_with_the_store_is_not_asked_later(gemini: G
 
 
 async def test_a_slow_store_is_no_outage(gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adk_relay.adk.run._STALLED_AFTER", 0.1)
+    monkeypatch.setattr("adk_relay.adk.pulse._STALLED_AFTER", 0.1)
     monkeypatch.setattr("adk_relay.adk.runs._LOOK_EVERY", 0.05)
 
     class Slow(InMemorySessionService):

