@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from adk_relay import settings, shipped
+from adk_relay import memory, settings, shipped
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
 from adk_relay.core.logs import one_line
 from adk_relay.settings import SettingsError
 from adk_relay.wire import http
 from adk_relay.wire.api import Api
-from adk_relay.wire.asgi import Receive, Scope, Send
+from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED, CloseFrame
 from adk_relay.wire.dialects.live import SUBPROTOCOL
 from adk_relay.wire.limits import Limits
@@ -169,6 +169,7 @@ class Relay:
         while True:
             event = await receive()
             if event["type"] == "lifespan.startup":
+                await self.conversations.prepare()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.aclose()
@@ -284,7 +285,13 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": f"relay: {error}"})
         return
-    await relay(scope, receive, send)
+
+    async def started(event: Event) -> None:
+        if event["type"] == "lifespan.startup.complete":
+            memory.settle()  # not in `Relay`: in a host's process, this is for the host to decide
+        await send(event)
+
+    await relay(scope, receive, started if scope["type"] == "lifespan" else send)
 
 
 if __name__ == "__main__":

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.adk.agents import LlmAgent
 from google.adk.agents.live_request_queue import LiveRequestQueue
 from google.adk.runners import InMemoryRunner
 from google.genai import types
 
-from adk_relay.adk.models import run_config
-from adk_relay.wire.asgi import Receive, Scope, Send
-from benchmarks.sound import CHUNK
+from benchmarks.sample import sample
+from benchmarks.sound import CHUNK, MIC_BYTES_PER_MS
 from relay import Relay
+
+if TYPE_CHECKING:  # the build `today` has no such module
+    from adk_relay.wire.asgi import Receive, Scope, Send
 
 Order = dict[str, Any]  # see model.py
 
@@ -25,25 +27,25 @@ APP_NAME = "bench"
 TURN_COMPLETE = {"type": "websocket.send", "text": '{"turn_complete":true}'}
 
 
-def _agent() -> LlmAgent:
-    return LlmAgent(name="bench", model="gemini-3.8-live")
-
-
 class Apps:
     """All of them in one ASGI application; the first part of the path chooses one.
 
-    /floor/USER, /direct/USER, /bare/USER   see bench.py
-    /loop/USER    what one client asks for, all get: a loop over their `send`
+    /floor/USER, /direct/USER, /sample/USER   see bench.py. An order that says "feed" is not for the model: so
+                  many frames of speech are fed to `run_live` as if they had come from a client
+    /loop/USER    what one client asks for, all clients of this user get: a loop over their `send`
     /sent         GET: when how much sound was handed to `send`, for users whose names begin with "logged";
                   a list of [nanoseconds, bytes] from the last such request on
+    /stretch      GET: the longest stretch of work of the event loop since the last such request, in seconds
     else          relay
     """
 
     def __init__(self, **settings: Any) -> None:
         self._relay = Relay(_agent(), **settings)
         self._runner = InMemoryRunner(_agent(), app_name=APP_NAME)
+        self._sample = sample(_agent())
         self._sent: list[tuple[int, int]] = []
-        self._loop: list[Send] = []
+        self._loops: dict[str, list[Send]] = defaultdict(list)  # by user
+        self._stretch = Stretch()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -54,19 +56,18 @@ class Apps:
             send = self._logging(send)
         match kind:
             case "sent":
-                body = json.dumps(self._sent).encode()
+                await _respond(send, self._sent)
                 self._sent.clear()
-                await send({"type": "http.response.start", "status": 200})
-                await send({"type": "http.response.body", "body": body})
-            case "bare":
-                await _accept(receive, send)
-                await _bare(receive, send)
+            case "stretch":
+                await _respond(send, self._stretch.take())
             case "loop":
                 await _accept(receive, send)
-                await self._looping(receive, send)
+                await _looping(receive, send, self._loops[user])
             case "floor" | "direct":
                 await _accept(receive, send)
                 await self._run_live(receive, send, user, passes_on=kind == "direct")
+            case "sample":
+                await self._sample(scope, receive, send)
             case _:
                 await self._relay(scope, receive, send)
 
@@ -78,26 +79,14 @@ class Apps:
 
         return logging
 
-    async def _looping(self, receive: Receive, send: Send) -> None:
-        self._loop.append(send)
-        async for order in _orders(receive):
-            begin = time.monotonic()
-            for number in range(order["chunks"]):
-                await asyncio.sleep(begin + number * order["every"] - time.monotonic())
-                # Encoded once for all.
-                frame = {"type": "websocket.send", "bytes": number.to_bytes(4, "big") + bytes(CHUNK)}
-                for send_to_client in self._loop:
-                    await send_to_client(frame)
-            for send_to_client in self._loop:
-                await send_to_client(TURN_COMPLETE)
-        self._loop.remove(send)
-
     async def _run_live(self, receive: Receive, send: Send, user: str, *, passes_on: bool) -> None:
         """With `passes_on` it is "direct", else "floor"."""
+        from adk_relay.adk.models import run_config
+
         key: dict[str, Any] = {"user_id": user, "session_id": user}
         await self._runner.session_service.create_session(app_name=APP_NAME, **key)
         queue = LiveRequestQueue()
-        reading = asyncio.create_task(_read_into(queue, receive))
+        reading = asyncio.create_task(_read_into(queue, receive, send))
         seq = 0
         try:
             events = self._runner.run_live(live_request_queue=queue, run_config=run_config(), **key)
@@ -108,9 +97,10 @@ class Apps:
                             seq += 1
                             frame = seq.to_bytes(4, "big") + part.inline_data.data
                             await send({"type": "websocket.send", "bytes": frame})
-                if event.input_transcription and event.input_transcription.finished:
-                    transcript = {"type": "transcript", "text": event.input_transcription.text}
-                    await send({"type": "websocket.send", "text": json.dumps(transcript)})
+                for transcription in (event.input_transcription, event.output_transcription):
+                    if transcription and transcription.finished:
+                        transcript = {"type": "transcript", "text": transcription.text}
+                        await send({"type": "websocket.send", "text": json.dumps(transcript)})
                 if event.turn_complete:
                     await send(TURN_COMPLETE)
         except OSError:
@@ -121,25 +111,43 @@ class Apps:
             await self._runner.session_service.delete_session(app_name=APP_NAME, **key)
 
 
+class Stretch:
+    """How long the event loop was busy without a pause: so long waits what comes for another conversation."""
+
+    def __init__(self) -> None:
+        self._longest = 0.0
+        self._watching: asyncio.Task[None] | None = None
+
+    def take(self) -> float:
+        """The longest since the last call; the first call begins to watch."""
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+        longest, self._longest = self._longest, 0.0
+        return longest
+
+    async def _watch(self) -> None:
+        pause = 0.001
+        wall, cpu = time.monotonic(), time.process_time()
+        while True:
+            await asyncio.sleep(pause)
+            wall, wall_before = time.monotonic(), wall
+            cpu, cpu_before = time.process_time(), cpu
+            # Not what the process waited for the core because another process had it.
+            self._longest = max(self._longest, min(wall - wall_before - pause, cpu - cpu_before))
+
+
+def _agent() -> LlmAgent:
+    return LlmAgent(name="bench", model="gemini-3.8-live")
+
+
+async def _respond(send: Send, content: object) -> None:
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+
+
 async def _accept(receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
-
-
-async def _bare(receive: Receive, send: Send) -> None:
-    chunk = bytes(CHUNK)
-    async for order in _orders(receive):
-        begin, every = time.monotonic(), order.get("every", 0)
-        for number in range(order["chunks"]):
-            if every:
-                await asyncio.sleep(begin + number * every - time.monotonic())
-            if order.get("base64"):
-                data = base64.b64encode(chunk).decode("ascii")
-                text = f'{{"mime_type":"audio/pcm","data":"{data}","seq":{number}}}'
-                await send({"type": "websocket.send", "text": text})
-            else:
-                await send({"type": "websocket.send", "bytes": number.to_bytes(4, "big") + chunk})
-        await send(TURN_COMPLETE)
 
 
 async def _orders(receive: Receive) -> AsyncIterator[Order]:
@@ -149,11 +157,39 @@ async def _orders(receive: Receive) -> AsyncIterator[Order]:
             yield json.loads(json.loads(event["text"])["data"])
 
 
-async def _read_into(queue: LiveRequestQueue, receive: Receive) -> None:
+async def _looping(receive: Receive, send: Send, loop: list[Send]) -> None:
+    loop.append(send)
+    async for order in _orders(receive):
+        begin = time.monotonic()
+        for number in range(order["chunks"]):
+            await asyncio.sleep(begin + number * order.get("every", 0) - time.monotonic())
+            # Encoded once for all.
+            frame = {"type": "websocket.send", "bytes": number.to_bytes(4, "big") + bytes(CHUNK)}
+            for send_to_client in loop:
+                await send_to_client(frame)
+        for send_to_client in loop:
+            await send_to_client(TURN_COMPLETE)
+    loop.remove(send)
+
+
+async def _read_into(queue: LiveRequestQueue, receive: Receive, send: Send) -> None:
     while (event := await receive())["type"] == "websocket.receive":
         if pcm := event.get("bytes"):
             queue.send_realtime(types.Blob(data=pcm, mime_type="audio/pcm;rate=16000"))
         else:
-            part = types.Part(text=json.loads(event["text"])["data"])
-            queue.send_content(types.Content(role="user", parts=[part]))
+            text = json.loads(event["text"])["data"]
+            order = json.loads(text)
+            if "feed" in order:
+                await _feed(queue, order)
+                await send(TURN_COMPLETE)
+            else:
+                queue.send_content(types.Content(role="user", parts=[types.Part(text=text)]))
     queue.close()
+
+
+async def _feed(queue: LiveRequestQueue, order: Order) -> None:
+    pcm = b"\x20\x00" * (order["ms"] * MIC_BYTES_PER_MS // 2)
+    begin = time.monotonic()
+    for number in range(order["feed"]):
+        await asyncio.sleep(begin + number * order["ms"] / 1000 - time.monotonic())
+        queue.send_realtime(types.Blob(data=pcm, mime_type="audio/pcm;rate=16000"))

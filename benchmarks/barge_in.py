@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 
 from benchmarks.load import ask, open_client
-from benchmarks.processes import SEND_BUFFER, run_server
+from benchmarks.processes import SEND_BUFFER, Lab
 from benchmarks.report import Row
 from benchmarks.sound import milliseconds
 
 
-async def barge_in(env: dict[str, str], quick: bool) -> list[Row]:
+async def barge_in(lab: Lab) -> list[Row]:
     """Ten seconds of sound wait for a client that does not read; then the user interrupts the model."""
     handed: dict[str, list[float]] = {"relay": [], "direct": []}  # ms of sound, to `send` and too late
     arrived: dict[str, list[float]] = {"relay": [], "direct": []}  # ms of sound in all
-    with run_server(env, send_buffer=SEND_BUFFER) as server:
-        for number in range(1 if quick else 3):
+    with lab.new_server("relay", send_buffer=SEND_BUFFER) as server:
+        for number in range(1 if lab.quick else 3):
             for app in handed:
                 async with open_client(server, app, f"logged-{number}", narrow=True) as client:
                     await asyncio.sleep(0.5)

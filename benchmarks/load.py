@@ -1,4 +1,4 @@
-"""The clients: they ask, listen and speak."""
+"""The clients: they ask, listen and speak; and what the server uses meanwhile."""
 
 from __future__ import annotations
 
@@ -7,16 +7,34 @@ import base64
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
-from benchmarks.processes import Server
-from benchmarks.sound import CHUNK, MIC_BYTES_PER_MS, stamped_at
+from benchmarks.processes import Build, Lab, Server
+from benchmarks.sound import CHUNK, MIC_BYTES_PER_MS, REAL_TIME, stamped_at
+
+
+class Kind(NamedTuple):
+    """What is measured."""
+
+    build: Build = "relay"
+    app: str = "relay"  # one of `Apps`
+    base64: bool = False
+    ms: int = 40  # of speech in a frame of the client
+    is_fed: bool = False  # the speech does not come from a client; see `Apps`
+
+    @property
+    def user(self) -> str:
+        return f"{self.app}-{self.ms}-{self.base64}-{self.is_fed}"
+
+
+RELAY, LONG, TODAY = Kind(), Kind("long"), Kind("today")
+FLOOR, DIRECT, SAMPLE = Kind("plain", "floor"), Kind("plain", "direct"), Kind("plain", "sample", True, 8)
 
 
 @dataclass
@@ -84,17 +102,15 @@ async def listen(client: ClientConnection, *, stamps: bool = False) -> Answer:
     """Reads to the end of an answer; with `stamps`, it notes how long each chunk was on its way."""
     answer = Answer()
     async for frame in client:
-        if isinstance(frame, bytes):
+        if isinstance(frame, bytes) or '"audio/pcm"' in frame[:30]:
+            pcm = frame[4:] if isinstance(frame, bytes) else base64.b64decode(json.loads(frame)["data"])
             answer.frames += 1
-            answer.size += len(frame) - 4
+            answer.size += len(pcm)
             if stamps:
                 now = time.monotonic_ns()
-                for start in range(4, len(frame), CHUNK):  # a merged frame holds several chunks
-                    sent = stamped_at(frame[start : start + 8])
+                for start in range(0, len(pcm), CHUNK):  # a merged frame holds several chunks
+                    sent = stamped_at(pcm[start : start + 8])
                     answer.delays.append((sent, now - sent))
-        elif frame.startswith('{"mime_type":"audio/pcm"'):
-            answer.frames += 1
-            answer.size += len(base64.b64decode(json.loads(frame)["data"]))
         elif '"turn_complete":true' in frame or '"interrupted":true' in frame:
             break
         elif '"transcript"' in frame or '"is_transcript"' in frame:
@@ -116,3 +132,72 @@ async def speak(client: ClientConnection, ms: int, seconds: float, *, pace: floa
     for number in range(round(seconds * 1000 / ms)):
         await asyncio.sleep(begin + number * ms / 1000 * pace - time.monotonic())
         await client.send(frame)
+
+
+@dataclass
+class Window:
+    """What was measured in a span of time, in the middle of what the clients do."""
+
+    begin: float  # of the monotonic clock
+    end: float
+    cpu: float  # seconds of CPU time that the server used, for a second
+    answers: list[Answer]
+
+    def arrived(self) -> int:
+        """How many chunks came to the clients in this span of time."""
+        times = ((sent + delay) / 1e9 for answer in self.answers for sent, delay in answer.delays)
+        return sum(self.begin <= time < self.end for time in times)
+
+    def delays(self) -> list[float]:
+        """Milliseconds that the chunks of all clients were on their way."""
+        return [delay for answer in self.answers for delay in answer.delays_between(self.begin, self.end)]
+
+
+SETTLE = 0.25
+"""Seconds before and after the window of `measure`."""
+
+
+async def measure(
+    lab: Lab,
+    server: Server,
+    clients: list[ClientConnection],
+    seconds: float,
+    talk: Callable[[ClientConnection, float], Awaitable[Answer]],
+) -> Window:
+    """Lets all clients talk in real time, evenly shifted, and measures so many seconds of it.
+
+    Raises:
+        AssertionError: a core was not fast enough, so that the result says little.
+    """
+    length = seconds + 2 * SETTLE
+
+    async def later(number: int, client: ClientConnection) -> Answer:
+        await asyncio.sleep(number / len(clients) * REAL_TIME)
+        return await talk(client, length)
+
+    talks = [asyncio.create_task(later(*numbered)) for numbered in enumerate(clients)]
+    await asyncio.sleep(SETTLE)
+    lab.profile(server)
+    begin, before, others = time.monotonic(), server.cpu(), time.process_time() + lab.model.cpu()
+    await asyncio.sleep(seconds)
+    end, after = time.monotonic(), server.cpu()
+    others = (time.process_time() + lab.model.cpu() - others) / (end - begin)
+    cpu = (after - before) / (end - begin)
+    answers = await asyncio.gather(*talks)
+    if cpu > 0.95 or others > 0.95:
+        raise AssertionError(
+            f"a core was full: the server's was used to {cpu:.0%}, the other to {others:.0%}"
+        )
+    return Window(begin, end, cpu, answers)
+
+
+@asynccontextmanager
+async def crowd(server: Server, kind: Kind, count: int) -> AsyncIterator[list[ClientConnection]]:
+    """So many clients with a conversation each."""
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                open_client(server, kind.app, f"{kind.user}-{count}-{number}", base64=kind.base64)
+            )
+            for number in range(count)
+        ]

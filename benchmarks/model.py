@@ -4,7 +4,8 @@ The client's text is an order, a JSON object; what it leaves out is not done:
 
     count             say how many bytes of sound have come
     chunks            send so many chunks of sound
-    every             seconds between two of them; 0: in a burst
+    every             seconds between two of them; 0: all at once, as a model sends what it has made faster
+                      than real time
     interrupt_after   seconds after the last chunk, when the user interrupts the answer; what they say is
                       "interrupted at" and the time in nanoseconds
 """
@@ -16,26 +17,42 @@ import base64
 import json
 import time
 from multiprocessing.connection import Connection as Pipe
+from multiprocessing.sharedctypes import Synchronized
 
+from benchmarks import peers
 from benchmarks.sound import CHUNK, STAMP_BYTES, stamp
 from support.gemini import Connection, GeminiLive, UserTurn
 
-_HEAD = (
-    '{"serverContent":{"modelTurn":{"role":"model","parts":[{"inlineData":'
-    '{"mimeType":"audio/pcm;rate=24000","data":"'
-)
-_TAIL = base64.b64encode(bytes(CHUNK - STAMP_BYTES)).decode() + '"}}]}}}'
+_HEAD = b'{"serverContent":{"modelTurn":{"parts":[{"inlineData":{"mimeType":"audio/pcm;rate=24000","data":"'
+_TAIL = base64.b64encode(bytes(CHUNK - STAMP_BYTES)) + b'"}}]}}}'
 
 
-def serve(pipe: Pipe) -> None:
+class _Service(GeminiLive):
+    """Shows other processes how many setups have come."""
+
+    def __init__(self, setups: Synchronized[int]) -> None:
+        super().__init__(_answer)
+        self._setups = setups
+
+    def changed(self) -> None:
+        super().changed()
+        # In the order of the connections, so that a message costs nothing if there are many.
+        while self._setups.value < len(self.connections):
+            connection = self.connections[self._setups.value]
+            if connection.open and not connection.setup:
+                break
+            self._setups.value += 1
+
+
+def serve(pipe: Pipe, setups: Synchronized[int]) -> None:
     """Sends over the pipe the environment that leads google-genai here; serves until something comes back."""
 
     async def serving() -> None:
-        async with GeminiLive(_answer) as service:
+        async with _Service(setups) as service:
             pipe.send(service.env)
             await asyncio.to_thread(pipe.recv)
 
-    asyncio.run(serving())
+    peers.run(serving())
 
 
 async def _answer(connection: Connection, turn: UserTurn) -> None:
@@ -43,14 +60,30 @@ async def _answer(connection: Connection, turn: UserTurn) -> None:
     if order.get("count"):
         text = str(len(connection.audio))
         await connection.send({"serverContent": {"outputTranscription": {"text": text}}})
-    begin, every = time.monotonic(), order.get("every", 0)
-    for number in range(order.get("chunks", 0)):
-        if every:
+    chunks, every = order.get("chunks", 0), order.get("every", 0)
+    if every:
+        begin = time.monotonic()
+        for number in range(chunks):
             await asyncio.sleep(begin + number * every - time.monotonic())
-        # Not `connection.send`: encoding all of it would take this process longer than the pace allows.
-        await connection._ws.send(_HEAD + base64.b64encode(stamp()).decode() + _TAIL)
+            await _write(connection, _chunk())
+    elif chunks:
+        await _write(connection, _chunk() * chunks)
     if "interrupt_after" in order:
         await asyncio.sleep(order["interrupt_after"])
         await connection.heard(f"interrupted at {time.monotonic_ns()}")
         await connection.interrupted()
     await connection.turn_complete()
+
+
+def _chunk() -> bytes:
+    """A WebSocket frame with a chunk of sound that is sent now: a binary one, as the service's own.
+
+    It is made here and not by the library, because the model must be faster than all that is measured.
+    """
+    payload = _HEAD + base64.b64encode(stamp()) + _TAIL
+    return b"\x82\x7e" + len(payload).to_bytes(2, "big") + payload  # RFC 6455 section 5.2
+
+
+async def _write(connection: Connection, frames: bytes) -> None:
+    connection._ws.transport.write(frames)
+    await connection._ws.drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import multiprocessing
@@ -12,29 +13,38 @@ import time
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
-from typing import Any
+from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from typing import Any, Literal
 
 import psutil  # type: ignore[import-untyped]
 
+from benchmarks.builds import HAS_LONG, ROOT
+from benchmarks.profiles import profile
+
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-"""The first is the server's, the last that of all others. Empty: this system can't choose."""
+"""In the first process: the first is the servers', the last that of all others. A process that is started
+inherits only the last. Empty: this system can't choose."""
 
 SEND_BUFFER = 64 * 1024
-"""For `run_server`, where a client does not read: what a slow network takes. Without it the kernel takes
-anything from 64 KiB to megabytes, depending on what it remembers of the address from earlier connections."""
+"""For a server whose client does not read: what a slow network takes. Without it the kernel takes anything
+from 64 KiB to megabytes, depending on what it remembers of the address from earlier connections."""
+
+Build = Literal["relay", "long", "today", "plain"]
+"""What a server runs; see bench.py. All but "today" can serve what relay is compared with; "plain" serves
+nothing else."""
 
 _spawn = multiprocessing.get_context("spawn")
 
 
 @dataclass
-class Server:
-    """A process that serves `Apps`, seen from outside."""
+class Process:
+    """A process, seen from outside."""
 
     pid: int
-    port: int
 
     def cpu(self) -> float:
         """Seconds of CPU time that the process has used."""
@@ -53,75 +63,159 @@ class Server:
         """Bytes that would be free if the process ended. Slow, and the process waits meanwhile."""
         return int(psutil.Process(self.pid).memory_full_info().uss)
 
+
+@dataclass
+class Server(Process):
+    """A process that serves `Apps`."""
+
+    port: int
+    build: Build
+
     def get(self, path: str) -> Any:
         """The JSON of an HTTP response. It blocks."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
             return json.load(response)
 
 
+@dataclass
+class Model(Process):
+    """The process of the model."""
+
+    env: dict[str, str]  # leads google-genai to it
+    _setups: Synchronized[int]
+
+    def setups(self) -> int:
+        """How many connections have sent their setup."""
+        return self._setups.value
+
+
+@dataclass
+class Lab:
+    """Where measurements are made: with one model, and with servers that they share."""
+
+    model: Model
+    quick: bool
+    earlier: Path | None = None  # the folder of the build `today`
+    profiled: str = ""  # the measurement whose profiles are written
+    doubts: set[str] = field(default_factory=set)  # about what was measured
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _spied: set[int] = field(default_factory=set)
+    _shared: dict[Build, Server] = field(default_factory=dict)
+
+    def builds(self, *wanted: Build) -> list[Build]:
+        """Those of the wanted builds that there are."""
+        there = {"relay": True, "plain": True, "long": HAS_LONG, "today": self.earlier is not None}
+        return [build for build in wanted if there[build]]
+
+    def server(self, build: Build) -> Server:
+        """A server that runs until the end, and that all measurements share which only count CPU time."""
+        if build not in self._shared:
+            self._shared[build] = self._stack.enter_context(self.new_server(build))
+        return self._shared[build]
+
+    def profile(self, server: Server) -> None:
+        """Called when a server is warm: from now on its profile is taken, if the user wants one."""
+        if self.profiled and server.pid not in self._spied:
+            self._spied.add(server.pid)
+            name = f"{self.profiled}-{server.build}-{len(self._spied)}"
+            self._stack.enter_context(profile(server.pid, name))
+
+    async def set_up(self, setups: int) -> None:
+        """Waits until so many connections have sent their setup to the model."""
+        async with asyncio.timeout(60):
+            while self.model.setups() < setups:
+                await asyncio.sleep(0.001)
+
+    @contextmanager
+    def new_server(self, build: Build, *, send_buffer: int = 0, **settings: Any) -> Iterator[Server]:
+        """A server for one measurement.
+
+        Args:
+            build: what it runs.
+            send_buffer: bytes that the kernel takes for a client that does not read; 0: as the kernel likes.
+            settings: those of `Relay`.
+        """
+        tree = str(self.earlier if build == "today" else ROOT)
+        settings = {"sessions": "memory://", "grace": 0} | settings
+        if build == "long":
+            settings["sound"] = "long"
+        ours, its = _spawn.Pipe()
+        arguments = (its, self.model.env, build, tree, CORES, send_buffer, settings)
+        process = _spawn.Process(target=_server_process, args=arguments, daemon=True)
+        process.start()
+        its.close()  # or `recv` would wait for a process that has ended
+        try:
+            port = ours.recv()
+            assert process.pid
+            yield Server(process.pid, port, build)
+        finally:
+            process.terminate()
+            process.join(15)
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
 @contextmanager
-def run_model() -> Iterator[dict[str, str]]:
-    """The model's process; yields the environment that leads google-genai to it."""
+def run_model() -> Iterator[Model]:
+    """The model's process."""
     ours, its = _spawn.Pipe()
-    process = _spawn.Process(target=_model_process, args=(its,), daemon=True)
+    setups: Synchronized[int] = _spawn.Value("i", 0)
+    process = _spawn.Process(target=_model_process, args=(its, setups), daemon=True)
     process.start()
-    its.close()  # or `recv` would wait for a process that has ended
+    its.close()
     try:
-        yield ours.recv()
+        env = ours.recv()
+        assert process.pid
+        yield Model(process.pid, env, setups)
         ours.send("stop")
         process.join(10)
     finally:
         process.terminate()
 
 
-@contextmanager
-def run_server(env: dict[str, str], *, send_buffer: int = 0, **settings: Any) -> Iterator[Server]:
-    """A process that serves `Apps`.
-
-    Args:
-        env: what `run_model` yields.
-        send_buffer: bytes that the kernel takes for a client that does not read; 0: as the kernel likes.
-        settings: those of `Relay`.
-    """
-    ours, its = _spawn.Pipe()
-    process = _spawn.Process(target=_server_process, args=(its, env, send_buffer, settings), daemon=True)
-    process.start()
-    its.close()
-    try:
-        port = ours.recv()
-        assert process.pid
-        yield Server(process.pid, port)
-    finally:
-        process.terminate()
-        process.join(15)
-
-
 # What only one of the processes needs is imported there: the memory that is measured is a server's own.
 
 
-def _model_process(pipe: Pipe) -> None:
+def _model_process(pipe: Pipe, setups: Synchronized[int]) -> None:
     from benchmarks import model
 
-    model.serve(pipe)
+    model.serve(pipe, setups)
 
 
-def _server_process(pipe: Pipe, env: dict[str, str], send_buffer: int, settings: dict[str, Any]) -> None:
-    if CORES:
-        os.sched_setaffinity(0, {CORES[0]})
+def _server_process(
+    pipe: Pipe,
+    env: dict[str, str],
+    build: Build,
+    tree: str,
+    cores: list[int],
+    send_buffer: int,
+    settings: dict[str, Any],
+) -> None:
+    if cores:
+        os.sched_setaffinity(0, cores[:1])
+    sys.path.insert(0, tree)  # `import relay` finds this build's
     os.environ.update(env)
     warnings.simplefilter("ignore")  # ADK's, about what is experimental
     import uvicorn
 
     from benchmarks.apps import Apps
 
-    listening = socket.create_server(("127.0.0.1", 0), backlog=512)
+    listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
     if send_buffer:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-    app = Apps(**({"sessions": "memory://", "grace": 0} | settings))
+    app = Apps(**settings)
     # A full collection walks over all objects of ADK, for 50 to 200 ms, and only chance decides in whose
     # measurement. So those that are there from the start are exempt.
     gc.collect()
     gc.freeze()
+    if build in ("relay", "long"):
+        from adk_relay import memory
+
+        memory.settle()  # as `relay:app` does
     config = uvicorn.Config(app, ws_per_message_deflate=False, timeout_graceful_shutdown=3, log_level="error")
     pipe.send(listening.getsockname()[1])
     uvicorn.Server(config).run(sockets=[listening])

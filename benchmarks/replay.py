@@ -6,20 +6,19 @@ import json
 import time
 
 from benchmarks.load import ask, open_client
-from benchmarks.processes import run_server
+from benchmarks.processes import Lab
 from benchmarks.report import Row
-from benchmarks.sound import PACE
 
 
-async def replay(env: dict[str, str], quick: bool) -> list[Row]:
+async def replay(lab: Lab) -> list[Row]:
     """From the reconnect to the first replayed sound, against the greeting of a new socket."""
     replayed: list[float] = []
     greeted: list[float] = []
-    with run_server(env, grace=30) as server:
+    with lab.new_server("relay", grace=30) as server:
         async with open_client(server, "relay", "back") as client:
             hello = json.loads(await client.recv())
-            await ask(client, chunks=250, every=PACE)
-        for _ in range(5 if quick else 25):
+            await ask(client, chunks=250, every=0.002)
+        for _ in range(5 if lab.quick else 25):
             began = time.monotonic()
             async with open_client(server, "relay", "back", after=f"{hello['epoch']}.50") as client:
                 while not isinstance(await client.recv(), bytes):
@@ -29,5 +28,5 @@ async def replay(env: dict[str, str], quick: bool) -> list[Row]:
             async with open_client(server, "relay", "back") as client:
                 await client.recv()
                 greeted.append((time.monotonic() - began) * 1000)
-    what = "reconnect to the first replayed message, of 8 s of sound"
+    what = "replay: reconnect to the first replayed message, of 8 s of sound"
     return [Row(what, replayed, "to the greeting", greeted, "{:.1f} ms")]

@@ -3,69 +3,97 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
+import platform
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
 
+from benchmarks import peers
 from benchmarks.barge_in import barge_in
+from benchmarks.builds import EARLIER, HAS_LONG, check_out_earlier
 from benchmarks.down import down
-from benchmarks.processes import CORES, run_model
+from benchmarks.imports import imports
+from benchmarks.processes import CORES, Lab, run_model
+from benchmarks.profiles import PY_SPY
 from benchmarks.replay import replay
 from benchmarks.report import HEADER, Row
 from benchmarks.rooms import rooms
-from benchmarks.sessions import sessions
+from benchmarks.sessions import memory, sessions
 from benchmarks.stalled import stalled
 from benchmarks.start import start
 from benchmarks.up import up
 
-Measurement = Callable[[dict[str, str], bool], Awaitable[list[Row]]]
-"""Takes the environment that leads google-genai to the model's process, and whether to be quick.
-
-It raises AssertionError if what it measures does not work.
-"""
+Measurement = Callable[[Lab], Awaitable[list[Row]]]
+"""It raises AssertionError if what it measures does not work."""
 
 MEASUREMENTS: dict[str, Measurement] = {
     "down": down,
     "up": up,
     "sessions": sessions,
+    "memory": memory,
+    "start": start,
+    "rooms": rooms,
+    "import": imports,
     "stalled": stalled,
     "barge-in": barge_in,
-    "rooms": rooms,
     "replay": replay,
-    "start": start,
 }
+
+PROFILED = ("down", "up", "sessions", "memory", "start", "rooms")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints the table and returns the exit code: 1 if a measurement failed."""
     parser = argparse.ArgumentParser(prog="bench.py", description="How much relay costs, in ratios.")
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(MEASUREMENTS)}; none: all")
-    parser.add_argument("--quick", action="store_true", help="in about a minute, and rougher")
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(MEASUREMENTS)}; none: all")
+    parser.add_argument("--quick", action="store_true", help="in four minutes instead of 15, and rougher")
+    parser.add_argument(
+        "--profile",
+        choices=PROFILED,
+        metavar="ROW",
+        help=f"measure one of {', '.join(PROFILED)}, and write where its servers spend their time",
+    )
     arguments = parser.parse_args(argv)
-    if unknown := set(arguments.names) - MEASUREMENTS.keys():
+    rows = [arguments.profile] if arguments.profile else arguments.rows or [*MEASUREMENTS]
+    if unknown := set(rows) - MEASUREMENTS.keys():
         parser.error(f"{', '.join(sorted(unknown))}: there is only {', '.join(MEASUREMENTS)}")
+    if arguments.profile and not PY_SPY:
+        parser.error("--profile needs py-spy: pip install py-spy")
+    print(_versions())
     if CORES:
         os.sched_setaffinity(0, {CORES[-1]})
     began, load = time.monotonic(), _load()
-    with run_model() as env:
-        worked = asyncio.run(_measure(arguments.names or list(MEASUREMENTS), env, arguments.quick))
+    with check_out_earlier() as earlier, run_model() as model:
+        if earlier is None:
+            print(f"\nWithout the rows against `today`: the commit {EARLIER[:7]} is not in this repository.")
+        with Lab(model, arguments.quick, earlier, arguments.profile) as lab:
+            worked = peers.run(_measure(rows, lab))
+            for doubt in sorted(lab.doubts):
+                print(f"\nDo not trust: {doubt}.")
     print(f"\n{time.monotonic() - began:.0f} s on {len(CORES) or os.cpu_count()} cores")
     if load:
         print(f"load average of the minute before: {load}, of the last minute: {_load()}")
     return 0 if worked else 1
 
 
-async def _measure(names: Sequence[str], env: dict[str, str], quick: bool) -> bool:
-    print(HEADER)
+async def _measure(names: Sequence[str], lab: Lab) -> bool:
+    print(f"\n{HEADER}")
     worked = True
     for name in names:
         try:
-            print(*await MEASUREMENTS[name](env, quick), sep="\n", flush=True)
+            print(*await MEASUREMENTS[name](lab), sep="\n", flush=True)
         except AssertionError as error:  # the others are still worth measuring
-            print(f"| {name} | failed: {error} | | | |", flush=True)
+            print(f"| {name} | failed: {error} | | | | |", flush=True)
             worked = False
     return worked
+
+
+def _versions() -> str:
+    packages = ("google-adk", "google-genai", "uvicorn", "websockets")
+    found = ", ".join(f"{package} {version(package)}" for package in packages)
+    without = "" if HAS_LONG else "; this build has no RELAY_SOUND"
+    return f"Python {platform.python_version()}, {found}{without}"
 
 
 def _load() -> str:

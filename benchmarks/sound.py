@@ -12,9 +12,8 @@ CHUNKS_PER_S = 25
 MIC_BYTES_PER_MS = 32
 """Of 16 kHz 16-bit sound, which is what a client sends."""
 
-PACE = 0.002
-"""Seconds between two chunks where CPU time is counted: far enough apart that each is handled by
-itself, as in a real conversation, and close enough that a round is short."""
+REAL_TIME = 1 / CHUNKS_PER_S
+"""Seconds between two chunks."""
 
 STAMP_BYTES = 9
 """How much of a chunk the time stamp takes: eight bytes are used, and nine are twelve characters of

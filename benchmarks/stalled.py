@@ -12,7 +12,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 
 from benchmarks.load import ask, open_client
-from benchmarks.processes import SEND_BUFFER, Server, run_server
+from benchmarks.processes import SEND_BUFFER, Lab, Server
 from benchmarks.report import Row, percentile
 from benchmarks.sound import CHUNKS_PER_S
 
@@ -28,24 +28,24 @@ class Outcome:
     closed: float = float("inf")  # seconds from when the client stopped reading until relay closed its socket
 
 
-async def stalled(env: dict[str, str], quick: bool) -> list[Row]:
+async def stalled(lab: Lab) -> list[Row]:
     """One client of nine stops reading."""
-    slow_timeout, bound = (2.0, MIB) if quick else (10.0, 4 * MIB)
+    slow_timeout, bound = (2.0, MIB) if lab.quick else (10.0, 4 * MIB)
     settings: dict[str, Any] = {"slow_timeout": slow_timeout, "queue_bytes": bound}
     settings["replay_bytes"] = 0  # what is kept for sockets that come back takes memory even if all read
     reads: list[Outcome] = []
     stalls: list[Outcome] = []
-    for number in range(1 if quick else 2):
+    for number in range(1 if lab.quick else 2):
         # A new process each time: what memory it has had, a process does not ask for again.
         for is_stalled, outcomes in ((False, reads), (True, stalls)):
-            with run_server(env, send_buffer=SEND_BUFFER, **settings) as server:
+            with lab.new_server("relay", send_buffer=SEND_BUFFER, **settings) as server:
                 user = f"{number}-{is_stalled}"
                 outcomes.append(await _nine(server, user, stalls=is_stalled, seconds=slow_timeout + 0.5))
     rounds = len(stalls)
     read = median(outcome.growth for outcome in reads)
     return [
         Row(
-            "one of nine stalled: the others' p99",
+            "stalled: one of nine stalled: the others' p99",
             [outcome.p99 for outcome in stalls],
             "it reads",
             [outcome.p99 for outcome in reads],
@@ -53,7 +53,7 @@ async def stalled(env: dict[str, str], quick: bool) -> list[Row]:
             1.2,
         ),
         Row(
-            "memory growth meanwhile",
+            "stalled: memory growth meanwhile",
             [outcome.growth for outcome in stalls],
             f"(it reads: {read:.1f} MiB) bound + 1 MiB",
             [bound / MIB + 1] * rounds,
@@ -61,7 +61,7 @@ async def stalled(env: dict[str, str], quick: bool) -> list[Row]:
             1.0,
         ),
         Row(
-            "until its socket is closed",
+            "stalled: until its socket is closed",
             [outcome.closed for outcome in stalls],
             "slow_timeout",
             [slow_timeout] * rounds,

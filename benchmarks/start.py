@@ -1,92 +1,72 @@
-"""How long it takes to start: the server, the command, the import."""
+"""The start of a conversation, until its setup is sent to the model."""
 
 from __future__ import annotations
 
 import asyncio
-import http.client
-import os
-import socket
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
+from contextlib import AsyncExitStack
 
-from benchmarks.processes import CORES
+from benchmarks.load import RELAY, TODAY, Kind, open_client
+from benchmarks.processes import Lab, Server
 from benchmarks.report import Row
 
-ROOT = Path(__file__).resolve().parent.parent
+AT_ONCE = 30
+LIMIT = 5.0  # ms that the event loop may be busy without a pause
 
 
-async def start(env: dict[str, str], quick: bool) -> list[Row]:
-    """From the command line to the first 200, without credentials; and the command and the import alone."""
-    commands = {
-        "nothing": ["-c", "pass"],
-        "import": ["-c", "import relay"],
-        "help": ["-m", "adk_relay", "--help"],
-        "adk": ["-c", "import google.adk.runners"],
-    }
-    took: dict[str, list[float]] = {command: [] for command in [*commands, "serve"]}  # milliseconds
-    with tempfile.TemporaryDirectory() as folder:  # here is no .env
-        for number in range(1 + (3 if quick else 9)):
-            for command, arguments in commands.items():
-                began = time.monotonic()
-                if code := await asyncio.to_thread(_run(folder, *arguments).wait):
-                    raise AssertionError(f"python {' '.join(arguments)} ended with {code}")
-                took[command].append((time.monotonic() - began) * 1000)
-            took["serve"].append(await _serve(folder))
-            if not number:  # the first round fills the disk's cache and compiles what is imported
-                for times in took.values():
-                    times.clear()
-    nothing = "`python -c pass`", took["nothing"], "{:.0f} ms"
-    return [
-        Row(
-            "start, to the first 200", took["serve"], "`import google.adk.runners`", took["adk"], "{:.0f} ms"
-        ),
-        Row("`import relay`", took["import"], *nothing),
-        Row("`relay --help`", took["help"], *nothing),
-    ]
+async def start(lab: Lab) -> list[Row]:
+    """CPU time, and the longest stretch in which the server does nothing else; one and 30 at once."""
+    kinds = [kind for kind in (RELAY, TODAY) if lab.builds(kind.build)]
+    cpu: dict[tuple[Kind, int], list[float]] = {(kind, count): [] for count in (1, AT_ONCE) for kind in kinds}
+    stretch: dict[tuple[Kind, int], list[float]] = {key: [] for key in cpu}
+    async with AsyncExitStack() as stack:
+        servers = {kind: stack.enter_context(lab.new_server(kind.build)) for kind in kinds}
+        for number in range(1 + (5 if lab.quick else 15)):
+            for kind, count in cpu:
+                used, longest = await _start(lab, servers[kind], kind, count, f"{number}-{count}")
+                lab.profile(servers[kind])
+                if number:  # the first round loads what is imported late
+                    cpu[kind, count].append(used)
+                    stretch[kind, count].append(longest)
+    rows = []
+    for count in (1, AT_ONCE):
+        what = "one" if count == 1 else f"{count} at once"
+        mine = stretch[RELAY, count]
+        limit = [LIMIT] * len(mine)
+        row = Row(f"start: {what}, longest stretch of the loop", mine, "limit", limit, "{:.1f} ms", 1.0)
+        rows.append(row)
+        if TODAY in kinds:
+            rows += [
+                Row(
+                    f"start: {what}, CPU",
+                    cpu[RELAY, count],
+                    "today",
+                    cpu[TODAY, count],
+                    "{:.1f} ms each",
+                    0.33,
+                ),
+                Row(
+                    f"start: {what}, longest stretch of the loop",
+                    mine,
+                    "today",
+                    stretch[TODAY, count],
+                    "{:.1f} ms",
+                ),
+            ]
+    return rows
 
 
-async def _serve(folder: str) -> float:
-    """Milliseconds until a server that is started answers."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    began = time.monotonic()
-    server = _run(folder, "-m", "uvicorn", "relay:app", "--port", str(port))
-    try:
-        while not _answers(port):
-            if server.poll() is not None:
-                raise AssertionError(f"uvicorn relay:app ended with {server.returncode}")
-            await asyncio.sleep(0.01)
-        return (time.monotonic() - began) * 1000
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def _run(folder: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Python, on the server's core, without the settings of the environment."""
-    settings = ("GEMINI_", "GOOGLE_", "RELAY_")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(settings)}
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=env | {"RELAY_SESSIONS": "memory://", "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    if CORES:
-        os.sched_setaffinity(process.pid, {CORES[0]})
-    return process
-
-
-def _answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
+async def _start(lab: Lab, server: Server, kind: Kind, count: int, name: str) -> tuple[float, float]:
+    """Milliseconds: of CPU time for each conversation, and the longest stretch."""
+    await asyncio.to_thread(server.get, "/stretch")
+    setups, before = lab.model.setups(), server.cpu()
+    async with AsyncExitStack() as stack:
+        opening = [
+            stack.enter_async_context(open_client(server, kind.app, f"{name}-{number}"))
+            for number in range(count)
+        ]
+        await asyncio.gather(*opening)
+        await lab.set_up(setups + count)
+        used = (server.cpu() - before) / count * 1000
+        longest = await asyncio.to_thread(server.get, "/stretch") * 1000
+    await asyncio.sleep(0.2)  # until they have ended
+    return used, longest

@@ -2,68 +2,64 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
-from typing import NamedTuple
+from functools import partial
 
-from benchmarks.load import ask, open_client, speak
-from benchmarks.processes import run_server
+from websockets.asyncio.client import ClientConnection
+
+from benchmarks.load import FLOOR, LONG, RELAY, SETTLE, Answer, Kind, ask, crowd, measure, speak
+from benchmarks.processes import Lab
 from benchmarks.report import Row
 from benchmarks.sound import MIC_BYTES_PER_MS
 
+COUNT = 16
+"""Conversations in real time: their frames come 2.5 ms apart, so that each is handled by itself."""
 
-class Kind(NamedTuple):
-    app: str
-    ms: int  # of sound in a frame
-    base64: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.app}, {self.ms} ms {'base64' if self.base64 else 'binary'}"
+FED = FLOOR._replace(is_fed=True)
+SHORT_FRAMES = RELAY._replace(ms=8)
+KINDS = [RELAY, RELAY._replace(base64=True), SHORT_FRAMES, LONG, FLOOR, FED]
 
 
-KINDS = [
-    Kind("relay", 8),
-    Kind("relay", 40),
-    Kind("relay", 8, base64=True),
-    Kind("relay", 40, base64=True),
-    Kind("direct", 40),
-    Kind("bare", 8),  # takes the frames and does nothing with them
-    Kind("bare", 40),
-]
+async def up(lab: Lab) -> list[Row]:
+    """CPU time for 40 ms of speech on their way to the model."""
+    rounds, seconds = (4, 0.4) if lab.quick else (11, 1.0)
+    kinds = [kind for kind in KINDS if lab.builds(kind.build)]
+    used: dict[Kind, list[float]] = {kind: [] for kind in kinds}
+    spoken = 0.0  # seconds
+    async with AsyncExitStack() as stack:
+        crowds = {
+            kind: await stack.enter_async_context(crowd(lab.server(kind.build), kind, COUNT))
+            for kind in kinds
+        }
+        for number in range(1 + rounds):
+            window_seconds = seconds if number else 0.1
+            for kind, clients in crowds.items():
+                server = lab.server(kind.build)
+                window = await measure(lab, server, clients, window_seconds, partial(_talk, kind=kind))
+                if number:  # the first round warms it up
+                    used[kind].append(window.cpu / COUNT / 25 * 1e6)
+            spoken += window_seconds + 2 * SETTLE
+        for kind, clients in crowds.items():
+            came = int((await ask(clients[0], count=True)).texts[0])
+            sent = round(spoken * 1000 * MIC_BYTES_PER_MS)
+            if abs(sent - came) > 40 * MIC_BYTES_PER_MS * (1 + rounds):  # rounds are whole frames
+                raise AssertionError(f"{kind}: {came} of {sent} bytes of sound came to the model")
 
+    def row(what: str, kind: Kind, against: str, other: Kind, aim: float | None = None) -> Row:
+        long = used.get(kind._replace(build="long"))
+        return Row(f"up: 40 ms of speech, {what}", used[kind], against, used[other], "{:.0f} µs", aim, long)
 
-async def up(env: dict[str, str], quick: bool) -> list[Row]:
-    """CPU time for a second of speech on its way to the model, in short and in long frames."""
-    rounds, seconds, pace = 2 if quick else 12, 1.2, 0.2
-    used: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
-    with run_server(env) as server:
-        async with AsyncExitStack() as stack:
-            clients = {}
-            for kind in KINDS:
-                user = f"{kind.app}-{kind.ms}-{kind.base64}"
-                opening = open_client(server, kind.app, user, base64=kind.base64)
-                clients[kind] = await stack.enter_async_context(opening)
-                await speak(clients[kind], kind.ms, seconds, pace=pace, base64_=kind.base64)  # warms it up
-            for _ in range(rounds):
-                for kind, client in clients.items():
-                    before = server.cpu()
-                    await speak(client, kind.ms, seconds, pace=pace, base64_=kind.base64)
-                    await asyncio.sleep(0.1)  # for what is still on its way
-                    used[kind].append((server.cpu() - before) / seconds * 1000)
-            for kind, client in clients.items():
-                if kind.app == "relay":
-                    came = int((await ask(client, count=True)).texts[0])
-                    sent = round((rounds + 1) * seconds * 1000 * MIC_BYTES_PER_MS)
-                    if not sent - 40 * MIC_BYTES_PER_MS <= came <= sent:
-                        raise AssertionError(f"{kind}: {came} of {sent} bytes of sound came to the model")
-
-    def row(what: str, kind: Kind, other: Kind, aim: float | None = None) -> Row:
-        return Row(f"up, {what}", used[kind], str(other), used[other], "{:.1f} ms a second", aim)
-
+    alone = "`send_realtime` through `run_live` alone"
     return [
-        row("8 ms frames, binary", Kind("relay", 8), Kind("relay", 40), 1.3),
-        row("8 ms frames, base64", Kind("relay", 8, base64=True), Kind("relay", 40, base64=True)),
-        row("8 ms frames, binary", Kind("relay", 8), Kind("bare", 8)),
-        row("40 ms frames, binary", Kind("relay", 40), Kind("bare", 40)),
-        row("40 ms frames, binary", Kind("relay", 40), Kind("direct", 40)),
+        row("binary", RELAY, alone, FED, 0.45),
+        row("base64", RELAY._replace(base64=True), alone, FED),
+        row("`run_live` fed by a client", FLOOR, alone, FED),
+        row("in frames of 8 ms", SHORT_FRAMES, "in one frame", RELAY),
     ]
+
+
+async def _talk(client: ClientConnection, length: float, *, kind: Kind) -> Answer:
+    if kind.is_fed:
+        return await ask(client, feed=round(length * 1000 / kind.ms), ms=kind.ms)
+    await speak(client, kind.ms, length, pace=1, base64_=kind.base64)
+    return Answer()

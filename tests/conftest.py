@@ -27,7 +27,7 @@ def invariants() -> Iterator[None]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests with the mark "voice" run twice: what is sent and heard must be the same on both ways of sound."""
+    """Tests with the mark "voice" run twice: both ways of sound must lead to the same."""
     if metafunc.definition.get_closest_marker("voice"):
         metafunc.parametrize("sound", ["short", "long"], indirect=True)
 

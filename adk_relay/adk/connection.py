@@ -91,8 +91,8 @@ def watched_agent(agent: BaseAgent) -> BaseAgent:
     while pending:
         each = pending.pop()
         pending += each.sub_agents
-        # An agent without a model uses its parent's; the root uses ADK's default.
-        if isinstance(each, LlmAgent) and (each.model or each is clone):
+        # An agent without a model uses its parent's, which is watched already, or else ADK's default.
+        if isinstance(each, LlmAgent) and not isinstance(each.canonical_live_model, _Watched):
             each.model = _watched(each.canonical_live_model)
     return clone
 

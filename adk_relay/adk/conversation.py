@@ -145,7 +145,9 @@ class Conversation:
         if self._is_closing:
             return
         match user_input:
-            case UserText() | UserImage() | UserAudio() | Interrupt() if self._resets:
+            case UserAudio() if not self._resets:  # first, because nothing else comes as often
+                self._floor.offer(listener.connection_id, user_input)
+            case UserText() | UserImage() | Interrupt() if self._resets:
                 self._resets.hold(user_input, listener)
             case Interrupt():
                 self._interrupt()
@@ -153,8 +155,6 @@ class Conversation:
                 self.room.set_typing(listener, typing)
             case UserText():
                 self._writing.say(user_input, listener)
-            case UserAudio():
-                self._floor.offer(listener.connection_id, user_input)
             case AudioEnd():
                 self._floor.end(listener.connection_id)
             case UserImage():

@@ -14,8 +14,9 @@ from google.adk.sessions import BaseSessionService, Session
 
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.models import live_model, run_config
-from adk_relay.adk.run import runner
+from adk_relay.adk.runner import runner
 from adk_relay.adk.session import APP_NAME, create_session, created_at, default_id, get_session, lines_of
+from adk_relay.adk.starts import Starts, prepare
 from adk_relay.adk.store import owner_of, session_service
 from adk_relay.core.interfaces import GUEST, StoppingError, StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
@@ -77,12 +78,19 @@ class Conversations:
         self.replay_bytes = replay_bytes
         self.replay_seconds = replay_seconds
         self.stats = Stats()
+        self._starts = Starts()
         model = live_model(agent)
         self.model = model.model if model else agent.name
         self.is_rehearsal = self.model == "rehearsal"
         self._closing: asyncio.Task[None] | None = None
         self._open: dict[str, Conversation] = {}
         self._counts: dict[str, tuple[float, int, int]] = {}
+
+    async def prepare(self) -> None:
+        """Does, when the server starts, what the first conversation would have to wait for."""
+        agent = self.runner.agent
+        if isinstance(agent, BaseAgent):
+            await prepare(agent)
 
     def is_closing(self) -> bool:
         """Whether the server is stopping, so that conversations can't be opened any more."""
@@ -112,9 +120,11 @@ class Conversations:
 
     async def _opened(self, user_id: str, session_id: str) -> Conversation:
         while True:
+            if session_id not in self._open:
+                await self._starts.wait()
             if self.is_closing():
                 raise StoppingError
-            if session_id not in self._open:
+            if session_id not in self._open:  # still
                 self._open[session_id] = Conversation(self, user_id, session_id)
             conversation = self._open[session_id]
             if conversation.user_id != user_id:

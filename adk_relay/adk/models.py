@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from urllib.request import getproxies
 
 from google.adk.agents import BaseAgent, LlmAgent
 from google.adk.agents.run_config import RunConfig, ToolThreadPoolConfig
 from google.adk.models import BaseLlm, Gemini
+from google.adk.telemetry import ContentCapturingMode, TelemetryConfig
 from google.genai import types
+from opentelemetry import trace
 
 from adk_relay.adk.credentials import api_key, missing_credentials, on_vertex, real
 from adk_relay.adk.rehearsal import Rehearsal
@@ -41,6 +44,19 @@ def run_config(voice: str | None = None, language: str | None = None) -> RunConf
         # Otherwise a tool that blocks would stop all conversations of the process.
         tool_thread_pool_config=ToolThreadPoolConfig(),
     )
+
+
+def telemetry() -> TelemetryConfig:
+    """What ADK is to record of a run, by the environment. If nobody records spans, they get no content.
+
+    Without this, ADK would read the environment several times in each run, and write a conversation's whole
+    history as JSON into a span that nobody sees.
+    """
+    by_environment = TelemetryConfig()
+    in_logs = by_environment.resolved_content_capturing_mode is not ContentCapturingMode.NO_CONTENT
+    if in_logs or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return by_environment
+    return TelemetryConfig(capture_message_content=ContentCapturingMode.NO_CONTENT)
 
 
 def live_model(agent: BaseAgent) -> BaseLlm | None:
@@ -78,4 +94,8 @@ def model_from_env() -> BaseLlm:
         return Gemini(model=name)
     # Without this, google-genai would prefer a placeholder in GOOGLE_API_KEY to a key in GEMINI_API_KEY,
     # and a placeholder in GOOGLE_CLOUD_PROJECT to both.
-    return Gemini(model=name, client_kwargs={"api_key": api_key()})
+    options = types.HttpOptions()
+    if not getproxies():
+        # For each connection, websockets would look through the whole environment for a proxy.
+        options.async_client_args = {"proxy": None}
+    return Gemini(model=name, client_kwargs={"api_key": api_key(), "http_options": options})

@@ -9,21 +9,19 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
-from google.adk.agents import BaseAgent
 from google.adk.agents.run_config import RunConfig
-from google.adk.apps import App
 from google.adk.events import Event
 from google.adk.runners import Runner
-from google.adk.sessions import BaseSessionService
+from google.adk.sessions import Session
 from google.genai import types
 
-from adk_relay.adk.connection import LostConnection, WatchedConnection, observer, watched_agent
+from adk_relay.adk.connection import LostConnection, WatchedConnection, observer
+from adk_relay.adk.models import telemetry
 from adk_relay.adk.pulse import SOUND_RATE, Pulse
 from adk_relay.adk.queue import RequestQueue
-from adk_relay.adk.screening import Screening, ScreeningPlugin, is_screened
-from adk_relay.adk.session import APP_NAME
+from adk_relay.adk.runner import at_hand
+from adk_relay.adk.screening import Screening, is_screened
 from adk_relay.adk.sound import ShortWay
-from adk_relay.adk.tools import Tools
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
 from adk_relay.core.inbox import Inbox
@@ -46,20 +44,6 @@ _GO_ON = (
 )
 _ANSWER_ME = "(The connection was lost before you answered my last message. Answer it now.)"
 _NO_ANSWER = "(The conversation was interrupted before I could answer.)"
-
-
-def runner(agent: BaseAgent, sessions: BaseSessionService, config: RunConfig, *, short_way: bool) -> Runner:
-    """An ADK runner for `agent`, whose connections can be watched by a `Run`.
-
-    Args:
-        config: the run configuration that the runs will have.
-        short_way: whether sound may go past ADK.
-    """
-    watched = watched_agent(agent)
-    sound = ShortWay(agent, config, observer.get, is_wanted=short_way)
-    plugins = [sound, Tools("tools"), ScreeningPlugin(observer.get)]
-    app = App(name=APP_NAME, root_agent=watched, plugins=plugins)
-    return Runner(app=app, session_service=sessions)
 
 
 class Host(Protocol):
@@ -93,6 +77,7 @@ class Run:
         handle: resumes the service's own session; None: the history is sent instead.
         owed: what the user still waits for from the run before.
         owed_text: the question that this is the answer to, if it was a text.
+        session: the ADK session, if it was just read and not changed since; None: ADK reads it.
 
     Invariants:
         A resumption handle covers all input that the model was given: taking input removes the handle.
@@ -111,13 +96,19 @@ class Run:
         handle: str | None = None,
         owed: Owed = "",
         owed_text: UserText | None = None,
+        session: Session | None = None,
     ) -> None:
         self._runner = runner
         self._config = config.model_copy(
-            update={"session_resumption": types.SessionResumptionConfig(handle=handle)}
+            update={
+                "session_resumption": types.SessionResumptionConfig(handle=handle),
+                "telemetry": config.telemetry or telemetry(),
+            }
         )
         self._user_id = user_id
         self._session_id = session_id
+        # A configuration that limits what ADK reads is ADK's to obey.
+        self._at_hand = [session] if session and not config.get_session_config else []
         self._inbox = inbox
         self._host = host
         self._queue = RequestQueue(inbox, self._taken, host.stored, self._sender_failed)
@@ -152,6 +143,7 @@ class Run:
             Exception: the agent's own code raised it.
         """
         observer.set(self)
+        at_hand.set(self._at_hand)
         events = self._runner.run_live(
             user_id=self._user_id,
             session_id=self._session_id,

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from google.adk.agents.run_config import RunConfig
 from google.adk.runners import Runner
+from google.adk.sessions import Session
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -118,6 +119,7 @@ class Runs:
         self._owed: Owed = ""  # what the next run owes
         self._owed_text: UserText | None = None  # the question that this is the answer to, if it was a text
         self._answered_alone_at = -_ALONE
+        self._at_hand: Session | None = None  # the session, just read; the first run need not read it again
 
     # ---- for the conversation ----
 
@@ -204,7 +206,7 @@ class Runs:
             LostConnection: the loss is permanent, or the last try failed.
             Exception: the agent's own code failed, or the session could not be read.
         """
-        await self._session.find()
+        self._at_hand = await self._session.find()
         async for attempt in AsyncRetrying(
             retry=retry_if_exception(self._is_transient),
             wait=wait_random_exponential(multiplier=0.5, max=10),
@@ -230,6 +232,7 @@ class Runs:
         """
         self._wanted = False
         session = self._session
+        at_hand, self._at_hand = self._at_hand, None
         self.run = run = Run(
             self._runner,
             self._config,
@@ -240,6 +243,7 @@ class Runs:
             handle=self._handle,
             owed=self._owed,
             owed_text=self._owed_text,
+            session=at_hand,
         )
         driving = asyncio.create_task(run.drive(), name=f"run {self._label}")
         error = await self._watch(run, driving)

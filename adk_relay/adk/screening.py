@@ -100,6 +100,8 @@ class ScreeningPlugin(BasePlugin):
         self._observer = observer
 
     async def before_run_callback(self, *, invocation_context: InvocationContext) -> None:
+        if invocation_context.live_request_queue is None:
+            return  # an agent that is used as a tool: it has a runner of its own, with the same plugins
         session = invocation_context.session
         kept = self._observer().screening.screened(session.events)
         if len(kept) < len(session.events):
@@ -109,6 +111,8 @@ class ScreeningPlugin(BasePlugin):
     async def before_model_callback(
         self, *, callback_context: CallbackContext, llm_request: LlmRequest
     ) -> None:
+        if callback_context._invocation_context.live_request_queue is None:
+            return
         if len(llm_request.contents) == 1 and (text := _text(llm_request.contents[0])):
             run = self._observer()
             run.screening.ask(text)

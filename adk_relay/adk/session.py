@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
+from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
@@ -22,8 +25,22 @@ _CREATED_AT = "relay_created_at"
 """The key of the time when a session was made, in its state; ADK itself keeps only that of the last event."""
 
 
+_AT_HAND_FOR = 1.0
+"""Seconds after which a session that was read is read again before it is used."""
+
+
+class _AtHand(NamedTuple):
+    """What the session service has just said: the session, or that there is none."""
+
+    session: Session | None
+    expiry: asyncio.TimerHandle
+
+
 class StoredSession:
     """The session of one conversation. All methods that wait raise what the session service raises.
+
+    A start needs the session three times: for the history, to make it if there is none, and for ADK's run.
+    Reading a long one takes milliseconds, so what was read last is at hand for a moment, for the first user.
 
     Invariants:
         A session that was found or made is kept until it is deleted.
@@ -37,10 +54,12 @@ class StoredSession:
         self.is_kept = False
         """Whether there is a session."""
         self.created_at = self.last_activity = time.time()
+        self._at_hand: _AtHand | None = None
 
     async def load(self) -> list[Line]:
         """Reads the messages of the session; without a session, there are none."""
         session = await get_session(self._service, self.user_id, self.session_id)
+        self._keep_at_hand(session)
         if session is None:
             return []
         self.is_kept = True
@@ -50,27 +69,49 @@ class StoredSession:
 
     async def find(self) -> Session:
         """The session with all its events; it is made if there is none."""
-        session = await get_session(self._service, self.user_id, self.session_id)
+        if at_hand := self._take_at_hand():
+            session = at_hand.session
+        else:
+            session = await get_session(self._service, self.user_id, self.session_id)
         if session is None:
-            session = await self.create()
-            self._stats.created += 1
+            try:
+                session = await create_session(self._service, self.user_id, self.session_id)
+            except AlreadyExistsError:  # another process has made it, since it was not there
+                session = await get_session(self._service, self.user_id, self.session_id)
+                if session is None:
+                    raise
+            else:
+                self._stats.created += 1
+            self.created_at = created_at(session)
         self.is_kept = True
         return session
 
-    async def create(self) -> Session:
+    async def create(self) -> None:
         """Makes the session."""
         session = await create_session(self._service, self.user_id, self.session_id)
+        self._keep_at_hand(session)
         self.created_at = created_at(session)
         self.is_kept = True
-        return session
 
     async def delete(self) -> None:
         """Deletes the session. The conversation begins anew, with none."""
+        self._take_at_hand()
         await self._service.delete_session(
             app_name=APP_NAME, user_id=self.user_id, session_id=self.session_id
         )
         self.is_kept = False
         self.created_at = self.last_activity = time.time()
+
+    def _keep_at_hand(self, session: Session | None) -> None:
+        self._take_at_hand()
+        expiry = asyncio.get_running_loop().call_later(_AT_HAND_FOR, self._take_at_hand)
+        self._at_hand = _AtHand(session, expiry)
+
+    def _take_at_hand(self) -> _AtHand | None:
+        at_hand, self._at_hand = self._at_hand, None
+        if at_hand:
+            at_hand.expiry.cancel()
+        return at_hand
 
     async def append_text(self, session: Session, text: str) -> None:
         """Stores a user's text that no model was given."""

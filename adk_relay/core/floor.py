@@ -19,6 +19,9 @@ _REFUSE_EVERY = 1.0
 
 _NEVER = float("-inf")
 
+_MAGNITUDE = bytes(min(high, 255 - high) for high in range(256))
+"""For the high byte of a 16-bit sample: m, where |sample| is from 256 * m to 256 * (m + 1)."""
+
 
 class Floor:
     """Takes the sound of several microphones, and passes on the sound of the one that has the floor.
@@ -67,9 +70,10 @@ class Floor:
 
     def offer(self, connection_id: str, sound: UserAudio) -> None:
         """Takes a chunk of a microphone's sound."""
-        if connection_id not in self._microphones:
-            self._microphones[connection_id] = _Microphone(self._mic_ms)
-        for merged in self._microphones[connection_id].add(sound):
+        microphone = self._microphones.get(connection_id)
+        if microphone is None:
+            microphone = self._microphones[connection_id] = _Microphone(self._mic_ms)
+        for merged in microphone.add(sound):
             self._pass_on(connection_id, merged)
 
     def end(self, connection_id: str) -> None:
@@ -84,18 +88,17 @@ class Floor:
             self._hear(AudioEnd())
 
     def _pass_on(self, connection_id: str, sound: UserAudio) -> None:
-        now = time.monotonic()
-        if self.speaker != connection_id:
-            if self.speaker:
-                if not sound.is_speech:
-                    return
-                if now - self._spoke_at < _QUIET:
-                    self._refuse_at(connection_id, now)
-                    return
-            self.speaker = connection_id
+        is_held_by_other = self.speaker not in ("", connection_id)
         if sound.is_speech:
+            now = time.monotonic()
+            if is_held_by_other and now - self._spoke_at < _QUIET:
+                self._refuse_at(connection_id, now)
+                return
             self._spoke_at = now
             self.last_speaker = connection_id
+        elif is_held_by_other:
+            return
+        self.speaker = connection_id
         self._hear(sound)
 
     def _refuse_at(self, connection_id: str, now: float) -> None:
@@ -126,16 +129,20 @@ class _Microphone:
         """Asserts the invariants."""
         if self._pcm:
             assert self._rate > 0, "sound waits that has no rate"
-            assert self._waiting_ms() < self._mic_ms, f"{self._waiting_ms()} ms wait to be merged"
+            waiting_ms = self._ms(self._pcm)
+            assert waiting_ms < self._mic_ms, f"{waiting_ms} ms wait to be merged"
 
     def add(self, sound: UserAudio) -> list[UserAudio]:
         """Takes a chunk, and returns the merged chunks that are complete."""
         merged: list[UserAudio] = []
         if sound.rate != self._rate:
-            merged += self.flush()  # sound of two rates can't be merged
+            merged = self.flush()  # sound of two rates can't be merged
             self._rate = sound.rate
+        if not self._pcm and self._ms(sound.pcm) >= self._mic_ms:  # usual: there is nothing to merge or copy
+            merged.append(UserAudio(sound.pcm, sound.rate, is_speech(sound.pcm)))
+            return merged
         self._pcm += sound.pcm
-        if self._waiting_ms() >= self._mic_ms:
+        if self._ms(self._pcm) >= self._mic_ms:
             merged += self.flush()
         return merged
 
@@ -147,11 +154,22 @@ class _Microphone:
         self._pcm.clear()
         return [UserAudio(pcm, self._rate, is_speech(pcm))]
 
-    def _waiting_ms(self) -> float:
-        return len(self._pcm) / 2 / self._rate * 1000
+    def _ms(self, pcm: bytes | bytearray) -> float:
+        return len(pcm) / 2 / self._rate * 1000
 
 
 def is_speech(pcm: bytes) -> bool:
-    """Whether this 16-bit sound is speech; every eighth sample is enough to tell."""
-    samples = array("h", pcm)[::8]
-    return sum(map(abs, samples)) > _SPEECH_LEVEL * len(samples)
+    """Whether this 16-bit sound is speech; every eighth sample is enough to tell.
+
+    The high bytes alone give bounds of the sum, in a fourth of the time. Between these bounds, which is
+    seldom, all bits of the samples are added up.
+    """
+    high_bytes = pcm[1::16]
+    count = len(high_bytes)
+    least = 256 * sum(high_bytes.translate(_MAGNITUDE))
+    level = _SPEECH_LEVEL * count
+    if least > level:
+        return True
+    if least + 256 * count <= level:
+        return False
+    return sum(map(abs, array("h", pcm)[::8])) > level

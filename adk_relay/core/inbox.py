@@ -56,7 +56,7 @@ class Inbox:
         self._on_dropped = on_dropped
         self._content: deque[tuple[float, UserText | UserImage]] = deque()  # with the times they came
         self._content_bytes = 0
-        self._sound: deque[tuple[float, UserAudio | AudioEnd]] = deque()
+        self._sound: deque[tuple[float, UserAudio | AudioEnd, float]] = deque()  # and their milliseconds
         self._sound_ms = 0.0
         self._is_held = False  # content is not to be taken yet
 
@@ -64,11 +64,12 @@ class Inbox:
         """Asserts the invariants."""
         content_bytes = sum(_size(entry) for _, entry in self._content)
         assert self._content_bytes == content_bytes, f"{self._content_bytes} bytes are not {content_bytes}"
-        sound_ms = sum(_ms(entry) for _, entry in self._sound)
+        assert all(ms == _ms(entry) for _, entry, ms in self._sound)
+        sound_ms = sum(ms for _, _, ms in self._sound)
         assert abs(self._sound_ms - sound_ms) < 0.001, f"{self._sound_ms} ms of sound are not {sound_ms}"
         assert sound_ms <= _SOUND_MAX_MS + 0.001, f"{sound_ms} ms of sound wait"
         assert len(self._sound) <= _SOUND_MAX_CHUNKS + 1, f"{len(self._sound)} chunks of sound wait"
-        for (before, sound), (after, next_sound) in pairwise(self._sound):
+        for (before, sound, _), (after, next_sound, _) in pairwise(self._sound):
             assert before <= after, "sound is not in the order of its times"
             both_end = isinstance(sound, AudioEnd) and isinstance(next_sound, AudioEnd)
             assert not both_end, "an end of sound follows another"
@@ -84,19 +85,20 @@ class Inbox:
         now = time.monotonic()
         match user_input:
             case UserAudio():
-                self._sound.append((now, user_input))
-                self._sound_ms += _ms(user_input)
+                ms = _ms(user_input)
+                self._sound.append((now, user_input, ms))
+                self._sound_ms += ms
                 self._give_up_stale(now)
             case AudioEnd():
                 if not (self._sound and isinstance(self._sound[-1][1], AudioEnd)):
-                    self._sound.append((now, user_input))
+                    self._sound.append((now, user_input, 0.0))
             case _:
                 size = _size(user_input)
                 if self._content_bytes + size > _CONTENT_MAX_BYTES:
                     raise InboxFullError
                 self._content_bytes += size
                 self._content.append((now, user_input))
-        if self:
+        if self._sound or self._content:
             self.ready.set()
 
     def give_back(self, text: UserText) -> None:
@@ -120,11 +122,12 @@ class Inbox:
             _, content = self._content.popleft()
             self._content_bytes -= _size(content)
             return content
-        self._give_up_stale(time.monotonic())
+        if self._sound:
+            self._give_up_stale(time.monotonic())
         if not self._sound:
             return None
-        _, sound = self._sound.popleft()
-        self._sound_ms -= _ms(sound)
+        _, sound, ms = self._sound.popleft()
+        self._sound_ms -= ms
         return sound
 
     def stop(self) -> bool:
@@ -187,13 +190,13 @@ class Inbox:
         # An end at the front stays: the sound before it was taken already, and the model waits for its end.
         index = 1 if self._sound and isinstance(self._sound[0][1], AudioEnd) else 0
         while index < len(self._sound):
-            came_at, sound = self._sound[index]
+            came_at, sound, ms = self._sound[index]
             if isinstance(sound, UserAudio):
                 fits = self._sound_ms <= _SOUND_MAX_MS and len(self._sound) <= _SOUND_MAX_CHUNKS
                 if fits and now - came_at <= _SOUND_MAX_WAIT:
                     break
-                self._sound_ms -= _ms(sound)
-                dropped += _ms(sound)
+                self._sound_ms -= ms
+                dropped += ms
             del self._sound[index]  # an end is removed together with the sound before it
         if dropped:
             self._on_dropped(dropped)

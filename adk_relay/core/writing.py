@@ -156,7 +156,7 @@ class Writing:
         return current is not None
 
     def drop_unsaid(self, why: str) -> None:
-        """Removes all input that waits for the model. Its texts can be sent again: their senders get `why`."""
+        """Removes all input that waits for the model. Its texts can be sent again: the senders get `why`."""
         for text in self._inbox.clear():
             listener = self._texts.forget(text)
             if listener and listener in self._room.listeners:

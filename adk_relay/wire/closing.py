@@ -49,6 +49,13 @@ class Close(Exception):
         super().__init__(frame.code, frame.reason)
 
 
+class PeerGone(Close):
+    """The peer has closed the socket, with this code and reason: no close frame is sent."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(CloseFrame(code, reason))
+
+
 DONE = CloseFrame(1000, "done", "on input")
 """The one request of a turn socket is answered."""
 

@@ -1,8 +1,8 @@
 """The outbound queue of a socket, between a conversation that never waits and a `send` that may wait.
 
-It is bounded in encoded bytes. A client that falls behind gets fewer and larger frames. At the bound the
-oldest sound is dropped and counted. All other messages are never dropped: if they alone exceed the bound, the
-socket is closed.
+Only what can't be sent at once is queued. The queue is bounded in encoded bytes. A client that falls behind
+gets fewer and larger frames. At the bound the oldest sound is dropped and counted. All other messages are
+never dropped: if they alone exceed the bound, the socket is closed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from adk_relay.core.merging import merge, merge_dropped
 from adk_relay.core.messages import Audio, Dropped, Message, TurnEnd
@@ -64,8 +65,12 @@ class Outbox:
         self._entries: deque[_Entry] = deque()
         self._audio: deque[_Entry] = deque()
         self._first: dict[str, Frame] = {}
-        self._waiting: asyncio.Future[None] | None = None  # there are many queues; an Event costs more
         self._close: CloseFrame | None = None
+        self.send_now: Callable[[Frame], bool] = _never
+        """Is given a frame before it is queued; returns True if it is sent and need not be queued. It may
+        only send while nothing waits."""
+        self.wake: Callable[[], object] = _never
+        """Is called when `take` has something."""
         self.bytes = 0
         """What waits, in encoded bytes."""
         self.dropped_ms = 0.0
@@ -89,8 +94,11 @@ class Outbox:
             return
         if isinstance(encoded, tuple):
             for frame in encoded:
-                self._append(_Entry(frame, size(frame)))
-        elif self._entries and (merged := merge(self._entries[-1].message, message)):
+                self.enqueue_frame(frame)
+            return
+        if self.send_now(encoded):
+            return
+        if self._entries and (merged := merge(self._entries[-1].message, message)):
             last = self._entries[-1]
             if merged is message:
                 self._replace(last, merged, encoded, size(encoded))
@@ -110,7 +118,7 @@ class Outbox:
 
     def enqueue_frame(self, frame: Frame) -> None:
         """Queues a frame that is not a message of the conversation."""
-        if not self._close:
+        if not (self._close or self.send_now(frame)):
             self._append(_Entry(frame, size(frame)))
             self._make_room()
 
@@ -122,13 +130,13 @@ class Outbox:
         """
         if not self._close:
             self._first[kind] = frame
-            self._wake()
+            self.wake()
 
     def close(self, frame: CloseFrame) -> None:
         """Ends the queue: frames that wait are still sent, then `dequeue` raises. Later ones are ignored."""
         if not self._close:
             self._close = frame
-            self._wake()
+            self.wake()
 
     def discard(self, frame: CloseFrame) -> None:
         """Ends the queue at once: frames that wait are removed, too."""
@@ -138,30 +146,45 @@ class Outbox:
         self._audio.clear()
         self.bytes = 0
 
-    async def dequeue(self) -> Frame:
-        """The next frame to send.
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits: no frame, and not the close."""
+        return not (self._entries or self._first or self._close)
+
+    def take(self) -> Frame | None:
+        """The next frame to send; None: none waits.
 
         Raises:
             Close: the socket is to be closed now. TOO_SLOW: even without sound, the bound was exceeded.
         """
-        while not (self._entries or self._first):
-            if self._close:
-                raise Close(self._close)
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
         if self._first:
             return self._first.pop(next(iter(self._first)))
+        if not self._entries:
+            if self._close:
+                raise Close(self._close)
+            return None
         entry = self._entries.popleft()
         self.bytes -= entry.size
-        match entry.message:
-            case Audio():
-                self._audio.popleft()
-            case Dropped():
-                self._add_up(entry)
+        if isinstance(entry.message, Audio):
+            self._audio.popleft()
+        elif isinstance(entry.message, Dropped):
+            self._add_up(entry)
         if entry.frame is None and entry.message:
             encoded = self.encode(entry.message)
             entry.frame = encoded if isinstance(encoded, str | bytes) else ""
         return entry.frame or ""
+
+    async def dequeue(self) -> Frame:
+        """The next frame to send; waits for it.
+
+        Raises:
+            Close: as `take` raises it.
+        """
+        while (frame := self.take()) is None:
+            waiting = asyncio.get_running_loop().create_future()
+            self.wake = partial(_resolve, waiting)
+            await waiting
+        return frame
 
     def recall_audio(self) -> None:
         """Removes the sound that waits: the answer was interrupted, so the sound is stale."""
@@ -169,10 +192,6 @@ class Outbox:
             self.bytes -= sum(entry.size for entry in self._audio)
             self._audio.clear()
             self._entries = deque(e for e in self._entries if not isinstance(e.message, Audio))
-
-    def _wake(self) -> None:
-        if self._waiting and not self._waiting.done():
-            self._waiting.set_result(None)
 
     def _replace(self, entry: _Entry, message: Message, frame: Frame | None, new_size: int) -> None:
         """Puts another message into a queued entry."""
@@ -184,7 +203,7 @@ class Outbox:
         self.bytes += entry.size
         if isinstance(entry.message, Audio):
             self._audio.append(entry)
-        self._wake()
+        self.wake()
 
     def _make_room(self) -> None:
         """Over the bound, replaces the oldest sound with a note of how much was dropped."""
@@ -207,3 +226,12 @@ class Outbox:
 def size(frame: Frame) -> int:
     """A frame's payload in bytes, as it goes over the wire."""
     return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
+
+
+def _resolve(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
+def _never(*_: object) -> bool:
+    return False

@@ -18,7 +18,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import one_line
-from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserText
+from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserAudio, UserText
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
 from adk_relay.wire.asgi import Receive, Send
@@ -35,11 +35,13 @@ from adk_relay.wire.closing import (
     UNKNOWN_SESSION,
     Close,
     CloseFrame,
+    PeerGone,
 )
 from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, Welcome
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
+from adk_relay.wire.writer import Writer, brief
 
 log = logging.getLogger("relay")
 
@@ -90,10 +92,11 @@ class Socket:
         self._is_over = False
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes)
         self._heartbeat = Heartbeat(limits, time.monotonic())
+        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name)
         self._label = dialect.name
         """What the socket is called in the log."""
         self._debug = log.isEnabledFor(logging.DEBUG)
-        self._frames_in = self._frames_out = 0
+        self._frames_in = 0
 
     def check(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
@@ -155,14 +158,14 @@ class Socket:
             self._outbox.enqueue_frame(connected)
         try:
             if user_id is not None:
-                self._label = f"{user_id} {self._label}"
+                self._label = self._writer.label = f"{user_id} {self._label}"
                 self._is_bound = True
                 try:
                     self._enter(await self._conversations.open(user_id, session_id), after)
                 except StoreError:
                     self._fail()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._write())
+                group.create_task(self._writer.run())
                 group.create_task(self._watch())
                 group.create_task(self._read())
         except* StoppingError:
@@ -171,7 +174,7 @@ class Socket:
             end = NOT_FOUND.because(str(unknown.exceptions[0]))
         except* Close as closes:
             close = next(error for error in closes.exceptions if isinstance(error, Close))
-            end, peer_is_gone = close.frame, isinstance(close, _PeerGone)
+            end, peer_is_gone = close.frame, isinstance(close, PeerGone)
         except* Exception as errors:
             end = INTERNAL_ERROR
             log.exception("%s: the socket failed", self._label, exc_info=errors.exceptions[0])
@@ -190,7 +193,7 @@ class Socket:
                 client[0] if client else "?",
                 time.monotonic() - began,
                 self._frames_in,
-                self._frames_out,
+                self._writer.frames,
                 self._outbox.dropped_ms,
                 one_line(f"{end.code} {end.reason}"),
             )
@@ -247,7 +250,7 @@ class Socket:
         while True:
             event = await self._receive()
             if event["type"] == "websocket.disconnect":
-                raise _PeerGone(event.get("code", 1005), event.get("reason") or "")
+                raise PeerGone(event.get("code", 1005), event.get("reason") or "")
             self._heartbeat.frame_came(time.monotonic())
             self._frames_in += 1
             if self._frames_in % _FRAMES_A_TURN == 0:
@@ -255,11 +258,16 @@ class Socket:
             text = event.get("text")
             frame: Frame = event["bytes"] if text is None else text
             if self._debug:
-                log.debug("[CLIENT TO AGENT] %s: %s", self._label, _brief(frame))
+                log.debug("[CLIENT TO AGENT] %s: %s", self._label, brief(frame))
             text_id = ""
             try:
                 command = self._dialect.decode(frame)
                 bad_frames = 0
+                if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
+                    self._heartbeat.content_came()
+                    if self._conversation:
+                        self._conversation.handle(command, self)
+                    continue
                 text_id = _text_id(command)
                 if command not in ("ping", "pong"):
                     self._heartbeat.content_came()
@@ -320,27 +328,7 @@ class Socket:
         if self.attends == "own":
             self._outbox.close(close)
 
-    # ---- writing and watching ----
-
-    async def _write(self) -> None:
-        while True:
-            frame = await self._outbox.dequeue()
-            if self._debug:
-                log.debug("[AGENT TO CLIENT] %s: %s", self._label, _brief(frame))
-            self._heartbeat.send_began(time.monotonic())
-            try:
-                if isinstance(frame, bytes):
-                    await self._send({"type": "websocket.send", "bytes": frame})
-                else:
-                    await self._send({"type": "websocket.send", "text": frame})
-            except (OSError, RuntimeError):
-                # A peer that has gone raises OSError (ASGI spec 2.4). If the server itself has closed the
-                # socket, because of a broken frame, uvicorn raises RuntimeError. `_read` then gets the
-                # disconnect event, which has the close code. The wait lets `_read` end the socket first.
-                await asyncio.sleep(_CLOSE_WAIT)
-                raise _PeerGone(1006, "") from None
-            self._heartbeat.send_ended(time.monotonic(), is_ping=frame is self._dialect.ping)
-            self._frames_out += 1
+    # ---- watching ----
 
     async def _watch(self) -> None:
         """Pings a quiet client, and closes the socket of one that stalls, is dead or is idle."""
@@ -354,21 +342,7 @@ class Socket:
             await asyncio.sleep(max(due.again - now, 0.001))
 
 
-class _PeerGone(Close):
-    """The peer has closed the socket, with this code and reason: no close frame is sent."""
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(CloseFrame(code, reason))
-
-
 def _text_id(command: Command) -> str:
     """The id that a client has given its text, if the command is a text with one."""
     text = command.text if isinstance(command, Ask) else command
     return text.id if isinstance(text, UserText) else ""
-
-
-def _brief(frame: Frame) -> str:
-    """A frame for the log: long base64 is cut."""
-    if isinstance(frame, bytes):
-        return f"{len(frame)} bytes of sound"
-    return one_line(frame, 300) + (f"… ({len(frame)} characters)" if len(frame) > 300 else "")

@@ -465,6 +465,25 @@ async def test_pictures_sent_meanwhile_may_be_too_many_and_the_conversation_goes
             assert {said["code"] for said in before + live.frames if "code" in said} <= {"busy"}
 
 
+@pytest.mark.usefixtures("no_errors")
+@WAYS
+async def test_sound_sent_meanwhile_is_dropped(gemini: GeminiLive, how: str) -> None:
+    store = Gate()
+    async with serving(a_relay(sessions=store)) as port:
+        session_id = await created(port)
+        async with guest(port, session_id) as live:
+            assert await live.ask("old") == "You said: old."
+            emptying = asyncio.create_task(emptied(port, session_id, how))
+            await store.deleting.wait()
+            await live.socket.send(b"\1\0" * 320)  # too short to be passed on by itself
+            await taken(live)
+            store.may.set()
+            await emptying
+            await live.socket.send(b"\2\0" * 640)
+            await gemini.wait_for(lambda: gemini.connections[-1].audio)
+            assert bytes(gemini.connections[-1].audio) == b"\2\0" * 640
+
+
 class SlowToStore(InMemorySessionService):
     """A store that takes a text of the user's, and does not come to an end with it."""
 

@@ -81,10 +81,10 @@ def test_speech_that_the_model_does_not_answer_is_not_owed_for_ever(monkeypatch:
     turn.take(SPEECH)
     turn.hear()
     turn.forget_unanswered()
-    assert turn.owed
+    assert [turn.owed] == ["answer"]
     monkeypatch.setattr(module, "_UNDERSTOOD", 0.0)
     turn.forget_unanswered()
-    assert not turn.owed
+    assert [turn.owed] == [""]
     assert turn.is_uncertain
 
 

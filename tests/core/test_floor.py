@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from adk_relay.core import floor as floor_module
-from adk_relay.core.floor import Floor
+from adk_relay.core.floor import Floor, is_speech
 from adk_relay.core.messages import AudioEnd, UserAudio
 from support.clock import Clock
 
@@ -101,6 +101,70 @@ def test_merging_conserves_the_sound_and_its_rate(chunks: list[tuple[int, int]])
     assert b"".join(sound.pcm for sound in sounds if isinstance(sound, UserAudio)) == in_order
     for rate, pcm in sent.items():
         assert b"".join(s.pcm for s in sounds if isinstance(s, UserAudio) and s.rate == rate) == pcm
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from([0.0, 20.0, 40.0]),
+    st.lists(st.tuples(st.integers(1, 2_000), st.sampled_from([8_000, 16_000, 44_100]))),
+)
+def test_chunks_are_merged_until_they_are_long_enough_or_the_rate_changes(
+    mic_ms: float, chunks: list[tuple[int, int]]
+) -> None:
+    heard: list[Any] = []
+    floor = Floor(mic_ms=mic_ms, hear=heard.append, refuse=lambda _: None)
+    expected = []
+    waiting, waiting_rate = b"", 16_000
+    for number, (length, rate) in enumerate(chunks):
+        pcm = number.to_bytes(2, "little") * length
+        floor.offer("alice", UserAudio(pcm, rate))
+        if waiting and rate != waiting_rate:
+            expected.append((waiting, waiting_rate))
+            waiting = b""
+        waiting, waiting_rate = waiting + pcm, rate
+        if len(waiting) / 2 / rate * 1000 >= mic_ms:
+            expected.append((waiting, rate))
+            waiting = b""
+        assert [(sound.pcm, sound.rate) for sound in heard] == expected
+
+
+def test_a_frame_that_is_long_enough_is_not_copied() -> None:
+    heard: list[Any] = []
+    floor = Floor(mic_ms=40, hear=heard.append, refuse=heard.append)
+    frames = [bytes(1280), bytes(1282)]
+    for frame in frames:
+        floor.offer("alice", UserAudio(frame))
+    assert [sound.pcm is frame for sound, frame in zip(heard, frames, strict=True)] == [True, True]
+
+
+loudness = st.integers(0, 11).map(lambda power: 2**power) | st.integers(490, 510) | st.just(32_767)
+
+
+@st.composite
+def pcms(draw: st.DrawFn) -> bytes:
+    """Sound of any length whose samples are of about one size: any size, and often the level of speech."""
+    level = draw(loudness)
+    sample = st.integers(level - 3, level) | st.integers(-level - 1, 3 - level) | st.integers(-level, level)
+    return array("h", draw(st.lists(sample, min_size=1, max_size=60))).tobytes()
+
+
+@settings(max_examples=1_000, deadline=None)
+@given(pcms())
+def test_speech_is_what_is_loud_on_average(pcm: bytes) -> None:
+    samples = array("h", pcm)[::8]
+    assert is_speech(pcm) == (sum(map(abs, samples)) > 500 * len(samples))
+
+
+@pytest.mark.parametrize("sample", [0, 255, 256, 499, 500, -500, 511, 512, -512, -513])
+def test_500_is_not_yet_speech(sample: int) -> None:
+    assert is_speech(array("h", [sample] * 320).tobytes()) == (abs(sample) > 500)
+
+
+def test_samples_may_be_as_loud_as_their_high_bytes_allow() -> None:
+    """|-256 * (m + 1)| is the most: 256 more than the least for this high byte."""
+    samples = array("h", [-512] * 191 + [-256] * 9)
+    assert sum(map(abs, samples)) > 500 * len(samples)
+    assert is_speech(array("h", [sample for sample in samples for _ in range(8)]).tobytes())
 
 
 async def test_a_short_frame_waits_for_the_next() -> None:

@@ -6,7 +6,7 @@ import json
 from base64 import b64encode
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adk_relay.core.messages import (
@@ -17,7 +17,7 @@ from adk_relay.core.messages import (
     UserText,
 )
 from adk_relay.wire.dialects import BadFrameError, to_json
-from adk_relay.wire.dialects.live import decode
+from adk_relay.wire.dialects.live import _plain_sound, decode
 
 CODES = {"bad_message", "unsupported_mime_type", "bad_data", "too_large"}
 any_text = st.text(st.characters(exclude_categories=[]))  # halves of surrogate pairs as well
@@ -89,3 +89,66 @@ def test_sound_comes_through_as_it_is(pcm: bytes, rate: int) -> None:
     said = {"mime_type": f"audio/pcm;rate={rate}", "data": b64encode(pcm).decode()}
     assert decode(json.dumps(said)) == UserAudio(pcm, rate)
     assert decode(pcm) == UserAudio(pcm)
+
+
+# ---- sound in its usual form is decoded without parsing its JSON -------------------------------
+
+
+def outcome(frame: str) -> Any:
+    """The command, or what is wrong."""
+    try:
+        return decode(frame)
+    except BadFrameError as bad:
+        return bad.code, str(bad), bad.id
+
+
+def parsed_outcome(frame: str) -> Any:
+    """The outcome of the same fields in another order, in which no form is usual."""
+    try:
+        fields = json.loads(frame)
+    except ValueError:
+        return "bad_message", "A text frame must be JSON.", ""
+    return outcome(json.dumps({"": 0} | fields) if isinstance(fields, dict) else frame)
+
+
+usual_frames = st.builds(
+    lambda parameter, data, separators: json.dumps(
+        {"mime_type": f"audio/pcm{parameter}", "data": data}, separators=separators
+    ),
+    st.sampled_from(["", "", ";rate=16000", ";rate=48000", ";rate=7999", ";rate=1", ";rate=", "; rate=9000"]),
+    base64 | st.binary(max_size=9).map(lambda half: b64encode(half + half).decode()) | any_text,
+    st.sampled_from([(",", ":"), (", ", ": "), (", ", ":")]),
+)
+"""Frames of sound as clients make them, right ones and wrong ones."""
+
+edits = st.lists(
+    st.tuples(
+        st.integers(-40, 40), st.integers(0, 2), st.text('"{}:,;\\\\/=+-_A \n\u0661\u00c4', max_size=3)
+    ),
+    max_size=2,
+)
+"""Each: the place where characters are replaced, how many of them, and by what."""
+
+
+@given(usual_frames, edits)
+@example('{"mime_type":"audio/pcm","data":"AA\\/\\/"}', [])
+@example('{"mime_type":"audio/pcm","data":"AAAA","data":"AA=="}', [])
+@example('{"mime_type":"audio/pcm","data":"AAAA"}}', [])
+@example('{"mime_type":"audio/pcm","data":"AAAAA"', [])
+@example('{"mime_type":"audio/pcm","data":"AAAA]}', [])
+@example('{"mime_type":"audio/pcm","data":"}', [])
+@example('{"mime_type":"audio/pcm","data":"' + b64encode(bytes(2**20 + 2)).decode() + '"}', [])
+@example('{"mime_type":"audio/pcm;rate=1","data":"' + b64encode(bytes(2**20 + 2)).decode() + '"}', [])
+def test_sound_in_its_usual_form_is_what_its_json_says(frame: str, edits: list[tuple[int, int, str]]) -> None:
+    for place, count, text in edits:
+        place %= len(frame)
+        frame = frame[:place] + text + frame[place + count :]
+    assert outcome(frame) == parsed_outcome(frame)
+
+
+def test_what_common_clients_send_is_in_the_usual_form() -> None:
+    """A browser's `JSON.stringify` and Python's `json.dumps`, with a rate and without one."""
+    for parameter in ("", ";rate=48000"):
+        fields = {"mime_type": f"audio/pcm{parameter}", "data": "AAAAAA=="}
+        for separators in ((",", ":"), None):
+            assert _plain_sound(json.dumps(fields, separators=separators))

@@ -59,6 +59,9 @@ MAX_IMAGE_BYTES = 4 * 1024 * 1024
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = "audio_end, interrupt, typing_start, typing_stop, ping, pong"
 
+_SOUND_HEAD = re.compile(r'\{"mime_type": ?"audio/pcm(?:;(rate=\d+))?", ?"data": ?"')
+"""How a frame of sound begins that JSON.stringify or Python's json.dumps has made."""
+
 
 # ---- from the client -------------------------------------------------------------------------
 
@@ -71,6 +74,8 @@ def decode(frame: Frame) -> Command:
     """
     if isinstance(frame, bytes):
         return UserAudio(_pcm(frame))
+    if sound := _plain_sound(frame):
+        return sound
     fields = json_object(frame)
     if "mime_type" in fields:
         return _content(fields)
@@ -93,6 +98,25 @@ def decode(frame: Frame) -> Command:
             )
         case _:
             raise BadFrameError("bad_message", f"This type is not known. Known types: {_TYPES}.")
+
+
+def _plain_sound(frame: str) -> UserAudio | None:
+    """The sound in a frame of the usual form; None: the frame has another form.
+
+    This finds what parsing the JSON would find, because base64 needs no escapes in JSON, and takes half the
+    time.
+
+    Raises:
+        BadFrameError: the frame is not a valid command.
+    """
+    head = _SOUND_HEAD.match(frame)
+    if not (head and frame.endswith('"}', head.end())):
+        return None
+    try:
+        decoded = binascii.a2b_base64(frame[head.end() : -2], strict_mode=True)
+    except ValueError:  # it may be base64 all the same: JSON allows "/" to be escaped
+        return None
+    return UserAudio(_pcm(_bounded(decoded, MAX_AUDIO_BYTES)), _rate(head[1] or ""))
 
 
 def _content(fields: dict[str, Any]) -> Input:
@@ -123,6 +147,10 @@ def _decode_base64(data: str, limit: int) -> bytes:
         decoded = binascii.a2b_base64(data, strict_mode=True)
     except ValueError:
         raise BadFrameError("bad_data", "data must be base64 (RFC 4648 section 4).") from None
+    return _bounded(decoded, limit)
+
+
+def _bounded(decoded: bytes, limit: int) -> bytes:
     if len(decoded) > limit:
         raise BadFrameError("too_large", f"data has {len(decoded)} bytes; at most {limit} are allowed.")
     if not decoded:
