@@ -43,7 +43,7 @@ def target_of(scope: Scope) -> Target:
     """
     path = path_of(scope)
     if not _TARGET.fullmatch(path) and _TARGET.fullmatch(scope["path"]):
-        # hypercorn does not put `root_path` before the path. That can be seen only here: with the mount point
+        # Only uvicorn puts `root_path` before the path. That can be seen only here: with the mount point
         # /ws, the path /ws/alice may be the whole one, or that below the mount point.
         path = scope["path"]
     if path == "/ws":
