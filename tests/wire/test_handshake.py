@@ -14,6 +14,7 @@ import pytest
 
 from adk_relay.wire.asgi import Event, Scope
 from adk_relay.wire.pacing import Pace
+from adk_relay.wire.targets import NoSuchTargetError, target_of
 from relay import Relay
 from support.browser import rehearsal
 from support.server import a_relay
@@ -170,3 +171,27 @@ async def test_what_a_send_that_never_waits_is_given_is_bounded() -> None:
     assert given["1.1"] >= 480_000
     assert 90_000 < given["2"] < 250_000
     await relay.aclose()
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "raw_path", "name"),
+    [
+        ("/ws/alice", "", b"/ws/alice", "text"),
+        ("/talk/ws/alice", "/talk", b"/talk/ws/alice", "text"),  # uvicorn, Starlette
+        ("/ws/alice", "/talk", b"/ws/alice", "text"),  # hypercorn, daphne, granian
+        ("/ws/alice/", "", b"/talk/ws/alice", "text"),  # Litestar
+        ("/ws/ws/alice", "/ws", b"/ws/ws/alice", "text"),
+        ("/ws/alice", "/ws", b"/ws/alice", "text"),
+        ("/ws/ws", "/ws", b"/ws/ws", "chat"),
+        ("/ws", "/ws", None, "chat"),
+        ("/ws/", "", b"/talk/ws", "chat"),
+    ],
+)
+def test_the_target_of_a_mounted_relay(path: str, root_path: str, raw_path: bytes | None, name: str) -> None:
+    target = target_of({"path": path, "root_path": root_path, "raw_path": raw_path})
+    assert (target.dialect.name, target.user_id) == (name, "alice" if name == "text" else None)
+
+
+def test_a_slash_that_a_client_has_sent_stays() -> None:
+    with pytest.raises(NoSuchTargetError):
+        target_of({"path": "/ws/alice/", "root_path": "", "raw_path": b"/ws/alice/"})
