@@ -60,23 +60,26 @@ async def test_an_agent_that_fails_is_told_and_one_can_go_on(gemini: GeminiLive,
 async def test_an_agent_that_fails_again_and_again_is_left_in_peace(
     gemini: GeminiLive, browser: Browser
 ) -> None:
-    both_said = asyncio.Event()  # the box takes no text while the page reconnects
-    gemini.on_connect = lambda number: Plan(http_status=403, gate=both_said)
+    all_said = asyncio.Event()  # the box takes no text while the page reconnects
+    gemini.on_connect = lambda number: Plan(http_status=403, gate=all_said)
     constants = {"FIRST_DELAY": 1, "MAX_FAILURES": 3}
     async with serving(a_relay(grace=60)) as port:
         room = await created(port)
         async with window(browser, port, room, constants=constants) as tab:
             await tab.say("a")
             await tab.say("b")
-            await expect(tab.page.locator(".message.waiting .meta").last).to_contain_text("waits for 1")
-            both_said.set()  # "b" waits, and so it is sent again
+            await tab.say("c")
+            await expect(tab.page.locator(".message.waiting .meta").last).to_contain_text("waits for 2")
+            all_said.set()  # those that wait are sent again, and fail one after the other
             await tab.shows("asleep")
             assert len(tab.sockets) == 3
-            await expect(tab.page.locator(".message.waiting .text")).to_have_text("b")
             gemini.on_connect = lambda number: None
-            await tab.page.get_by_label("Message", exact=True).fill("c")
-            await expect(tab.page.locator(".message.agent .text").last).to_have_text("You said: b.")
+            await tab.page.get_by_label("Message", exact=True).fill("d")
+            await tab.shows("connected")
             await expect(tab.page.locator(".message.waiting")).to_have_count(0)
+            await tab.page.keyboard.press("Enter")
+            await expect(tab.page.locator(".message.agent .text")).to_have_text(["You said: d."])
+            assert await tab.texts("user") == ["a", "b", "c", "d"]
 
 
 async def test_a_failure_that_passes_throws_nobody_out_of_their_room(
