@@ -3,7 +3,7 @@
 A chunk of sound from the model is a line of JSON with one base64 string in it. On the long way, google-genai
 makes a dict of it, another dict, and a tree of pydantic objects. ADK makes a response and an event of these,
 and hands the event through a dozen generators, two queues and the plugins. Nobody looks at it on the way, and
-nobody stores it. That is four fifths of the CPU time of a voice session.
+nobody stores it. That is two thirds of the CPU time that a chunk costs.
 
 So an object is put in the place of the live session's WebSocket. Its `recv` hands each frame that holds
 nothing but a chunk of sound to the run, and returns every other frame to google-genai. On the way up, sound

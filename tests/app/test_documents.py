@@ -190,11 +190,6 @@ def blocks(text: str, language: str) -> list[str]:
     return [block for name, block in found if name == language]
 
 
-def test_the_drawing_is_the_same_everywhere() -> None:
-    assert len(drawing := blocks(README, "")) == 1
-    assert blocks(ARCHITECTURE, "") == drawing
-
-
 def test_the_named_states() -> None:
     """Those that are an enumeration in the code."""
     named = re.findall(r"`([\w/]+)\.py` \(`(\w+)`\) \| (`.*`) \|$", ARCHITECTURE, re.MULTILINE)
