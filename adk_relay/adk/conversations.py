@@ -266,6 +266,7 @@ class Conversations:
 
     async def aclose(self) -> None:
         """Ends every run and awaits it, then closes ADK's runner and the session service."""
+        self.use_loop()  # also if nothing was opened in it: what comes later in this loop comes after the end
         if not self._closing:
             self._closing = asyncio.create_task(self._close(), name="closing all conversations")
         await asyncio.shield(self._closing)  # a second call waits for the same end
