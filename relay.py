@@ -22,7 +22,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from adk_relay import memory, settings, shipped
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
@@ -38,9 +37,13 @@ from adk_relay.wire.targets import NoSuchTargetError, offers_subprotocol, path_o
 from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
-    from google.adk.agents import BaseAgent
     from google.adk.agents.run_config import RunConfig
+    from google.adk.apps import App
+    from google.adk.artifacts import BaseArtifactService
+    from google.adk.auth.credential_service.base_credential_service import BaseCredentialService
+    from google.adk.memory import BaseMemoryService
     from google.adk.sessions import BaseSessionService
+    from google.adk.workflow import BaseNode
 
 log = logging.getLogger("relay")
 
@@ -49,23 +52,28 @@ class Relay:
     """An ASGI application that relays between WebSocket clients and one ADK live agent.
 
     Args:
-        agent: any ADK agent.
+        agent: any ADK agent, Workflow or App.
         run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
         sessions: an ADK session-service URI, or a session service; the folder of a sqlite file is created.
+        artifacts, memory, credentials: the same for these services of ADK; by default they are in memory.
 
     The other arguments are settings: `adk_relay/settings.py` has the meaning and the range of each.
 
     Raises:
-        TypeError: `agent` is not an ADK agent.
-        ValueError: a setting is out of its range, or `sessions` names a service that is not installed.
+        TypeError: `agent` is not an ADK agent or App, or one that ADK cannot run live.
+        ValueError: a setting is out of its range, or a URI names a service that is not installed.
     """
 
     def __init__(
         self,
-        agent: BaseAgent,
+        agent: BaseNode | App,
         *,
+        app_name: str | None = None,
         run_config: RunConfig | None = None,
         sessions: str | BaseSessionService = "sqlite:///.adk/session.db",
+        artifacts: str | BaseArtifactService = "memory://",
+        memory: str | BaseMemoryService = "memory://",
+        credentials: BaseCredentialService | None = None,
         queue_bytes: int = 4 * 1024 * 1024,
         slow_timeout: float = 10.0,
         ping_interval: float = 25.0,
@@ -95,8 +103,12 @@ class Relay:
         # adk: it handles messages and listeners, and knows nothing of sockets.
         self.conversations = Conversations(
             agent,
+            app_name=app_name,
             config=run_config,
             sessions=sessions,
+            artifacts=artifacts,
+            memory=memory,
+            credentials=credentials,
             grace=grace,
             idle_timeout=idle_timeout,
             mic_ms=mic_ms,
@@ -118,33 +130,27 @@ class Relay:
             SettingsError: a variable is wrong, or the agent needs credentials and there are none.
         """
         from adk_relay.adk.credentials import missing_credentials
-        from adk_relay.adk.models import needs_credentials, run_config
-        from adk_relay.agents import find_agent
+        from adk_relay.adk.models import run_config
+        from adk_relay.agents import agent_to_serve
 
         settings.load_env_files(Path.cwd())
         settings.show_logs()
         values = settings.from_environment()
-        agent, file, origin = find_agent(values.get("agent"), Path.cwd())
+        agent, file, origin = agent_to_serve(values.get("agent"), Path.cwd())
         arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
-        config = run_config(values.get("voice"), values.get("language"))
         try:
-            is_gemini = needs_credentials(agent)
-        except ValueError as error:  # ADK does not know the model
-            raise SettingsError(f"{origin}: {one_line(error)}") from error
-        if is_gemini and (missing := missing_credentials()):
-            raise SettingsError(f"{origin} uses Gemini. {missing}")
-        try:
-            relay = cls(agent, run_config=config, **arguments)
+            relay = cls(
+                agent, run_config=run_config(values.get("voice"), values.get("language")), **arguments
+            )
         except TypeError as error:
             raise SettingsError(f"{origin}: {error}") from error
         except (ValueError, OSError) as error:
             raise SettingsError(one_line(error)) from error
         log.info("serving the agent %s, from %s", agent.name, file)
         if relay.conversations.is_rehearsal:
-            if values.get("model") == "rehearsal":
-                why = "RELAY_MODEL selects it."
-            else:
-                why = missing_credentials() or "The agent itself has this model."
+            is_chosen = values.get("model") == "rehearsal"
+            why = "RELAY_MODEL selects it." if is_chosen else missing_credentials()
+            why = why or "The agent itself has this model."
             log.warning("This is the rehearsal agent, which only repeats what it hears. %s", why)
         return relay
 
@@ -191,10 +197,8 @@ class Relay:
         elif method not in ("GET", "HEAD"):
             response = http.not_allowed("GET")
         elif path == "":
-            # The mount point itself, without the slash that the page's relative URLs need. The target begins
-            # with "./", because otherwise a prefix that contains a colon would be read as a URL scheme.
-            target = f"./{quote(root_of(scope).rpartition('/')[2])}/"
-            response = http.text(307, f"See {target}", (b"location", target.encode()))
+            # The mount point itself, without the slash that the page's relative URLs need.
+            response = http.with_a_slash(root_of(scope))
         else:
             etags = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
             response = self._files[path].response(etags)
@@ -252,10 +256,8 @@ async def _refuse(
     and closed at once with the code and the reason. Any other gets an HTTP response, if the ASGI server can
     send one.
     """
-    client = scope.get("client")
-    log.info(
-        "a WebSocket from %s was refused: %d %s", client[0] if client else "?", close.code, one_line(reason)
-    )
+    peer = (scope.get("client") or "?")[0]
+    log.info("a WebSocket from %s was refused: %d %s", peer, close.code, one_line(reason))
     await receive()  # websocket.connect
     close = close.because(reason)
     if offers_subprotocol(scope):

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Protocol
 
 from google.adk.agents.run_config import RunConfig
-from google.adk.runners import Runner
 from google.adk.sessions import BaseSessionService
 
 from adk_relay.adk.failures import explain, what_failed
 from adk_relay.adk.resets import Resets
+from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.core.floor import Floor
@@ -54,8 +54,9 @@ _UNATTENDED = 5.0
 class Home(Protocol):
     """What a conversation needs from `Conversations`."""
 
-    runner: Runner
+    runner: WatchedRunner
     service: BaseSessionService
+    app_name: str
     config: RunConfig
     model: str
     stats: Stats
@@ -85,7 +86,7 @@ class Conversation:
     def __init__(self, home: Home, user_id: str, session_id: str) -> None:
         self.user_id = user_id
         self.session_id = session_id
-        self.session = StoredSession(home.service, home.stats, user_id, session_id)
+        self.session = StoredSession(home.service, home.stats, home.app_name, user_id, session_id)
         self._requests = Requests(home.stats)
         self.room = Room(self._requests, replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
         self._home = home

@@ -29,6 +29,7 @@ class RequestQueue(LiveRequestQueue):
 
     Invariants:
         Of the texts that ADK has taken, only the last can be unsettled: ADK is done with the others.
+        While it is held, nothing is taken from the inbox.
     """
 
     def __init__(
@@ -42,6 +43,9 @@ class RequestQueue(LiveRequestQueue):
         self._on_taken = on_taken
         self._on_stored = on_stored
         self._own: deque[LiveRequest] = deque()
+        self.is_held = False
+        """ADK changes from one agent to another: the user's input waits for the new one."""
+        self._news = asyncio.Event()  # while it is held: `get` is to look again
         self.unsettled: tuple[UserText, float] | None = None
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
         self.send_sound: Callable[[UserAudio], Awaitable[None]] | None = None
@@ -52,13 +56,26 @@ class RequestQueue(LiveRequestQueue):
             self._closed = True
         else:
             self._own.append(req)
-        self._inbox.ready.set()
+        self._wake()
 
     def close(self) -> None:
         self.send(LiveRequest(close=True))
 
     def send_content(self, content: types.Content, partial: bool = False) -> None:
         self.send(LiveRequest(content=content, partial=partial))
+
+    def hold(self) -> None:
+        """To be called when another agent takes over. ADK uses the old connection for another second."""
+        self.is_held = True
+
+    def release(self) -> None:
+        """To be called when an agent is connected."""
+        self.is_held = False
+        self._wake()
+
+    def _wake(self) -> None:
+        self._inbox.ready.set()
+        self._news.set()
 
     def settle(self) -> None:
         """To be called when the text that ADK took last is known to be stored."""
@@ -74,6 +91,10 @@ class RequestQueue(LiveRequestQueue):
                 return LiveRequest(close=True)
             if self._own:
                 return self._own.popleft()
+            if self.is_held:
+                self._news.clear()
+                await self._news.wait()
+                continue
             if (user_input := self._inbox.take()) is not None:
                 self._on_taken(user_input)
                 if self.send_sound and isinstance(user_input, UserAudio):

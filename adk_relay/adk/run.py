@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Protocol
 
-from google.adk.agents import BaseAgent
 from google.adk.agents.run_config import RunConfig
-from google.adk.apps import App
-from google.adk.runners import Runner
-from google.adk.sessions import BaseSessionService, Session
+from google.adk.events import Event
+from google.adk.sessions import Session
 from google.genai import types
 
-from adk_relay.adk.connection import LostConnection, WatchedConnection, observer, watched_agent
+from adk_relay.adk.connection import LostConnection, WatchedConnection, observer
 from adk_relay.adk.models import telemetry
 from adk_relay.adk.queue import RequestQueue
-from adk_relay.adk.session import APP_NAME
-from adk_relay.adk.sound import ShortWay
-from adk_relay.adk.tools import Tools
+from adk_relay.adk.runner import WatchedRunner, at_hand, begin_with
+from adk_relay.adk.tools import in_their_own_loop
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
 from adk_relay.core.inbox import Inbox
@@ -49,33 +46,6 @@ _ANSWER_ME = "(The connection was lost before you answered my last message. Answ
 _NO_ANSWER = "(The conversation was interrupted before I could answer.)"
 
 
-def runner(agent: BaseAgent, sessions: BaseSessionService, config: RunConfig, *, short_way: bool) -> Runner:
-    """An ADK runner for `agent`, whose connections can be watched by a `Run`.
-
-    Args:
-        config: the run configuration that the runs will have.
-        short_way: whether sound may go past ADK.
-    """
-    watched = watched_agent(agent)
-    sound = ShortWay(agent, config, observer.get, is_wanted=short_way)
-    app = App(name=APP_NAME, root_agent=watched, plugins=[sound, Tools("tools")])
-    return _Runner(app=app, session_service=sessions)
-
-
-_at_hand: ContextVar[list[Session]] = ContextVar("at_hand")
-"""The session of the run that begins in this context, if it was just read; it is taken once."""
-
-
-class _Runner(Runner):
-    """A runner that does not read a session which relay has just read: a long one takes milliseconds."""
-
-    # A private name of ADK. Without it there, this method is never called, and ADK reads the session.
-    async def _get_or_create_session(self, **named: Any) -> Session:
-        if at_hand := _at_hand.get([]):
-            return at_hand.pop()
-        return await super()._get_or_create_session(**named)
-
-
 class Host(Protocol):
     """What a run needs from its conversation. No method may wait."""
 
@@ -96,13 +66,14 @@ class Run:
     """One `run_live` and its connection to the model. The user's input goes in, messages come out.
 
     Args:
-        runner: from `runner()`.
+        runner: runs the agent.
         config: the run configuration; the run works on a copy.
         user_id, session_id: the ADK session, which must exist.
         inbox: where the user's input comes from.
         host: the conversation.
         handle: resumes the service's own session; None: the history is sent instead.
         owed: what the user still waits for from the run before.
+        agent: the name of the agent that the run begins with; "": ADK decides.
         session: the ADK session, if it was just read and not changed since; None: ADK reads it.
 
     Invariants:
@@ -112,7 +83,7 @@ class Run:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: WatchedRunner,
         config: RunConfig,
         user_id: str,
         session_id: str,
@@ -121,6 +92,7 @@ class Run:
         *,
         handle: str | None = None,
         owed: Owed = "",
+        agent: str = "",
         session: Session | None = None,
     ) -> None:
         self._runner = runner
@@ -137,7 +109,10 @@ class Run:
         self._inbox = inbox
         self._host = host
         self._queue = RequestQueue(inbox, self._taken, host.stored)
-        self.translator = Translator(runner.agent, host.number, owed=owed)
+        self.translator = Translator(host.number, owed=owed)
+        self.agent = agent
+        """The name of the agent that speaks."""
+        self._agents = 0  # how many have begun
         self.turn = self.translator.turn
         self.handle: str | None = None
         """A resumption handle that covers all input that the model was given."""
@@ -159,31 +134,44 @@ class Run:
             Exception: the agent's own code raised it.
         """
         observer.set(self)
-        _at_hand.set(self._at_hand)
+        at_hand.set(self._at_hand)
+        begin_with.set(self.agent)
+        config, tools = in_their_own_loop(self._config)
         events = self._runner.run_live(
             user_id=self._user_id,
             session_id=self._session_id,
             live_request_queue=self._queue,
-            run_config=self._config,
+            run_config=config,
         )
-        async with aclosing(events):
-            async for event in events:
-                for message in self.translator.messages(event):
-                    self._host.emit(message)
-                if event.turn_complete and not self.turn.is_open:
-                    self._completed_turn = True
-                    self._spoke_at = None
-                    if self.is_leaving:
-                        self._close_if_at_rest()
-                elif event.input_transcription and event.input_transcription.finished:
-                    self._spoke_at = None
-                self.under_way = max(self.under_way - 1, 0)
-                if not self.under_way:
-                    self._caught_up.set()
+        with tools:
+            async with aclosing(events):
+                await self._follow(events)
+
+    async def _follow(self, events: AsyncIterator[Event]) -> None:
+        async for event in events:
+            if _hands_over(event):
+                self._queue.hold()
+            for message in self.translator.messages(event):
+                self._host.emit(message)
+            if event.turn_complete and not self.turn.is_open:
+                self._completed_turn = True
+                self._spoke_at = None
+                if self.is_leaving:
+                    self._close_if_at_rest()
+            elif event.input_transcription and event.input_transcription.finished:
+                self._spoke_at = None
+            self.under_way = max(self.under_way - 1, 0)
+            if not self.under_way:
+                self._caught_up.set()
 
     def close(self) -> None:
         """Asks the run to end: `drive()` returns when the connection is closed."""
         self._queue.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """The run was ended: its agents have not come to an end by themselves."""
+        return self._queue.closed
 
     @property
     def is_leaving(self) -> bool:
@@ -224,7 +212,11 @@ class Run:
         if self._connected_at is None:
             return None
         waiting = self._inbox.content_waiting_since
-        if waiting is not None and now - max(waiting, self._connected_at) > _STALLED_AFTER:
+        if (
+            waiting is not None
+            and not self._queue.is_held
+            and now - max(waiting, self._connected_at) > _STALLED_AFTER
+        ):
             return LostConnection(None, f"a text was not taken within {_STALLED_AFTER:g} s")
         if self.unsettled and time.time() - self.unsettled[1] > _STALLED_AFTER:
             return LostConnection(None, f"a text was not stored within {_STALLED_AFTER:g} s")
@@ -239,15 +231,22 @@ class Run:
             assert not self.is_leaving, "a service that is not connected has announced its end"
             assert self._sending_since is None, "a text is on its way, and nothing is connected"
 
+    # ---- told by ADK (plugins.Plugins) ----
+
+    def begins(self, agent: str) -> bool:
+        self.agent = agent
+        self._agents += 1
+        return self._agents == 1
+
+    def entered(self) -> None:
+        self.under_way += 1
+        self._caught_up.clear()
+
     # ---- told by the short way (sound.Hearer) ----
 
     def hear(self, pcm: bytes) -> None:
         for message in self.translator.sound(pcm):
             self._host.emit(message)
-
-    def entered(self) -> None:
-        self.under_way += 1
-        self._caught_up.clear()
 
     def is_listened_to(self) -> None:
         self._is_listened_to = True
@@ -262,11 +261,12 @@ class Run:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = self._sending_since = None
         self._connected_at = time.monotonic()
-        short_way = self._runner.plugin_manager.get_plugin("short_way")
-        assert isinstance(short_way, ShortWay)
-        connection.short_way = short_way.shorten(connection.inner, self, self._runner.plugin_manager.plugins)
+        self.translator.connected(connection.model)
+        plugins = self._runner.plugin_manager
+        connection.short_way = plugins.sound.shorten(connection.inner, self, plugins.plugins)
         is_open = connection.short_way and not self._is_listened_to
         self._queue.send_sound = connection.send_sound if is_open else None
+        self._queue.release()
         self._host.connected()
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
@@ -298,6 +298,9 @@ class Run:
         log.info("%s: the model's connection is to be renewed, %g s left", self._user_id, time_left)
         self._close_if_at_rest()
 
+    def ended(self) -> None:
+        self.close()  # otherwise a workflow agent would begin its next agent
+
     def _close_if_at_rest(self) -> None:
         if self.is_at_rest:
             self.close()
@@ -307,3 +310,10 @@ class Run:
         self.turn.take(user_input)
         if isinstance(user_input, UserAudio) and user_input.is_speech:
             self._spoke_at = time.monotonic()
+
+
+def _hands_over(event: Event) -> bool:
+    """Whether ADK ends an agent's connection after this event, and goes on with another agent."""
+    if event.actions.transfer_to_agent:
+        return True
+    return any(answer.name == "task_completed" for answer in event.get_function_responses())

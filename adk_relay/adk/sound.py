@@ -26,16 +26,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from google.adk.agents import BaseAgent, LlmAgent, SequentialAgent
-from google.adk.agents.invocation_context import InvocationContext
 from google.adk.agents.run_config import RunConfig
-from google.adk.events import Event
 from google.adk.models import Gemini
 from google.adk.models.base_llm_connection import BaseLlmConnection
 from google.adk.models.gemini_llm_connection import GeminiLlmConnection
 from google.adk.planners import BuiltInPlanner
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.tools.base_tool import BaseTool
-from google.adk.tools.tool_context import ToolContext
+from google.adk.workflow import BaseNode
 from google.genai import types
 from google.genai.live import AsyncSession
 from websockets.asyncio.client import ClientConnection
@@ -63,9 +61,6 @@ class Hearer(Protocol):
 
     def hear(self, pcm: bytes) -> None:
         """The model has sent a chunk of sound. Must not wait."""
-
-    def entered(self) -> None:
-        """An event is on its last steps through ADK."""
 
     def is_listened_to(self) -> None:
         """A tool of the run reads the user's sound from now on."""
@@ -95,29 +90,25 @@ class Form(NamedTuple):
         return None
 
 
-class ShortWay(BasePlugin):
+class ShortWay:
     """Decides whether sound takes the short way. One for each `Conversations`.
 
-    It is a plugin of ADK, because plugins see each event before ADK puts it into its last queue, and each
-    tool before it begins.
-
     Args:
-        agent: the root agent, as the host has made it.
+        root: the root agent, as the host has made it.
         config: the run configuration.
         observer: returns the run of the present context.
         is_wanted: False: all sound takes the long way.
     """
 
     def __init__(
-        self, agent: BaseAgent, config: RunConfig, observer: Callable[[], Hearer], *, is_wanted: bool
+        self, root: BaseNode, config: RunConfig, observer: Callable[[], Hearer], *, is_wanted: bool
     ) -> None:
-        super().__init__("short_way")
         self._observer = observer
         self._is_open = is_wanted
         self._told: set[str] = set()
         if is_wanted:
             try:
-                who = _who_sees_sound(agent, config)
+                who = _who_sees_sound(root, config)
             except Exception as error:  # a name of ADK's is missing, or means something else now
                 self._distrust(f"{type(error).__name__}: {error}")
             else:
@@ -132,7 +123,7 @@ class ShortWay(BasePlugin):
             return None
         for plugin in plugins:
             # Compared by class, and looked up on the object: a plugin may also be given a function.
-            if plugin is not self and _is_overridden(plugin, BasePlugin, "on_event_callback"):
+            if is_overridden(plugin, BasePlugin, "on_event_callback"):
                 self._close(f"the plugin {plugin.name} sees each event")
                 return None
         try:
@@ -149,12 +140,8 @@ class ShortWay(BasePlugin):
         session._ws = stand_in = SoundSocket(socket, connection.send_realtime, run, self._distrust)
         return stand_in
 
-    async def on_event_callback(self, *, invocation_context: InvocationContext, event: Event) -> None:
-        self._observer().entered()
-
-    async def before_tool_callback(
-        self, *, tool: BaseTool, tool_args: dict[str, Any], tool_context: ToolContext
-    ) -> None:
+    def tool_begins(self, tool: BaseTool) -> None:
+        """A tool of the present run begins. It may be one that reads the user's sound."""
         function = getattr(tool, "func", None)
         if function and "input_stream" in inspect.signature(function).parameters:
             self._observer().is_listened_to()
@@ -293,37 +280,38 @@ def _decoded(data: bytes) -> bytes | None:
         return None
 
 
-def _who_sees_sound(agent: BaseAgent, config: RunConfig) -> str | None:
+def _who_sees_sound(root: BaseNode, config: RunConfig) -> str | None:
     """Who gets to see sound inside ADK; "": nobody needs to, and nobody needs to know; None: nobody.
 
     Model callbacks do not: ADK calls them for texts and transcripts only.
     """
     if config.save_live_blob:
         return "the run configuration stores it (save_live_blob)"
-    pending, root = [agent], agent
+    if not isinstance(root, BaseAgent):
+        return f"{root.name} is a {type(root).__name__}"
+    pending = [root]
     while pending:
         each = pending.pop()
         pending += each.sub_agents
         kind = type(each).__name__
         base = LlmAgent if isinstance(each, LlmAgent) else SequentialAgent
-        if not isinstance(each, base) or _is_overridden(each, base, "_run_live_impl", "run_live"):
+        if not isinstance(each, base) or is_overridden(each, base, "_run_live_impl", "run_live"):
             return f"the agent {each.name} is a {kind}, which has a live loop of its own"
         if not isinstance(each, LlmAgent):
             continue
-        if _is_overridden(each, LlmAgent, "_llm_flow"):
+        if is_overridden(each, LlmAgent, "_llm_flow"):
             return f"the agent {each.name} is a {kind}, which has a flow of its own"
         if each.code_executor or not isinstance(each.planner, BuiltInPlanner | None):
             return f"the agent {each.name} has a planner or a code executor, which sees each answer"
-        if each.model or each is root:
-            model = each.canonical_live_model
-            if isinstance(model, Rehearsal):
-                return ""
-            if not isinstance(model, Gemini) or _is_overridden(model, Gemini, "connect"):
-                return f"the model {type(model).__name__} has a connection of its own"
+        model = each.canonical_live_model
+        if isinstance(model, Rehearsal):
+            return ""
+        if not isinstance(model, Gemini) or is_overridden(model, Gemini, "connect"):
+            return f"the model {type(model).__name__} has a connection of its own"
     return None
 
 
-def _is_overridden(each: object, base: type, *names: str) -> bool:
+def is_overridden(each: object, base: type, *names: str) -> bool:
     """Whether the class of an object, or the object itself, has a method of its own instead of `base`'s.
 
     Raises:

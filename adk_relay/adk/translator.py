@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, AnyStr
+from typing import AnyStr
 
 from google.adk.events import Event
 from google.genai import types
 
-from adk_relay.adk.models import gemini_major, live_model
+from adk_relay.adk.models import gemini_major
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn
 from adk_relay.core.logs import one_line
@@ -42,12 +42,11 @@ class Translator:
     """Makes messages of a run's events, and updates the state of the turn.
 
     Args:
-        agent: the run's root agent.
         number: returns the next message's `seq`.
         owed: what the user still waits for from the run before.
     """
 
-    def __init__(self, agent: Any, number: Callable[[], int], *, owed: Owed = "") -> None:
+    def __init__(self, number: Callable[[], int], *, owed: Owed = "") -> None:
         self.turn = Turn(owed=owed)
         self.unstored = ""
         """What the agent has said in this turn and ADK has not stored yet."""
@@ -59,8 +58,11 @@ class Translator:
         self._heard = ""  # the same for the transcript of the user's speech
         self._tools: dict[str, bool] = {}  # the calls without a result, by id: whether their turn was stopped
         self._tool_answered = False
-        model = live_model(agent)
-        generation = gemini_major(model.model) if model else None
+        self._completes_early = False
+
+    def connected(self, model: str) -> None:
+        """An agent is connected to the model of this name: what comes from now on is this model's."""
+        generation = gemini_major(model)
         # Up to the second generation Gemini completes a turn before its tools have answered.
         self._completes_early = generation is not None and generation < 3
 

@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 Response = tuple[MutableMapping[str, Any], bytes]
 Headers = list[tuple[bytes, bytes]]
@@ -114,6 +115,13 @@ def as_json(value: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> Res
     """A JSON document, which no cache may keep."""
     fixed = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *_SECURITY]
     return _response(status, json.dumps(value).encode(), [*fixed, *headers])
+
+
+def with_a_slash(path: str) -> Response:
+    """Sends a client to the same path with a slash at the end."""
+    # It begins with "./", because otherwise a prefix that contains a colon would be read as a URL scheme.
+    target = f"./{quote(path.rpartition('/')[2])}/"
+    return text(307, f"See {target}", (b"location", target.encode()))
 
 
 def not_allowed(*methods: str) -> Response:

@@ -20,7 +20,7 @@ from google.genai import types
 
 from adk_relay.adk.models import telemetry
 from adk_relay.adk.rehearsal import Rehearsal
-from adk_relay.adk.session import APP_NAME, StoredSession
+from adk_relay.adk.session import StoredSession
 from adk_relay.adk.starts import Starts
 from adk_relay.core.requests import Stats
 from support.client import client
@@ -45,7 +45,7 @@ class Counting(InMemorySessionService):
 
 
 async def with_history(service: InMemorySessionService, user: str = "alice") -> None:
-    session = await service.create_session(app_name=APP_NAME, user_id=user, session_id=f"live-{user}")
+    session = await service.create_session(app_name="tester", user_id=user, session_id=f"live-{user}")
     said = types.Content(role="user", parts=[types.Part(text="Do you remember me?")])
     await service.append_event(session, Event(author="user", content=said))
 
@@ -99,7 +99,7 @@ async def test_a_configuration_that_limits_what_is_read_is_obeyed(gemini: Gemini
 
 async def test_a_session_that_another_process_has_just_made_is_used() -> None:
     service = InMemorySessionService()
-    stored = StoredSession(service, Stats(), "alice", "live-alice")
+    stored = StoredSession(service, Stats(), "tester", "alice", "live-alice")
     assert await stored.load() == []
     await with_history(service)
     session = await stored.find()
@@ -111,7 +111,7 @@ async def test_a_session_that_cannot_be_made_is_a_failure() -> None:
         async def create_session(self, **named: Any) -> Session:
             raise AlreadyExistsError
 
-    stored = StoredSession(Never(), Stats(), "alice", "live-alice")
+    stored = StoredSession(Never(), Stats(), "tester", "alice", "live-alice")
     assert await stored.load() == []
     with pytest.raises(AlreadyExistsError):
         await stored.find()
@@ -121,7 +121,7 @@ async def test_what_was_read_is_at_hand_only_for_a_moment(monkeypatch: pytest.Mo
     monkeypatch.setattr("adk_relay.adk.session._AT_HAND_FOR", 0.0)
     service = Counting()
     await with_history(service)
-    stored = StoredSession(service, Stats(), "alice", "live-alice")
+    stored = StoredSession(service, Stats(), "tester", "alice", "live-alice")
     await stored.load()
     async with asyncio.timeout(60):
         while stored._at_hand:
@@ -134,7 +134,7 @@ async def test_what_was_read_is_at_hand_only_for_a_moment(monkeypatch: pytest.Mo
 async def test_what_was_read_is_not_at_hand_after_a_deletion() -> None:
     service = Counting()
     await with_history(service)
-    stored = StoredSession(service, Stats(), "alice", "live-alice")
+    stored = StoredSession(service, Stats(), "tester", "alice", "live-alice")
     await stored.load()
     await stored.delete()
     assert (await stored.find()).events == []
