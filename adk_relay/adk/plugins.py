@@ -68,11 +68,12 @@ class Plugins(PluginManager):
         self, *, agent: BaseAgent, callback_context: CallbackContext
     ) -> types.Content | None:
         content = await super().run_before_agent_callback(agent=agent, callback_context=callback_context)
-        if content is None and isinstance(agent, LlmAgent):
+        if content is None:
             try:
                 context = callback_context._invocation_context
-                if isinstance(context.live_request_queue, RequestQueue):
-                    await self._watch(agent, context, callback_context)
+                queue = context.live_request_queue
+                if isinstance(queue, RequestQueue):
+                    await self._begin(agent, context, queue, callback_context)
             except AttributeError as error:
                 self._tell(agent, f"ADK has changed ({error})")
         return content
@@ -97,12 +98,16 @@ class Plugins(PluginManager):
             self.sound.tool_begins(tool)
         return result
 
-    async def _watch(self, agent: LlmAgent, context: InvocationContext, where: CallbackContext) -> None:
+    async def _begin(
+        self, agent: BaseAgent, context: InvocationContext, queue: RequestQueue, where: CallbackContext
+    ) -> None:
         """Puts a copy of the agent in its place, for this run only, whose model is watched."""
-        queue = context.live_request_queue
-        if queue is None or queue.closed:
+        if queue.closed:
             # The run is to end. A sequence would take that for the end of one agent, and begin the next.
             context.end_invocation = True
+            return
+        queue.release()
+        if not isinstance(agent, LlmAgent):
             return
         copy = agent.model_copy(
             update={
@@ -111,8 +116,12 @@ class Plugins(PluginManager):
             }
         )
         resumes = self._run().begins(agent.name)
-        if await copy.canonical_live_model_async(where) is not copy.model:
-            self._tell(agent, "it chooses its model by itself")
+        if await copy.canonical_live_model_async(where) is not copy.model:  # its class chooses the model
+
+            async def chosen(_: object) -> str | BaseLlm:
+                return copy.model
+
+            vars(copy)["canonical_live_model_async"] = chosen
         context.agent = copy
         config = context.run_config
         if config and (resumption := config.session_resumption) and resumption.handle and not resumes:

@@ -69,7 +69,7 @@ class RequestQueue(LiveRequestQueue):
         self.is_held = True
 
     def release(self) -> None:
-        """To be called when an agent is connected."""
+        """To be called when an agent begins: ADK has left the old connection."""
         self.is_held = False
         self._wake()
 

@@ -236,6 +236,7 @@ class Run:
     def begins(self, agent: str) -> bool:
         self.agent = agent
         self._agents += 1
+        self._connected_at = self._leave_by = self._sending_since = None
         return self._agents == 1
 
     def entered(self) -> None:
@@ -266,7 +267,6 @@ class Run:
         connection.short_way = plugins.sound.shorten(connection.inner, self, plugins.plugins)
         is_open = connection.short_way and not self._is_listened_to
         self._queue.send_sound = connection.send_sound if is_open else None
-        self._queue.release()
         self._host.connected()
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Any
 
-from google.adk.agents import BaseAgent, LlmAgent, SequentialAgent
+from google.adk.agents import BaseAgent, LlmAgent
 from google.adk.agents.run_config import RunConfig
 from google.adk.apps import App
 from google.adk.runners import Runner
@@ -15,6 +15,7 @@ from adk_relay.adk.connection import observer
 from adk_relay.adk.plugins import Plugins
 from adk_relay.adk.services import Services
 from adk_relay.adk.sound import ShortWay
+from adk_relay.adk.tree import is_a
 
 at_hand: ContextVar[list[Session]] = ContextVar("at_hand")
 """The session of the run that begins in this context, if it was just read; it is taken once."""
@@ -61,7 +62,7 @@ def _from_here_on(agent: BaseAgent) -> BaseAgent:
     """What is left to run from an agent on: of a sequence, the agent itself and those that follow it."""
     left, child = agent, agent
     while parent := child.parent_agent:
-        if isinstance(parent, SequentialAgent):
+        if is_a("SequentialAgent", parent):
             index = next(i for i, each in enumerate(parent.sub_agents) if each is child)
             left = parent.model_copy(update={"sub_agents": [left, *parent.sub_agents[index + 1 :]]})
         elif not isinstance(parent, LlmAgent):  # a program of the host's own: only itself knows where it was

@@ -23,23 +23,22 @@ import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from google.adk.agents import BaseAgent, LlmAgent, SequentialAgent
+from google.adk.agents import BaseAgent, LlmAgent
 from google.adk.agents.run_config import RunConfig
 from google.adk.models import Gemini
 from google.adk.models.base_llm_connection import BaseLlmConnection
-from google.adk.models.gemini_llm_connection import GeminiLlmConnection
-from google.adk.planners import BuiltInPlanner
 from google.adk.plugins.base_plugin import BasePlugin
-from google.adk.tools.base_tool import BaseTool
-from google.adk.workflow import BaseNode
 from google.genai import types
-from google.genai.live import AsyncSession
-from websockets.asyncio.client import ClientConnection
 
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.core.messages import UserAudio
+
+if TYPE_CHECKING:
+    from google.adk.tools.base_tool import BaseTool
+    from google.adk.workflow import BaseNode
+    from websockets.asyncio.client import ClientConnection
 
 log = logging.getLogger("relay.agent")
 
@@ -108,6 +107,8 @@ class ShortWay:
         self._told: set[str] = set()
         if is_wanted:
             try:
+                self._kinds = _kinds()
+                inspect.getattr_static(BasePlugin, "on_event_callback")  # how it is known what is under way
                 who = _who_sees_sound(root, config)
             except Exception as error:  # a name of ADK's is missing, or means something else now
                 self._distrust(f"{type(error).__name__}: {error}")
@@ -121,29 +122,29 @@ class ShortWay:
         """Puts a `SoundSocket` into a connection that was just set up; None: its sound takes the long way."""
         if not self._is_open:
             return None
-        for plugin in plugins:
-            # Compared by class, and looked up on the object: a plugin may also be given a function.
-            if is_overridden(plugin, BasePlugin, "on_event_callback"):
-                self._close(f"the plugin {plugin.name} sees each event")
-                return None
         try:
+            for plugin in plugins:
+                # Compared by class, and looked up on the object: a plugin may also be given a function.
+                if is_overridden(plugin, BasePlugin, "on_event_callback"):
+                    self._close(f"the plugin {plugin.name} sees each event")
+                    return None
             session = connection._gemini_session  # type: ignore[attr-defined]
             socket = session._ws
-        except AttributeError as error:
-            self._distrust(str(error))
+            for found, kind in zip((connection, session, socket), self._kinds, strict=True):
+                if type(found) is not kind:
+                    raise TypeError(f"{type(found).__name__} instead of {kind.__name__}")
+            stand_in = SoundSocket(socket, connection.send_realtime, run, self._distrust)
+            session._ws = stand_in
+        except Exception as error:
+            self._distrust(f"{type(error).__name__}: {error}")
             return None
-        expected = ((connection, GeminiLlmConnection), (session, AsyncSession), (socket, ClientConnection))
-        for found, kind in expected:
-            if type(found) is not kind:
-                self._distrust(f"{type(found).__name__} instead of {kind.__name__}")
-                return None
-        session._ws = stand_in = SoundSocket(socket, connection.send_realtime, run, self._distrust)
         return stand_in
 
     def tool_begins(self, tool: BaseTool) -> None:
         """A tool of the present run begins. It may be one that reads the user's sound."""
-        function = getattr(tool, "func", None)
-        if function and "input_stream" in inspect.signature(function).parameters:
+        function: Any = getattr(tool, "func", None)
+        is_stream = inspect.isasyncgenfunction(function)
+        if is_stream and "input_stream" in inspect.signature(function).parameters:
             self._observer().is_listened_to()
             self._tell(f"the tool {tool.name} reads the user's sound")
 
@@ -196,9 +197,10 @@ class SoundSocket:
         """Returns the next frame that is more, or less, than a chunk of sound."""
         while True:
             frame = await self._socket.recv(*args, **options)
-            if not (self._is_open_down and isinstance(frame, bytes)):
+            if not self._is_open_down:
                 return frame
-            pcm = (self._down and self._down.sound_in(frame)) or self._sound_in(frame)
+            data = frame.encode() if isinstance(frame, str) else frame
+            pcm = (self._down and self._down.sound_in(data)) or self._sound_in(data)
             if not pcm:
                 return frame
             if self._run.under_way and not await self._has_caught_up():
@@ -221,8 +223,9 @@ class SoundSocket:
             return
         self._sent = None
         await self._send_realtime(blob_of(sound))
-        if self._is_open_up and len(sound.pcm) >= _MIN_BASE64 and isinstance(self._sent, str):
-            form = Form.of(self._sent.encode(), base64.urlsafe_b64encode(sound.pcm))
+        if self._is_open_up and len(sound.pcm) >= _MIN_BASE64:
+            frame = self._sent.encode() if isinstance(self._sent, str) else b""
+            form = Form.of(frame, base64.urlsafe_b64encode(sound.pcm))
             if form:
                 self._up[sound.rate] = form
             else:
@@ -275,9 +278,25 @@ def _only_sound(frame: bytes) -> bytes | None:
 def _decoded(data: bytes) -> bytes | None:
     """The bytes of a base64 text; None: it is none, or empty. Strict: no character is passed over."""
     try:
-        return binascii.a2b_base64(data, strict_mode=True) or None
+        pcm = binascii.a2b_base64(data, strict_mode=True)
     except binascii.Error:
         return None
+    # Strict mode takes too much padding, and a last character with bits that belong to no byte.
+    if data.endswith(b"=") and binascii.b2a_base64(pcm, newline=False) != data:
+        return None
+    return pcm or None
+
+
+def _kinds() -> tuple[type, type, type]:
+    """The classes whose insides are used here: of ADK's connection, google-genai's session, its socket.
+
+    They are imported when they are looked for, because another version may have them in another place.
+    """
+    from google.adk.models.gemini_llm_connection import GeminiLlmConnection
+    from google.genai.live import AsyncSession
+    from websockets.asyncio.client import ClientConnection
+
+    return GeminiLlmConnection, AsyncSession, ClientConnection
 
 
 def _who_sees_sound(root: BaseNode, config: RunConfig) -> str | None:
@@ -285,6 +304,9 @@ def _who_sees_sound(root: BaseNode, config: RunConfig) -> str | None:
 
     Model callbacks do not: ADK calls them for texts and transcripts only.
     """
+    from google.adk.agents import SequentialAgent
+    from google.adk.planners import BuiltInPlanner
+
     if config.save_live_blob:
         return "the run configuration stores it (save_live_blob)"
     if not isinstance(root, BaseAgent):
@@ -299,8 +321,8 @@ def _who_sees_sound(root: BaseNode, config: RunConfig) -> str | None:
             return f"the agent {each.name} is a {kind}, which has a live loop of its own"
         if not isinstance(each, LlmAgent):
             continue
-        if is_overridden(each, LlmAgent, "_llm_flow"):
-            return f"the agent {each.name} is a {kind}, which has a flow of its own"
+        if is_overridden(each, LlmAgent, "_llm_flow", "canonical_live_model", "canonical_live_model_async"):
+            return f"the agent {each.name} is a {kind}, which has a flow or a model of its own"
         if each.code_executor or not isinstance(each.planner, BuiltInPlanner | None):
             return f"the agent {each.name} has a planner or a code executor, which sees each answer"
         model = each.canonical_live_model

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from google.adk.agents import BaseAgent, LlmAgent, LoopAgent, ParallelAgent, SequentialAgent
+from google.adk import agents
+from google.adk.agents import BaseAgent, LlmAgent
 from google.adk.apps import App
 from google.adk.models import BaseLlm, Gemini
 from google.adk.workflow import BaseNode, Workflow
@@ -76,8 +77,10 @@ def cannot_speak(root: BaseNode) -> str | None:
         )
     if not isinstance(root, BaseAgent):
         return f"{root.name} is a {kind}, but must be an agent or a Workflow"
-    base = next((base for base in (LoopAgent, ParallelAgent) if isinstance(root, base)), BaseAgent)
-    if is_overridden(root, base, "_run_live_impl"):
+    base = next(
+        (base for base in (_adks("LoopAgent"), _adks("ParallelAgent")) if isinstance(root, base)), BaseAgent
+    )
+    if _has_its_own(root, base, "_run_live_impl"):
         return None
     return f"ADK has no live mode for a {kind} such as {root.name}: use an LlmAgent or a SequentialAgent"
 
@@ -86,10 +89,35 @@ def what_is_not_watched(root: BaseNode) -> Iterator[str]:
     """What the log says at the start: who cannot speak, and whose connections relay may not see."""
     for agent in agents_of(root):
         of_kind = f"The agent {agent.name} is a {type(agent).__name__}"
-        base = LlmAgent if isinstance(agent, LlmAgent) else SequentialAgent
+        base = LlmAgent if isinstance(agent, LlmAgent) else _adks("SequentialAgent")
         if why := cannot_speak(agent):
             yield f"{why}."
-        elif not isinstance(agent, base) or is_overridden(agent, base, "_run_live_impl"):
+        elif not isinstance(agent, base) or _has_its_own(agent, base, "_run_live_impl"):
             yield f"{of_kind}, which has a live loop of its own. {_ADKS_OWN}"
-        elif isinstance(agent, LlmAgent) and is_overridden(agent, LlmAgent, "_llm_flow"):
+        elif isinstance(agent, LlmAgent) and _has_its_own(agent, LlmAgent, "_llm_flow"):
             yield f"{of_kind}, which has a flow of its own. {_ADKS_OWN}"
+
+
+def is_a(name: str, agent: BaseAgent) -> bool:
+    """Whether an agent is one of ADK's workflow agents. ADK will remove them: then, none is."""
+    return isinstance(agent, _adks(name))
+
+
+def _adks(name: str) -> type[BaseAgent]:
+    try:
+        kind: type[BaseAgent] = getattr(agents, name)
+    except AttributeError:
+        return _Gone
+    return kind
+
+
+class _Gone(BaseAgent):
+    """Stands for a class that ADK does not have any more."""
+
+
+def _has_its_own(agent: BaseAgent, base: type[BaseAgent], name: str) -> bool:
+    """Whether an agent has its own form of a method that ADK calls in live mode; its name is private."""
+    try:
+        return is_overridden(agent, base, name)
+    except AttributeError:  # it is missing: nothing is known, and nothing is told
+        return base is BaseAgent

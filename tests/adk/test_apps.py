@@ -15,8 +15,11 @@ from google.adk.auth.auth_tool import AuthConfig
 from google.adk.events import Event
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.sessions import InMemorySessionService, Session
-from google.adk.tools import AgentTool, ToolContext, load_artifacts, load_memory
+from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.base_tool import BaseTool
+from google.adk.tools.load_artifacts_tool import load_artifacts_tool as load_artifacts
+from google.adk.tools.load_memory_tool import load_memory_tool as load_memory
+from google.adk.tools.tool_context import ToolContext
 from google.genai import types
 
 from adk_relay.adk import services
@@ -209,7 +212,7 @@ async def test_artifacts_memories_and_credentials_are_in_memory(gemini: GeminiLi
         ("load_memory", {"query": "umbrella"}),
         ("sign_in", {}),
     )
-    tools = [save, load_artifacts, remember, load_memory, sign_in]
+    tools: list[Any] = [save, load_artifacts, remember, load_memory, sign_in]
     agent = LlmAgent(name="tester", model=LIVE, tools=tools)
     async with serving(a_relay(agent)) as port, client(port) as alice:
         said = await alice.ask("Where is my umbrella?")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from google.adk.errors.already_exists_error import AlreadyExistsError
+from google.adk.events import Event, EventActions
 from google.adk.sessions import BaseSessionService
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
@@ -53,11 +53,13 @@ async def test_operations_share_a_connection(
 
 
 async def test_an_operation_that_fails_leaves_nothing_behind(service: BaseSessionService) -> None:
-    await service.create_session(**WHO, session_id="s")
-    with pytest.raises(AlreadyExistsError):
-        await service.create_session(**WHO, session_id="s", state={"user:name": "half"})
-    assert await service.get_user_state(**WHO) == {}
+    session = await service.create_session(**WHO, session_id="s")
+    first, second = (EventActions(state_delta={"user:number": number}) for number in (1, 2))
+    await service.append_event(session, Event(id="same", author="alice", actions=first))
+    with pytest.raises(sqlite3.IntegrityError):  # after the user's state was written
+        await service.append_event(session, Event(id="same", author="alice", actions=second))
     await service.create_session(**WHO, session_id="t")
+    assert await service.get_user_state(**WHO) == {"number": 1}
     assert await owner_of(service, "app", "t", "") == "alice"
 
 
@@ -69,6 +71,16 @@ async def test_an_unused_connection_is_closed(service: Any, monkeypatch: pytest.
         while threading.active_count() > threads:
             await asyncio.sleep(0.01)
     assert await service.get_session(**WHO, session_id="s")
+
+
+async def test_closing_the_service_closes_the_connection(tmp_path: Path) -> None:
+    before = {*threading.enumerate()}
+    service: Any = session_service(f"sqlite:///{tmp_path}/s.db")
+    await service.create_session(**WHO, session_id="s")
+    (worker,) = {*threading.enumerate()} - before
+    await service.close()
+    await asyncio.to_thread(worker.join, 0.5)  # less than the connection would be kept
+    assert not worker.is_alive()
 
 
 def test_each_event_loop_has_a_connection_of_its_own(tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ class Connection:
         self.ready = False  # setupComplete was sent
         self.deaf = False
         # What the client sent. Keys of the protocol are camelCase here, however they came.
+        self.received: list[str | bytes] = []  # all frames, as they came
         self.setup: Json = {}
         self.handle: str | None = None  # of the session that this connection resumed
         self.history: list[Json] = []  # turns of the initial client content
@@ -253,7 +254,11 @@ class Connection:
 
     async def send(self, message: Json) -> None:
         """Any message at all; what the others below end in."""
-        await self._ws.send(json.dumps(message))
+        await self.send_raw(json.dumps(message))
+
+    async def send_raw(self, frame: str | bytes) -> None:
+        """A frame that may be no message."""
+        await self._ws.send(frame)
 
     async def _content(self, content: Json) -> None:
         self.turn_open = True
@@ -404,6 +409,7 @@ class Connection:
             await self._set_up(plan)
             while True:
                 raw = await self._ws.recv()
+                self.received.append(raw)
                 if self.deaf:  # taken by the library before the socket was
                     self._ws.transport.pause_reading()
                     await self._ws.wait_closed()
