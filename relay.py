@@ -68,9 +68,9 @@ class Relay:
         self,
         agent: BaseNode | App,
         *,
-        app_name: str | None = None,
         run_config: RunConfig | None = None,
         sessions: str | BaseSessionService = "sqlite:///.adk/session.db",
+        app_name: str | None = None,
         artifacts: str | BaseArtifactService = "memory://",
         memory: str | BaseMemoryService = "memory://",
         credentials: BaseCredentialService | None = None,
@@ -103,9 +103,9 @@ class Relay:
         # adk: it handles messages and listeners, and knows nothing of sockets.
         self.conversations = Conversations(
             agent,
-            app_name=app_name,
             config=run_config,
             sessions=sessions,
+            app_name=app_name,
             artifacts=artifacts,
             memory=memory,
             credentials=credentials,
@@ -138,14 +138,12 @@ class Relay:
         values = settings.from_environment()
         agent, file, origin = agent_to_serve(values.get("agent"), Path.cwd())
         arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
+        config = run_config(values.get("voice"), values.get("language"))
         try:
-            relay = cls(
-                agent, run_config=run_config(values.get("voice"), values.get("language")), **arguments
-            )
-        except TypeError as error:
-            raise SettingsError(f"{origin}: {error}") from error
-        except (ValueError, OSError) as error:
-            raise SettingsError(one_line(error)) from error
+            relay = cls(agent, run_config=config, **arguments)
+        except (TypeError, ValueError, OSError) as error:
+            where = f"{origin}: " if isinstance(error, TypeError) else ""
+            raise SettingsError(where + one_line(error)) from error
         log.info("serving the agent %s, from %s", agent.name, file)
         if relay.conversations.is_rehearsal:
             is_chosen = values.get("model") == "rehearsal"
