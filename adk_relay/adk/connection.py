@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import google.auth
 import google.auth.credentials
 import google.auth.exceptions
+from google.adk.events import Event
 from google.adk.models import BaseLlm, Gemini
 from google.adk.models.base_llm_connection import BaseLlmConnection, RealtimeInput
 from google.adk.models.llm_request import LlmRequest
@@ -25,6 +26,7 @@ from google.genai import types
 from google.genai.errors import APIError
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from adk_relay.adk.screening import Screened
 from adk_relay.adk.sound import Hearer, SoundSocket
 from adk_relay.core.messages import UserAudio
 
@@ -58,7 +60,7 @@ class LostConnection(Exception):
         super().__init__(f"{code} {reason}".strip() if code else reason)
 
 
-class Observer(Hearer, Protocol):
+class Observer(Hearer, Screened, Protocol):
     """Gets the events of a run, and of its connections. No method may wait but `caught_up`."""
 
     def connected(self, connection: WatchedConnection) -> None:
@@ -67,8 +69,8 @@ class Observer(Hearer, Protocol):
     def history(self, turns: list[types.Content]) -> list[types.Content]:
         """Returns the history that is sent to the model, made from the session's history."""
 
-    def sending(self, content: types.Content) -> None:
-        """A text or a tool's answer is stored in the session, and is being sent."""
+    def sending(self, content: types.Content | None) -> None:
+        """A text or a tool's answer is stored in the session, and is being sent; None: something else is."""
 
     def sent(self) -> None:
         """It was sent."""
@@ -85,7 +87,7 @@ class Observer(Hearer, Protocol):
     def begins(self, agent: str) -> bool:
         """An agent begins, by its name. Returns whether it may continue the service's own session."""
 
-    def entered(self) -> None:
+    def entered(self, event: Event) -> None:
         """An event is on its last steps through ADK."""
 
 
@@ -155,6 +157,8 @@ class WatchedConnection(BaseLlmConnection):
 
     async def _send_content(self, content: types.Content, *, partial: bool = False) -> None:
         self._watcher.sending(content)
+        if content.parts and content.parts[0].text:  # only the results of tools come in parts
+            partial = False
         try:
             await self.inner._send_content(content, partial=partial)
         except Exception as error:
@@ -162,18 +166,22 @@ class WatchedConnection(BaseLlmConnection):
         self._watcher.sent()
 
     async def send_realtime(self, blob: RealtimeInput) -> None:
+        self._watcher.sending(None)
         try:
             await self.inner.send_realtime(blob)  # type: ignore[arg-type]  # annotated too narrowly
         except Exception as error:
             await self._fail(error)
+        self._watcher.sent()
 
     async def send_sound(self, sound: UserAudio) -> None:
         """Sends sound by the short way."""
         assert self.short_way
+        self._watcher.sending(None)
         try:
             await self.short_way.send_sound(sound)
         except Exception as error:
             await self._fail(error)
+        self._watcher.sent()
 
     async def receive(self) -> AsyncGenerator[LlmResponse, None]:
         try:

@@ -15,6 +15,8 @@ from google.adk.agents.callback_context import CallbackContext
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.events import Event
 from google.adk.models import BaseLlm, Gemini
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.plugins.plugin_manager import PluginManager
 from google.adk.tools.base_tool import BaseTool
@@ -24,6 +26,7 @@ from google.genai import types
 
 from adk_relay.adk.connection import Observer, watched
 from adk_relay.adk.queue import RequestQueue
+from adk_relay.adk.screening import text_of
 from adk_relay.adk.sound import ShortWay
 from adk_relay.adk.tools import jsonable, on_tool_error
 from adk_relay.adk.tree import agents_of
@@ -78,14 +81,36 @@ class Plugins(PluginManager):
                 self._tell(agent, f"ADK has changed ({error})")
         return content
 
+    async def run_before_run_callback(self, *, invocation_context: InvocationContext) -> types.Content | None:
+        content = await super().run_before_run_callback(invocation_context=invocation_context)
+        session = invocation_context.session
+        kept = self._run().screening.screened(session.events)
+        if len(kept) < len(session.events):
+            # A copy: the session may be the one that the session service itself keeps.
+            invocation_context.session = session.model_copy(update={"events": kept})
+        return content
+
+    async def run_before_model_callback(
+        self, *, callback_context: CallbackContext, llm_request: LlmRequest
+    ) -> LlmResponse | None:
+        run, contents = self._run(), llm_request.contents
+        if len(contents) == 1 and (text := text_of(contents[0])):
+            run.screening.ask(text)
+            run.stored(text)
+        return await super().run_before_model_callback(
+            callback_context=callback_context, llm_request=llm_request
+        )
+
     async def run_on_event_callback(
         self, *, invocation_context: InvocationContext, event: Event
     ) -> Event | None:
         for answer in event.get_function_responses():
             # ADK and google-genai can neither store nor send a result that is not JSON.
             answer.response = jsonable(answer.response)
+        self._run().entered(event)
         changed = await super().run_on_event_callback(invocation_context=invocation_context, event=event)
-        self._run().entered()
+        if changed and event.custom_metadata:
+            changed.custom_metadata = {**(changed.custom_metadata or {}), **event.custom_metadata}
         return changed
 
     async def run_before_tool_callback(
@@ -106,7 +131,7 @@ class Plugins(PluginManager):
             # The run is to end. A sequence would take that for the end of one agent, and begin the next.
             context.end_invocation = True
             return
-        queue.release()
+        queue.end_handover()
         if not isinstance(agent, LlmAgent):
             return
         copy = agent.model_copy(

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
+from google.adk.events import Event
 from google.genai import types
 
 from adk_relay.adk.sound import blob_of
@@ -26,10 +27,11 @@ class RequestQueue(LiveRequestQueue):
         inbox: where the user's input comes from.
         on_taken: called with each input as ADK takes it.
         on_stored: called with each text when it is known that ADK has stored it.
+        on_failed: called with the error if ADK's sending task fails: ADK itself does not look at it.
 
     Invariants:
         Of the texts that ADK has taken, only the last can be unsettled: ADK is done with the others.
-        While it is held, nothing is taken from the inbox.
+        During a handover, nothing is taken from the inbox.
     """
 
     def __init__(
@@ -37,19 +39,24 @@ class RequestQueue(LiveRequestQueue):
         inbox: Inbox,
         on_taken: Callable[[ForModel], None],
         on_stored: Callable[[UserText], None],
+        on_failed: Callable[[BaseException], None],
     ) -> None:
         super().__init__()
         self._inbox = inbox
         self._on_taken = on_taken
         self._on_stored = on_stored
+        self._on_failed = on_failed
+        self._reader: asyncio.Task[None] | None = None  # ADK's sending task
         self._own: deque[LiveRequest] = deque()
-        self.is_held = False
+        self.is_handover = False
         """ADK changes from one agent to another: the user's input waits for the new one."""
-        self._news = asyncio.Event()  # while it is held: `get` is to look again
+        self._news = asyncio.Event()  # during a handover: `get` is to look again
         self.unsettled: tuple[UserText, float] | None = None
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
         self.send_sound: Callable[[UserAudio], Awaitable[None]] | None = None
         """Sends sound to the model past ADK; None: sound goes through ADK."""
+        self.undecided: UserText | None = None
+        """The last text that ADK took, and has neither sent nor refused: callbacks may take their time."""
 
     def send(self, req: LiveRequest) -> None:
         if req.close:
@@ -64,18 +71,23 @@ class RequestQueue(LiveRequestQueue):
     def send_content(self, content: types.Content, partial: bool = False) -> None:
         self.send(LiveRequest(content=content, partial=partial))
 
-    def hold(self) -> None:
+    def begin_handover(self) -> None:
         """To be called when another agent takes over. ADK uses the old connection for another second."""
-        self.is_held = True
+        self.is_handover = True
 
-    def release(self) -> None:
+    def end_handover(self) -> None:
         """To be called when an agent begins: ADK has left the old connection."""
-        self.is_held = False
+        self.is_handover = False
         self._wake()
 
     def _wake(self) -> None:
         self._inbox.ready.set()
         self._news.set()
+
+    def decided(self) -> None:
+        """To be called when ADK is done with the last text: it sends it, or the callbacks have refused it."""
+        self.settle()
+        self.undecided = None
 
     def settle(self) -> None:
         """To be called when the text that ADK took last is known to be stored."""
@@ -85,13 +97,14 @@ class RequestQueue(LiveRequestQueue):
             self._on_stored(text)
 
     async def get(self) -> LiveRequest:
-        self.settle()  # ADK asks for the next item only when it has stored the one before
+        self._watch_reader()
+        self.decided()  # ADK asks for the next item only when it is done with the one before
         while True:
             if self._closed:
                 return LiveRequest(close=True)
             if self._own:
                 return self._own.popleft()
-            if self.is_held:
+            if self.is_handover:
                 self._news.clear()
                 await self._news.wait()
                 continue
@@ -104,10 +117,22 @@ class RequestQueue(LiveRequestQueue):
                         await asyncio.sleep(0)  # much waits, and nothing else here lets other tasks run
                     continue
                 if isinstance(user_input, UserText):
-                    self.unsettled = (user_input, time.time())
+                    self.undecided = user_input
+                    if not user_input.is_stored:
+                        self.unsettled = (user_input, time.time())
                 return _request(user_input)
             self._inbox.ready.clear()
             await self._inbox.ready.wait()
+
+    def _watch_reader(self) -> None:
+        reader = asyncio.current_task()
+        if reader is not self._reader and reader:
+            self._reader = reader
+            reader.add_done_callback(self._reader_done)
+
+    def _reader_done(self, reader: asyncio.Task[None]) -> None:
+        if not reader.cancelled() and (error := reader.exception()):
+            self._on_failed(error)
 
 
 def _request(user_input: ForModel) -> LiveRequest:
@@ -115,8 +140,17 @@ def _request(user_input: ForModel) -> LiveRequest:
         case UserAudio():
             return LiveRequest(blob=blob_of(user_input))
         case UserText(text):
-            return LiveRequest(content=types.Content(role="user", parts=[types.Part(text=text)]))
+            content = types.Content(role="user", parts=[types.Part(text=text)])
+            # ADK does not store a partial text. The connection sends it as a whole one.
+            return LiveRequest(content=content, partial=user_input.is_stored)
         case UserImage(data, mime_type):
             return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
         case AudioEnd():
             return LiveRequest(audio_stream_end=True)
+
+
+def hands_over(event: Event) -> bool:
+    """Whether ADK ends an agent's connection after this event, and goes on with another agent."""
+    if event.actions.transfer_to_agent:
+        return True
+    return any(answer.name == "task_completed" for answer in event.get_function_responses())
