@@ -159,6 +159,37 @@ async def test_a_loss_in_mid_answer_of_the_second_agent(gemini: GeminiLive) -> N
     assert [agent_of(connection) for connection in gemini.connections] == ["first", "second", "second"]
 
 
+@pytest.mark.parametrize("is_speaking", [False, True])
+async def test_a_workflow_goes_on_where_it_was_after_a_renewal(gemini: GeminiLive, is_speaking: bool) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "hand over":
+            await connection.call_tool("finish_task", {"result": "done"})
+            return
+        if turn.text == "one" and is_speaking:
+            await connection.go_away(10)
+        await connection.say(f"{agent_of(connection)}: {turn.text}")
+
+    gemini.answer = answer
+    nodes = [LlmAgent(name=name, model=LIVE, mode="task") for name in ("first", "second")]
+    relay = a_relay(Workflow(name="flow", edges=[("START", *nodes)]))
+    async with serving(relay) as port, client(port) as alice:
+        await alice.say("hand over")
+        await alice.turn()
+        second = gemini.connections[1]
+        assert await alice.ask("one") == "second: one"
+        if not is_speaking:
+            await gemini.wait_for(lambda: len(gemini.handles) == 2)
+            await second.go_away(10)
+        await gemini.wait_for(lambda: not second.open)
+        assert await alice.ask("two") == "second: two"
+        assert await alice.ask("three") == "second: three"
+        assert not any(said.get("type") == "status" for said in alice.frames)
+    assert [agent_of(connection) for connection in gemini.connections] == ["first", "second", "second"]
+    assert gemini.connections[2].handle
+    known = [text for role, text in gemini.connections[2].context if role == "user"]
+    assert known[1:] == ["one", "two", "three"]
+
+
 # ---- agents that are not as usual: each is watched, or it is said that it is not ----
 
 
