@@ -13,6 +13,8 @@ from google.adk.agents import LlmAgent
 from google.adk.apps import App, ResumabilityConfig
 from google.adk.auth.auth_tool import AuthConfig
 from google.adk.events import Event
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.sessions import InMemorySessionService, Session
 from google.adk.tools.agent_tool import AgentTool
@@ -149,6 +151,26 @@ async def test_a_plugin_that_does_not_look_at_events_leaves_sound_as_it_is(
         assert alice.audio == bytes(gemini.connections[0].sound)
         assert tone(3) in alice.audio
     assert not any("sound takes the long way" in line for line in caplog.messages)
+
+
+class Refusing(BasePlugin):
+    """Refuses one text."""
+
+    async def before_model_callback(self, *, llm_request: LlmRequest, **_: Any) -> LlmResponse | None:
+        if "secret" not in str(llm_request.contents[-1:]):
+            return None
+        return LlmResponse(content=types.Content(role="model", parts=[types.Part(text="No.")]))
+
+
+async def test_what_a_plugin_refuses_reaches_no_model(gemini: GeminiLive) -> None:
+    app = App(name="shop", root_agent=LlmAgent(name="tester", model=LIVE), plugins=[Refusing("refusing")])
+    async with serving(a_relay(app)) as port, client(port) as alice:
+        assert await alice.ask("hello") == "You said: hello."
+        assert await alice.ask("the secret") == "No."
+        await gemini.connections[0].die(1011)
+        assert await alice.ask("hello again") == "You said: hello again."
+    assert "hello" in str(gemini.connections[1].history)
+    assert not any("secret" in str(connection.context) for connection in gemini.connections)
 
 
 async def test_an_agents_own_callbacks_of_tools_are_asked(gemini: GeminiLive) -> None:

@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 from google.adk.agents import BaseAgent, LlmAgent, ParallelAgent, SequentialAgent
+from google.adk.agents.callback_context import CallbackContext
 from google.adk.agents.invocation_context import InvocationContext
+from google.adk.apps import App
 from google.adk.events import Event
 from google.adk.models import BaseLlm, Gemini
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
 from google.adk.workflow import Workflow
+from google.genai import types
 
+from adk_relay.adk.tree import needs_credentials
 from support.client import client, words
 from support.gemini import NATIVE_AUDIO_2, Connection, GeminiLive, Plan, UserTurn, speech
 from support.server import a_relay, serving
@@ -94,6 +100,16 @@ async def test_an_unknown_model_of_a_child_is_told_by_its_own_name(gemini: Gemin
         told = (await alice.until(lambda said: said.get("type") == "error"))[-1]
     assert told["code"] == "model_refused"
     assert "'gemini-9-live'" in told["message"]
+
+
+def test_credentials_are_needed_if_any_agent_needs_them() -> None:
+    own = Gemini(model=LIVE, client_kwargs={"api_key": "abc"})
+    agent = family()
+    agent.model = own
+    assert needs_credentials(agent)
+    agent.sub_agents[0].model = own  # type: ignore[attr-defined]
+    assert not needs_credentials(agent)
+    assert not needs_credentials(App(name="shop", root_agent=agent))
 
 
 # ---- a handover ----
@@ -302,3 +318,19 @@ def test_what_is_not_watched_is_told_at_the_start(caplog: pytest.LogCaptureFixtu
 def test_what_cannot_be_run_live_is_refused_in_words(agent: Any, why: str) -> None:
     with pytest.raises(TypeError, match=why):
         a_relay(agent())
+
+
+async def test_what_a_hidden_agent_refuses_reaches_no_model(gemini: GeminiLive) -> None:
+    def screen(callback_context: CallbackContext, llm_request: LlmRequest) -> LlmResponse | None:
+        if "secret" not in str(llm_request.contents[-1:]):
+            return None
+        return LlmResponse(content=types.Content(role="model", parts=[types.Part(text="No.")]))
+
+    router = Router(name="router", inner=LlmAgent(name="inner", model=LIVE, before_model_callback=screen))
+    async with serving(a_relay(router)) as port, client(port) as alice:
+        assert await alice.ask("hello") == "You said: hello."
+        assert await alice.ask("the secret") == "No."
+        await gemini.connections[0].die(1011)
+        assert await alice.ask("hello again") == "You said: hello again."
+    assert "hello" in str(gemini.connections[1].history)
+    assert not any("secret" in str(connection.context) for connection in gemini.connections)
