@@ -175,7 +175,9 @@ async def test_what_a_plugin_refuses_reaches_no_model(gemini: GeminiLive) -> Non
 
 async def test_an_agents_own_callbacks_of_tools_are_asked(gemini: GeminiLive) -> None:
     def after(tool: BaseTool, args: dict[str, Any], tool_context: ToolContext, tool_response: Any) -> Any:
-        return {"price": 42} if tool.name == "price" else None
+        endless: dict[str, Any] = {}
+        endless["and"] = endless
+        return {"price": 42} if tool.name == "price" else endless if tool.name == "more" else None
 
     def on_error(tool: BaseTool, args: dict[str, Any], tool_context: ToolContext, error: Exception) -> Any:
         return {"sorry": str(error)}
@@ -184,16 +186,20 @@ async def test_an_agents_own_callbacks_of_tools_are_asked(gemini: GeminiLive) ->
         """A price."""
         return {"price": 1}
 
-    gemini.answer = calling(("price", {}), ("broken", {}))
+    def more() -> str:
+        """More."""
+        return "more"
+
+    gemini.answer = calling(("price", {}), ("broken", {}), ("more", {}))
     agent = LlmAgent(
         name="tester",
         model=LIVE,
-        tools=[price, broken],
+        tools=[price, broken, more],
         after_tool_callback=after,
         on_tool_error_callback=on_error,
     )
     async with serving(a_relay(agent)) as port, client(port) as alice:
-        assert await alice.ask("how much?") == "{'price': 42}{'sorry': 'It is broken.'}"
+        assert await alice.ask("how much?") == ("{'price': 42}{'sorry': 'It is broken.'}{'result': '<dict>'}")
 
 
 # ---- services ----
