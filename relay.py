@@ -38,9 +38,13 @@ from adk_relay.wire.targets import NoSuchTargetError, mount_point, offers_subpro
 from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
-    from google.adk.agents import BaseAgent
     from google.adk.agents.run_config import RunConfig
+    from google.adk.apps import App
+    from google.adk.artifacts import BaseArtifactService
+    from google.adk.auth.credential_service.base_credential_service import BaseCredentialService
+    from google.adk.memory import BaseMemoryService
     from google.adk.sessions import BaseSessionService
+    from google.adk.workflow import BaseNode
 
 log = logging.getLogger("relay")
 
@@ -49,23 +53,28 @@ class Relay:
     """An ASGI application that relays between WebSocket clients and one ADK live agent.
 
     Args:
-        agent: any ADK agent.
+        agent: any ADK agent, Workflow or App.
         run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
         sessions: an ADK session-service URI, or a session service; the folder of a sqlite file is created.
+        artifacts, memory, credentials: the same for these services of ADK; by default they are in memory.
 
     The other arguments are settings: `adk_relay/settings.py` has the meaning and the range of each.
 
     Raises:
-        TypeError: `agent` is not an ADK agent.
-        ValueError: a setting is out of its range, or `sessions` names a service that is not installed.
+        TypeError: `agent` is not an ADK agent or App, or one that ADK cannot run live.
+        ValueError: a setting is out of its range, or a URI names a service that is not installed.
     """
 
     def __init__(
         self,
-        agent: BaseAgent,
+        agent: BaseNode | App,
         *,
         run_config: RunConfig | None = None,
         sessions: str | BaseSessionService = "sqlite:///.adk/session.db",
+        app_name: str | None = None,
+        artifacts: str | BaseArtifactService = "memory://",
+        memory: str | BaseMemoryService = "memory://",
+        credentials: BaseCredentialService | None = None,
         queue_bytes: int = 4 * 1024 * 1024,
         slow_timeout: float = 10.0,
         ping_interval: float = 25.0,
@@ -97,6 +106,10 @@ class Relay:
             agent,
             config=run_config,
             sessions=sessions,
+            app_name=app_name,
+            artifacts=artifacts,
+            memory=memory,
+            credentials=credentials,
             grace=grace,
             idle_timeout=idle_timeout,
             mic_ms=mic_ms,
@@ -117,39 +130,26 @@ class Relay:
         Raises:
             SettingsError: a variable is wrong, or the agent needs credentials and there are none.
         """
-        from google.adk.agents import BaseAgent
-
         from adk_relay.adk.credentials import missing_credentials
-        from adk_relay.adk.models import needs_credentials, run_config
-        from adk_relay.adk.rehearse import rehearse
-        from adk_relay.agents import find_agent
+        from adk_relay.adk.models import run_config
+        from adk_relay.agents import agent_to_serve
 
         settings.load_env_files(Path.cwd())
         settings.show_logs()
         values = settings.from_environment()
-        agent, file, origin = find_agent(values.get("agent"), Path.cwd())
+        is_chosen = values.get("model") == "rehearsal"
+        agent, file, origin = agent_to_serve(values.get("agent"), Path.cwd(), with_rehearsal=is_chosen)
         arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
         config = run_config(values.get("voice"), values.get("language"))
-        if values.get("model") == "rehearsal" and isinstance(agent, BaseAgent):
-            rehearse(agent)
-        try:
-            is_gemini = needs_credentials(agent)
-        except ValueError as error:  # ADK does not know the model
-            raise SettingsError(f"{origin}: {one_line(error)}") from error
-        if is_gemini and (missing := missing_credentials()):
-            raise SettingsError(f"{origin} uses Gemini. {missing}")
         try:
             relay = cls(agent, run_config=config, **arguments)
-        except TypeError as error:
-            raise SettingsError(f"{origin}: {error}") from error
-        except (ValueError, OSError) as error:
-            raise SettingsError(one_line(error)) from error
+        except (TypeError, ValueError, OSError) as error:
+            where = f"{origin}: " if isinstance(error, TypeError) else ""
+            raise SettingsError(where + one_line(error)) from error
         log.info("serving the agent %s, from %s", agent.name, file)
         if relay.conversations.is_rehearsal:
-            if values.get("model") == "rehearsal":
-                why = "RELAY_MODEL selects it."
-            else:
-                why = missing_credentials() or "The agent itself has this model."
+            why = "RELAY_MODEL selects it." if is_chosen else missing_credentials()
+            why = why or "The agent itself has this model."
             log.warning("This is the rehearsal agent, which only repeats what it hears. %s", why)
         return relay
 

@@ -9,7 +9,6 @@ folder; and its errors have many lines.
 from __future__ import annotations
 
 import importlib
-import logging
 import sys
 import traceback
 from importlib.machinery import ModuleSpec
@@ -22,20 +21,21 @@ from google.adk.agents.config_agent_utils import from_config
 from google.adk.apps import App
 
 from adk_relay import shipped
-from adk_relay.core.logs import failure
+from adk_relay.adk.credentials import missing_credentials
+from adk_relay.adk.rehearse import rehearse
+from adk_relay.adk.tree import needs_credentials
+from adk_relay.core.logs import failure, one_line
 from adk_relay.settings import SettingsError
-
-log = logging.getLogger("relay")
 
 BUILT_IN = "adk_relay.agent:root_agent"
 """The built-in agent, as RELAY_AGENT names it."""
 
 
 class Found(NamedTuple):
-    """An agent, or what was found in its place.
+    """An agent or an App, or what was found in its place.
 
     Attributes:
-        agent: any object; `Relay` refuses it if it is not an ADK agent.
+        agent: any object; `Relay` refuses it if it is neither.
         file: where it was found.
         origin: the setting or the folder that led to it, for error messages.
     """
@@ -43,6 +43,27 @@ class Found(NamedTuple):
     agent: Any
     file: str
     origin: str
+
+
+def agent_to_serve(reference: str | None, folder: Path, *, with_rehearsal: bool = False) -> Found:
+    """The agent to serve, which has the credentials that it needs. See `find_agent`.
+
+    Args:
+        with_rehearsal: its models become the rehearsal model.
+
+    Raises:
+        SettingsError: there is no agent, it can't be imported, or credentials are missing.
+    """
+    found = find_agent(reference, folder)
+    if with_rehearsal:
+        rehearse(found.agent)
+    try:
+        is_gemini = needs_credentials(found.agent)
+    except ValueError as error:  # ADK does not know the model
+        raise SettingsError(f"{found.origin}: {one_line(error)}") from error
+    if is_gemini and (missing := missing_credentials()):
+        raise SettingsError(f"{found.origin} uses Gemini. {missing}")
+    return found
 
 
 def find_agent(reference: str | None, folder: Path) -> Found:
@@ -107,13 +128,9 @@ def _has_agent(module: ModuleType) -> bool:
 
 
 def _agent_of(module: ModuleType) -> Any:
-    """A module's agent. As in ADK, an App takes precedence over a `root_agent`."""
+    """A module's App, or its agent. As in ADK, an App takes precedence over a `root_agent`."""
     app = getattr(module, "app", None)
-    if not isinstance(app, App):
-        return module.root_agent
-    if app.plugins or app.events_compaction_config or app.context_cache_config or app.resumability_config:
-        log.warning("The App %r is served without its plugins and settings: only its root_agent.", app.name)
-    return app.root_agent
+    return app if isinstance(app, App) else module.root_agent
 
 
 def _import_folder(name: str, folder: Path) -> ModuleType:

@@ -94,7 +94,7 @@ SETTINGS = {
             "agent",
             str,
             None,
-            "module:attribute of the agent; if empty, the one in the folder agent/, or else the built-in one",
+            "module:attribute of the agent or App; if empty, of the folder agent/, or else the built-in one",
             is_argument=False,
         ),
         Setting(
@@ -119,6 +119,24 @@ SETTINGS = {
             str,
             "sqlite:///.adk/session.db",
             "URI of ADK's session service: memory://, sqlite:///file.db; postgresql:// needs google-adk[db]",
+        ),
+        Setting(
+            "app_name",
+            str,
+            None,
+            "Name under which the sessions are kept; if empty, the name of the App or the agent",
+        ),
+        Setting(
+            "artifacts",
+            str,
+            "memory://",
+            "URI of ADK's artifact service: memory:// (64 MiB at most), file:///folder, gs://bucket",
+        ),
+        Setting(
+            "memory",
+            str,
+            "memory://",
+            "URI of ADK's memory service: memory:// (bounded), rag://corpus, agentengine://id",
         ),
         Setting(
             "queue_bytes", int, 4 * 1024 * 1024, "Bytes that may wait to be sent to one socket", "> 0", 1000

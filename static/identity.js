@@ -6,13 +6,15 @@ export function randomId() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-// The random id that this browser keeps under `key`; it is made at the first call. Where storage is switched off, it
-// lasts as long as the page.
+// The random id that this browser keeps under `key` for the page's path; it is made at the first call. Where storage is
+// switched off, it lasts as long as the page. Two relays of one origin get two ids. Before, they shared one: where there
+// is one of that time, it is used on.
 export function keptId(key) {
   const fresh = randomId();
+  const ofPath = `${key} ${new URL(".", document.baseURI).pathname}`;
   try {
-    const known = localStorage.getItem(key) ?? fresh;
-    localStorage.setItem(key, known);
+    const known = localStorage.getItem(ofPath) ?? localStorage.getItem(key) ?? fresh;
+    localStorage.setItem(ofPath, known);
     return known;
   } catch {
     return fresh;

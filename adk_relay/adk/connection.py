@@ -1,9 +1,9 @@
 """A model whose live connections can be watched, so that relay, not ADK, handles a lost connection.
 
 With a resumption handle ADK reconnects by itself: at once, without a limit or an event, and input that was on
-its way is lost. So each model of an agent is replaced by a copy whose class is a subclass of the model's own
-class (ADK checks `isinstance(model, Gemini)`). The copy's `connect()` reports events to an observer, and
-turns every loss into a `LostConnection`, which ADK does not retry.
+its way is lost. So when an agent begins, its model is replaced for this run by a copy, whose class is a
+subclass of the model's own class (ADK checks `isinstance(model, Gemini)`). The copy's `connect()` reports
+events to an observer, and turns every loss into a `LostConnection`, which ADK does not retry.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import google.auth
 import google.auth.credentials
 import google.auth.exceptions
-from google.adk.agents import BaseAgent, LlmAgent
+from google.adk.events import Event
 from google.adk.models import BaseLlm, Gemini
 from google.adk.models.base_llm_connection import BaseLlmConnection, RealtimeInput
 from google.adk.models.llm_request import LlmRequest
@@ -49,17 +49,19 @@ class LostConnection(Exception):
         code: the close code or the HTTP status, if there was one.
         reason: the service's own text. For the log only: it may name projects and models.
         permanent: trying again would not help.
+        model: the name of the model, if it is known.
     """
 
     def __init__(self, code: int | None, reason: str, *, permanent: bool = False) -> None:
         self.code = code
         self.reason = reason
         self.permanent = permanent
+        self.model = ""
         super().__init__(f"{code} {reason}".strip() if code else reason)
 
 
 class Observer(Hearer, Screened, Protocol):
-    """Gets the events of a run's connections. No method may wait but `caught_up`."""
+    """Gets the events of a run, and of its connections. No method may wait but `caught_up`."""
 
     def connected(self, connection: WatchedConnection) -> None:
         """The connection is set up."""
@@ -79,25 +81,22 @@ class Observer(Hearer, Screened, Protocol):
     def going_away(self, time_left: float) -> None:
         """The service will end the connection in `time_left` seconds."""
 
+    def ended(self) -> None:
+        """The service has ended the connection normally."""
+
+    def begins(self, agent: str) -> bool:
+        """An agent begins, by its name. Returns whether it may continue the service's own session."""
+
+    def entered(self, event: Event) -> None:
+        """An event is on its last steps through ADK."""
+
 
 observer: ContextVar[Observer] = ContextVar("observer")
 """The observer of the connections that are opened in this context."""
 
 
-def watched_agent(agent: BaseAgent) -> BaseAgent:
-    """A clone of an agent and its sub-agents, whose models can be watched; `agent` is left as it is."""
-    clone = agent.clone()
-    pending = [clone]
-    while pending:
-        each = pending.pop()
-        pending += each.sub_agents
-        # An agent without a model uses its parent's, which is watched already, or else ADK's default.
-        if isinstance(each, LlmAgent) and not isinstance(each.canonical_live_model, _Watched):
-            each.model = _watched(each.canonical_live_model)
-    return clone
-
-
-def _watched(model: BaseLlm) -> BaseLlm:
+def watched(model: BaseLlm) -> BaseLlm:
+    """A copy of a model whose connections are watched; `model` is left as it is."""
     model_class = type(model)
     copy = model.model_copy()
     copy.__class__ = type(model_class.__name__, (_Watched, model_class), {"__module__": __name__})
@@ -117,8 +116,8 @@ class _Watched(BaseLlm):
                     await _fetch_credentials(self)
                 inner = await opening.__aenter__()
         except Exception as error:
-            raise _lost(error) from error
-        connection = WatchedConnection(inner, watcher)
+            raise _lost(error, self.model) from error
+        connection = WatchedConnection(inner, watcher, self.model)
         watcher.connected(connection)
         try:
             yield connection
@@ -135,20 +134,25 @@ class WatchedConnection(BaseLlmConnection):
 
     Attributes:
         inner: the model's own connection.
+        model: the model's name.
         short_way: sends sound past ADK; None: sound goes through ADK.
     """
 
-    def __init__(self, inner: BaseLlmConnection, watcher: Observer) -> None:
+    def __init__(self, inner: BaseLlmConnection, watcher: Observer, model: str) -> None:
         self.inner = inner
+        self.model = model
         self.short_way: SoundSocket | None = None
         self._watcher = watcher
         self._failure: LostConnection | None = None
+        self._is_closed = False
+        self._renewal = ""  # the handle with which ADK is to connect again
+        self._closing: asyncio.Task[None] | None = None
 
     async def send_history(self, history: list[types.Content]) -> None:
         try:
             await self.inner.send_history(self._watcher.history(history))
         except Exception as error:
-            raise _lost(error) from error
+            raise _lost(error, self.model) from error
 
     async def send_content(self, content: types.Content) -> None:
         await self._send_content(content)
@@ -197,17 +201,37 @@ class WatchedConnection(BaseLlmConnection):
         except Exception as error:
             if self._failure:
                 raise self._failure from error
-            lost = _lost(error)
+            lost = _lost(error, self.model)
             if lost.code != 1000:
                 raise lost from error
             # The service closed normally (1000): returning here ends the run without an error.
+            if self._renewal:
+                yield LlmResponse(
+                    live_session_resumption_update=types.LiveServerSessionResumptionUpdate(
+                        new_handle=self._renewal
+                    ),
+                    go_away=types.LiveServerGoAway(),
+                )
+            elif not self._is_closed:
+                self._watcher.ended()
+
+    def renew(self, handle: str) -> None:
+        """Lets ADK make a new connection within this run. Nobody may be speaking, or waiting for an answer.
+
+        Args:
+            handle: resumes the service's own session.
+        """
+        if not self._renewal:
+            self._renewal = handle
+            self._closing = asyncio.create_task(self.inner.close())
 
     async def close(self) -> None:
+        self._is_closed = True
         await self.inner.close()
 
     async def _fail(self, error: Exception) -> None:
         """Makes `receive` fail, too: ADK does not await its sending task, so this error would not be seen."""
-        self._failure = _lost(error)
+        self._failure = _lost(error, self.model)
         await self.inner.close()
         raise self._failure from error
 
@@ -230,7 +254,13 @@ def _refresh(credentials: google.auth.credentials.Credentials) -> None:
     credentials.refresh(Request())  # type: ignore[no-untyped-call]
 
 
-def _lost(error: Exception) -> LostConnection:
+def _lost(error: Exception, model: str = "") -> LostConnection:
+    lost = _as_lost(error)
+    lost.model = lost.model or model
+    return lost
+
+
+def _as_lost(error: Exception) -> LostConnection:
     match error:
         case LostConnection():
             return error

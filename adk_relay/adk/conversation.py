@@ -65,7 +65,7 @@ class Conversation:
     def __init__(self, home: Home, user_id: str, session_id: str) -> None:
         self.user_id = user_id
         self.session_id = session_id
-        self.session = StoredSession(home.service, home.stats, user_id, session_id)
+        self.session = StoredSession(home.service, home.stats, home.app_name, user_id, session_id)
         self._requests = Requests(home.stats)
         self.room = Room(self._requests, replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
         self._home = home

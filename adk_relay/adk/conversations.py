@@ -6,18 +6,22 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from google.adk.agents import BaseAgent
 from google.adk.agents.run_config import RunConfig
+from google.adk.artifacts import BaseArtifactService
+from google.adk.auth.credential_service.base_credential_service import BaseCredentialService
+from google.adk.memory import BaseMemoryService
 from google.adk.sessions import BaseSessionService, Session
 
 from adk_relay.adk.conversation import Conversation
-from adk_relay.adk.models import live_model, run_config
-from adk_relay.adk.runner import runner
-from adk_relay.adk.session import APP_NAME, create_session, created_at, default_id, get_session, lines_of
+from adk_relay.adk.models import run_config
+from adk_relay.adk.runner import WatchedRunner
+from adk_relay.adk.services import Credentials, Services, artifact_service, memory_service
+from adk_relay.adk.session import OLD_APP_NAME, create_session, created_at, default_id, get_session, lines_of
 from adk_relay.adk.starts import Starts, prepare
-from adk_relay.adk.store import owner_of, session_service
+from adk_relay.adk.store import has_sessions, owner_of, session_service
+from adk_relay.adk.tree import app_of, live_models, what_is_not_watched
 from adk_relay.core.interfaces import GUEST, StoppingError, StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line
@@ -35,9 +39,13 @@ class Conversations:
     """All conversations of one agent.
 
     Args:
-        agent: any ADK agent.
+        agent: any ADK agent, or an App.
+        app_name: the name under which its sessions are kept; None: the App's name, or the agent's.
         config: the run configuration; None: `models.run_config()`.
         sessions: an ADK session-service URI, or a session service.
+        artifacts: the same for artifacts.
+        memory: the same for memories.
+        credentials: a credential service; None: in memory.
         grace: seconds that a conversation and its run go on after its last listener has left.
         idle_timeout: seconds without content in either direction after which a conversation ends; 0: never.
         mic_ms: milliseconds of sound that are sent to the model at once.
@@ -47,15 +55,19 @@ class Conversations:
 
     Raises:
         ValueError: the URI names no session service that is installed here.
-        TypeError: `agent` is no ADK agent.
+        TypeError: `agent` is no ADK agent or App, or one that ADK cannot run live.
     """
 
     def __init__(
         self,
-        agent: BaseAgent,
+        agent: Any,
         *,
+        app_name: str | None = None,
         config: RunConfig | None = None,
         sessions: str | BaseSessionService,
+        artifacts: str | BaseArtifactService = "memory://",
+        memory: str | BaseMemoryService = "memory://",
+        credentials: BaseCredentialService | None = None,
         grace: float,
         idle_timeout: float,
         mic_ms: float,
@@ -63,15 +75,23 @@ class Conversations:
         replay_seconds: float,
         sound: str,
     ) -> None:
-        if not isinstance(agent, BaseAgent):
-            raise TypeError(f"agent must be an ADK agent, not {type(agent).__name__}")
+        app = app_of(agent)
         # ADK logs a failure several times, with tracebacks. relay gets it as an exception, and logs it in
         # one line. If the host has set a level for ADK, it is kept.
         if (adk := logging.getLogger("google_adk")).level == logging.NOTSET:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
-        self.runner = runner(agent, self.service, self.config, short_way=sound == "short")
+        self.app_name = app_name or app.name
+        services = Services(
+            self.service,
+            artifact_service(artifacts) if isinstance(artifacts, str) else artifacts,
+            memory_service(memory) if isinstance(memory, str) else memory,
+            credentials or Credentials(),
+        )
+        self.runner = WatchedRunner(app, self.app_name, services, self.config, short_way=sound == "short")
+        for line in what_is_not_watched(self.runner.agent):
+            log.warning("%s", line)
         self.grace = grace
         self.idle_timeout = idle_timeout
         self.mic_ms = mic_ms
@@ -79,8 +99,8 @@ class Conversations:
         self.replay_seconds = replay_seconds
         self.stats = Stats()
         self._starts = Starts()
-        model = live_model(agent)
-        self.model = model.model if model else agent.name
+        models = live_models(self.runner.agent)
+        self.model = models[0].model if models else app.name
         self.is_rehearsal = self.model == "rehearsal"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -109,9 +129,13 @@ class Conversations:
         self.use_loop()
         if self._closing and self._closing.done():
             self._closing = None
-        agent = self.runner.agent
-        if isinstance(agent, BaseAgent):
-            await prepare(agent)
+        await prepare(self.runner.plugin_manager.models())
+        if self.app_name != OLD_APP_NAME and await has_sessions(self.service, OLD_APP_NAME):
+            log.warning(
+                "the session store has conversations of an earlier relay, which this one does not show:"
+                " RELAY_APP_NAME=%s shows them, and keeps new ones there, too",
+                OLD_APP_NAME,
+            )
 
     def is_closing(self) -> bool:
         """Whether the server is stopping, so that conversations can't be opened any more."""
@@ -183,7 +207,7 @@ class Conversations:
         elif session_id.startswith(_DEFAULT):
             owner = session_id.removeprefix(_DEFAULT)
         else:
-            owner = await _of_store(owner_of(self.service, APP_NAME, session_id, user_id))
+            owner = await _of_store(owner_of(self.service, self.app_name, session_id, user_id))
         if owner not in (None, user_id):
             raise UnknownConversationError(session_id)
 
@@ -194,7 +218,7 @@ class Conversations:
             StoreError: it could not be stored.
         """
         session_id = secrets.token_hex(16)
-        await _of_store(create_session(self.service, GUEST, session_id))
+        await _of_store(create_session(self.service, self.app_name, GUEST, session_id))
         self.stats.created += 1
         return session_id
 
@@ -236,7 +260,7 @@ class Conversations:
         Raises:
             StoreError: they could not be read.
         """
-        stored = await _of_store(self.service.list_sessions(app_name=APP_NAME, user_id=GUEST))
+        stored = await _of_store(self.service.list_sessions(app_name=self.app_name, user_id=GUEST))
         last_used = {session.id: session.last_update_time for session in stored.sessions}
         in_memory = {
             open_.session_id: open_
@@ -280,7 +304,7 @@ class Conversations:
             await close()
 
     async def _stored(self, session_id: str) -> Session:
-        session = await _of_store(get_session(self.service, GUEST, session_id))
+        session = await _of_store(get_session(self.service, self.app_name, GUEST, session_id))
         if session is None:
             raise UnknownConversationError(session_id)
         return session

@@ -15,9 +15,14 @@ def what_failed(error: BaseException | None) -> str:
 
 
 def explain(error: Exception, model: str) -> Error:
-    """What failed, for the user: plain words, without the service's own text."""
+    """What failed, for the user: plain words, without the service's own text.
+
+    Args:
+        model: the root agent's model. The error may be another one's.
+    """
     if not isinstance(error, LostConnection):
         return Error("agent_failed", "The agent failed. The server's log says why.")
+    model = error.model or model
     reason = error.reason.lower()
     if error.code in (401, 403) or "api key" in reason or "api_key" in reason:
         text = (

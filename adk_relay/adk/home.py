@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from google.adk.agents.run_config import RunConfig
-from google.adk.runners import Runner
 from google.adk.sessions import BaseSessionService
 
+from adk_relay.adk.runner import WatchedRunner
 from adk_relay.core.requests import Stats
 
 if TYPE_CHECKING:
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Home(Protocol):
     """What a conversation needs from `Conversations`."""
 
-    runner: Runner
+    runner: WatchedRunner
     service: BaseSessionService
+    app_name: str
     config: RunConfig
     model: str
     stats: Stats

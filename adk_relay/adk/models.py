@@ -6,7 +6,6 @@ import os
 import re
 from urllib.request import getproxies
 
-from google.adk.agents import BaseAgent, LlmAgent
 from google.adk.agents.run_config import RunConfig, ToolThreadPoolConfig
 from google.adk.models import BaseLlm, Gemini
 from google.adk.telemetry import ContentCapturingMode, TelemetryConfig
@@ -41,7 +40,7 @@ def run_config(voice: str | None = None, language: str | None = None) -> RunConf
         speech_config=speech,
         context_window_compression=types.ContextWindowCompressionConfig(sliding_window=types.SlidingWindow()),
         session_resumption=types.SessionResumptionConfig(),
-        # Otherwise a tool that blocks would stop all conversations of the process.
+        # Otherwise a synchronous tool that blocks would stop all conversations of the process.
         tool_thread_pool_config=ToolThreadPoolConfig(),
     )
 
@@ -57,23 +56,6 @@ def telemetry() -> TelemetryConfig:
     if in_logs or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return by_environment
     return TelemetryConfig(capture_message_content=ContentCapturingMode.NO_CONTENT)
-
-
-def live_model(agent: BaseAgent) -> BaseLlm | None:
-    """The model that the agent uses; None: neither it nor its sub-agents have one."""
-    pending = [agent]
-    while pending:
-        each = pending.pop(0)
-        if isinstance(each, LlmAgent):
-            return each.canonical_live_model
-        pending += each.sub_agents
-    return None
-
-
-def needs_credentials(agent: BaseAgent) -> bool:
-    """Whether the agent uses a Gemini client that google-genai makes from the environment."""
-    model = live_model(agent) if isinstance(agent, BaseAgent) else None
-    return isinstance(model, Gemini) and not (model.client or model.client_kwargs)
 
 
 def gemini_major(model: str) -> int | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from google.adk.events import Event
+
 _STALLED_AFTER = 5.0
 """Seconds in which an open connection must take what is sent; otherwise it counts as lost."""
 
@@ -79,3 +81,9 @@ class Pulse:
     def check(self) -> None:
         """Asserts the invariants."""
         assert self._sending_since is not None or not self._is_text, "a text is being sent, and nothing is"
+
+
+def seconds_of_sound(event: Event) -> float:
+    """How long the sound in an event of ADK's takes to play."""
+    parts = (event.content and event.content.parts) or []
+    return sum(len((part.inline_data and part.inline_data.data) or b"") for part in parts) / SOUND_RATE

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
+from google.adk.events import Event
 from google.genai import types
 
 from adk_relay.adk.sound import blob_of
@@ -30,6 +31,7 @@ class RequestQueue(LiveRequestQueue):
 
     Invariants:
         Of the texts that ADK has taken, only the last can be unsettled: ADK is done with the others.
+        During a handover, nothing is taken from the inbox.
     """
 
     def __init__(
@@ -46,6 +48,9 @@ class RequestQueue(LiveRequestQueue):
         self._on_failed = on_failed
         self._reader: asyncio.Task[None] | None = None  # ADK's sending task
         self._own: deque[LiveRequest] = deque()
+        self.is_handover = False
+        """ADK changes from one agent to another: the user's input waits for the new one."""
+        self._news = asyncio.Event()  # during a handover: `get` is to look again
         self.unsettled: tuple[UserText, float] | None = None
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
         self.send_sound: Callable[[UserAudio], Awaitable[None]] | None = None
@@ -58,13 +63,26 @@ class RequestQueue(LiveRequestQueue):
             self._closed = True
         else:
             self._own.append(req)
-        self._inbox.ready.set()
+        self._wake()
 
     def close(self) -> None:
         self.send(LiveRequest(close=True))
 
     def send_content(self, content: types.Content, partial: bool = False) -> None:
         self.send(LiveRequest(content=content, partial=partial))
+
+    def begin_handover(self) -> None:
+        """To be called when another agent takes over. ADK uses the old connection for another second."""
+        self.is_handover = True
+
+    def end_handover(self) -> None:
+        """To be called when an agent begins: ADK has left the old connection."""
+        self.is_handover = False
+        self._wake()
+
+    def _wake(self) -> None:
+        self._inbox.ready.set()
+        self._news.set()
 
     def decided(self) -> None:
         """To be called when ADK is done with the last text: it sends it, or the callbacks have refused it."""
@@ -86,6 +104,10 @@ class RequestQueue(LiveRequestQueue):
                 return LiveRequest(close=True)
             if self._own:
                 return self._own.popleft()
+            if self.is_handover:
+                self._news.clear()
+                await self._news.wait()
+                continue
             if (user_input := self._inbox.take()) is not None:
                 self._on_taken(user_input)
                 if self.send_sound and isinstance(user_input, UserAudio):
@@ -125,3 +147,10 @@ def _request(user_input: ForModel) -> LiveRequest:
             return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
         case AudioEnd():
             return LiveRequest(audio_stream_end=True)
+
+
+def hands_over(event: Event) -> bool:
+    """Whether ADK ends an agent's connection after this event, and goes on with another agent."""
+    if event.actions.transfer_to_agent:
+        return True
+    return any(answer.name == "task_completed" for answer in event.get_function_responses())

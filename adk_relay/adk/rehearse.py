@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from google.adk.agents import BaseAgent, LlmAgent
+from typing import Any
+
+from google.adk.agents import LlmAgent
+from google.adk.apps import App
 from google.adk.code_executors import BuiltInCodeExecutor
 from google.adk.tools.agent_tool import AgentTool
+from google.adk.workflow import BaseNode
 
 from adk_relay.adk.rehearsal import Rehearsal
+from adk_relay.adk.tree import agents_of
 
 _OF_GEMINI = {
     "EnterpriseWebSearchTool",
@@ -18,8 +23,8 @@ _OF_GEMINI = {
 """ADK's tools that run inside Gemini. With any other model they raise ValueError."""
 
 
-def rehearse(agent: BaseAgent, *, words_per_second: float = 3.0, pace: float = 1.0) -> None:
-    """Gives an agent, its sub-agents and the agents among its tools the rehearsal model.
+def rehearse(agent: Any, *, words_per_second: float = 3.0, pace: float = 1.0) -> None:
+    """Gives an agent, an App's or a Workflow's agents, and the agents among their tools the rehearsal model.
 
     Their own tools stay and can be called. Those that run inside Gemini are removed.
 
@@ -27,14 +32,13 @@ def rehearse(agent: BaseAgent, *, words_per_second: float = 3.0, pace: float = 1
         agent: is changed. `Relay` makes a copy of its agent, so this has to come before it.
         words_per_second, pace: see `Rehearsal`.
     """
-    pending, seen = [agent], set[int]()
+    root = agent.root_agent if isinstance(agent, App) else agent
+    pending, seen = [root] if isinstance(root, BaseNode) else [], set[int]()
     while pending:
-        each = pending.pop()
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        pending += each.sub_agents
-        if isinstance(each, LlmAgent):
+        for each in agents_of(pending.pop()):
+            if id(each) in seen or not isinstance(each, LlmAgent):
+                continue
+            seen.add(id(each))
             each.model = Rehearsal(words_per_second=words_per_second, pace=pace)
             each.tools = [tool for tool in each.tools if not _is_geminis(tool)]
             if isinstance(each.code_executor, BuiltInCodeExecutor):

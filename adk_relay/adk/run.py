@@ -11,17 +11,17 @@ from typing import Protocol
 
 from google.adk.agents.run_config import RunConfig
 from google.adk.events import Event
-from google.adk.runners import Runner
 from google.adk.sessions import Session
 from google.genai import types
 
 from adk_relay.adk.connection import LostConnection, WatchedConnection, observer
 from adk_relay.adk.models import telemetry
-from adk_relay.adk.pulse import SOUND_RATE, Pulse
-from adk_relay.adk.queue import RequestQueue
-from adk_relay.adk.runner import at_hand
+from adk_relay.adk.notes import with_an_end
+from adk_relay.adk.pulse import SOUND_RATE, Pulse, seconds_of_sound
+from adk_relay.adk.queue import RequestQueue, hands_over
+from adk_relay.adk.runner import WatchedRunner, at_hand, begin_with
 from adk_relay.adk.screening import Screening, is_screened
-from adk_relay.adk.sound import ShortWay
+from adk_relay.adk.tools import in_their_own_loop
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
 from adk_relay.core.inbox import Inbox
@@ -37,13 +37,6 @@ _GO_AWAY_MARGIN = 2.0
 
 _SPEECH_FORGOTTEN = 10.0
 """Seconds after which speech without a transcript counts as noise."""
-
-_GO_ON = (
-    "(The connection was lost while you were speaking. I have what you said so far."
-    " Go on from there, without saying it again.)"
-)
-_ANSWER_ME = "(The connection was lost before you answered my last message. Answer it now.)"
-_NO_ANSWER = "(The conversation was interrupted before I could answer.)"
 
 
 class Host(Protocol):
@@ -69,7 +62,7 @@ class Run:
     """One `run_live` and its connection to the model. The user's input goes in, messages come out.
 
     Args:
-        runner: from `runner()`.
+        runner: runs the agent.
         config: the run configuration; the run works on a copy.
         user_id, session_id: the ADK session, which must exist.
         inbox: where the user's input comes from.
@@ -77,6 +70,7 @@ class Run:
         handle: resumes the service's own session; None: the history is sent instead.
         owed: what the user still waits for from the run before.
         owed_text: the question that this is the answer to, if it was a text.
+        agent: the name of the agent that the run begins with; "": ADK decides.
         session: the ADK session, if it was just read and not changed since; None: ADK reads it.
 
     Invariants:
@@ -86,7 +80,7 @@ class Run:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: WatchedRunner,
         config: RunConfig,
         user_id: str,
         session_id: str,
@@ -96,6 +90,7 @@ class Run:
         handle: str | None = None,
         owed: Owed = "",
         owed_text: UserText | None = None,
+        agent: str = "",
         session: Session | None = None,
     ) -> None:
         self._runner = runner
@@ -112,7 +107,10 @@ class Run:
         self._inbox = inbox
         self._host = host
         self._queue = RequestQueue(inbox, self._taken, host.stored, self._sender_failed)
-        self.translator = Translator(runner.agent, host.number, owed=owed, text=owed_text)
+        self.translator = Translator(host.number, owed=owed, text=owed_text)
+        self.agent = agent
+        """The name of the agent that speaks."""
+        self._agents = 0  # how many have begun
         self.turn = self.translator.turn
         self.screening = Screening(
             is_screened=is_screened(runner.agent, runner.plugin_manager.plugins),
@@ -122,6 +120,7 @@ class Run:
         """A resumption handle that covers all input that the model was given."""
         self._completed_turn = False
         self._spoke_at: float | None = None  # when the user spoke last, if no final transcript has come
+        self._connection: WatchedConnection | None = None
         self._connected_at: float | None = None
         self._pulse = Pulse()
         self._is_renewed = False  # the next run is to begin with a new connection
@@ -144,15 +143,18 @@ class Run:
         """
         observer.set(self)
         at_hand.set(self._at_hand)
+        begin_with.set(self.agent)
+        config, tools = in_their_own_loop(self._config)
         events = self._runner.run_live(
             user_id=self._user_id,
             session_id=self._session_id,
             live_request_queue=self._queue,
-            run_config=self._config,
+            run_config=config,
         )
         self.hold()
         try:
-            await self._translate(events)
+            with tools:
+                await self._translate(events)
         finally:
             if self._release:
                 self._release.cancel()
@@ -161,7 +163,9 @@ class Run:
     async def _translate(self, events: AsyncGenerator[Event, None]) -> None:
         async with aclosing(events):
             async for event in events:
-                self._pulse.heard(_seconds_of_sound(event), is_first=not self.turn.is_open)
+                if hands_over(event):
+                    self._queue.begin_handover()
+                self._pulse.heard(seconds_of_sound(event), is_first=not self.turn.is_open)
                 if self.is_unconnected:
                     self._take_unasked(event)
                 for message in self.translator.messages(event):
@@ -201,6 +205,11 @@ class Run:
         self.hold()
         if self.turn.crosses():
             self._host.crossed()
+
+    @property
+    def is_closed(self) -> bool:
+        """The run was ended: its agents have not come to an end by themselves."""
+        return self._queue.closed
 
     @property
     def is_leaving(self) -> bool:
@@ -273,6 +282,24 @@ class Run:
         if self._connected_at is None:
             assert self._leave_by is None, "a service that is not connected has announced its end"
 
+    # ---- told by ADK (plugins.Plugins) ----
+
+    def begins(self, agent: str) -> bool:
+        is_the_same = self._agents == 0 and agent == self.agent
+        self.agent = agent
+        self._agents += 1
+        self._connected_at = self._leave_by = None
+        return is_the_same
+
+    def entered(self, event: Event) -> None:
+        self.screening.note(event)
+        self.under_way += 1
+        self._caught_up.clear()
+
+    def stored(self, text: str) -> None:
+        if self.unsettled and self.unsettled[0].text == text:
+            self._queue.settle()
+
     # ---- told by the short way (sound.Hearer) ----
 
     def hear(self, pcm: bytes) -> None:
@@ -283,11 +310,6 @@ class Run:
         if not was_open:
             self.hold()
 
-    def entered(self, event: Event) -> None:
-        self.screening.note(event)
-        self.under_way += 1
-        self._caught_up.clear()
-
     def is_listened_to(self) -> None:
         self._is_listened_to = True
         self._queue.send_sound = None
@@ -295,46 +317,30 @@ class Run:
     async def caught_up(self) -> None:
         await self._caught_up.wait()
 
-    # ---- told by the plugin (screening.Screened) ----
-
-    def stored(self, text: str) -> None:
-        if self.unsettled and self.unsettled[0].text == text:
-            self._queue.settle()
-
     # ---- told by the connection (connection.Observer) ----
 
     def connected(self, connection: WatchedConnection) -> None:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = None
-        self._connected_at = time.monotonic()
+        self._connection, self._connected_at = connection, time.monotonic()
         self._pulse.connected()
         self.turn.sent()
-        self.translator.connected()
+        self.translator.connected(connection.model)
         self.hold()
-        short_way = self._runner.plugin_manager.get_plugin("short_way")
-        assert isinstance(short_way, ShortWay)
-        connection.short_way = short_way.shorten(connection.inner, self, self._runner.plugin_manager.plugins)
+        plugins = self._runner.plugin_manager
+        connection.short_way = plugins.sound.shorten(connection.inner, self, plugins.plugins)
         is_open = connection.short_way and not self._is_listened_to
         self._queue.send_sound = connection.send_sound if is_open else None
         self._host.connected()
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
-        """The history, with an end that makes the model answer if, and only if, it owes an answer.
-
-        A model answers a history whose last turn is the user's, and is silent if the last turn is its
-        own. The note that is added here is sent to the model only; it is not stored.
-        """
         turns = self.screening.screened_turns(turns)
         for text in self._inbox.stored_texts:  # they are given to ADK again
             for turn in reversed(turns):
                 if turn.role == "user" and turn.parts and turn.parts[0].text == text:
                     turns.remove(turn)
                     break
-        owed = self.turn.owed
-        if not turns or (turns[-1].role == "user") == bool(owed):
-            return turns
-        note = {"": _NO_ANSWER, "answer": _ANSWER_ME, "rest": _GO_ON}[owed]
-        return [*turns, types.Content(role="user" if owed else "model", parts=[types.Part(text=note)])]
+        return with_an_end(turns, self.turn.owed)
 
     def sending(self, content: types.Content | None) -> None:
         if content:
@@ -351,15 +357,24 @@ class Run:
         # The service may have made this handle before the model got the input of this turn.
         if not self.turn.given:
             self.handle = handle
+            if self.is_leaving:
+                self._close_if_at_rest()
 
     def going_away(self, time_left: float) -> None:
         self._leave_by = time.monotonic() + max(0.0, time_left - _GO_AWAY_MARGIN)
         log.info("%s: the model's connection is to be renewed, %g s left", self._user_id, time_left)
         self._close_if_at_rest()
 
+    def ended(self) -> None:
+        self.close()  # otherwise a workflow agent would begin its next agent
+
     def _close_if_at_rest(self) -> None:
-        if self.is_at_rest:
+        if not self.is_at_rest:
+            return
+        if self._runner.can_begin_with(self.agent):
             self.close()
+        elif self.handle and self._connection:
+            self._connection.renew(self.handle)  # in this run: the next one would begin the program anew
 
     def _take_unasked(self, event: Event) -> None:
         """The agent answers without a model (`before_agent_callback`): to the first text that waits."""
@@ -381,8 +396,3 @@ class Run:
         self._changed()
         if isinstance(user_input, UserAudio) and user_input.is_speech:
             self._spoke_at = time.monotonic()
-
-
-def _seconds_of_sound(event: Event) -> float:
-    parts = (event.content and event.content.parts) or []
-    return sum(len((part.inline_data and part.inline_data.data) or b"") for part in parts) / SOUND_RATE

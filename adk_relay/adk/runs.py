@@ -11,7 +11,6 @@ from enum import IntEnum, auto
 from typing import Protocol
 
 from google.adk.agents.run_config import RunConfig
-from google.adk.runners import Runner
 from google.adk.sessions import Session
 from tenacity import (
     AsyncRetrying,
@@ -25,6 +24,7 @@ from tenacity import (
 from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.failures import what_failed
 from adk_relay.adk.run import Host, Run
+from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.session import StoredSession, holds
 from adk_relay.adk.turn import Owed
 from adk_relay.core.inbox import Inbox
@@ -78,7 +78,7 @@ class Runs:
     there is never a second run, and never one that nobody awaits.
 
     Args:
-        runner: from `run.runner()`.
+        runner: runs the agent.
         config: the run configuration.
         session: the conversation's session.
         inbox: where the user's input comes from.
@@ -93,7 +93,7 @@ class Runs:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: WatchedRunner,
         config: RunConfig,
         session: StoredSession,
         inbox: Inbox,
@@ -118,6 +118,7 @@ class Runs:
         self._handle: str | None = None  # the next run resumes the service's own session with it
         self._owed: Owed = ""  # what the next run owes
         self._owed_text: UserText | None = None  # the question that this is the answer to, if it was a text
+        self._agent = ""  # the agent that the next run begins with; "": ADK decides
         self._answered_alone_at = -_ALONE
         self._at_hand: Session | None = None  # the session, just read; the first run need not read it again
 
@@ -243,6 +244,7 @@ class Runs:
             handle=self._handle,
             owed=self._owed,
             owed_text=self._owed_text,
+            agent=self._agent,
             session=at_hand,
         )
         driving = asyncio.create_task(run.drive(), name=f"run {self._label}")
@@ -255,6 +257,9 @@ class Runs:
         elif error is None and (run.turn.owed or not (run.is_leaving or run.has_progressed)):
             # A normal close in the middle of an answer, or before any progress, is a loss, too.
             error = LostConnection(1000, "the service closed the connection early")
+        # Only a run that was not ended from outside has come to the end of what its agents do.
+        goes_on_there = self.stop_reason is not Stop.RESET and (error is not None or run.is_closed)
+        self._agent = run.agent if goes_on_there else ""
         was_up = not self.is_reconnecting
         if error and was_up and self._is_transient(error):
             self.is_reconnecting = True

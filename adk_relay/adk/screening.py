@@ -10,23 +10,24 @@ model all that is stored. So relay leaves out of that history
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from google.adk.agents import LlmAgent
-from google.adk.agents.callback_context import CallbackContext
-from google.adk.agents.invocation_context import InvocationContext
 from google.adk.events import Event
-from google.adk.models.llm_request import LlmRequest
 from google.adk.plugins.base_plugin import BasePlugin
+from google.adk.workflow import BaseNode
 from google.genai import types
+
+from adk_relay.adk.sound import is_overridden
+from adk_relay.adk.tree import agents_of, is_a
 
 _REFUSED = "relay_refused"
 """Marks an event, in its metadata, with the text of the user that it refuses."""
 
 
 class Screened(Protocol):
-    """What the plugin needs from a run."""
+    """What `Plugins` needs from a run, when ADK asks the callbacks."""
 
     screening: Screening
 
@@ -80,58 +81,23 @@ class Screening:
 
     def screened_turns(self, turns: list[types.Content]) -> list[types.Content]:
         """The same for a history that ADK has made of events of this run."""
-        return [turn for turn in turns if turn.role != "user" or _text(turn) not in self._refused]
+        return [turn for turn in turns if turn.role != "user" or text_of(turn) not in self._refused]
 
     def _is_undecided(self, event: Event, after: Event | None) -> bool:
-        if event.author != "user" or not event.content or _text(event.content) in ("", self._allowed):
+        if event.author != "user" or not event.content or text_of(event.content) in ("", self._allowed):
             return False
         return after is None or after.invocation_id != event.invocation_id
 
 
-class ScreeningPlugin(BasePlugin):
-    """Tells a run what the callbacks are asked about, and gives ADK the screened session.
-
-    Args:
-        observer: returns the run of the present context.
-    """
-
-    def __init__(self, observer: Callable[[], Screened]) -> None:
-        super().__init__("screening")
-        self._observer = observer
-
-    async def before_run_callback(self, *, invocation_context: InvocationContext) -> None:
-        if invocation_context.live_request_queue is None:
-            return  # an agent that is used as a tool: it has a runner of its own, with the same plugins
-        session = invocation_context.session
-        kept = self._observer().screening.screened(session.events)
-        if len(kept) < len(session.events):
-            # A copy: the session may be the one that the session service itself keeps.
-            invocation_context.session = session.model_copy(update={"events": kept})
-
-    async def before_model_callback(
-        self, *, callback_context: CallbackContext, llm_request: LlmRequest
-    ) -> None:
-        if callback_context._invocation_context.live_request_queue is None:
-            return
-        if len(llm_request.contents) == 1 and (text := _text(llm_request.contents[0])):
-            run = self._observer()
-            run.screening.ask(text)
-            run.stored(text)
-
-
-def is_screened(agent: object, plugins: Sequence[BasePlugin]) -> bool:
-    """Whether an agent or a plugin has a `before_model_callback`."""
-    pending: list[Any] = [agent]
-    while pending:
-        each = pending.pop()
-        pending += each.sub_agents
-        if isinstance(each, LlmAgent) and each.before_model_callback:
+def is_screened(root: BaseNode, plugins: Sequence[BasePlugin]) -> bool:
+    """Whether an agent or a plugin has a `before_model_callback`, or an agent hides others that may."""
+    for agent in agents_of(root):
+        if agent.before_model_callback if isinstance(agent, LlmAgent) else not is_a("SequentialAgent", agent):
             return True
-    inherited = (BasePlugin.before_model_callback, ScreeningPlugin.before_model_callback)
-    return any(type(plugin).before_model_callback not in inherited for plugin in plugins)
+    return any(is_overridden(plugin, BasePlugin, "before_model_callback") for plugin in plugins)
 
 
-def _text(content: types.Content) -> str:
+def text_of(content: types.Content) -> str:
     return "".join(part.text or "" for part in content.parts or ())
 
 
@@ -139,4 +105,4 @@ def _said(event: Event) -> str:
     """What a user has written or said in this event."""
     if event.input_transcription:
         return event.input_transcription.text or ""
-    return _text(event.content) if event.author == "user" and event.content else ""
+    return text_of(event.content) if event.author == "user" and event.content else ""

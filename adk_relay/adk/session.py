@@ -15,8 +15,8 @@ from google.genai import types
 from adk_relay.core.messages import Line, UserText
 from adk_relay.core.requests import Stats
 
-APP_NAME = "relay"
-"""The name under which ADK keeps all sessions of relay."""
+OLD_APP_NAME = "relay"
+"""The name under which ADK kept all sessions of relay before 0.3, whatever agent they were of."""
 
 _GOES_ON = "relay_goes_on"
 """Marks an event, in its metadata: a lost connection has cut this answer, and the next event is its rest."""
@@ -46,9 +46,12 @@ class StoredSession:
         A session that was found or made is kept until it is deleted.
     """
 
-    def __init__(self, service: BaseSessionService, stats: Stats, user_id: str, session_id: str) -> None:
+    def __init__(
+        self, service: BaseSessionService, stats: Stats, app_name: str, user_id: str, session_id: str
+    ) -> None:
         self._service = service
         self._stats = stats
+        self._app_name = app_name
         self.user_id = user_id
         self.session_id = session_id
         self.is_kept = False
@@ -58,7 +61,7 @@ class StoredSession:
 
     async def load(self) -> list[Line]:
         """Reads the messages of the session; without a session, there are none."""
-        session = await get_session(self._service, self.user_id, self.session_id)
+        session = await get_session(self._service, self._app_name, self.user_id, self.session_id)
         self._keep_at_hand(session)
         if session is None:
             return []
@@ -72,12 +75,12 @@ class StoredSession:
         if at_hand := self._take_at_hand():
             session = at_hand.session
         else:
-            session = await get_session(self._service, self.user_id, self.session_id)
+            session = await get_session(self._service, self._app_name, self.user_id, self.session_id)
         if session is None:
             try:
-                session = await create_session(self._service, self.user_id, self.session_id)
+                session = await create_session(self._service, self._app_name, self.user_id, self.session_id)
             except AlreadyExistsError:  # another process has made it, since it was not there
-                session = await get_session(self._service, self.user_id, self.session_id)
+                session = await get_session(self._service, self._app_name, self.user_id, self.session_id)
                 if session is None:
                     raise
             else:
@@ -88,7 +91,7 @@ class StoredSession:
 
     async def create(self) -> None:
         """Makes the session."""
-        session = await create_session(self._service, self.user_id, self.session_id)
+        session = await create_session(self._service, self._app_name, self.user_id, self.session_id)
         self._keep_at_hand(session)
         self.created_at = created_at(session)
         self.is_kept = True
@@ -97,7 +100,7 @@ class StoredSession:
         """Deletes the session. The conversation begins anew, with none."""
         self._take_at_hand()
         await self._service.delete_session(
-            app_name=APP_NAME, user_id=self.user_id, session_id=self.session_id
+            app_name=self._app_name, user_id=self.user_id, session_id=self.session_id
         )
         self.is_kept = False
         self.created_at = self.last_activity = time.time()
@@ -138,15 +141,19 @@ def default_id(user_id: str) -> str:
     return f"live-{user_id}"
 
 
-async def get_session(service: BaseSessionService, user_id: str, session_id: str) -> Session | None:
+async def get_session(
+    service: BaseSessionService, app_name: str, user_id: str, session_id: str
+) -> Session | None:
     """A stored session, with all its events; None: there is none."""
-    return await service.get_session(app_name=APP_NAME, user_id=user_id, session_id=session_id)
+    return await service.get_session(app_name=app_name, user_id=user_id, session_id=session_id)
 
 
-async def create_session(service: BaseSessionService, user_id: str, session_id: str) -> Session:
+async def create_session(
+    service: BaseSessionService, app_name: str, user_id: str, session_id: str
+) -> Session:
     """Makes an ADK session that remembers when it was made."""
     return await service.create_session(
-        app_name=APP_NAME, user_id=user_id, session_id=session_id, state={_CREATED_AT: time.time()}
+        app_name=app_name, user_id=user_id, session_id=session_id, state={_CREATED_AT: time.time()}
     )
 
 

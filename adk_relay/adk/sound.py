@@ -36,10 +36,8 @@ from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.core.messages import UserAudio
 
 if TYPE_CHECKING:
-    from google.adk.agents.invocation_context import InvocationContext
-    from google.adk.events import Event
     from google.adk.tools.base_tool import BaseTool
-    from google.adk.tools.tool_context import ToolContext
+    from google.adk.workflow import BaseNode
     from websockets.asyncio.client import ClientConnection
 
 log = logging.getLogger("relay.agent")
@@ -62,9 +60,6 @@ class Hearer(Protocol):
 
     def hear(self, pcm: bytes) -> None:
         """The model has sent a chunk of sound. Must not wait."""
-
-    def entered(self, event: Event) -> None:
-        """An event is on its last steps through ADK."""
 
     def is_listened_to(self) -> None:
         """A tool of the run reads the user's sound from now on."""
@@ -94,30 +89,27 @@ class Form(NamedTuple):
         return None
 
 
-class ShortWay(BasePlugin):
+class ShortWay:
     """Decides whether sound takes the short way. One for each `Conversations`.
 
-    It is a plugin of ADK, because plugins see each event before ADK puts it into its last queue, and each
-    tool before it begins.
-
     Args:
-        agent: the root agent, as the host has made it.
+        root: the root agent, as the host has made it.
         config: the run configuration.
         observer: returns the run of the present context.
         is_wanted: False: all sound takes the long way.
     """
 
     def __init__(
-        self, agent: BaseAgent, config: RunConfig, observer: Callable[[], Hearer], *, is_wanted: bool
+        self, root: BaseNode, config: RunConfig, observer: Callable[[], Hearer], *, is_wanted: bool
     ) -> None:
-        super().__init__("short_way")
         self._observer = observer
         self._is_open = is_wanted
         self._told: set[str] = set()
         if is_wanted:
             try:
                 self._kinds = _kinds()
-                who = _who_sees_sound(agent, config)
+                inspect.getattr_static(BasePlugin, "on_event_callback")  # how it is known what is under way
+                who = _who_sees_sound(root, config)
             except Exception as error:  # a name of ADK's is missing, or means something else now
                 self._distrust(f"{type(error).__name__}: {error}")
             else:
@@ -133,7 +125,7 @@ class ShortWay(BasePlugin):
         try:
             for plugin in plugins:
                 # Compared by class, and looked up on the object: a plugin may also be given a function.
-                if plugin is not self and _is_overridden(plugin, BasePlugin, "on_event_callback"):
+                if is_overridden(plugin, BasePlugin, "on_event_callback"):
                     self._close(f"the plugin {plugin.name} sees each event")
                     return None
             session = connection._gemini_session  # type: ignore[attr-defined]
@@ -148,14 +140,8 @@ class ShortWay(BasePlugin):
             return None
         return stand_in
 
-    async def on_event_callback(self, *, invocation_context: InvocationContext, event: Event) -> None:
-        # An agent that is used as a tool has a runner of its own, with the same plugins.
-        if invocation_context.live_request_queue is not None:
-            self._observer().entered(event)
-
-    async def before_tool_callback(
-        self, *, tool: BaseTool, tool_args: dict[str, Any], tool_context: ToolContext
-    ) -> None:
+    def tool_begins(self, tool: BaseTool) -> None:
+        """A tool of the present run begins. It may be one that reads the user's sound."""
         function: Any = getattr(tool, "func", None)
         is_stream = inspect.isasyncgenfunction(function)
         if is_stream and "input_stream" in inspect.signature(function).parameters:
@@ -313,7 +299,7 @@ def _kinds() -> tuple[type, type, type]:
     return GeminiLlmConnection, AsyncSession, ClientConnection
 
 
-def _who_sees_sound(agent: BaseAgent, config: RunConfig) -> str | None:
+def _who_sees_sound(root: BaseNode, config: RunConfig) -> str | None:
     """Who gets to see sound inside ADK; "": nobody needs to, and nobody needs to know; None: nobody.
 
     Model callbacks do not: ADK calls them for texts and transcripts only.
@@ -323,29 +309,31 @@ def _who_sees_sound(agent: BaseAgent, config: RunConfig) -> str | None:
 
     if config.save_live_blob:
         return "the run configuration stores it (save_live_blob)"
-    pending = [agent]
+    if not isinstance(root, BaseAgent):
+        return f"{root.name} is a {type(root).__name__}"
+    pending = [root]
     while pending:
         each = pending.pop()
         pending += each.sub_agents
         kind = type(each).__name__
         base = LlmAgent if isinstance(each, LlmAgent) else SequentialAgent
-        if not isinstance(each, base) or _is_overridden(each, base, "_run_live_impl", "run_live"):
+        if not isinstance(each, base) or is_overridden(each, base, "_run_live_impl", "run_live"):
             return f"the agent {each.name} is a {kind}, which has a live loop of its own"
         if not isinstance(each, LlmAgent):
             continue
-        if _is_overridden(each, LlmAgent, "_llm_flow", "canonical_live_model", "canonical_live_model_async"):
+        if is_overridden(each, LlmAgent, "_llm_flow", "canonical_live_model", "canonical_live_model_async"):
             return f"the agent {each.name} is a {kind}, which has a flow or a model of its own"
         if each.code_executor or not isinstance(each.planner, BuiltInPlanner | None):
             return f"the agent {each.name} has a planner or a code executor, which sees each answer"
         model = each.canonical_live_model
         if isinstance(model, Rehearsal):
             return ""
-        if not isinstance(model, Gemini) or _is_overridden(model, Gemini, "connect"):
+        if not isinstance(model, Gemini) or is_overridden(model, Gemini, "connect"):
             return f"the model {type(model).__name__} has a connection of its own"
     return None
 
 
-def _is_overridden(each: object, base: type, *names: str) -> bool:
+def is_overridden(each: object, base: type, *names: str) -> bool:
     """Whether the class of an object, or the object itself, has a method of its own instead of `base`'s.
 
     Raises:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import aclosing
 
-from google.adk.agents import BaseAgent, LlmAgent
+from google.adk.agents import LlmAgent
 from google.adk.agents.live_request_queue import LiveRequestQueue
 from google.adk.models import Gemini
 from google.adk.runners import Runner
@@ -42,7 +42,7 @@ class Starts:
                 await asyncio.sleep(0)
 
 
-async def prepare(agent: BaseAgent) -> None:
+async def prepare(models: Sequence[Gemini]) -> None:
     """Does, when the server starts, what the first conversation would have to wait for.
 
     In its first run ADK imports 360 modules: a fifth of a second without the event loop. So there is a run
@@ -54,7 +54,7 @@ async def prepare(agent: BaseAgent) -> None:
         await _rehearse()
         for kind in (types.LiveServerMessage, types.LiveConnectParameters, types.LiveClientContent):
             kind.model_rebuild()
-        for model in _models(agent):
+        for model in models:
             # Without a key, google-genai would also leave a task behind that fails.
             if model.client or model.client_kwargs or not missing_credentials():
                 getattr(model, "_live_api_client", None)
@@ -74,12 +74,3 @@ async def _rehearse() -> None:
     async with aclosing(run):
         async for _ in run:
             pass
-
-
-def _models(agent: BaseAgent) -> Iterator[Gemini]:
-    pending = [agent]
-    while pending:
-        each = pending.pop()
-        pending += each.sub_agents
-        if isinstance(each, LlmAgent) and isinstance(each.model, Gemini):
-            yield each.model

@@ -58,6 +58,13 @@ async def owner_of(service: BaseSessionService, app_name: str, session_id: str, 
     return next((session.user_id for session in stored.sessions if session.id == session_id), None)
 
 
+async def has_sessions(service: BaseSessionService, app_name: str) -> bool:
+    """Whether a sqlite file has sessions under this name. Others are not asked: it may take long."""
+    if isinstance(service, _Sqlite) and hasattr(SqliteSessionService, "_get_db_connection"):
+        return await service.has_sessions(app_name)
+    return False
+
+
 _KEPT_FOR = 1.0
 """Seconds that a connection is kept open. Not longer: the file may be replaced, which must be noticed."""
 
@@ -121,6 +128,12 @@ class _Sqlite(SqliteSessionService):
             query = "SELECT user_id FROM sessions WHERE app_name = ? AND id = ?"
             rows = await database.execute_fetchall(query, (app_name, session_id))
             return next((str(row[0]) for row in rows), None)
+
+    async def has_sessions(self, app_name: str) -> bool:
+        """Whether there are sessions under this name."""
+        async with self._turn, self._get_db_connection() as database:
+            query = "SELECT 1 FROM sessions WHERE app_name = ? LIMIT 1"
+            return bool([*await database.execute_fetchall(query, (app_name,))])
 
     async def close(self) -> None:
         async with self._turn:

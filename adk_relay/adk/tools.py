@@ -1,49 +1,91 @@
-"""Tools: a tool that fails does not end the run, and every result becomes JSON."""
+"""Tools: in which thread they run; one that fails does not end the run, and every result becomes JSON."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
 from typing import Any
 
-from google.adk.plugins.base_plugin import BasePlugin
+from google.adk.agents.run_config import RunConfig
 from google.adk.tools.base_tool import BaseTool
 from google.adk.tools.tool_context import ToolContext
 from pydantic_core import to_jsonable_python
 
 from adk_relay.core.logs import failure
 
+_sync_runner: ModuleType | None
+try:
+    from google.adk.utils import _sync_runner
+except (
+    ImportError
+):  # a private name of ADK. Without it, asynchronous tools run in loops of their own, as in ADK
+    _sync_runner = None
+
 log = logging.getLogger("relay.agent")
 
 
-class Tools(BasePlugin):
-    """A plugin for tools that raise, or whose result is not JSON: without it, ADK would end the run."""
+def on_tool_error(
+    tool: BaseTool, args: dict[str, Any], tool_context: ToolContext, error: BaseException
+) -> dict[str, Any] | None:
+    """The last of an agent's `on_tool_error_callback`s: without it, ADK would end the run."""
+    if isinstance(error, asyncio.CancelledError):
+        return None  # the run ends
+    log.error("tool %s failed: %s", tool.name, failure(error))
+    return {"status": "error", "message": f"The tool {tool.name} failed."}
 
-    async def after_tool_callback(
-        self,
-        *,
-        tool: BaseTool,
-        tool_args: dict[str, Any],
-        tool_context: ToolContext,
-        result: Any,
-    ) -> dict[str, Any] | None:
-        # ADK and google-genai can neither store nor send a result that is not JSON.
-        answer = jsonable(result)
-        return answer if isinstance(answer, dict) else {"result": answer}
 
-    async def on_tool_error_callback(
-        self,
-        *,
-        tool: BaseTool,
-        tool_args: dict[str, Any],
-        tool_context: ToolContext,
-        error: Exception,
-    ) -> dict[str, Any] | None:
-        if isinstance(error, asyncio.CancelledError):
-            return None  # the run ends
-        log.error("tool %s failed: %s", tool.name, failure(error))
-        return {"status": "error", "message": f"The tool {tool.name} failed."}
+def after_tool(
+    tool: BaseTool, args: dict[str, Any], tool_context: ToolContext, tool_response: Any
+) -> dict[str, Any] | None:
+    """The last of an agent's `after_tool_callback`s. ADK builds an event of what it returns."""
+    return None if tool_response is None else plain(tool_response)
+
+
+def made_plain(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The same `after_tool_callback`, but ADK can build an event of what it returns."""
+
+    async def call(**named: Any) -> Any:
+        result = callback(**named)
+        if inspect.isawaitable(result):
+            result = await result
+        return result if result is None else plain(result) or result
+
+    return call
+
+
+def plain(result: Any) -> dict[str, Any] | None:
+    """A result in a form in which ADK can build an event of it; None: it is that already.
+
+    Results with pictures, as ADK's own classes have them, stay as they are: ADK looks for these itself.
+    """
+    try:
+        to_jsonable_python(result, bytes_mode="base64")
+        if not isinstance(result, dict) or all(isinstance(key, str) for key in result):
+            return None
+    except Exception:  # a cycle, an unknown class, very deep nesting: a tool may return anything
+        pass
+    answer = jsonable(result)
+    return answer if isinstance(answer, dict) else {"result": answer}
+
+
+def in_their_own_loop(config: RunConfig) -> tuple[RunConfig, AbstractContextManager[None]]:
+    """A run configuration, and a context for its runs, in which only synchronous tools go to the thread pool.
+
+    With a thread pool, ADK's live mode runs each call of an asynchronous tool in a thread, in an event loop
+    of its own. There it can use nothing that belongs to another loop: a client, a lock, an MCP session.
+    Outside of live mode, ADK itself does what is done here. To be called for each run, in its event loop.
+    """
+    pool = config.tool_thread_pool_config
+    if pool is None or _sync_runner is None:
+        return config, nullcontext()
+    executor = _sync_runner._get_tool_thread_pool(pool.max_workers)
+    context = _sync_runner._use_executor_for_sync_callables(executor)
+    return config.model_copy(update={"tool_thread_pool_config": None}), context
 
 
 def jsonable(value: Any) -> Any:

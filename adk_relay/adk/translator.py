@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, AnyStr
+from typing import AnyStr
 
 from google.adk.events import Event
 from google.genai import types
 
-from adk_relay.adk.models import gemini_major, live_model
+from adk_relay.adk.models import gemini_major
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn
 from adk_relay.core.logs import one_line
@@ -54,15 +54,12 @@ class Translator:
     """Makes messages of a run's events, and updates the state of the turn.
 
     Args:
-        agent: the run's root agent.
         number: returns the next message's `seq`.
         owed: what the user still waits for from the run before.
         text: the question that this is the answer to, if it was a text.
     """
 
-    def __init__(
-        self, agent: Any, number: Callable[[], int], *, owed: Owed = "", text: UserText | None = None
-    ) -> None:
+    def __init__(self, number: Callable[[], int], *, owed: Owed = "", text: UserText | None = None) -> None:
         self.turn = Turn(owed=owed, text=text)
         self.unstored = ""
         """What the agent has said in this turn and ADK has not stored yet."""
@@ -74,10 +71,7 @@ class Translator:
         self._heard = ""  # the same for the transcript of the user's speech
         self._tools: dict[str, bool] = {}  # the calls without a result, by id: whether their turn was stopped
         self._is_early = False  # the next `turn_complete` comes before the answer to the tools' results
-        model = live_model(agent)
-        generation = gemini_major(model.model) if model else None
-        # Up to the second generation Gemini completes a turn before its tools have answered.
-        self._completes_early = generation is not None and generation < 3
+        self._completes_early = False
 
     def messages(self, event: Event) -> list[Message]:
         """The messages that an event becomes, in order."""
@@ -151,9 +145,12 @@ class Translator:
         self._is_early = False
         self._tools.clear()
 
-    def connected(self) -> None:
-        """There is a new connection: nothing more comes of the one before."""
+    def connected(self, model: str) -> None:
+        """There is a new connection, to the model of this name: nothing more comes of the one before."""
         self._is_early = False
+        generation = gemini_major(model)
+        # Up to the second generation Gemini completes a turn before its tools have answered.
+        self._completes_early = generation is not None and generation < 3
 
     @property
     def is_agent_busy(self) -> bool:

@@ -146,7 +146,7 @@ class Story:
 
 async def stored(conversations: Conversations) -> list[str]:
     """The user's texts in the session, in order."""
-    session = await get_session(conversations.service, GUEST, "the-one")
+    session = await get_session(conversations.service, conversations.app_name, GUEST, "the-one")
     return [line.text for line in lines_of(session) if line.role == "user"] if session else []
 
 

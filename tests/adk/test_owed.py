@@ -39,8 +39,7 @@ class _Run:
     """A translator and its turn, told of by a run."""
 
     def __init__(self, inherited: Owed = "") -> None:
-        agent = LlmAgent(name="tester", model="gemini-3.8-live")
-        self.translator = Translator(agent, count(1).__next__, owed=inherited)
+        self.translator = Translator(count(1).__next__, owed=inherited)
         self.take, self.take_back = self.translator.turn.take, self.translator.turn.take_back
         self.lost, self.interrupt = self.translator.lose, self.translator.stop
 

@@ -21,7 +21,7 @@ from google.genai import types
 
 from adk_relay.adk.models import telemetry
 from adk_relay.adk.rehearsal import Rehearsal
-from adk_relay.adk.session import APP_NAME, StoredSession
+from adk_relay.adk.session import StoredSession
 from adk_relay.adk.starts import Starts
 from adk_relay.core.requests import Stats
 from support.client import client
@@ -46,7 +46,7 @@ class Counting(InMemorySessionService):
 
 
 async def with_history(service: InMemorySessionService, user: str = "alice") -> None:
-    session = await service.create_session(app_name=APP_NAME, user_id=user, session_id=f"live-{user}")
+    session = await service.create_session(app_name="tester", user_id=user, session_id=f"live-{user}")
     said = types.Content(role="user", parts=[types.Part(text="Do you remember me?")])
     await service.append_event(session, Event(author="user", content=said))
 
@@ -77,7 +77,7 @@ async def test_without_the_private_name_adk_reads_the_session(
     async def renamed(runner: Runner, **named: Any) -> Session:
         return await inside(runner, **named)
 
-    monkeypatch.setattr("adk_relay.adk.runner._Runner._get_or_create_session", renamed)
+    monkeypatch.setattr("adk_relay.adk.runner.WatchedRunner._get_or_create_session", renamed)
     service = Counting()
     await with_history(service)
     service.asked.clear()
@@ -100,7 +100,7 @@ async def test_a_configuration_that_limits_what_is_read_is_obeyed(gemini: Gemini
 
 async def test_a_session_that_another_process_has_just_made_is_used() -> None:
     service = InMemorySessionService()
-    stored = StoredSession(service, Stats(), "alice", "live-alice")
+    stored = StoredSession(service, Stats(), "tester", "alice", "live-alice")
     assert await stored.load() == []
     await with_history(service)
     session = await stored.find()
@@ -112,7 +112,7 @@ async def test_a_session_that_cannot_be_made_is_a_failure() -> None:
         async def create_session(self, **named: Any) -> Session:
             raise AlreadyExistsError
 
-    stored = StoredSession(Never(), Stats(), "alice", "live-alice")
+    stored = StoredSession(Never(), Stats(), "tester", "alice", "live-alice")
     assert await stored.load() == []
     with pytest.raises(AlreadyExistsError):
         await stored.find()
@@ -122,7 +122,7 @@ async def test_what_was_read_is_at_hand_only_for_a_moment(monkeypatch: pytest.Mo
     monkeypatch.setattr("adk_relay.adk.session._AT_HAND_FOR", 0.0)
     service = Counting()
     await with_history(service)
-    stored = StoredSession(service, Stats(), "alice", "live-alice")
+    stored = StoredSession(service, Stats(), "tester", "alice", "live-alice")
     await stored.load()
     async with asyncio.timeout(60):
         while stored._at_hand:
@@ -135,7 +135,7 @@ async def test_what_was_read_is_at_hand_only_for_a_moment(monkeypatch: pytest.Mo
 async def test_what_was_read_is_not_at_hand_after_a_deletion() -> None:
     service = Counting()
     await with_history(service)
-    stored = StoredSession(service, Stats(), "alice", "live-alice")
+    stored = StoredSession(service, Stats(), "tester", "alice", "live-alice")
     await stored.load()
     await stored.delete()
     assert (await stored.find()).events == []

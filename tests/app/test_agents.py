@@ -106,7 +106,7 @@ def test_a_folder_of_any_layout_of_adks(tmp_path: Path, layout: str) -> None:
 
 def test_an_app_goes_before_a_root_agent(tmp_path: Path) -> None:
     own = write(tmp_path, {"agent.py": APP})
-    assert find(tmp_path) == ("of_the_app", str(own / "agent.py"))
+    assert find(tmp_path) == ("agent", str(own / "agent.py"))  # the name of the App
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ async def test_what_is_no_agent_is_one_plain_error(tmp_path: Path) -> None:
     async with process(UVICORN, tmp_path, ENVIRONMENT) as relay:
         assert await relay.ended() == 3
         first, _ = relay.problems()
-    assert first == f"ERROR: relay: The agent in {own}: agent must be an ADK agent, not str"
+    assert first == f"ERROR: relay: The agent in {own}: agent must be an ADK agent or App, not str"
 
 
 async def test_a_model_that_adk_does_not_know_is_one_plain_error(tmp_path: Path) -> None:
@@ -202,15 +202,22 @@ async def test_a_model_that_adk_does_not_know_is_one_plain_error(tmp_path: Path)
     assert "no-such-model" in first
 
 
-async def test_an_app_with_plugins_is_served_without_them_and_the_log_says_so(tmp_path: Path) -> None:
-    plugins = "from google.adk.plugins import LoggingPlugin\napp.plugins.append(LoggingPlugin())\n"
+async def test_an_app_is_served_with_its_plugins(tmp_path: Path) -> None:
+    plugins = """
+from pathlib import Path
+from google.adk.plugins.base_plugin import BasePlugin
+
+class Mine(BasePlugin):
+    async def close(self):
+        Path("closed").touch()
+
+app.plugins.append(Mine("mine"))
+"""
     write(tmp_path, {"agent.py": APP + plugins})
     async with process(UVICORN, tmp_path, ENVIRONMENT) as relay:
         await relay.started()
         await relay.stop()
-        assert relay.problems()[0] == (
-            "WARNING: relay: The App 'agent' is served without its plugins and settings: only its root_agent."
-        )
+    assert (tmp_path / "closed").exists()
 
 
 async def test_the_folders_own_env_file_is_read_after_the_other(tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ def test_relays_arguments_are_the_settings() -> None:
     parameters = [
         parameter
         for name, parameter in inspect.signature(Relay).parameters.items()
-        if name not in ("agent", "run_config")
+        if name not in ("agent", "run_config", "credentials")
     ]
     assert [(one.name, one.default, type(one.default)) for one in parameters] == [
-        (setting.name, setting.default, setting.type) for setting in ARGUMENTS
+        (setting.name, setting.default, type(setting.default)) for setting in ARGUMENTS
     ]
     for parameter, setting in zip(parameters, ARGUMENTS, strict=True):
         assert parameter.kind is parameter.KEYWORD_ONLY

@@ -41,7 +41,7 @@ class Gated(InMemorySessionService):
 
     async def stored(self) -> list[str]:
         """The user's texts in alice's session."""
-        session = await self.get_session(app_name="relay", user_id="alice", session_id="live-alice")
+        session = await self.get_session(app_name="tester", user_id="alice", session_id="live-alice")
         events = session.events if session else []
         return [_text(event) for event in events if event.author == "user"]
 

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import pytest
 from playwright.async_api import Browser, expect
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from support.browser import rehearsal, violations, visit
 from support.client import Json
@@ -73,6 +75,24 @@ async def test_nothing_shuts_anybody_out(scheme: Literal["light", "dark"], brows
             await expect(tab.page.locator("#writing")).to_be_visible()
             await expect(tab.page.locator("#here")).to_be_visible()
             assert await violations(tab.page) == []
+
+
+async def test_each_path_of_an_origin_has_a_user_of_its_own(browser: Browser) -> None:
+    shop, bank = a_relay(rehearsal()), a_relay(rehearsal())
+    host = Starlette(routes=[Mount("/shop", shop), Mount("/bank", bank)])
+    users: list[str] = []
+    async with serving(host) as port, visit(browser, port, "/shop/") as tab:
+        for path in ("/shop/", "/bank/", "/shop/"):
+            await tab.page.goto(path)
+            await tab.shows("connected")
+            users.append(tab.sockets[-1].url.split("/ws/")[1].partition("?")[0])
+        await tab.page.evaluate("() => (localStorage.clear(), localStorage.setItem('relay.user', 'me'))")
+        await tab.page.goto("/bank/")  # as a page of an earlier version has kept it
+        await tab.shows("connected")
+        assert "/bank/ws/me?" in tab.sockets[-1].url
+        await shop.aclose()
+        await bank.aclose()
+    assert users[0] == users[2] != users[1]
 
 
 async def test_it_works_mounted_under_a_prefix(microphone: Microphone, browser: Browser) -> None:

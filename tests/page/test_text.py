@@ -142,7 +142,9 @@ async def test_a_reload_shows_the_conversation(gemini: GeminiLive, browser: Brow
 async def test_a_long_history_is_laid_out_once(browser: Browser) -> None:
     relay = a_relay(rehearsal())
     service = relay.conversations.service
-    session = await service.create_session(app_name="relay", user_id="alice", session_id="live-alice")
+    session = await service.create_session(
+        app_name=relay.conversations.app_name, user_id="alice", session_id="live-alice"
+    )
     for number in range(500):
         content = types.Content(role="user", parts=[types.Part(text=f"line {number}")])
         await service.append_event(session, Event(author="user", content=content))

@@ -181,7 +181,7 @@ async def fence(writer: Client, *readers: Client) -> None:
 async def stored(relay: Relay, session_id: str, user_id: str = "guest") -> list[tuple[str, str]] | None:
     """What a session holds, as (author, text); None: there is no such session."""
     session = await relay.conversations.service.get_session(
-        app_name="relay", user_id=user_id, session_id=session_id
+        app_name=relay.conversations.app_name, user_id=user_id, session_id=session_id
     )
     if session is None:
         return None
