@@ -177,7 +177,12 @@ class Api:
         )
 
     async def _read(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
-        summary, lines = await self._conversations.read(session_id)
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        before = query.get("before", [None])[-1]
+        if before is not None and not re.fullmatch("[1-9][0-9]{0,8}", before):
+            raise HttpError(400, "before must be the number of a message.")
+        number = None if before is None else int(before)
+        summary, lines, first = await self._conversations.read(session_id, number)
         return as_json(
             {
                 "session_id": session_id,
@@ -187,6 +192,7 @@ class Api:
                 "user_messages": summary.user_messages,
                 "model_messages": summary.model_messages,
                 "created_at": _iso(summary.created_at),
+                "first": first,
                 "history": [_line(line) for line in lines],
             }
         )

@@ -86,9 +86,7 @@ async def test_each_path_of_an_origin_has_a_user_of_its_own(browser: Browser) ->
             await tab.page.goto(path)
             await tab.shows("connected")
             users.append(tab.sockets[-1].url.split("/ws/")[1].partition("?")[0])
-        await tab.page.evaluate(
-            "() => (localStorage.clear(), localStorage.setItem('relay.user', 'me'))"
-        )
+        await tab.page.evaluate("() => (localStorage.clear(), localStorage.setItem('relay.user', 'me'))")
         await tab.page.goto("/bank/")  # as a page of an earlier version has kept it
         await tab.shows("connected")
         assert "/bank/ws/me?" in tab.sockets[-1].url
