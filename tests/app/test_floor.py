@@ -235,9 +235,8 @@ class Held(InMemorySessionService):
 @pytest.mark.parametrize("when", ["before there is a run", "while it connects"])
 @pytest.mark.parametrize("kind", ["live", "chat", "turn"])
 async def test_a_text_that_is_stopped_before_the_model_has_it_is_kept_and_its_answer_is_not_told(
-    gemini: GeminiLive, kind: str, when: str, monkeypatch: pytest.MonkeyPatch
+    gemini: GeminiLive, kind: str, when: str
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.session._AT_HAND_FOR", 0.0)
     store = Held()
     relay = a_relay(sessions=store)
     gemini.on_connect = lambda number: Plan(delay=0.3)
