@@ -62,8 +62,17 @@ class Sqlite(SqliteSessionService):
                     "CREATE INDEX IF NOT EXISTS relay_events_by_time"
                     " ON events (app_name, user_id, session_id, timestamp)"
                 )
-        self._turn = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = asyncio.Lock()
         self._kept: _Open | None = None
+
+    @property
+    def _turn(self) -> asyncio.Lock:
+        """Held by the operation under way. A lock belongs to an event loop, and a service may outlive one."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._lock = loop, asyncio.Lock()
+        return self._lock
 
     async def create_session(self, **named: Any) -> Session:
         async with self._turn:
@@ -135,7 +144,7 @@ class SqliteReader:
     def __init__(self, service: BaseSessionService, path: str) -> None:
         self._service = service
         self._path = path
-        self._thread = ThreadPoolExecutor(1, "sqlite reader")
+        self._thread: ThreadPoolExecutor | None = None  # none after close(), until something is read
         self._database: sqlite3.Connection | None = None
         self._file: _File | None = None
 
@@ -193,13 +202,16 @@ class SqliteReader:
             position = page[-1].position
 
     async def close(self) -> None:
-        await self._read(self._close)
-        self._thread.shutdown()
+        if self._thread:
+            await self._read(self._close)
+            self._thread.shutdown()
+            self._thread = None
 
     async def _rows(self, query: str, values: tuple[Any, ...]) -> list[Any]:
         return await self._read(lambda: self._execute(query, values))
 
     async def _read(self, function: Callable[..., T], *values: Any) -> T:
+        self._thread = self._thread or ThreadPoolExecutor(1, "sqlite reader")
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *values)
 
     # ---- on the thread ----
