@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -55,7 +56,7 @@ class Server:
     async def stop(self) -> None:
         """Stops it, and waits for its end."""
         if self._process and self._process.returncode is None:
-            self._process.terminate()
+            self._process.send_signal(signal.SIGINT if "postgresql" in self.uri else signal.SIGTERM)
             await self._process.wait()
 
 
@@ -112,8 +113,9 @@ async def _mariadb(folder: Path, port: int) -> Server:
     await _run("mariadb-install-db", "--no-defaults", data, "--auth-root-authentication-method=normal", *user)
     init = folder / "init.sql"
     init.write_text(
-        "CREATE DATABASE IF NOT EXISTS relay; CREATE USER IF NOT EXISTS relay@'127.0.0.1';"
-        " GRANT ALL ON relay.* TO relay@'127.0.0.1';"
+        "CREATE DATABASE IF NOT EXISTS relay;\n"  # a statement a line
+        "CREATE USER IF NOT EXISTS relay@'127.0.0.1';\n"
+        "GRANT ALL ON relay.* TO relay@'127.0.0.1';\n"
     )
     options = [
         data,
