@@ -17,6 +17,7 @@ from google.adk.sessions import BaseSessionService
 from adk_relay.adk.catalog import Catalog
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.models import run_config
+from adk_relay.adk.probe import Probe
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.services import Credentials, Services, artifact_service, memory_service
 from adk_relay.adk.session import OLD_APP_NAME, create_session, default_id
@@ -108,6 +109,7 @@ class Conversations:
         self._closing: asyncio.Task[None] | None = None
         self._open: dict[str, Conversation] = {}
         self._catalog = Catalog(self.reader, self.app_name, GUEST)
+        self._probe = Probe(self.service, self.app_name)
 
     async def prepare(self) -> None:
         """Does, when the server starts, what the first conversation would have to wait for."""
@@ -122,6 +124,10 @@ class Conversations:
     def is_closing(self) -> bool:
         """Whether the server is stopping, so that conversations can't be opened any more."""
         return self._closing is not None
+
+    async def is_ready(self) -> bool:
+        """Whether conversations can be opened and stored now."""
+        return not self.is_closing() and await self._probe.works()
 
     @property
     def active(self) -> int:

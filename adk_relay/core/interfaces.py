@@ -94,6 +94,9 @@ class Conversations(Protocol):
     @property
     def stats(self) -> Stats: ...
 
+    async def is_ready(self) -> bool:
+        """Whether conversations can be opened and stored now."""
+
     @property
     def active(self) -> int:
         """How many conversations are in memory."""

@@ -96,6 +96,8 @@ class Api:
         match path.split("/")[1:]:
             case ["health"]:
                 return {"GET": self._health}
+            case ["ready"]:
+                return {"GET": self._ready}
             case ["stats"]:
                 return {"GET": self._stats}
             case ["sessions"]:
@@ -114,6 +116,11 @@ class Api:
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> Response:
         return as_json({"status": "ok", **self._counts()})
+
+    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> Response:
+        if not await self._conversations.is_ready():
+            raise HttpError(503, "Conversations can't be stored now. The server's log says why.")
+        return as_json({"status": "ready"})
 
     async def _stats(self, scope: Scope, receive: Receive, send: Send) -> Response:
         stats = self._conversations.stats
@@ -213,7 +220,11 @@ class Api:
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
         listener = HttpListener(Outbox(encode, self._limits.queue_bytes))
-        conversation = await self._conversations.open(GUEST, ask.session_id)
+        try:
+            conversation = await self._conversations.open(GUEST, ask.session_id)
+        except StoreError:
+            self._conversations.stats.fail_early()
+            raise
         conversation.attach(listener)
         try:
             conversation.ask(ask.text, listener)

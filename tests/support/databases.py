@@ -60,14 +60,19 @@ class Server:
             await self._process.wait()
 
 
+def needs_modules(*names: str) -> None:
+    """Skips the test where one of these modules is not installed; in CI, it fails."""
+    for name in names:
+        if not find_spec(name):
+            message = f"{name} is missing: pip install 'google-adk[db]' asyncpg aiomysql"
+            pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+
+
 @asynccontextmanager
 async def database(kind: str) -> AsyncIterator[Server]:
     """A running server with an empty database "relay"."""
     driver = {"postgresql": "asyncpg", "mariadb": "aiomysql"}[kind]
-    for module in ("sqlalchemy", driver):
-        if not find_spec(module):
-            message = f"{module} is missing: pip install 'google-adk[db]' {driver}"
-            pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    needs_modules("sqlalchemy", driver)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="relay-"))
