@@ -145,6 +145,8 @@ class WatchedConnection(BaseLlmConnection):
         self._watcher = watcher
         self._failure: LostConnection | None = None
         self._is_closed = False
+        self._renewal = ""  # the handle with which ADK is to connect again
+        self._closing: asyncio.Task[None] | None = None
 
     async def send_history(self, history: list[types.Content]) -> None:
         try:
@@ -203,8 +205,25 @@ class WatchedConnection(BaseLlmConnection):
             if lost.code != 1000:
                 raise lost from error
             # The service closed normally (1000): returning here ends the run without an error.
-            if not self._is_closed:
+            if self._renewal:
+                yield LlmResponse(
+                    live_session_resumption_update=types.LiveServerSessionResumptionUpdate(
+                        new_handle=self._renewal
+                    ),
+                    go_away=types.LiveServerGoAway(),
+                )
+            elif not self._is_closed:
                 self._watcher.ended()
+
+    def renew(self, handle: str) -> None:
+        """Lets ADK make a new connection within this run. Nobody may be speaking, or waiting for an answer.
+
+        Args:
+            handle: resumes the service's own session.
+        """
+        if not self._renewal:
+            self._renewal = handle
+            self._closing = asyncio.create_task(self.inner.close())
 
     async def close(self) -> None:
         self._is_closed = True

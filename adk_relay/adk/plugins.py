@@ -28,7 +28,7 @@ from adk_relay.adk.connection import Observer, watched
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.screening import text_of
 from adk_relay.adk.sound import ShortWay
-from adk_relay.adk.tools import jsonable, on_tool_error
+from adk_relay.adk.tools import after_tool, jsonable, made_plain, on_tool_error, plain
 from adk_relay.adk.tree import agents_of
 
 log = logging.getLogger("relay.agent")
@@ -123,6 +123,14 @@ class Plugins(PluginManager):
             self.sound.tool_begins(tool)
         return result
 
+    async def run_after_tool_callback(
+        self, *, tool: BaseTool, tool_args: dict[str, Any], tool_context: ToolContext, result: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        changed = await super().run_after_tool_callback(
+            tool=tool, tool_args=tool_args, tool_context=tool_context, result=result
+        )
+        return changed if changed is None else plain(changed) or changed
+
     async def _begin(
         self, agent: BaseAgent, context: InvocationContext, queue: RequestQueue, where: CallbackContext
     ) -> None:
@@ -137,6 +145,7 @@ class Plugins(PluginManager):
         copy = agent.model_copy(
             update={
                 "model": self._watched_model(await agent.canonical_live_model_async(where)),
+                "after_tool_callback": [*map(made_plain, agent.canonical_after_tool_callbacks), after_tool],
                 "on_tool_error_callback": [*agent.canonical_on_tool_error_callbacks, on_tool_error],
             }
         )

@@ -119,6 +119,7 @@ class Run:
         """A resumption handle that covers all input that the model was given."""
         self._completed_turn = False
         self._spoke_at: float | None = None  # when the user spoke last, if no final transcript has come
+        self._connection: WatchedConnection | None = None
         self._connected_at: float | None = None
         self._pulse = Pulse()
         self._is_renewed = False  # the next run is to begin with a new connection
@@ -284,10 +285,11 @@ class Run:
     # ---- told by ADK (plugins.Plugins) ----
 
     def begins(self, agent: str) -> bool:
+        is_the_same = self._agents == 0 and agent == self.agent
         self.agent = agent
         self._agents += 1
         self._connected_at = self._leave_by = None
-        return self._agents == 1
+        return is_the_same
 
     def entered(self, event: Event) -> None:
         self.screening.note(event)
@@ -320,7 +322,7 @@ class Run:
     def connected(self, connection: WatchedConnection) -> None:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = None
-        self._connected_at = time.monotonic()
+        self._connection, self._connected_at = connection, time.monotonic()
         self._pulse.connected()
         self.turn.sent()
         self.translator.connected(connection.model)
@@ -355,6 +357,8 @@ class Run:
         # The service may have made this handle before the model got the input of this turn.
         if not self.turn.given:
             self.handle = handle
+            if self.is_leaving:
+                self._close_if_at_rest()
 
     def going_away(self, time_left: float) -> None:
         self._leave_by = time.monotonic() + max(0.0, time_left - _GO_AWAY_MARGIN)
@@ -365,8 +369,12 @@ class Run:
         self.close()  # otherwise a workflow agent would begin its next agent
 
     def _close_if_at_rest(self) -> None:
-        if self.is_at_rest:
+        if not self.is_at_rest:
+            return
+        if self._runner.can_begin_with(self.agent):
             self.close()
+        elif self.handle and self._connection:
+            self._connection.renew(self.handle)  # in this run: the next one would begin the program anew
 
     def _take_unasked(self, event: Event) -> None:
         """The agent answers without a model (`before_agent_callback`): to the first text that waits."""

@@ -44,6 +44,15 @@ class WatchedRunner(Runner):
         sound = ShortWay(self.agent, config, observer.get, is_wanted=short_way)
         self.plugin_manager = Plugins(self.agent, app.plugins, sound, observer.get)
 
+    def can_begin_with(self, name: str) -> bool:
+        """Whether a run can begin with this agent, and go on from there. Programs of other kinds cannot."""
+        agent = self.agent.find_agent(name) if isinstance(self.agent, BaseAgent) else None
+        while agent and (isinstance(agent, LlmAgent) or is_a("SequentialAgent", agent)):
+            if not agent.parent_agent:
+                return True
+            agent = agent.parent_agent
+        return False
+
     # Two private names of ADK. Without them there, these methods are never called. ADK then reads a session
     # that relay has just read, and each run of a sequence begins with its first agent.
 
@@ -53,7 +62,7 @@ class WatchedRunner(Runner):
         return await super()._get_or_create_session(**named)
 
     def _find_agent_to_run(self, session: Session, root_agent: BaseAgent) -> BaseAgent:
-        if (name := begin_with.get()) and (agent := root_agent.find_agent(name)):
+        if self.can_begin_with(name := begin_with.get()) and (agent := root_agent.find_agent(name)):
             return _from_here_on(agent)
         return super()._find_agent_to_run(session, root_agent)
 
@@ -65,7 +74,5 @@ def _from_here_on(agent: BaseAgent) -> BaseAgent:
         if is_a("SequentialAgent", parent):
             index = next(i for i, each in enumerate(parent.sub_agents) if each is child)
             left = parent.model_copy(update={"sub_agents": [left, *parent.sub_agents[index + 1 :]]})
-        elif not isinstance(parent, LlmAgent):  # a program of the host's own: only itself knows where it was
-            left = parent
         child = parent
     return left

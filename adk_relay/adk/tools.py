@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
@@ -35,6 +37,40 @@ def on_tool_error(
         return None  # the run ends
     log.error("tool %s failed: %s", tool.name, failure(error))
     return {"status": "error", "message": f"The tool {tool.name} failed."}
+
+
+def after_tool(
+    tool: BaseTool, args: dict[str, Any], tool_context: ToolContext, tool_response: Any
+) -> dict[str, Any] | None:
+    """The last of an agent's `after_tool_callback`s. ADK builds an event of what it returns."""
+    return None if tool_response is None else plain(tool_response)
+
+
+def made_plain(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The same `after_tool_callback`, but ADK can build an event of what it returns."""
+
+    async def call(**named: Any) -> Any:
+        result = callback(**named)
+        if inspect.isawaitable(result):
+            result = await result
+        return result if result is None else plain(result) or result
+
+    return call
+
+
+def plain(result: Any) -> dict[str, Any] | None:
+    """A result in a form in which ADK can build an event of it; None: it is that already.
+
+    Results with pictures, as ADK's own classes have them, stay as they are: ADK looks for these itself.
+    """
+    try:
+        to_jsonable_python(result, bytes_mode="base64")
+        if not isinstance(result, dict) or all(isinstance(key, str) for key in result):
+            return None
+    except Exception:  # a cycle, an unknown class, very deep nesting: a tool may return anything
+        pass
+    answer = jsonable(result)
+    return answer if isinstance(answer, dict) else {"result": answer}
 
 
 def in_their_own_loop(config: RunConfig) -> tuple[RunConfig, AbstractContextManager[None]]:

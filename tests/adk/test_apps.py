@@ -13,6 +13,8 @@ from google.adk.agents import LlmAgent
 from google.adk.apps import App, ResumabilityConfig
 from google.adk.auth.auth_tool import AuthConfig
 from google.adk.events import Event
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
 from google.adk.plugins.base_plugin import BasePlugin
 from google.adk.sessions import InMemorySessionService, Session
 from google.adk.tools.agent_tool import AgentTool
@@ -151,9 +153,31 @@ async def test_a_plugin_that_does_not_look_at_events_leaves_sound_as_it_is(
     assert not any("sound takes the long way" in line for line in caplog.messages)
 
 
+class Refusing(BasePlugin):
+    """Refuses one text."""
+
+    async def before_model_callback(self, *, llm_request: LlmRequest, **_: Any) -> LlmResponse | None:
+        if "secret" not in str(llm_request.contents[-1:]):
+            return None
+        return LlmResponse(content=types.Content(role="model", parts=[types.Part(text="No.")]))
+
+
+async def test_what_a_plugin_refuses_reaches_no_model(gemini: GeminiLive) -> None:
+    app = App(name="shop", root_agent=LlmAgent(name="tester", model=LIVE), plugins=[Refusing("refusing")])
+    async with serving(a_relay(app)) as port, client(port) as alice:
+        assert await alice.ask("hello") == "You said: hello."
+        assert await alice.ask("the secret") == "No."
+        await gemini.connections[0].die(1011)
+        assert await alice.ask("hello again") == "You said: hello again."
+    assert "hello" in str(gemini.connections[1].history)
+    assert not any("secret" in str(connection.context) for connection in gemini.connections)
+
+
 async def test_an_agents_own_callbacks_of_tools_are_asked(gemini: GeminiLive) -> None:
     def after(tool: BaseTool, args: dict[str, Any], tool_context: ToolContext, tool_response: Any) -> Any:
-        return {"price": 42} if tool.name == "price" else None
+        endless: dict[str, Any] = {}
+        endless["and"] = endless
+        return {"price": 42} if tool.name == "price" else endless if tool.name == "more" else None
 
     def on_error(tool: BaseTool, args: dict[str, Any], tool_context: ToolContext, error: Exception) -> Any:
         return {"sorry": str(error)}
@@ -162,16 +186,20 @@ async def test_an_agents_own_callbacks_of_tools_are_asked(gemini: GeminiLive) ->
         """A price."""
         return {"price": 1}
 
-    gemini.answer = calling(("price", {}), ("broken", {}))
+    def more() -> str:
+        """More."""
+        return "more"
+
+    gemini.answer = calling(("price", {}), ("broken", {}), ("more", {}))
     agent = LlmAgent(
         name="tester",
         model=LIVE,
-        tools=[price, broken],
+        tools=[price, broken, more],
         after_tool_callback=after,
         on_tool_error_callback=on_error,
     )
     async with serving(a_relay(agent)) as port, client(port) as alice:
-        assert await alice.ask("how much?") == "{'price': 42}{'sorry': 'It is broken.'}"
+        assert await alice.ask("how much?") == ("{'price': 42}{'sorry': 'It is broken.'}{'result': '<dict>'}")
 
 
 # ---- services ----

@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 from google.adk.agents import BaseAgent, LlmAgent, ParallelAgent, SequentialAgent
+from google.adk.agents.callback_context import CallbackContext
 from google.adk.agents.invocation_context import InvocationContext
+from google.adk.apps import App
 from google.adk.events import Event
 from google.adk.models import BaseLlm, Gemini
+from google.adk.models.llm_request import LlmRequest
+from google.adk.models.llm_response import LlmResponse
 from google.adk.workflow import Workflow
+from google.genai import types
 
+from adk_relay.adk.tree import needs_credentials
 from support.client import client, words
 from support.gemini import NATIVE_AUDIO_2, Connection, GeminiLive, Plan, UserTurn, speech
 from support.server import a_relay, serving
@@ -96,6 +102,16 @@ async def test_an_unknown_model_of_a_child_is_told_by_its_own_name(gemini: Gemin
     assert "'gemini-9-live'" in told["message"]
 
 
+def test_credentials_are_needed_if_any_agent_needs_them() -> None:
+    own = Gemini(model=LIVE, client_kwargs={"api_key": "abc"})
+    agent = family()
+    agent.model = own
+    assert needs_credentials(agent)
+    agent.sub_agents[0].model = own  # type: ignore[attr-defined]
+    assert not needs_credentials(agent)
+    assert not needs_credentials(App(name="shop", root_agent=agent))
+
+
 # ---- a handover ----
 
 
@@ -157,6 +173,37 @@ async def test_a_loss_in_mid_answer_of_the_second_agent(gemini: GeminiLive) -> N
             said for said in frames if said.get("type") == "status"
         ).items()
     assert [agent_of(connection) for connection in gemini.connections] == ["first", "second", "second"]
+
+
+@pytest.mark.parametrize("is_speaking", [False, True])
+async def test_a_workflow_goes_on_where_it_was_after_a_renewal(gemini: GeminiLive, is_speaking: bool) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "hand over":
+            await connection.call_tool("finish_task", {"result": "done"})
+            return
+        if turn.text == "one" and is_speaking:
+            await connection.go_away(10)
+        await connection.say(f"{agent_of(connection)}: {turn.text}")
+
+    gemini.answer = answer
+    nodes = [LlmAgent(name=name, model=LIVE, mode="task") for name in ("first", "second")]
+    relay = a_relay(Workflow(name="flow", edges=[("START", *nodes)]))
+    async with serving(relay) as port, client(port) as alice:
+        await alice.say("hand over")
+        await alice.turn()
+        second = gemini.connections[1]
+        assert await alice.ask("one") == "second: one"
+        if not is_speaking:
+            await gemini.wait_for(lambda: len(gemini.handles) == 2)
+            await second.go_away(10)
+        await gemini.wait_for(lambda: not second.open)
+        assert await alice.ask("two") == "second: two"
+        assert await alice.ask("three") == "second: three"
+        assert not any(said.get("type") == "status" for said in alice.frames)
+    assert [agent_of(connection) for connection in gemini.connections] == ["first", "second", "second"]
+    assert gemini.connections[2].handle
+    known = [text for role, text in gemini.connections[2].context if role == "user"]
+    assert known[1:] == ["one", "two", "three"]
 
 
 # ---- agents that are not as usual: each is watched, or it is said that it is not ----
@@ -271,3 +318,19 @@ def test_what_is_not_watched_is_told_at_the_start(caplog: pytest.LogCaptureFixtu
 def test_what_cannot_be_run_live_is_refused_in_words(agent: Any, why: str) -> None:
     with pytest.raises(TypeError, match=why):
         a_relay(agent())
+
+
+async def test_what_a_hidden_agent_refuses_reaches_no_model(gemini: GeminiLive) -> None:
+    def screen(callback_context: CallbackContext, llm_request: LlmRequest) -> LlmResponse | None:
+        if "secret" not in str(llm_request.contents[-1:]):
+            return None
+        return LlmResponse(content=types.Content(role="model", parts=[types.Part(text="No.")]))
+
+    router = Router(name="router", inner=LlmAgent(name="inner", model=LIVE, before_model_callback=screen))
+    async with serving(a_relay(router)) as port, client(port) as alice:
+        assert await alice.ask("hello") == "You said: hello."
+        assert await alice.ask("the secret") == "No."
+        await gemini.connections[0].die(1011)
+        assert await alice.ask("hello again") == "You said: hello again."
+    assert "hello" in str(gemini.connections[1].history)
+    assert not any("secret" in str(connection.context) for connection in gemini.connections)
