@@ -63,6 +63,14 @@ export class Messages {
     return nodes;
   }
 
+  // Shows messages above all others. What the reader sees stays where it is.
+  prepend(lines) {
+    const root = this.#root;
+    const below = root.scrollHeight - root.scrollTop;
+    root.prepend(...lines.map(({ kind, text }) => bubble(kind, text)));
+    root.scrollTop = root.scrollHeight - below;
+  }
+
   // Removes all but the messages that wait.
   empty() {
     this.#root.replaceChildren(...this.#root.querySelectorAll(":scope > .waiting"));

@@ -9,6 +9,7 @@ import { ask, here } from "./api.js";
 import { Chat } from "./chat.js";
 import { HistoryReader } from "./demo-history.js";
 import { Messages, setMeta } from "./demo-messages.js";
+import { OlderReader } from "./demo-older.js";
 import { RoomList } from "./demo-rooms.js";
 import { randomId } from "./identity.js";
 import { bytesOf, fit, MAX_TEXT, sendOnEnter } from "./textbox.js";
@@ -42,6 +43,7 @@ const connections = new Set(); // the ids of the connections that this page has 
 const messages = new Messages($("messages"));
 const typists = new Typists(showTyping);
 const reader = new HistoryReader({ read: showHistory, failed: goOnWithout, problem: (text) => problem(text, true) });
+const older = new OlderReader($("messages"), (lines) => messages.prepend(lines.map(shown)));
 const rooms = new RoomList($("rooms"), $("no-rooms"), () => chat.ready);
 const chat = new Chat(here("ws").href.replace(/^http/, "ws"), { state: showState, trip: showTrip, frame: take });
 const typing = new TypingSignal((type) => Boolean(room) && chat.send(type));
@@ -245,24 +247,22 @@ function leave(why) {
 }
 
 // Reads the history: after joining, after a lost connection, and after a message was missed.
-function load() {
-  reader.read(room);
-}
+const load = () => reader.read(room);
 
-function showHistory({ history: lines, message_count }, frames) {
+const shown = ({ role, id, text }) => ({ kind: role === "agent" ? role : texts.has(id, text) ? "user" : "other", text });
+
+function showHistory({ history: lines, message_count, first }, frames) {
   for (const { node } of texts.takeHistory(lines)) node.remove(); // the history has it
-  const isMine = ({ id, text }) => (id ? texts.isMine(id) : texts.mayBeMine(text));
-  const kindOf = (line) => (line.role === "agent" ? "agent" : isMine(line) ? "user" : "other");
   resetActivity();
-  const nodes = messages.replace(lines.map((line) => ({ kind: kindOf(line), text: line.text })));
+  const nodes = messages.replace(lines.map(shown));
+  older.begin(room, first);
   const open = lines.findLastIndex((line) => line.open);
   if (open >= 0) answer = { node: nodes[open], chunks: lines[open].chunks };
-  count = message_count; // more than the lines, if the server has sent only the end of a very long history
+  count = message_count; // more than the lines, if the history is long
   if (passing) problem("");
   // The last held frame whose count is at most that of the history: the history has it, and all frames before it.
-  const isKnown = (frame) =>
-    frame.message_count < count ||
-    (frame.message_count === count && !(answer && frame.type === "response_complete"));
+  const isKnown = ({ message_count: known, type }) =>
+    known < count || (known === count && !(answer && type === "response_complete"));
   goOn(frames.slice(frames.findLastIndex(isKnown) + 1));
 }
 
@@ -282,6 +282,7 @@ function empty() {
   resetActivity();
   texts.forgetConversation();
   messages.empty();
+  older.begin("", 1);
   count = 0;
 }
 

@@ -32,9 +32,9 @@ export class Texts {
     return this.#written.has(id);
   }
 
-  // Whether these words were written here. Nothing else can identify a line of a history without ids.
-  mayBeMine(words) {
-    return [...this.#written.values()].includes(words);
+  // Whether a line of a history was written here. Nothing but its words can identify a line without an id.
+  has(id, words) {
+    return id ? this.isMine(id) : [...this.#written.values()].includes(words);
   }
 
   // The server has the text. Returns it, unless it was confirmed already.

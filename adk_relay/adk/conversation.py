@@ -65,7 +65,9 @@ class Conversation:
     def __init__(self, home: Home, user_id: str, session_id: str) -> None:
         self.user_id = user_id
         self.session_id = session_id
-        self.session = StoredSession(home.service, home.stats, home.app_name, user_id, session_id)
+        self.session = StoredSession(
+            home.service, home.reader, home.stats, home.app_name, user_id, session_id
+        )
         self._requests = Requests(home.stats)
         self.room = Room(self._requests, replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
         self._home = home
@@ -314,6 +316,7 @@ class Conversation:
                 if timer:
                     timer.cancel()
             self._loading.cancel()
+            self.session.close()
             self._writing.close()
             self.room.close()
             self._home.forget(self)
@@ -344,7 +347,7 @@ class Conversation:
     async def _load(self) -> None:
         """Reads the session, before any run can add to it."""
         try:
-            self.room.history.load(await self.session.load())
+            await self.session.load(self.room.history)
         except Exception:
             self._home.forget(self)  # so that the next `open` tries again
             self._runs.stop(Stop.UNREADABLE)

@@ -12,16 +12,19 @@ from google.adk.agents.run_config import RunConfig
 from google.adk.artifacts import BaseArtifactService
 from google.adk.auth.credential_service.base_credential_service import BaseCredentialService
 from google.adk.memory import BaseMemoryService
-from google.adk.sessions import BaseSessionService, Session
+from google.adk.sessions import BaseSessionService
 
+from adk_relay.adk.catalog import Catalog
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.models import run_config
+from adk_relay.adk.probe import Probe
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.services import Credentials, Services, artifact_service, memory_service
-from adk_relay.adk.session import OLD_APP_NAME, create_session, created_at, default_id, get_session, lines_of
+from adk_relay.adk.session import OLD_APP_NAME, create_session, default_id
 from adk_relay.adk.starts import Starts, prepare
-from adk_relay.adk.store import has_sessions, owner_of, session_service
+from adk_relay.adk.store import has_sessions, reader_of, session_service
 from adk_relay.adk.tree import app_of, live_models, what_is_not_watched
+from adk_relay.core.history import limited
 from adk_relay.core.interfaces import GUEST, StoppingError, StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line
@@ -82,6 +85,7 @@ class Conversations:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
+        self.reader = reader_of(self.service)
         self.app_name = app_name or app.name
         services = Services(
             self.service,
@@ -105,7 +109,8 @@ class Conversations:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._open: dict[str, Conversation] = {}
-        self._counts: dict[str, tuple[float, int, int]] = {}
+        self._catalog = Catalog(self.reader, self.app_name, GUEST)
+        self._probe = Probe(self.service, self.app_name)
 
     def use_loop(self) -> bool:
         """Conversations are opened in the running event loop from now on. True: the loop is another one.
@@ -130,7 +135,7 @@ class Conversations:
         if self._closing and self._closing.done():
             self._closing = None
         await prepare(self.runner.plugin_manager.models())
-        if self.app_name != OLD_APP_NAME and await has_sessions(self.service, OLD_APP_NAME):
+        if self.app_name != OLD_APP_NAME and await has_sessions(self.reader, OLD_APP_NAME):
             log.warning(
                 "the session store has conversations of an earlier relay, which this one does not show:"
                 " RELAY_APP_NAME=%s shows them, and keeps new ones there, too",
@@ -140,6 +145,10 @@ class Conversations:
     def is_closing(self) -> bool:
         """Whether the server is stopping, so that conversations can't be opened any more."""
         return self._closing is not None
+
+    async def is_ready(self) -> bool:
+        """Whether conversations can be opened and stored now."""
+        return not self.is_closing() and await self._probe.works()
 
     @property
     def active(self) -> int:
@@ -175,6 +184,8 @@ class Conversations:
             if conversation.user_id != user_id:
                 raise UnknownConversationError(session_id)
             await _of_store(conversation.ready())
+            if user_id == GUEST:  # its listeners are told how many messages there are
+                await _of_store(conversation.session.counted())
             has_ended = self._open.get(session_id) is not conversation  # meanwhile
             if not (has_ended or self.is_closing()):
                 return conversation
@@ -189,8 +200,9 @@ class Conversations:
         """
         if not self._is_guests(session_id):
             raise UnknownConversationError(session_id)
-        if not ((conversation := self._open.get(session_id)) and _exists(conversation)):
-            await self._stored(session_id)
+        is_open = (conversation := self._open.get(session_id)) and _exists(conversation)
+        if not (is_open or await _of_store(self._catalog.has(session_id))):
+            raise UnknownConversationError(session_id)
         return await self._opened(GUEST, session_id)
 
     async def check(self, user_id: str, session_id: str) -> None:
@@ -207,7 +219,7 @@ class Conversations:
         elif session_id.startswith(_DEFAULT):
             owner = session_id.removeprefix(_DEFAULT)
         else:
-            owner = await _of_store(owner_of(self.service, self.app_name, session_id, user_id))
+            owner = await _of_store(self.reader.owner(self.app_name, session_id, user_id))
         if owner not in (None, user_id):
             raise UnknownConversationError(session_id)
 
@@ -231,10 +243,12 @@ class Conversations:
             StoreError: the session could not be deleted.
         """
         await _of_store((await self.find(session_id)).reset(delete=delete))
-        self._counts.pop(session_id, None)
 
-    async def read(self, session_id: str) -> tuple[Summary, list[Line]]:
-        """The summary and the messages of a conversation of the guest.
+    async def read(self, session_id: str, before: int | None = None) -> tuple[Summary, list[Line], int]:
+        """The summary of a conversation of the guest, some of its messages, and the number of the first one.
+
+        Args:
+            before: the number of the message before which they are; None: the last messages.
 
         Raises:
             UnknownConversationError: there is none.
@@ -243,16 +257,15 @@ class Conversations:
         if not self._is_guests(session_id):
             raise UnknownConversationError(session_id)
         if (conversation := self._open.get(session_id)) and _exists(conversation):
-            return _summary(conversation), conversation.room.history.lines()
-        session = await self._stored(session_id)
-        lines = lines_of(session)
-        by_user = sum(line.role == "user" for line in lines)
-        return (
-            Summary(
-                session_id, created_at(session), session.last_update_time, by_user, len(lines) - by_user, 0
-            ),
-            lines,
-        )
+            history = conversation.room.history
+            lines, first = await _of_store(conversation.session.before(before, history))
+            return _summary(conversation), lines, first
+        found = await _of_store(self._catalog.read(session_id, before))
+        if found is None:
+            raise UnknownConversationError(session_id)
+        summary, lines = found[0], limited(found[1])
+        end = min(before or summary.messages + 1, summary.messages + 1)
+        return summary, lines, end - len(lines)
 
     async def list(self, limit: int) -> list[Summary]:
         """The guest's latest conversations, at most `limit`, the one used last first.
@@ -260,8 +273,8 @@ class Conversations:
         Raises:
             StoreError: they could not be read.
         """
-        stored = await _of_store(self.service.list_sessions(app_name=self.app_name, user_id=GUEST))
-        last_used = {session.id: session.last_update_time for session in stored.sessions}
+        stored = {brief.session_id: brief for brief in await _of_store(self._catalog.newest(limit))}
+        last_used = {brief.session_id: brief.last_used for brief in stored.values()}
         in_memory = {
             open_.session_id: open_
             for open_ in self._open.values()
@@ -269,19 +282,12 @@ class Conversations:
         }
         last_used |= {session_id: open_.session.last_activity for session_id, open_ in in_memory.items()}
         latest = sorted(last_used, key=lambda session_id: last_used[session_id], reverse=True)[:limit]
-        created = {session.id: created_at(session) for session in stored.sessions}
-        summaries = []
-        for session_id in latest:
-            if conversation := in_memory.get(session_id):
-                summaries.append(_summary(conversation))
-                continue
-            used = last_used[session_id]
-            try:
-                by_user, by_model = await self._count(session_id, used)
-            except UnknownConversationError:  # deleted meanwhile
-                continue
-            summaries.append(Summary(session_id, created[session_id], used, by_user, by_model, 0))
-        return summaries
+        return [
+            _summary(in_memory[session_id])
+            if session_id in in_memory
+            else await _of_store(self._catalog.summary(stored[session_id]))
+            for session_id in latest
+        ]
 
     def forget(self, conversation: Conversation) -> None:
         """Removes a conversation that is over from memory."""
@@ -299,15 +305,10 @@ class Conversations:
         await asyncio.gather(*(conversation.aclose() for conversation in [*self._open.values()]))
         self._open.clear()
         await self.runner.close()
+        await self.reader.close()
         close: Callable[[], Awaitable[None]] | None = getattr(self.service, "close", None)
         if close:
             await close()
-
-    async def _stored(self, session_id: str) -> Session:
-        session = await _of_store(get_session(self.service, self.app_name, GUEST, session_id))
-        if session is None:
-            raise UnknownConversationError(session_id)
-        return session
 
     def _is_guests(self, session_id: str) -> bool:
         """Whether an id can belong to the guest. Only the guest's conversations are open to everybody."""
@@ -315,15 +316,6 @@ class Conversations:
         if conversation:
             return conversation.user_id == GUEST
         return not session_id.startswith(_DEFAULT) or session_id == default_id(GUEST)
-
-    async def _count(self, session_id: str, updated: float) -> tuple[int, int]:
-        """How many messages of each side a stored session has. It is read again only when it has changed."""
-        counted = self._counts.get(session_id)
-        if not counted or counted[0] != updated:
-            summary, _ = await self.read(session_id)
-            counted = updated, summary.user_messages, summary.model_messages
-            self._counts[session_id] = counted
-        return counted[1], counted[2]
 
 
 async def _of_store(operation: Awaitable[T]) -> T:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from google.adk.agents.run_config import RunConfig
 from google.adk.sessions import BaseSessionService
 
+from adk_relay.adk.reading import Reader
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.core.requests import Stats
 
@@ -19,6 +20,7 @@ class Home(Protocol):
 
     runner: WatchedRunner
     service: BaseSessionService
+    reader: Reader
     app_name: str
     config: RunConfig
     model: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -71,7 +71,7 @@ class Run:
         owed: what the user still waits for from the run before.
         owed_text: the question that this is the answer to, if it was a text.
         agent: the name of the agent that the run begins with; "": ADK decides.
-        session: the ADK session, if it was just read and not changed since; None: ADK reads it.
+        read: reads the ADK session, with the events that the model is to be given.
 
     Invariants:
         A resumption handle covers all input that the model was given: taking input removes the handle.
@@ -91,7 +91,7 @@ class Run:
         owed: Owed = "",
         owed_text: UserText | None = None,
         agent: str = "",
-        session: Session | None = None,
+        read: Callable[[], Awaitable[Session]],
     ) -> None:
         self._runner = runner
         self._config = config.model_copy(
@@ -102,8 +102,7 @@ class Run:
         )
         self._user_id = user_id
         self._session_id = session_id
-        # A configuration that limits what ADK reads is ADK's to obey.
-        self._at_hand = [session] if session and not config.get_session_config else []
+        self._read = read
         self._inbox = inbox
         self._host = host
         self._queue = RequestQueue(inbox, self._taken, host.stored, self._sender_failed)
@@ -142,7 +141,8 @@ class Run:
             Exception: the agent's own code raised it.
         """
         observer.set(self)
-        at_hand.set(self._at_hand)
+        # A configuration that limits what ADK reads is ADK's to obey.
+        at_hand.set([] if self._config.get_session_config else [await self._read()])
         begin_with.set(self.agent)
         config, tools = in_their_own_loop(self._config)
         events = self._runner.run_live(

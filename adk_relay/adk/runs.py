@@ -120,7 +120,7 @@ class Runs:
         self._owed_text: UserText | None = None  # the question that this is the answer to, if it was a text
         self._agent = ""  # the agent that the next run begins with; "": ADK decides
         self._answered_alone_at = -_ALONE
-        self._at_hand: Session | None = None  # the session, just read; the first run need not read it again
+        self._at_hand: Session | None = None  # the session, just read: the first run takes it
 
     # ---- for the conversation ----
 
@@ -233,7 +233,6 @@ class Runs:
         """
         self._wanted = False
         session = self._session
-        at_hand, self._at_hand = self._at_hand, None
         self.run = run = Run(
             self._runner,
             self._config,
@@ -245,7 +244,7 @@ class Runs:
             owed=self._owed,
             owed_text=self._owed_text,
             agent=self._agent,
-            session=at_hand,
+            read=self._read,
         )
         driving = asyncio.create_task(run.drive(), name=f"run {self._label}")
         error = await self._watch(run, driving)
@@ -282,6 +281,11 @@ class Runs:
         self._handle = run.handle if is_first and run.is_at_rest else None
         self._owed = run.turn.owed if self._owed else ""  # unless the user has stopped it meanwhile
         raise error
+
+    async def _read(self) -> Session:
+        """The session, as a run needs it."""
+        at_hand, self._at_hand = self._at_hand, None
+        return at_hand or await self._session.find()
 
     async def _answered_alone(self, run: Run) -> bool:
         """The agent has answered without a model, as a `before_agent_callback` may: a complete turn."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -12,18 +11,22 @@ from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
+from adk_relay.adk.archive import Archive
+from adk_relay.adk.lines import GOES_ON, lines_of, said_by
+from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
+from adk_relay.core.history import History, limited
 from adk_relay.core.messages import Line, UserText
 from adk_relay.core.requests import Stats
 
 OLD_APP_NAME = "relay"
 """The name under which ADK kept all sessions of relay before 0.3, whatever agent they were of."""
 
-_GOES_ON = "relay_goes_on"
-"""Marks an event, in its metadata: a lost connection has cut this answer, and the next event is its rest."""
+_RECENT = 300
+"""How many of a session's last events are in memory. More would hold up the event loop when ADK goes through
+them, at each connection to the model."""
 
-_CREATED_AT = "relay_created_at"
-"""The key of the time when a session was made, in its state; ADK itself keeps only that of the last event."""
-
+_FOR_MODEL = 256 * 1024
+"""Characters of text that the model is given at most: what the context of the larger models takes."""
 
 _AT_HAND_FOR = 1.0
 """Seconds after which a session that was read is read again before it is used."""
@@ -47,9 +50,16 @@ class StoredSession:
     """
 
     def __init__(
-        self, service: BaseSessionService, stats: Stats, app_name: str, user_id: str, session_id: str
+        self,
+        service: BaseSessionService,
+        reader: Reader,
+        stats: Stats,
+        app_name: str,
+        user_id: str,
+        session_id: str,
     ) -> None:
         self._service = service
+        self._reader = reader
         self._stats = stats
         self._app_name = app_name
         self.user_id = user_id
@@ -58,35 +68,72 @@ class StoredSession:
         """Whether there is a session."""
         self.created_at = self.last_activity = time.time()
         self._at_hand: _AtHand | None = None
+        self.archive = self._new_archive()
+        self._counting: asyncio.Task[None] | None = None  # set if there are messages that are not in memory
 
-    async def load(self) -> list[Line]:
-        """Reads the messages of the session; without a session, there are none."""
-        session = await get_session(self._service, self._app_name, self.user_id, self.session_id)
+    async def load(self, history: History) -> None:
+        """Reads the last messages of the session; without a session, there are none."""
+        session = await self._read()
         self._keep_at_hand(session)
         if session is None:
-            return []
+            return
         self.is_kept = True
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time
-        return lines_of(session)
+        lines = lines_of(session.events)
+        if len(session.events) == _RECENT:  # there may be others before them
+            counting = self._count(history, lines, until=session.events[-1].timestamp)
+            self._counting = asyncio.create_task(counting, name=f"counting {self.session_id}")
+        history.load(lines)
+
+    async def _count(self, history: History, loaded: list[Line], until: float) -> None:
+        before, by_user = -len(loaded), -sum(line.role == "user" for line in loaded)
+        count = await self.archive.count(until)
+        history.load_counts(count[0] + before, count[1] + by_user)
+
+    async def counted(self) -> None:
+        """Waits until the history knows how many messages there are before those that it has."""
+        if self._counting:
+            await asyncio.shield(self._counting)
+
+    async def before(self, number: int | None, history: History) -> tuple[list[Line], int]:
+        """The messages before the one with this number (None: the last), and the number of the first one."""
+        await self.counted()
+        lines = history.lines()
+        first = history.message_count + 1 - len(lines)
+        if number is not None:
+            number = min(number, history.message_count + 1)
+            if number > first:
+                lines = lines[: number - first]
+            else:
+                lines = limited(await self.archive.before(number))
+                first = number - len(lines)
+        return lines, first
+
+    def close(self) -> None:
+        """The conversation is over: nothing is read any more."""
+        if self._counting:
+            self._counting.cancel()
+        self._take_at_hand()
 
     async def find(self) -> Session:
-        """The session with all its events; it is made if there is none."""
+        """The session with its last events, as the model is given them; it is made if there is none."""
         if at_hand := self._take_at_hand():
             session = at_hand.session
         else:
-            session = await get_session(self._service, self._app_name, self.user_id, self.session_id)
+            session = await self._read()
         if session is None:
             try:
                 session = await create_session(self._service, self._app_name, self.user_id, self.session_id)
             except AlreadyExistsError:  # another process has made it, since it was not there
-                session = await get_session(self._service, self._app_name, self.user_id, self.session_id)
+                session = await self._read()
                 if session is None:
                     raise
             else:
                 self._stats.created += 1
             self.created_at = created_at(session)
         self.is_kept = True
+        session.events = _fitting(session.events)
         return session
 
     async def create(self) -> None:
@@ -104,6 +151,13 @@ class StoredSession:
         )
         self.is_kept = False
         self.created_at = self.last_activity = time.time()
+        self.archive = self._new_archive()
+
+    async def _read(self) -> Session | None:
+        return await self._reader.session(Key(self._app_name, self.user_id, self.session_id), _RECENT)
+
+    def _new_archive(self) -> Archive:
+        return Archive(self._reader, Key(self._app_name, self.user_id, self.session_id))
 
     def _keep_at_hand(self, session: Session | None) -> None:
         self._take_at_hand()
@@ -127,7 +181,7 @@ class StoredSession:
             goes_on: another run says the rest.
         """
         content = types.Content(role="model", parts=[types.Part(text=text)])
-        await self._append(session, author, content, {_GOES_ON: True} if goes_on else None)
+        await self._append(session, author, content, {GOES_ON: True} if goes_on else None)
 
     async def _append(
         self, session: Session, author: str, content: types.Content, marks: dict[str, bool] | None = None
@@ -141,26 +195,39 @@ def default_id(user_id: str) -> str:
     return f"live-{user_id}"
 
 
-async def get_session(
-    service: BaseSessionService, app_name: str, user_id: str, session_id: str
-) -> Session | None:
-    """A stored session, with all its events; None: there is none."""
-    return await service.get_session(app_name=app_name, user_id=user_id, session_id=session_id)
-
-
 async def create_session(
     service: BaseSessionService, app_name: str, user_id: str, session_id: str
 ) -> Session:
     """Makes an ADK session that remembers when it was made."""
     return await service.create_session(
-        app_name=app_name, user_id=user_id, session_id=session_id, state={_CREATED_AT: time.time()}
+        app_name=app_name, user_id=user_id, session_id=session_id, state={CREATED_AT: time.time()}
     )
 
 
-def created_at(session: Session) -> float:
-    """When a session was made, as `time.time()`."""
-    stored = session.state.get(_CREATED_AT)
-    return float(stored) if isinstance(stored, int | float) else session.last_update_time
+def _fitting(events: list[Event]) -> list[Event]:
+    """The last events that the model is given, beginning with a user's message if some are left out.
+
+    The answer of a tool without its call, for example, would be refused.
+    """
+    start, size = len(events), 0
+    while start:
+        said = said_by(events[start - 1])
+        size += len(said.text) + len(said.heard) + len(said.spoken)
+        if size > _FOR_MODEL and start < len(events):
+            break
+        start -= 1
+    if start == 0 and len(events) < _RECENT:
+        return events
+    events = events[start:]
+    for begins in (_is_users, lambda event: not event.get_function_responses()):
+        for index, event in enumerate(events):
+            if begins(event):
+                return events[index:]
+    return []
+
+
+def _is_users(event: Event) -> bool:
+    return any(line.role == "user" for line in said_by(event).lines())
 
 
 def holds(session: Session, text: UserText, since: float) -> bool:
@@ -170,35 +237,3 @@ def holds(session: Session, text: UserText, since: float) -> bool:
         if event.author == "user" and event.timestamp >= since and parts and parts[0].text == text.text:
             return True
     return False
-
-
-def lines_of(session: Session) -> list[Line]:
-    """The messages of a session, in the order in which the listeners got them."""
-    lines: list[Line] = []
-    goes_on = False
-    cut = 0  # the number of lines at the last interruption: those are in order
-    for event in session.events:
-        if event.partial:
-            continue
-        for line in _lines_of(event):
-            if goes_on and line.role == "agent":
-                line = Line("agent", lines.pop().text + line.text)
-            lines.append(line)
-            goes_on = _GOES_ON in (event.custom_metadata or ())
-        if event.interrupted:
-            if cut < len(lines) - 1 and [line.role for line in lines[-3:]] == ["user", "user", "agent"]:
-                # ADK stores a text at once, but the answer that the text interrupts only when it ends.
-                lines[-2:] = [lines[-1], lines[-2]]
-            cut = len(lines)
-    return lines
-
-
-def _lines_of(event: Event) -> Iterator[Line]:
-    if event.content:
-        text = "".join(part.text or "" for part in event.content.parts or () if not part.thought)
-        if text:
-            yield Line("user" if event.author == "user" else "agent", text)
-    if (heard := event.input_transcription) and heard.text:
-        yield Line("user", heard.text)
-    if (spoken := event.output_transcription) and spoken.text:
-        yield Line("agent", spoken.text)

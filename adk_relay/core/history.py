@@ -20,6 +20,9 @@ from adk_relay.core.messages import (
     Written,
 )
 
+KEPT = 200
+"""How many messages are in memory. Those before them are read from the session when they are asked for."""
+
 _LINES_BYTES = 1024 * 1024
 """Bytes of text that a client gets at once: of a longer conversation, its end."""
 
@@ -37,13 +40,13 @@ class _OpenAnswer:
     since: float
     asked: Asked | None
     line: int | None = None
-    """Its index in the lines; None: it has no text yet."""
+    """Its index in the lines, those that are forgotten included; None: it has no text yet."""
     chunks: list[str] = field(default_factory=list)
     tools: dict[str, ToolCall] = field(default_factory=dict)
 
 
 class History:
-    """The messages of a conversation, and the answer that is being given.
+    """The last messages of a conversation, and the answer that is being given.
 
     At most one answer is open at a time. It opens with the first chunk of text, tool call or turn end after
     the previous answer. It ends with its `TurnEnd`, unless that has `goes_on`, or with `interrupt()`.
@@ -52,10 +55,19 @@ class History:
         An open answer has a line if, and only if, it has chunks; the line is the agent's, and it is
         empty until the answer ends.
         No stored line is open: only `lines()` makes open lines.
+        `_size` is right. At most `KEPT` lines are kept, or those from an open answer on.
     """
 
     def __init__(self) -> None:
         self._lines: list[Line] = []
+        self._forgotten = 0
+        """How many lines are not kept any more."""
+        self._before = self._before_by_user = 0
+        """How many messages there were before those that were loaded, and how many of them a user's."""
+        self._size = 0
+        """Characters of the lines."""
+        self._by_user = 0
+        """How many of the messages since those are a user's."""
         self._open: _OpenAnswer | None = None
         self._question_at: float | None = None
         """`time.monotonic()` of the last question, until an answer opens; None: there is none."""
@@ -63,21 +75,23 @@ class History:
     def check(self) -> None:
         """Asserts the invariants."""
         assert not any(line.open for line in self._lines), "a stored line is open"
+        assert self._size == sum(len(line.text) for line in self._lines), "the size is not right"
+        assert len(self._lines) <= KEPT or (self._open and self._open.line == self._forgotten), "too many"
         if answer := self._open:
             if answer.line is None:
                 assert not answer.chunks, "an open answer has chunks and no line"
             else:
                 assert answer.chunks, "an open answer has a line and no chunks"
-                line = self._lines[answer.line]
+                line = self._lines[answer.line - self._forgotten]
                 assert line == Line("agent", ""), f"an open answer's line is {line}"
 
     @property
     def message_count(self) -> int:
-        return len(self._lines)
+        return self._before + self._forgotten + len(self._lines)
 
     @property
     def user_messages(self) -> int:
-        return sum(line.role == "user" for line in self._lines)
+        return self._before_by_user + self._by_user
 
     @property
     def is_answering(self) -> bool:
@@ -85,8 +99,15 @@ class History:
         return self._open is not None
 
     def load(self, lines: list[Line]) -> None:
-        """Begins with the messages of the session."""
-        self._lines = lines
+        """Begins with the last messages of the session."""
+        self._lines = [*lines]
+        self._by_user = sum(line.role == "user" for line in lines)
+        self._size = sum(len(line.text) for line in lines)
+        self._forget()
+
+    def load_counts(self, count: int, by_user: int) -> None:
+        """Sets how many messages the session had when its last ones were loaded, in all and of users."""
+        self._before, self._before_by_user = count, by_user
 
     def interrupt(self) -> None:
         """Ends the open answer, if there is one: it will not be continued."""
@@ -95,22 +116,12 @@ class History:
 
     def lines(self) -> list[Line]:
         """The last messages, oldest first, at most 1 MiB of text."""
-        lines: list[Line] = []
-        left = _LINES_BYTES
-        for index in range(len(self._lines) - 1, -1, -1):
-            line = self._lines[index]
-            if self._open and index == self._open.line:
-                chunks = self._open.chunks
-                line = Line("agent", "".join(chunks), open=True, chunks=len(chunks))
-            text = line.text.encode(errors="replace")
-            if len(text) > _LINE_BYTES:
-                text = text[-_LINE_BYTES:]
-                line = replace(line, text=text.decode(errors="ignore"))
-            left -= len(text)
-            if left < 0:
-                break
-            lines.append(line)
-        return lines[::-1]
+        lines = [*self._lines]
+        if self._open and self._open.line is not None:
+            chunks = self._open.chunks
+            line = Line("agent", "".join(chunks), open=True, chunks=len(chunks))
+            lines[self._open.line - self._forgotten] = line
+        return limited(lines)
 
     def record(self, message: Numbered, asked: Asked | None) -> list[Numbered | TurnStart]:
         """Records a message.
@@ -127,15 +138,15 @@ class History:
             case Text():
                 answer = self._open or self._begin(asked, start)
                 if answer.line is None:
-                    answer.line = len(self._lines)
-                    self._lines.append(Line("agent", ""))
+                    answer.line = self._forgotten + len(self._lines)
+                    self._add(Line("agent", ""))
                 answer.chunks.append(message.text)
                 return [*start, replace(message, number=len(answer.chunks))]
             case Written() | Transcript(final=True):
                 text_id = message.id if isinstance(message, Written) else ""
-                self._lines.append(Line("user", message.text, id=text_id))
+                self._add(Line("user", message.text, id=text_id))
                 self._question_at = time.monotonic()
-                return [replace(message, message_count=len(self._lines))]
+                return [replace(message, message_count=self.message_count)]
             case ToolStart(late=False):  # a late one is shown, but is not part of an answer
                 answer = self._open or self._begin(asked, start)
                 call = ToolCall(message.tool_id, message.tool_name, message.arguments, None)
@@ -162,13 +173,48 @@ class History:
         self._open = None
         text = "".join(answer.chunks)
         if answer.line is not None:
-            self._lines[answer.line] = Line("agent", text)
+            self._lines[answer.line - self._forgotten] = Line("agent", text)
+            self._size += len(text)
         return Answer(
             text,
             len(answer.chunks),
             tuple(answer.tools.values()),
             time.monotonic() - answer.since,
-            len(self._lines),
+            self.message_count,
             interrupted,
             answer.asked,
         )
+
+    def _add(self, line: Line) -> None:
+        self._lines.append(line)
+        self._by_user += line.role == "user"
+        self._size += len(line.text)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forgets the oldest lines, but not that of the open answer."""
+        end = len(self._lines) - 1
+        if self._open and self._open.line is not None:
+            end = self._open.line - self._forgotten
+        first = 0
+        while first < end and (len(self._lines) - first > KEPT or self._size > _LINES_BYTES):
+            self._size -= len(self._lines[first].text)
+            first += 1
+        del self._lines[:first]
+        self._forgotten += first
+
+
+def limited(lines: list[Line]) -> list[Line]:
+    """The last of these messages, at most 1 MiB of text."""
+    limited: list[Line] = []
+    left = _LINES_BYTES
+    for line in reversed(lines):
+        text = line.text.encode(errors="replace")
+        if len(text) > _LINE_BYTES:
+            text = text[-_LINE_BYTES:]
+            line = replace(line, text=text.decode(errors="ignore"))
+        left -= len(text)
+        if left < 0:
+            break
+        limited.append(line)
+    return limited[::-1]

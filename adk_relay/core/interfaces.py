@@ -40,6 +40,10 @@ class Summary:
     model_messages: int
     connections: int
 
+    @property
+    def messages(self) -> int:
+        return self.user_messages + self.model_messages
+
 
 class Conversation(Protocol):
     """One conversation. No method waits."""
@@ -90,6 +94,9 @@ class Conversations(Protocol):
     @property
     def stats(self) -> Stats: ...
 
+    async def is_ready(self) -> bool:
+        """Whether conversations can be opened and stored now."""
+
     @property
     def active(self) -> int:
         """How many conversations are in memory."""
@@ -121,8 +128,11 @@ class Conversations(Protocol):
             UnknownConversationError: there is none.
         """
 
-    async def read(self, session_id: str) -> tuple[Summary, list[Line]]:
-        """The summary and the messages of a conversation of the guest.
+    async def read(self, session_id: str, before: int | None = None) -> tuple[Summary, list[Line], int]:
+        """The summary of a conversation of the guest, some of its messages, and the number of the first one.
+
+        Args:
+            before: the number of the message before which they are; None: the last messages.
 
         Raises:
             UnknownConversationError: there is none.

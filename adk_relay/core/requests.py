@@ -28,6 +28,11 @@ class Stats:
     """How long the successful ones took, all together."""
     created: int = 0
 
+    def fail_early(self) -> None:
+        """Counts a request that failed before its conversation was open."""
+        self.requests += 1
+        self.failed += 1
+
 
 @dataclass(slots=True, eq=False)
 class Request:

@@ -97,6 +97,8 @@ class Api:
         match path.split("/")[1:]:
             case ["health"]:
                 return {"GET": self._health}
+            case ["ready"]:
+                return {"GET": self._ready}
             case ["stats"]:
                 return {"GET": self._stats}
             case ["sessions"]:
@@ -115,6 +117,11 @@ class Api:
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> Response:
         return as_json({"status": "ok", **self._counts()})
+
+    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> Response:
+        if not await self._conversations.is_ready():
+            raise HttpError(503, "Conversations can't be stored now. The server's log says why.")
+        return as_json({"status": "ready"})
 
     async def _stats(self, scope: Scope, receive: Receive, send: Send) -> Response:
         stats = self._conversations.stats
@@ -178,7 +185,12 @@ class Api:
         )
 
     async def _read(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
-        summary, lines = await self._conversations.read(session_id)
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        before = query.get("before", [None])[-1]
+        if before is not None and not re.fullmatch("[1-9][0-9]{0,8}", before):
+            raise HttpError(400, "before must be the number of a message.")
+        number = None if before is None else int(before)
+        summary, lines, first = await self._conversations.read(session_id, number)
         return as_json(
             {
                 "session_id": session_id,
@@ -188,6 +200,7 @@ class Api:
                 "user_messages": summary.user_messages,
                 "model_messages": summary.model_messages,
                 "created_at": _iso(summary.created_at),
+                "first": first,
                 "history": [_line(line) for line in lines],
             }
         )
@@ -208,7 +221,11 @@ class Api:
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
         listener = HttpListener(Outbox(encode, self._limits.queue_bytes))
-        conversation = await self._conversations.open(GUEST, ask.session_id)
+        try:
+            conversation = await self._conversations.open(GUEST, ask.session_id)
+        except StoreError:
+            self._conversations.stats.fail_early()
+            raise
         conversation.attach(listener)
         try:
             conversation.ask(ask.text, listener)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.conversations import Conversations
+from adk_relay.adk.lines import lines_of
 from adk_relay.adk.rehearsal import Rehearsal
-from adk_relay.adk.session import get_session, lines_of
 from adk_relay.core.interfaces import GUEST
 from adk_relay.core.messages import Ack, Error, Interrupt, Message, Numbered, Reset, TurnEnd, UserText
 from adk_relay.core.requests import BusyError
@@ -146,8 +146,10 @@ class Story:
 
 async def stored(conversations: Conversations) -> list[str]:
     """The user's texts in the session, in order."""
-    session = await get_session(conversations.service, conversations.app_name, GUEST, "the-one")
-    return [line.text for line in lines_of(session) if line.role == "user"] if session else []
+    session = await conversations.service.get_session(
+        app_name=conversations.app_name, user_id=GUEST, session_id="the-one"
+    )
+    return [line.text for line in lines_of(session.events) if line.role == "user"] if session else []
 
 
 async def tell(steps: list[str], agent: LlmAgent, service: Losing | None = None) -> None:

@@ -14,15 +14,17 @@ from google.adk.agents.run_config import RunConfig
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.events import Event
 from google.adk.runners import Runner
-from google.adk.sessions import InMemorySessionService, Session
+from google.adk.sessions import BaseSessionService, InMemorySessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.telemetry import ContentCapturingMode
 from google.genai import types
 
 from adk_relay.adk.models import telemetry
+from adk_relay.adk.reading import AnyReader
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.starts import Starts
+from adk_relay.core.history import History
 from adk_relay.core.requests import Stats
 from support.client import client
 from support.gemini import GeminiLive
@@ -98,10 +100,15 @@ async def test_a_configuration_that_limits_what_is_read_is_obeyed(gemini: Gemini
         assert "historyConfig" not in connection.setup
 
 
+def alices(service: BaseSessionService) -> StoredSession:
+    return StoredSession(service, AnyReader(service), Stats(), "tester", "alice", "live-alice")
+
+
 async def test_a_session_that_another_process_has_just_made_is_used() -> None:
     service = InMemorySessionService()
-    stored = StoredSession(service, Stats(), "tester", "alice", "live-alice")
-    assert await stored.load() == []
+    stored = alices(service)
+    await stored.load(history := History())
+    assert history.lines() == []
     await with_history(service)
     session = await stored.find()
     assert len(session.events) == 1
@@ -112,8 +119,9 @@ async def test_a_session_that_cannot_be_made_is_a_failure() -> None:
         async def create_session(self, **named: Any) -> Session:
             raise AlreadyExistsError
 
-    stored = StoredSession(Never(), Stats(), "tester", "alice", "live-alice")
-    assert await stored.load() == []
+    stored = alices(Never())
+    await stored.load(history := History())
+    assert history.lines() == []
     with pytest.raises(AlreadyExistsError):
         await stored.find()
 
@@ -122,8 +130,8 @@ async def test_what_was_read_is_at_hand_only_for_a_moment(monkeypatch: pytest.Mo
     monkeypatch.setattr("adk_relay.adk.session._AT_HAND_FOR", 0.0)
     service = Counting()
     await with_history(service)
-    stored = StoredSession(service, Stats(), "tester", "alice", "live-alice")
-    await stored.load()
+    stored = alices(service)
+    await stored.load(History())
     async with asyncio.timeout(60):
         while stored._at_hand:
             await asyncio.sleep(0)
@@ -135,8 +143,8 @@ async def test_what_was_read_is_at_hand_only_for_a_moment(monkeypatch: pytest.Mo
 async def test_what_was_read_is_not_at_hand_after_a_deletion() -> None:
     service = Counting()
     await with_history(service)
-    stored = StoredSession(service, Stats(), "tester", "alice", "live-alice")
-    await stored.load()
+    stored = alices(service)
+    await stored.load(History())
     await stored.delete()
     assert (await stored.find()).events == []
 

@@ -119,7 +119,7 @@ def test_each_text_ends_once_and_is_said_at_most_once(steps: list[str | int]) ->
                 await story.rest()
                 said: Counter[str] = Counter()
                 for summary in await closer.relay.conversations.list(1000):
-                    _, lines = await closer.relay.conversations.read(summary.session_id)
+                    _, lines, _ = await closer.relay.conversations.read(summary.session_id)
                     said.update(line.text for line in lines if line.role == "user")
                 assert not said or max(said.values()) == 1
                 assert len(said) <= story.asked

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from playwright.async_api import Browser, expect
 
 from support.browser import NO_SERVER, rehearsal, visit
 from support.chat import created
 from support.gemini import GeminiLive
+from support.long import write
 from support.proxy import network
 from support.rooms import Answers, Script, room_of, shows, window
 from support.server import a_relay, serving
@@ -187,3 +190,20 @@ async def test_what_was_not_said_in_a_room_that_one_leaves_is_in_the_box_again(b
             await expect(tab.page.get_by_role("alert")).to_contain_text("entered another room")
             await expect(tab.page.locator("#text")).to_have_value("a")
             await shows(tab)
+
+
+async def test_older_messages_come_when_one_scrolls_up(browser: Browser, tmp_path: Path) -> None:
+    await write(f"{tmp_path}/s.db", "long", 450, app_name="rehearsal")
+    relay = a_relay(rehearsal(), app_name="rehearsal", sessions=f"sqlite:///{tmp_path}/s.db")
+    async with serving(relay) as port, window(browser, port, "long") as tab:
+        page = tab.page
+        messages = page.locator(".message .text")
+        await expect(messages).to_have_count(200)
+        await expect(messages.last).to_contain_text("message 450 ")
+        for shown in (400, 450):
+            await page.locator("#messages").evaluate("messages => messages.scrollTop = 0")
+            await expect(messages).to_have_count(shown)
+        await expect(messages.first).to_contain_text("message 1 ")
+        await expect(messages.first).not_to_be_in_viewport()
+        for number in (1, 200, 201, 251):
+            await expect(messages.nth(number - 1)).to_contain_text(f"message {number} ")
