@@ -22,6 +22,7 @@ from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
+    ActivityStart,
     AudioEnd,
     Dropped,
     Ended,
@@ -64,6 +65,7 @@ class Home(Protocol):
     mic_ms: float
     replay_bytes: int
     replay_seconds: float
+    push_to_talk: bool
 
     def forget(self, conversation: Conversation) -> None:
         """The conversation is over: it need not be kept in memory any more."""
@@ -177,6 +179,9 @@ class Conversation:
                 self._writing.say(user_input, listener)
             case AudioEnd():
                 self._floor.end(listener.connection_id)
+            case ActivityStart() if not self._resets:
+                if self._home.push_to_talk:  # otherwise the service would refuse it
+                    self._floor.begin(listener.connection_id)
             case UserImage():
                 self._inbox.add(user_input)
                 self._runs.want()
@@ -269,10 +274,10 @@ class Conversation:
         for message in ends:
             self.emit(message)
 
-    def _hear(self, sound: UserAudio | AudioEnd) -> None:
+    def _hear(self, sound: UserAudio | ActivityStart | AudioEnd) -> None:
         self._inbox.add(sound)
         # An end of sound alone (its speaker has left) is no reason to connect to the model.
-        if isinstance(sound, UserAudio):
+        if not isinstance(sound, AudioEnd):
             self._runs.want()
 
     def _refuse_speech(self, connection_id: str) -> None:

@@ -16,6 +16,7 @@ from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.models import live_model, run_config
 from adk_relay.adk.run import runner
 from adk_relay.adk.session import APP_NAME, create_session, created_at, default_id, get_session, lines_of
+from adk_relay.adk.speech import is_push_to_talk
 from adk_relay.adk.starts import Starts, prepare
 from adk_relay.adk.store import owner_of, session_service
 from adk_relay.core.interfaces import GUEST, StoppingError, StoreError, Summary, UnknownConversationError
@@ -70,6 +71,7 @@ class Conversations:
         if (adk := logging.getLogger("google_adk")).level == logging.NOTSET:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
+        self.push_to_talk = is_push_to_talk(self.config)
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
         self.runner = runner(agent, self.service, self.config, short_way=sound == "short")
         self.grace = grace

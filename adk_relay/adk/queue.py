@@ -11,8 +11,9 @@ from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
 from google.genai import types
 
 from adk_relay.adk.sound import blob_of
+from adk_relay.adk.speech import Speech
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.messages import AudioEnd, ForModel, UserAudio, UserImage, UserText
+from adk_relay.core.messages import ActivityStart, AudioEnd, ForModel, UserAudio, UserImage, UserText
 
 
 class RequestQueue(LiveRequestQueue):
@@ -26,6 +27,7 @@ class RequestQueue(LiveRequestQueue):
         inbox: where the user's input comes from.
         on_taken: called with each input as ADK takes it.
         on_stored: called with each text when it is known that ADK has stored it.
+        speech: adds the beginnings and the ends of speech.
 
     Invariants:
         Of the texts that ADK has taken, only the last can be unsettled: ADK is done with the others.
@@ -36,12 +38,15 @@ class RequestQueue(LiveRequestQueue):
         inbox: Inbox,
         on_taken: Callable[[ForModel], None],
         on_stored: Callable[[UserText], None],
+        speech: Speech,
     ) -> None:
         super().__init__()
         self._inbox = inbox
         self._on_taken = on_taken
         self._on_stored = on_stored
+        self._speech = speech
         self._own: deque[LiveRequest] = deque()
+        self._next: deque[UserAudio | LiveRequest] = deque()  # what the model gets for the input taken last
         self.unsettled: tuple[UserText, float] | None = None
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
         self.send_sound: Callable[[UserAudio], Awaitable[None]] | None = None
@@ -74,28 +79,27 @@ class RequestQueue(LiveRequestQueue):
                 return LiveRequest(close=True)
             if self._own:
                 return self._own.popleft()
-            if (user_input := self._inbox.take()) is not None:
-                self._on_taken(user_input)
-                if self.send_sound and isinstance(user_input, UserAudio):
+            if self._next:
+                request = self._next.popleft()
+                if not isinstance(request, UserAudio):
+                    return request
+                if self.send_sound:
                     # Sent here, in ADK's own sending task: so it keeps its place among all that ADK sends.
-                    await self.send_sound(user_input)
+                    await self.send_sound(request)
                     if self._inbox:
                         await asyncio.sleep(0)  # much waits, and nothing else here lets other tasks run
                     continue
-                if isinstance(user_input, UserText):
-                    self.unsettled = (user_input, time.time())
-                return _request(user_input)
+                return LiveRequest(blob=blob_of(request))
+            if (user_input := self._inbox.take()) is not None:
+                self._on_taken(user_input)
+                match user_input:
+                    case UserAudio() | AudioEnd() | ActivityStart():
+                        self._next.extend(self._speech.told(user_input))
+                        continue
+                    case UserText(text):
+                        self.unsettled = (user_input, time.time())
+                        return LiveRequest(content=types.Content(role="user", parts=[types.Part(text=text)]))
+                    case UserImage(data, mime_type):
+                        return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
             self._inbox.ready.clear()
             await self._inbox.ready.wait()
-
-
-def _request(user_input: ForModel) -> LiveRequest:
-    match user_input:
-        case UserAudio():
-            return LiveRequest(blob=blob_of(user_input))
-        case UserText(text):
-            return LiveRequest(content=types.Content(role="user", parts=[types.Part(text=text)]))
-        case UserImage(data, mime_type):
-            return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
-        case AudioEnd():
-            return LiveRequest(audio_stream_end=True)

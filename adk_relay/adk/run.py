@@ -21,6 +21,7 @@ from adk_relay.adk.models import telemetry
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.session import APP_NAME
 from adk_relay.adk.sound import ShortWay
+from adk_relay.adk.speech import Speech, is_push_to_talk
 from adk_relay.adk.tools import Tools
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
@@ -124,9 +125,11 @@ class Run:
         session: Session | None = None,
     ) -> None:
         self._runner = runner
+        # Without resumption in the configuration there is none: the history is sent instead.
+        resumption = config.session_resumption
         self._config = config.model_copy(
             update={
-                "session_resumption": types.SessionResumptionConfig(handle=handle),
+                "session_resumption": resumption and resumption.model_copy(update={"handle": handle}),
                 "telemetry": config.telemetry or telemetry(),
             }
         )
@@ -136,7 +139,8 @@ class Run:
         self._at_hand = [session] if session and not config.get_session_config else []
         self._inbox = inbox
         self._host = host
-        self._queue = RequestQueue(inbox, self._taken, host.stored)
+        self._speech = Speech(push_to_talk=is_push_to_talk(config))
+        self._queue = RequestQueue(inbox, self._taken, host.stored, self._speech)
         self.translator = Translator(runner.agent, host.number, owed=owed)
         self.turn = self.translator.turn
         self.handle: str | None = None
@@ -262,6 +266,7 @@ class Run:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = self._sending_since = None
         self._connected_at = time.monotonic()
+        self._speech.restart()
         short_way = self._runner.plugin_manager.get_plugin("short_way")
         assert isinstance(short_way, ShortWay)
         connection.short_way = short_way.shorten(connection.inner, self, self._runner.plugin_manager.plugins)

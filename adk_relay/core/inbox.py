@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
-from adk_relay.core.messages import AudioEnd, ForModel, UserAudio, UserImage, UserText
+from adk_relay.core.messages import ActivityStart, AudioEnd, ForModel, UserAudio, UserImage, UserText
 
 _SOUND_MAX_WAIT = 5.0
 """Seconds after which waiting sound is stale: an answer to it would come too late."""
@@ -56,7 +56,7 @@ class Inbox:
         self._on_dropped = on_dropped
         self._content: deque[tuple[float, UserText | UserImage]] = deque()  # with the times they came
         self._content_bytes = 0
-        self._sound: deque[tuple[float, UserAudio | AudioEnd, float]] = deque()  # and their milliseconds
+        self._sound: deque[tuple[float, UserAudio | ActivityStart | AudioEnd, float]] = deque()  # with ms
         self._sound_ms = 0.0
 
     def check(self) -> None:
@@ -87,6 +87,8 @@ class Inbox:
                 self._sound.append((now, user_input, ms))
                 self._sound_ms += ms
                 self._give_up_stale(now)
+            case ActivityStart():
+                self._sound.append((now, user_input, 0.0))
             case AudioEnd():
                 if not (self._sound and isinstance(self._sound[-1][1], AudioEnd)):
                     self._sound.append((now, user_input, 0.0))
@@ -170,12 +172,14 @@ class Inbox:
                     break
                 self._sound_ms -= ms
                 dropped += ms
+            elif isinstance(sound, ActivityStart) and now - came_at <= _SOUND_MAX_WAIT:
+                break
             del self._sound[index]  # an end is removed together with the sound before it
         if dropped:
             self._on_dropped(dropped)
 
 
-def _ms(sound: UserAudio | AudioEnd) -> float:
+def _ms(sound: UserAudio | ActivityStart | AudioEnd) -> float:
     return len(sound.pcm) / 2 / sound.rate * 1000 if isinstance(sound, UserAudio) else 0.0
 
 

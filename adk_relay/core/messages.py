@@ -44,6 +44,11 @@ class UserImage:
 
 
 @dataclass(slots=True, frozen=True)
+class ActivityStart:
+    """The user begins to speak: needed only if the model's own detection of speech is switched off."""
+
+
+@dataclass(slots=True, frozen=True)
 class AudioEnd:
     """The microphone was muted: the model should now answer what it has heard so far."""
 
@@ -60,7 +65,7 @@ class UserTyping:
     typing: bool
 
 
-ForModel = UserText | UserImage | UserAudio | AudioEnd
+ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
 Input = ForModel | Interrupt | UserTyping

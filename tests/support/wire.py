@@ -71,7 +71,8 @@ SAMPLES: list[Message] = [
 """Each message that a conversation can emit, with all that it can carry."""
 
 _WELCOMES = [
-    Welcome("s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new) for is_new in (True, False)
+    Welcome("s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, push_to_talk=True)
+    for is_new in (True, False)
 ]
 
 DIALECTS: dict[str, Dialect] = {

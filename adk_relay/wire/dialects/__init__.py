@@ -81,6 +81,7 @@ class Welcome:
     seq: int
     message_count: int
     is_new: bool
+    push_to_talk: bool = False
 
 
 @dataclass(slots=True, frozen=True)

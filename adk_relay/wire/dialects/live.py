@@ -10,6 +10,7 @@ from typing import Any
 
 from adk_relay.core.messages import (
     Ack,
+    ActivityStart,
     Audio,
     AudioEnd,
     Dropped,
@@ -57,7 +58,7 @@ MAX_AUDIO_BYTES = 1024 * 1024
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
-_TYPES = "audio_end, interrupt, typing_start, typing_stop, ping, pong"
+_TYPES = "activity_start, activity_end, audio_end, interrupt, typing_start, typing_stop, ping, pong"
 
 _SOUND_HEAD = re.compile(r'\{"mime_type": ?"audio/pcm(?:;(rate=\d+))?", ?"data": ?"')
 """How a frame of sound begins that JSON.stringify or Python's json.dumps has made."""
@@ -84,7 +85,9 @@ def decode(frame: Frame) -> Command:
             return "ping"
         case "pong":
             return "pong"
-        case "audio_end":
+        case "activity_start":
+            return ActivityStart()
+        case "audio_end" | "activity_end":
             return AudioEnd()
         case "interrupt":
             return Interrupt()
@@ -281,6 +284,7 @@ def _welcome(welcome: Welcome) -> Frame:
             "ping_interval": welcome.ping_interval,
             "epoch": welcome.epoch,
             "seq": welcome.seq,
+            **({"push_to_talk": True} if welcome.push_to_talk else {}),
         }
     )
 
