@@ -14,6 +14,7 @@ from typing import Any, AnyStr
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.credits import Credits
 from adk_relay.adk.models import gemini_major, live_model
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn
@@ -54,6 +55,7 @@ class Translator:
         self.author = ""
         """The name of the agent that said it."""
         self._number = number
+        self._credits = Credits()
         self._text = ""  # the chunks of text since the last whole text
         self._aloud = ""  # the same for the transcript of the agent's speech
         self._heard = ""  # the same for the transcript of the user's speech
@@ -67,6 +69,7 @@ class Translator:
     def messages(self, event: Event) -> list[Message]:
         """The messages that an event becomes, in order."""
         messages: list[Message] = []
+        self._credits.note(event)
         if (content := event.content) and content.parts and event.author != "user":
             for part in content.parts:
                 messages += self._part(part, event)
@@ -79,19 +82,19 @@ class Translator:
             messages.append(Error("model_error", "The model reported an error. The server's log says which."))
         if event.interrupted:
             if self.turn.interrupt():
-                messages.append(TurnEnd(self._number(), interrupted=True))
+                messages.append(self._turn_end(interrupted=True))
             self._forget()
         if event.turn_complete and self._is_end(event):
             was_cut = self.turn.is_cut
             if self.turn.complete():
-                messages.append(TurnEnd(self._number()))
+                messages.append(self._turn_end())
             if not was_cut:
                 self._forget()
         return messages
 
     def stop(self) -> list[Message]:
         """The user stops the answer. The model is not told; the rest of its turn is not passed on."""
-        return [TurnEnd(self._number(), interrupted=True)] if self.turn.stop() else []
+        return [self._turn_end(interrupted=True)] if self.turn.stop() else []
 
     def lose(self, *, goes_on: bool) -> list[Message]:
         """The connection is gone: an open turn ends here. `unstored` stays, to be stored.
@@ -99,7 +102,7 @@ class Translator:
         Args:
             goes_on: another run will say the rest.
         """
-        return [TurnEnd(self._number(), interrupted=True, goes_on=goes_on)] if self.turn.lose() else []
+        return [self._turn_end(interrupted=True, goes_on=goes_on)] if self.turn.lose() else []
 
     def _is_end(self, event: Event) -> bool:
         """Whether a `turn_complete` ends the turn for the user."""
@@ -110,7 +113,12 @@ class Translator:
         # If turns are complete before their tools have answered, the answer to the result is still to come.
         return not (self._tool_answered and self._completes_early)
 
+    def _turn_end(self, *, interrupted: bool = False, goes_on: bool = False) -> TurnEnd:
+        usage, grounding = self._credits.take()
+        return TurnEnd(self._number(), interrupted, goes_on, usage, grounding)
+
     def _forget(self) -> None:
+        self._credits.forget_grounding()
         self.unstored = self._text = self._aloud = ""
         self._tool_answered = False
         self._tools.clear()

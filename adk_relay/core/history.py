@@ -17,6 +17,7 @@ from adk_relay.core.messages import (
     Transcript,
     TurnEnd,
     TurnStart,
+    Usage,
     Written,
 )
 
@@ -40,6 +41,8 @@ class _OpenAnswer:
     """Its index in the lines; None: it has no text yet."""
     chunks: list[str] = field(default_factory=list)
     tools: dict[str, ToolCall] = field(default_factory=dict)
+    usage: Usage | None = None
+    """Of the parts of it before a connection was lost."""
 
 
 class History:
@@ -147,7 +150,15 @@ class History:
                 return [message]
             case TurnEnd(goes_on=False):
                 answer = self._open or self._begin(asked, start)
-                return [*start, replace(message, answer=self._end(answer, message.interrupted))]
+                usage = message.usage.plus(answer.usage) if message.usage else answer.usage
+                whole = replace(
+                    self._end(answer, message.interrupted), usage=usage, grounding=message.grounding
+                )
+                return [*start, replace(message, answer=whole)]
+            case TurnEnd():
+                if self._open and message.usage:
+                    self._open.usage = message.usage.plus(self._open.usage)
+                return [message]
             case _:
                 return [message]
 

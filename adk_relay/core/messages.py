@@ -155,6 +155,46 @@ class ToolComplete:
 
 
 @dataclass(slots=True, frozen=True)
+class Usage:
+    """Tokens that the model has reported. `total` may count more than the others together."""
+
+    input: int
+    output: int
+    thoughts: int
+    total: int
+
+    def plus(self, other: Usage | None) -> Usage:
+        """The sum of both."""
+        if other is None:
+            return self
+        return Usage(
+            self.input + other.input,
+            self.output + other.output,
+            self.thoughts + other.thoughts,
+            self.total + other.total,
+        )
+
+
+@dataclass(slots=True, frozen=True)
+class Source:
+    """Something that an answer is based on. Neither field can be trusted: they come from the web."""
+
+    title: str
+    url: str
+
+
+@dataclass(slots=True, frozen=True)
+class Grounding:
+    """What an answer is based on."""
+
+    sources: tuple[Source, ...]
+    searches: tuple[str, ...]
+    """What was searched for."""
+    suggestions: str
+    """Google's search suggestions, as HTML; "": there are none."""
+
+
+@dataclass(slots=True, frozen=True)
 class Answer:
     """A whole answer of the agent."""
 
@@ -169,6 +209,9 @@ class Answer:
     interrupted: bool
     asked: Asked | None = None
     """The request that it answers; None: it answers live speech or a live text."""
+    usage: Usage | None = None
+    """Of the whole answer; None: the model has reported none."""
+    grounding: Grounding | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -200,6 +243,9 @@ class TurnEnd:
     """It was cut off: sound that is not played yet is stale."""
     goes_on: bool = False
     """The model's connection was lost. The agent says the rest when there is a new connection."""
+    usage: Usage | None = None
+    """Since the last end of a turn; None: the model has reported none."""
+    grounding: Grounding | None = None
     answer: Answer | None = None
     """The whole answer; None: it goes on, or it is not known yet (see `History.record`)."""
 

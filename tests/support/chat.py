@@ -39,7 +39,7 @@ CHAT = {
 OPTIONAL = {
     "status": "id",
     "response_start": "id",
-    "response_complete": "interrupted id",
+    "response_complete": "interrupted id usage grounding",
     "error": "session_id id",
 }
 

@@ -383,6 +383,14 @@ class Connection:
         tokens = {"promptTokenCount": prompt, "responseTokenCount": response}
         await self.send({"usageMetadata": tokens | {"totalTokenCount": prompt + response}})
 
+    async def ground(self, *sources: tuple[str, str], searches: tuple[str, ...] = (), html: str = "") -> None:
+        """What the answer is based on: sources as (title, URL)."""
+        chunks = [{"web": {"title": title, "uri": url}} for title, url in sources]
+        grounding = {"groundingChunks": chunks, "webSearchQueries": [*searches]}
+        if html:
+            grounding["searchEntryPoint"] = {"renderedContent": html}
+        await self._content({"groundingMetadata": grounding})
+
     async def die(self, code: int, reason: str = "") -> None:
         """Close with this code; 1006 is an abort."""
         if code == 1006:

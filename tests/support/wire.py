@@ -16,10 +16,12 @@ from adk_relay.core.messages import (
     Ended,
     Error,
     Gap,
+    Grounding,
     Line,
     Message,
     Presence,
     Reset,
+    Source,
     Status,
     Taken,
     Text,
@@ -30,6 +32,7 @@ from adk_relay.core.messages import (
     TurnEnd,
     TurnStart,
     Typing,
+    Usage,
     UserText,
     Written,
 )
@@ -43,7 +46,9 @@ from support.client import Json
 from support.server import ROOT
 
 _ASKED = Asked("b", "c0ffee")
-_ANSWER = Answer("Hello", 1, (ToolCall("call-1", "clock", {}, {}),), 0.1, 2, True, _ASKED)
+_USAGE = Usage(1, 2, 3, 6)
+_GROUNDING = Grounding((Source("A title", "https://example.com/"),), ("what",), "<p>")
+_ANSWER = Answer("Hello", 1, (ToolCall("call-1", "clock", {}, {}),), 0.1, 2, True, _ASKED, _USAGE, _GROUNDING)
 SAMPLES: list[Message] = [
     Written(1, "Hello", "b", "c0ffee", 1),
     Text(2, "Hel", number=1),
@@ -52,7 +57,7 @@ SAMPLES: list[Message] = [
     Transcript(5, "Hello", True, "b", 1),
     ToolStart(6, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00"),
     ToolComplete(7, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00"),
-    TurnEnd(8, answer=_ANSWER, interrupted=True),
+    TurnEnd(8, True, False, _USAGE, _GROUNDING, _ANSWER),
     TurnEnd(9),
     TurnStart(_ASKED),
     Line("agent", "Hello", open=True),

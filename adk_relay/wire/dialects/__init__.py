@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adk_relay.core.messages import Input, Message, UserText
+from adk_relay.core.messages import Answer, Input, Message, TurnEnd, UserText
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
@@ -183,6 +183,25 @@ def text_of(fields: dict[str, Any], field: str, text_id: str = "") -> str:
 def id_field(text_id: str) -> dict[str, Any]:
     """The `id` of a text on the wire; there is no such field for a text without one."""
     return {"id": text_id} if text_id else {}
+
+
+def credit_fields(of: TurnEnd | Answer) -> dict[str, Any]:
+    """The token usage and the grounding of an answer; there are no fields for what is not known."""
+    fields: dict[str, Any] = {}
+    if usage := of.usage:
+        fields["usage"] = {
+            "input_tokens": usage.input,
+            "output_tokens": usage.output,
+            "thought_tokens": usage.thoughts,
+            "total_tokens": usage.total,
+        }
+    if grounding := of.grounding:
+        fields["grounding"] = {
+            "sources": [{"title": source.title, "url": source.url} for source in grounding.sources],
+            "searches": [*grounding.searches],
+            "suggestions": grounding.suggestions,
+        }
+    return fields
 
 
 def session_id_of(fields: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ from adk_relay.wire.dialects import (
     Dialect,
     Join,
     Welcome,
+    credit_fields,
     id_field,
     json_object,
     once,
@@ -108,6 +109,7 @@ def _encoder(session_id: str) -> Encode:
                     "message_count": answer.message_count,
                     "full_response": answer.text,
                     **_asked_by(answer.asked),
+                    **credit_fields(answer),
                 }
                 if answer.interrupted:
                     complete["interrupted"] = True

@@ -39,6 +39,7 @@ from adk_relay.wire.dialects import (
     Command,
     Dialect,
     Welcome,
+    credit_fields,
     cut,
     id_field,
     json_object,
@@ -230,6 +231,7 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {
                 "turn_complete": None if interrupted else True,
                 "interrupted": interrupted or None,
+                **credit_fields(message),
                 "seq": seq,
             }
         case ToolStart():

@@ -20,6 +20,7 @@ from adk_relay.wire.dialects import (
     MAX_TOOL_BYTES,
     Ask,
     Dialect,
+    credit_fields,
     cut,
     json_object,
     session_id_of,
@@ -79,6 +80,7 @@ def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:
                 "type": "response",
                 "content": answer.text,
                 "tool_calls": [*_calls(answer.tools)],
+                **credit_fields(answer),
                 "timestamp": _now(),
             }
             if answer.interrupted:
