@@ -140,7 +140,7 @@ class Lab:
         if build == "long":
             settings["sound"] = "long"
         ours, its = _spawn.Pipe()
-        arguments = (its, self.model.env, tree, CORES, send_buffer, settings)
+        arguments = (its, self.model.env, build, tree, CORES, send_buffer, settings)
         process = _spawn.Process(target=_server_process, args=arguments, daemon=True)
         process.start()
         its.close()  # or `recv` would wait for a process that has ended
@@ -189,6 +189,7 @@ def _model_process(pipe: Pipe, setups: Synchronized[int]) -> None:
 def _server_process(
     pipe: Pipe,
     env: dict[str, str],
+    build: Build,
     tree: str,
     cores: list[int],
     send_buffer: int,
@@ -211,6 +212,10 @@ def _server_process(
     # measurement. So those that are there from the start are exempt.
     gc.collect()
     gc.freeze()
+    if build in ("relay", "long"):
+        from adk_relay import memory
+
+        memory.settle()  # as `relay:app` does
     config = uvicorn.Config(app, ws_per_message_deflate=False, timeout_graceful_shutdown=3, log_level="error")
     pipe.send(listening.getsockname()[1])
     uvicorn.Server(config).run(sockets=[listening])

@@ -15,8 +15,8 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 import google.auth
+import google.auth.credentials
 import google.auth.exceptions
-import google.auth.transport.requests
 from google.adk.agents import BaseAgent, LlmAgent
 from google.adk.models import BaseLlm, Gemini
 from google.adk.models.base_llm_connection import BaseLlmConnection, RealtimeInput
@@ -26,6 +26,7 @@ from google.genai import types
 from google.genai.errors import APIError
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from adk_relay.adk.screening import Screened
 from adk_relay.adk.sound import Hearer, SoundSocket
 from adk_relay.core.messages import UserAudio
 
@@ -57,7 +58,7 @@ class LostConnection(Exception):
         super().__init__(f"{code} {reason}".strip() if code else reason)
 
 
-class Observer(Hearer, Protocol):
+class Observer(Hearer, Screened, Protocol):
     """Gets the events of a run's connections. No method may wait but `caught_up`."""
 
     def connected(self, connection: WatchedConnection) -> None:
@@ -66,8 +67,8 @@ class Observer(Hearer, Protocol):
     def history(self, turns: list[types.Content]) -> list[types.Content]:
         """Returns the history that is sent to the model, made from the session's history."""
 
-    def sending(self, content: types.Content) -> None:
-        """A text or a tool's answer is stored in the session, and is being sent."""
+    def sending(self, content: types.Content | None) -> None:
+        """A text or a tool's answer is stored in the session, and is being sent; None: something else is."""
 
     def sent(self) -> None:
         """It was sent."""
@@ -154,6 +155,8 @@ class WatchedConnection(BaseLlmConnection):
 
     async def _send_content(self, content: types.Content, *, partial: bool = False) -> None:
         self._watcher.sending(content)
+        if content.parts and content.parts[0].text:  # only the results of tools come in parts
+            partial = False
         try:
             await self.inner._send_content(content, partial=partial)
         except Exception as error:
@@ -161,18 +164,22 @@ class WatchedConnection(BaseLlmConnection):
         self._watcher.sent()
 
     async def send_realtime(self, blob: RealtimeInput) -> None:
+        self._watcher.sending(None)
         try:
             await self.inner.send_realtime(blob)  # type: ignore[arg-type]  # annotated too narrowly
         except Exception as error:
             await self._fail(error)
+        self._watcher.sent()
 
     async def send_sound(self, sound: UserAudio) -> None:
         """Sends sound by the short way."""
         assert self.short_way
+        self._watcher.sending(None)
         try:
             await self.short_way.send_sound(sound)
         except Exception as error:
             await self._fail(error)
+        self._watcher.sent()
 
     async def receive(self) -> AsyncGenerator[LlmResponse, None]:
         try:
@@ -213,7 +220,14 @@ async def _fetch_credentials(model: Gemini) -> None:
     if client._credentials is None:
         client._credentials, _ = await asyncio.to_thread(google.auth.default, scopes=[_CLOUD_SCOPE])
     if (credentials := client._credentials) and not credentials.valid:
-        await asyncio.to_thread(credentials.refresh, google.auth.transport.requests.Request())
+        await asyncio.to_thread(_refresh, credentials)
+
+
+def _refresh(credentials: google.auth.credentials.Credentials) -> None:
+    # Imported here: it takes a tenth of a second, and only Vertex AI needs it.
+    from google.auth.transport.requests import Request
+
+    credentials.refresh(Request())  # type: ignore[no-untyped-call]
 
 
 def _lost(error: Exception) -> LostConnection:

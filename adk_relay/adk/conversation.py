@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from dataclasses import replace
-from typing import Protocol
-
-from google.adk.agents.run_config import RunConfig
-from google.adk.runners import Runner
-from google.adk.sessions import BaseSessionService
 
 from adk_relay.adk.failures import explain, what_failed
+from adk_relay.adk.home import Home
+from adk_relay.adk.keeping import keep_unsaid
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
-from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
     ActivityStart,
+    Audio,
     AudioEnd,
     Dropped,
     Ended,
@@ -32,6 +28,8 @@ from adk_relay.core.messages import (
     Message,
     Numbered,
     Status,
+    Text,
+    ToolStart,
     Transcript,
     TurnEnd,
     UserAudio,
@@ -39,7 +37,7 @@ from adk_relay.core.messages import (
     UserText,
     UserTyping,
 )
-from adk_relay.core.requests import Requests, Stats
+from adk_relay.core.requests import Requests
 from adk_relay.core.room import After, Room
 from adk_relay.core.writing import Writing
 
@@ -50,25 +48,6 @@ _CLOSE_WAIT = 5.0
 
 _UNATTENDED = 5.0
 """Seconds that a conversation waits for its first listener."""
-
-
-class Home(Protocol):
-    """What a conversation needs from `Conversations`."""
-
-    runner: Runner
-    service: BaseSessionService
-    config: RunConfig
-    model: str
-    stats: Stats
-    grace: float
-    idle_timeout: float
-    mic_ms: float
-    replay_bytes: int
-    replay_seconds: float
-    push_to_talk: bool
-
-    def forget(self, conversation: Conversation) -> None:
-        """The conversation is over: it need not be kept in memory any more."""
 
 
 class Conversation:
@@ -210,7 +189,7 @@ class Conversation:
         done = self._resets.add(delete=delete, why=why)
         self._interrupt()
         self._writing.drop(why)
-        self._writing.drop_unsaid()  # so it can be sent again if the session can't be deleted
+        self._writing.drop_unsaid(why)
         self._runs.stop(Stop.RESET)
         await asyncio.shield(done)
 
@@ -235,13 +214,13 @@ class Conversation:
 
     def emit(self, message: Message) -> None:
         self._last_content = time.monotonic()
+        if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
+            self._note_whose()
         match message:
             case Transcript():
                 self.room.publish(replace(message, connection_id=self._floor.last_speaker))
             case TurnEnd(goes_on=False):
-                self.session.last_activity = time.time()
-                self.room.publish(message)
-                self._writing.answered()
+                self._end_turn(message)
             case _ if isinstance(message, Numbered):
                 self.room.publish(message)
             case _:
@@ -256,6 +235,11 @@ class Conversation:
     def stored(self, text: UserText) -> None:
         self.session.last_activity = time.time()
         self._writing.stored(text)
+
+    def crossed(self) -> None:
+        run, current = self._runs.run, self._requests.current
+        if run and current and run.turn.waits_for(current.text):
+            self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def lost_speech(self) -> None:
         lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
@@ -272,9 +256,26 @@ class Conversation:
         if not ends and (has_stopped or is_to_come):
             ends = [TurnEnd(self.number(), interrupted=True)]
         for message in ends:
-            self.emit(message)
+            self._end_turn(message)
+        if self._requests.current:  # its text waited while another answer was given
+            self._end_turn(TurnEnd(self.number(), interrupted=True))
+
+    def _end_turn(self, end: TurnEnd) -> None:
+        self.session.last_activity = time.time()
+        self.room.publish(end)
+        self._writing.answered()
+
+    def _note_whose(self) -> None:
+        """An answer opens: it may be another than that of the current request."""
+        run, current = self._runs.run, self._requests.current
+        is_aside = bool(run and current and not run.turn.is_about(current.text))
+        if is_aside != self._requests.is_aside:
+            self._requests.is_aside = is_aside
+            self.room.update_audience()
 
     def _hear(self, sound: UserAudio | ActivityStart | AudioEnd) -> None:
+        if self._runs.answers_alone:
+            return
         self._inbox.add(sound)
         # An end of sound alone (its speaker has left) is no reason to connect to the model.
         if not isinstance(sound, AudioEnd):
@@ -289,7 +290,11 @@ class Conversation:
     def _would_cut_in(self) -> bool:
         """Whether the model could take a new request for a part of something else."""
         run = self._runs.run
-        return bool(self._resets or (run and (run.is_speech_pending or run.turn.is_stopped_early)))
+        if self._resets or self._runs.stop_reason is not None:
+            return True
+        if run and run.is_at_rest and run.turn.is_uncertain:
+            run.renew()  # only a new connection knows the order again
+        return bool(run and (run.is_speech_pending or run.turn.is_stopped_early or run.turn.is_uncertain))
 
     # ---- the life of a conversation ----
 
@@ -334,7 +339,7 @@ class Conversation:
         # A listener came while the run was ending: the answer under way is over all the same.
         is_owed = self._runs.owed or self._inbox.has_text
         if not is_owed and (self._requests.current or self.room.history.is_answering):
-            self.emit(TurnEnd(self.number(), interrupted=True))
+            self._end_turn(TurnEnd(self.number(), interrupted=True))
         if not self._runs.is_wanted:
             self._runs.end_reconnecting()
         self._writing.begin_next()
@@ -351,22 +356,10 @@ class Conversation:
 
     async def _keep_unsaid(self) -> None:
         """Stores the texts that no model could be given before the conversation ended."""
-        texts = deque(content for content in iter(self._inbox.take, None) if isinstance(content, UserText))
-        if not texts:
-            return
-        self._runs.begin_with(self._runs.owed)
-        try:
-            session = await self.session.find()
-            while texts:
-                await self.session.append_text(session, texts[0].text)
-                text = texts.popleft()
-                self.stored(text)
-                # If a listener has come back meanwhile, the next run answers the text.
-                self._runs.begin_with("" if text.stopped else "answer")
-        except Exception as error:
-            log.error("%s: %d texts could not be stored: %s", self._label, len(texts), one_line(error))
-            while texts:
-                self._inbox.give_back(texts.pop())
+        texts = await keep_unsaid(self._inbox, self.session, self.stored, self._label)
+        if self.room.listeners or not all(text.is_stored for text in texts):
+            for text in reversed(texts):  # a listener has come back meanwhile: the next run answers them
+                self._inbox.give_back(text)
 
     async def _empty(self) -> None:
         """Empties the session, then takes the input that was held meanwhile."""
@@ -384,6 +377,8 @@ class Conversation:
 
     def _fail(self, error: Exception) -> None:
         log.error("%s: %s", self._label, what_failed(error))
+        if self._writing.fail_current():
+            self._runs.begin_with("")
         self._runs.give_up()
         self.room.history.interrupt()
         self._dismiss(explain(error, self._home.model), Ended("failed"))

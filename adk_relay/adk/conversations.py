@@ -14,7 +14,7 @@ from google.adk.sessions import BaseSessionService, Session
 
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.models import live_model, run_config
-from adk_relay.adk.run import runner
+from adk_relay.adk.runner import runner
 from adk_relay.adk.session import APP_NAME, create_session, created_at, default_id, get_session, lines_of
 from adk_relay.adk.speech import is_push_to_talk
 from adk_relay.adk.starts import Starts, prepare

@@ -27,6 +27,7 @@ class RequestQueue(LiveRequestQueue):
         inbox: where the user's input comes from.
         on_taken: called with each input as ADK takes it.
         on_stored: called with each text when it is known that ADK has stored it.
+        on_failed: called with the error if ADK's sending task fails: ADK itself does not look at it.
         speech: adds the beginnings and the ends of speech.
 
     Invariants:
@@ -38,6 +39,7 @@ class RequestQueue(LiveRequestQueue):
         inbox: Inbox,
         on_taken: Callable[[ForModel], None],
         on_stored: Callable[[UserText], None],
+        on_failed: Callable[[BaseException], None],
         speech: Speech,
     ) -> None:
         super().__init__()
@@ -45,12 +47,16 @@ class RequestQueue(LiveRequestQueue):
         self._on_taken = on_taken
         self._on_stored = on_stored
         self._speech = speech
+        self._on_failed = on_failed
+        self._reader: asyncio.Task[None] | None = None  # ADK's sending task
         self._own: deque[LiveRequest] = deque()
         self._next: deque[UserAudio | LiveRequest] = deque()  # what the model gets for the input taken last
         self.unsettled: tuple[UserText, float] | None = None
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
         self.send_sound: Callable[[UserAudio], Awaitable[None]] | None = None
         """Sends sound to the model past ADK; None: sound goes through ADK."""
+        self.undecided: UserText | None = None
+        """The last text that ADK took, and has neither sent nor refused: callbacks may take their time."""
 
     def send(self, req: LiveRequest) -> None:
         if req.close:
@@ -65,6 +71,11 @@ class RequestQueue(LiveRequestQueue):
     def send_content(self, content: types.Content, partial: bool = False) -> None:
         self.send(LiveRequest(content=content, partial=partial))
 
+    def decided(self) -> None:
+        """To be called when ADK is done with the last text: it sends it, or the callbacks have refused it."""
+        self.settle()
+        self.undecided = None
+
     def settle(self) -> None:
         """To be called when the text that ADK took last is known to be stored."""
         if self.unsettled:
@@ -73,7 +84,8 @@ class RequestQueue(LiveRequestQueue):
             self._on_stored(text)
 
     async def get(self) -> LiveRequest:
-        self.settle()  # ADK asks for the next item only when it has stored the one before
+        self._watch_reader()
+        self.decided()  # ADK asks for the next item only when it is done with the one before
         while True:
             if self._closed:
                 return LiveRequest(close=True)
@@ -97,9 +109,23 @@ class RequestQueue(LiveRequestQueue):
                         self._next.extend(self._speech.told(user_input))
                         continue
                     case UserText(text):
-                        self.unsettled = (user_input, time.time())
-                        return LiveRequest(content=types.Content(role="user", parts=[types.Part(text=text)]))
+                        self.undecided = user_input
+                        if not user_input.is_stored:
+                            self.unsettled = (user_input, time.time())
+                        content = types.Content(role="user", parts=[types.Part(text=text)])
+                        # ADK does not store a partial text. The connection sends it as a whole one.
+                        return LiveRequest(content=content, partial=user_input.is_stored)
                     case UserImage(data, mime_type):
                         return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
             self._inbox.ready.clear()
             await self._inbox.ready.wait()
+
+    def _watch_reader(self) -> None:
+        reader = asyncio.current_task()
+        if reader is not self._reader and reader:
+            self._reader = reader
+            reader.add_done_callback(self._reader_done)
+
+    def _reader_done(self, reader: asyncio.Task[None]) -> None:
+        if not reader.cancelled() and (error := reader.exception()):
+            self._on_failed(error)

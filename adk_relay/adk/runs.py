@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from dataclasses import replace
 from enum import IntEnum, auto
 from typing import Protocol
 
@@ -27,7 +28,7 @@ from adk_relay.adk.run import Host, Run
 from adk_relay.adk.session import StoredSession, holds
 from adk_relay.adk.turn import Owed
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.messages import Message, Status
+from adk_relay.core.messages import Message, Status, TurnEnd, UserText
 
 log = logging.getLogger("relay.agent")
 
@@ -36,6 +37,9 @@ _END_WAIT = 2.0
 
 _LOOK_EVERY = 1.0
 """Seconds between two checks whether a run's connection counts as lost."""
+
+_ALONE = 5.0
+"""Seconds after an answer without a model in which sound is not listened to."""
 
 _TRIES = 5
 _TRY_FOR = 60.0
@@ -113,6 +117,8 @@ class Runs:
         self._was_connected = False  # ever
         self._handle: str | None = None  # the next run resumes the service's own session with it
         self._owed: Owed = ""  # what the next run owes
+        self._owed_text: UserText | None = None  # the question that this is the answer to, if it was a text
+        self._answered_alone_at = -_ALONE
         self._at_hand: Session | None = None  # the session, just read; the first run need not read it again
 
     # ---- for the conversation ----
@@ -126,6 +132,8 @@ class Runs:
     def stop(self, reason: Stop) -> None:
         """Ends the present run. No other begins before `go_on()`."""
         self.stop_reason = max(reason, self.stop_reason or reason)
+        if self.run:
+            self.run.close()  # at once, so that it takes nothing that comes from now on
         self._stopped.set()
         self._news.set()
 
@@ -156,11 +164,20 @@ class Runs:
         """What the user waits for: from the present run, or else from the next one."""
         return self.run.turn.owed if self.run else self._owed
 
-    def begin_with(self, owed: Owed) -> None:
-        """Sets what the next run owes. It sends the history, because the service's own session lacks this."""
-        self._handle, self._owed = None, owed
+    @property
+    def answers_alone(self) -> bool:
+        """The agent has just answered without a model: sound alone is no reason to ask it again."""
+        return time.monotonic() - self._answered_alone_at < _ALONE
 
-    def stop_answer(self) -> list[Message]:
+    def begin_with(self, owed: Owed, text: UserText | None = None) -> None:
+        """Sets what the next run owes. It sends the history, because the service's own session lacks this.
+
+        Args:
+            text: the question that this is the answer to, if it was a text.
+        """
+        self._handle, self._owed, self._owed_text = None, owed, text
+
+    def stop_answer(self) -> list[TurnEnd]:
         """The user stops the answer; returns the end of the turn, if there was an answer to stop."""
         self._owed = ""
         return self.run.translator.stop() if self.run else []
@@ -225,6 +242,7 @@ class Runs:
             self._host,
             handle=self._handle,
             owed=self._owed,
+            owed_text=self._owed_text,
             session=at_hand,
         )
         driving = asyncio.create_task(run.drive(), name=f"run {self._label}")
@@ -232,6 +250,8 @@ class Runs:
         self.run = None
         if self.stop_reason is not None:
             error = None
+        elif error is None and run.is_unconnected and run.turn.is_open:
+            return await self._answered_alone(run)
         elif error is None and (run.turn.owed or not (run.is_leaving or run.has_progressed)):
             # A normal close in the middle of an answer, or before any progress, is a loss, too.
             error = LostConnection(1000, "the service closed the connection early")
@@ -242,7 +262,7 @@ class Runs:
         goes_on = error is not None
         for message in run.translator.lose(goes_on=goes_on):
             self._host.emit(message)
-        self.begin_with(run.turn.owed)  # now, in case `_settle` can't read the session
+        self.begin_with(run.turn.owed, run.turn.owed_text)  # now, in case `_settle` can't read the session
         await self._settle(run, goes_on=goes_on)
         if run.is_speech_pending and self.stop_reason is None:
             self._host.lost_speech()
@@ -258,10 +278,24 @@ class Runs:
         self._owed = run.turn.owed if self._owed else ""  # unless the user has stopped it meanwhile
         raise error
 
+    async def _answered_alone(self, run: Run) -> bool:
+        """The agent has answered without a model, as a `before_agent_callback` may: a complete turn."""
+        self._answered_alone_at = time.monotonic()
+        for message in run.translator.complete():
+            self._host.emit(message)
+        run.translator.lose(goes_on=False)
+        self.begin_with("")
+        if text := run.answered_alone:
+            await self._session.append_text(await self._session.find(), text.text)
+            self._host.stored(text)
+        self._inbox.clear_sound()
+        self.end_reconnecting()
+        return True
+
     async def _watch(self, run: Run, driving: asyncio.Task[None]) -> Exception | None:
         """Waits for a run's end, or ends it if it is stopped or lost; returns its error, if there is one."""
         stopping = asyncio.create_task(self._stopped.wait())
-        overdue: LostConnection | None = None
+        overdue: Exception | None = None
         try:
             while not (driving.done() or stopping.done() or overdue):
                 await asyncio.wait(
@@ -280,21 +314,23 @@ class Runs:
         return overdue or (failure if isinstance(failure, Exception) else None)
 
     async def _settle(self, run: Run, *, goes_on: bool) -> None:
-        """Makes sure that each text is in the session or in the inbox, and a cut answer in the session."""
+        """Makes sure that each text was sent or is in the inbox, and a cut answer in the session."""
         unstored = run.translator.unstored
-        if not (run.unsettled or unstored):
+        text = run.undecided
+        if not (text or unstored):
             return
-        session = None
+        session, is_stored = None, text is not None and run.unsettled is None
         try:
             session = await self._session.find()
         finally:
-            if run.unsettled:
-                text, taken_at = run.unsettled
-                if session and holds(session, text, taken_at):
+            if text:
+                if run.unsettled and session and holds(session, *run.unsettled):
                     self._host.stored(text)
-                else:  # also if the session can't be read: a text said twice is better than a lost one
-                    self._inbox.give_back(text)
-                    run.turn.take_back()
+                    is_stored = True
+                # Also if the session can't be read: a text said twice is better than a lost one.
+                self._inbox.give_back(replace(text, is_stored=is_stored))
+                run.turn.take_back(text)
+                self._owed, self._owed_text = run.turn.owed, run.turn.owed_text
         if unstored:
             await self._session.append_cut_answer(session, run.translator.author, unstored, goes_on=goes_on)
 

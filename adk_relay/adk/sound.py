@@ -63,7 +63,7 @@ class Hearer(Protocol):
     def hear(self, pcm: bytes) -> None:
         """The model has sent a chunk of sound. Must not wait."""
 
-    def entered(self) -> None:
+    def entered(self, event: Event) -> None:
         """An event is on its last steps through ADK."""
 
     def is_listened_to(self) -> None:
@@ -151,7 +151,7 @@ class ShortWay(BasePlugin):
     async def on_event_callback(self, *, invocation_context: InvocationContext, event: Event) -> None:
         # An agent that is used as a tool has a runner of its own, with the same plugins.
         if invocation_context.live_request_queue is not None:
-            self._observer().entered()
+            self._observer().entered(event)
 
     async def before_tool_callback(
         self, *, tool: BaseTool, tool_args: dict[str, Any], tool_context: ToolContext

@@ -12,6 +12,7 @@ from google.adk.agents.live_request_queue import LiveRequestQueue
 from google.adk.models import Gemini
 from google.adk.runners import Runner
 from google.adk.sessions import InMemorySessionService
+from google.genai import types
 
 from adk_relay.adk.credentials import missing_credentials
 from adk_relay.adk.rehearsal import Rehearsal
@@ -45,11 +46,14 @@ async def prepare(agent: BaseAgent) -> None:
     """Does, when the server starts, what the first conversation would have to wait for.
 
     In its first run ADK imports 360 modules: a fifth of a second without the event loop. So there is a run
-    of the offline model. And each model of Gemini makes its client for this event loop, with a TLS context.
+    of the offline model. google-genai makes its validators when they are first used. And each model of Gemini
+    makes its client for this event loop, with a TLS context.
     What fails here fails again in the first conversation, and is told there.
     """
     try:
         await _rehearse()
+        for kind in (types.LiveServerMessage, types.LiveConnectParameters, types.LiveClientContent):
+            kind.model_rebuild()
         for model in _models(agent):
             # Without a key, google-genai would also leave a task behind that fails.
             if model.client or model.client_kwargs or not missing_credentials():

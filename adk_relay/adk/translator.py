@@ -28,6 +28,7 @@ from adk_relay.core.messages import (
     ToolStart,
     Transcript,
     TurnEnd,
+    UserText,
 )
 
 log = logging.getLogger("relay.agent")
@@ -39,6 +40,17 @@ _TEXT_CHUNK = 16 * 1024
 """Characters of text in one message at most."""
 
 
+_Reason = types.TurnCompleteReason
+
+_NO_PROBLEM = {_Reason.TURN_COMPLETE_REASON_UNSPECIFIED, _Reason.NEED_MORE_INPUT}
+
+_REASONS = {
+    _Reason.MALFORMED_FUNCTION_CALL: "The model called a tool in a wrong way. Please ask again.",
+    _Reason.RESPONSE_REJECTED: "The model's answer was rejected by its safety filter.",
+    _Reason.PROHIBITED_INPUT_CONTENT: "The model refused the input: its content is prohibited.",
+}
+
+
 class Translator:
     """Makes messages of a run's events, and updates the state of the turn.
 
@@ -46,10 +58,13 @@ class Translator:
         agent: the run's root agent.
         number: returns the next message's `seq`.
         owed: what the user still waits for from the run before.
+        text: the question that this is the answer to, if it was a text.
     """
 
-    def __init__(self, agent: Any, number: Callable[[], int], *, owed: Owed = "") -> None:
-        self.turn = Turn(owed=owed)
+    def __init__(
+        self, agent: Any, number: Callable[[], int], *, owed: Owed = "", text: UserText | None = None
+    ) -> None:
+        self.turn = Turn(owed=owed, text=text)
         self.unstored = ""
         """What the agent has said in this turn and ADK has not stored yet."""
         self.author = ""
@@ -60,7 +75,7 @@ class Translator:
         self._aloud = ""  # the same for the transcript of the agent's speech
         self._heard = ""  # the same for the transcript of the user's speech
         self._tools: dict[str, bool] = {}  # the calls without a result, by id: whether their turn was stopped
-        self._tool_answered = False
+        self._is_early = False  # the next `turn_complete` comes before the answer to the tools' results
         model = live_model(agent)
         generation = gemini_major(model.model) if model else None
         # Up to the second generation Gemini completes a turn before its tools have answered.
@@ -85,14 +100,21 @@ class Translator:
                 messages.append(self._turn_end(interrupted=True))
             self._forget()
         if event.turn_complete and self._is_end(event):
-            was_cut = self.turn.is_cut
+            was_cut, had_words = self.turn.is_cut, self.turn.is_open
             if self.turn.complete():
+                messages += self._explain(event, had_words=had_words)
                 messages.append(self._turn_end())
             if not was_cut:
                 self._forget()
         return messages
 
-    def stop(self) -> list[Message]:
+    def complete(self) -> list[Message]:
+        """Ends the open answer, for which the model sends no `turn_complete`."""
+        is_told = self.turn.is_open and self.turn.complete()
+        self._forget()
+        return [self._turn_end()] if is_told else []
+
+    def stop(self) -> list[TurnEnd]:
         """The user stops the answer. The model is not told; the rest of its turn is not passed on."""
         return [self._turn_end(interrupted=True)] if self.turn.stop() else []
 
@@ -108,10 +130,24 @@ class Translator:
         """Whether a `turn_complete` ends the turn for the user."""
         if self.turn.is_cut:
             return True
-        if self._tools or event.interaction_status == types.InteractionStatus.IN_PROGRESS:
+        if event.interaction_status == types.InteractionStatus.IN_PROGRESS:
             return False
-        # If turns are complete before their tools have answered, the answer to the result is still to come.
-        return not (self._tool_answered and self._completes_early)
+        # Up to the second generation, one `turn_complete` comes right after the tools were called. The answer
+        # to their results is still to come, and ends with its own. ADK has the results by now, except for
+        # tools that run in the background: the model does not wait for these.
+        is_early, self._is_early = self._is_early and not self._tools, False
+        return not is_early
+
+    def _explain(self, event: Event, *, had_words: bool) -> list[Message]:
+        """Says why there is no answer, or only a part of it."""
+        reason = event.turn_complete_reason
+        if not reason or reason in _NO_PROBLEM:
+            if not had_words:
+                log.info("the model completed a turn without an answer")
+            return []
+        log.warning("the model completed a turn with the reason %s", one_line(reason.value))
+        why = _REASONS.get(reason, "The model gave no full answer ({reason}).")
+        return [Error("model_error", why.format(reason=reason.value.lower().replace("_", " ")))]
 
     def _turn_end(self, *, interrupted: bool = False, goes_on: bool = False) -> TurnEnd:
         usage, grounding = self._credits.take()
@@ -120,18 +156,27 @@ class Translator:
     def _forget(self) -> None:
         self._credits.forget_grounding()
         self.unstored = self._text = self._aloud = ""
-        self._tool_answered = False
+        self._is_early = False
         self._tools.clear()
+
+    def connected(self) -> None:
+        """There is a new connection: nothing more comes of the one before."""
+        self._is_early = False
+
+    @property
+    def is_agent_busy(self) -> bool:
+        """A tool was called, and has not answered."""
+        return bool(self._tools)
 
     def _speaks(self, author: str) -> bool:
         """The agent says something; returns whether it is passed on."""
         self.author = author
-        self._tool_answered = False
+        self._is_early = False
         return self.turn.speak()
 
     def sound(self, pcm: bytes) -> list[Audio]:
         """The messages that sound becomes which ADK has not seen."""
-        self._tool_answered = False
+        self._is_early = False
         if not self.turn.speak():
             return []
         if len(pcm) <= _AUDIO_CHUNK:
@@ -150,7 +195,7 @@ class Translator:
                 self.unstored += part.text
                 fresh = part.text
             else:
-                fresh = "" if self._text else part.text
+                fresh = _rest(part.text, self._text)
                 self._text = self.unstored = ""
             if is_passed_on:
                 return [Text(self._number(), text) for text in _chunks(fresh, _TEXT_CHUNK)]
@@ -159,12 +204,12 @@ class Translator:
                 is_late = not self._speaks(event.author)
                 tool_id, arguments = call.id or "", jsonable(call.args)
                 self._tools[tool_id] = is_late
+                self._is_early = self._completes_early
                 return [
                     ToolStart(self._number(), tool_id, call.name or "", arguments, _when(event), late=is_late)
                 ]
         elif answer := part.function_response:
             is_late = self._tools.pop(answer.id or "", True)
-            self._tool_answered = True
             result = jsonable(answer.response)
             return [
                 ToolComplete(
@@ -187,7 +232,7 @@ class Translator:
     def _agent_spoke(self, spoken: types.Transcription, author: str) -> list[Message]:
         fresh = spoken.text or ""
         if spoken.finished:
-            fresh = "" if self._aloud else fresh
+            fresh = _rest(fresh, self._aloud)
             self._aloud = self.unstored = ""
         else:
             self._aloud += fresh
@@ -195,6 +240,13 @@ class Translator:
         if fresh and self._speaks(author):
             return [Text(self._number(), text, is_transcript=True) for text in _chunks(fresh, _TEXT_CHUNK)]
         return []
+
+
+def _rest(whole: str, chunks: str) -> str:
+    """What a whole text has beyond its chunks: ADK keeps a chunk back if its frame also ends the text."""
+    if not chunks or whole.startswith(chunks):
+        return whole[len(chunks) :]
+    return ""
 
 
 def _chunks(whole: AnyStr, size: int) -> Iterator[AnyStr]:

@@ -1,55 +1,78 @@
-"""The state of a turn: a state machine as a table.
+"""The turn: which question the agent answers, and which answers are still owed.
 
-A turn goes from a question to its `turn_complete` or `interrupted`. The model and the user can speak at the
-same time: a question can be asked, an answer stopped, or a connection lost at any moment. The meaning of such
-an event depends on the state only, and the table below has every case.
+The model and the users can speak at the same time, and what they say is on its way for a while. So it must
+be said which question an answer is for. What is known:
+
+- The model answers questions in the order in which it was given them. A question interrupts the answer that
+  is open.
+- An answer opens with its first word, sound or tool call. It ends with `turn_complete`, or with
+  `interrupted` and then a `turn_complete` that tells nothing new.
+- A question that the model was given after an answer had opened is not the one that is being answered.
+
+So the open questions are a queue. The first word of an answer takes the first question out of the queue,
+and so does an end that comes without a word. Speech becomes a question when its transcript comes. That may
+be late: if an answer opened although nothing was asked, and somebody had spoken, the next transcript
+belongs to that answer.
+
+What is not known: while two questions are on their way, a service may answer both one after the other, both
+in one answer, or only the second. Therefore
+
+- a text waits until the text before it is being answered, for `_HOLD` seconds at most (`Turn.holds`);
+- a text that is given after that time, or speech that is understood meanwhile, makes the turn *uncertain*.
+  If somebody waits for the answer to one of these questions alone, the conversation tells them that it was
+  interrupted. The next such request gets a new connection, whose history has everything in order.
+
+The state machine, without the queue ("-": the state stays as it is):
+
+    state     speak     interrupt  complete  lose
+    SILENT    SPEAKING  CUT        -         LOST
+    SPEAKING  -         CUT        SILENT    LOST
+    CUT       SPEAKING  -          SILENT    LOST
+    LOST
+
+A question can be asked, and an answer be stopped, in each state but LOST; neither changes the state. It is
+a user who stops an answer: its end is told at once, and the words that still come are not passed on.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Literal
 
-from adk_relay.core.messages import ForModel, UserText
+from adk_relay.core.messages import ForModel, UserAudio, UserText
 
 Owed = Literal["", "answer", "rest"]
 """What the user waits for: nothing, the answer to a question, or the rest of an answer that was cut."""
 
+_HOLD = 2.0
+"""Seconds that a text waits for the first word of the answer before it. Models need less than one."""
+
 _FIRST_WORD = 5.0
-"""Seconds within which a model begins to answer, if it answers at all."""
+"""Seconds within which the first word of an answer comes that was stopped before it, if it comes at all."""
+
+_UNDERSTOOD = 10.0
+"""Seconds within which a model answers speech. It may also decide that it was not spoken to."""
 
 
 class State(Enum):
     """The states of a turn."""
 
-    IDLE = auto()
-    """The agent is silent, and nothing was asked."""
-    ASKED = auto()
-    """The model was given a question, and the agent has not begun to answer."""
-    STOPPED = auto()
-    """The user stopped the answer before its first word: if it comes, it is muted."""
+    SILENT = auto()
+    """No answer is open."""
     SPEAKING = auto()
-    """The agent has begun to speak, and has not finished."""
-    MUTED = auto()
-    """The agent speaks, but the user has stopped this answer: it is not passed on."""
+    """An answer is open. If a user has stopped it, it is not passed on."""
     CUT = auto()
-    """The users were told of an interruption. The service's `turn_complete` for it is still to come."""
-    CUT_ASKED = auto()
-    """The same, and a question waits for its answer."""
-    CUT_STOPPED = auto()
-    """The same, and the user stopped the answer to that question before its first word."""
+    """The last answer was interrupted, and the model's `turn_complete` for it is still to come."""
     LOST = auto()
     """The connection is gone: nothing more can happen in this turn."""
 
 
 class Event(Enum):
-    """What can happen in a turn."""
+    """What can happen in a turn, and changes its state."""
 
-    ASK = auto()
-    """A question: a text that the model was given, or speech that it has understood."""
-    STOP = auto()
-    """The user stops the answer that is owed."""
     SPEAK = auto()
     """The agent says something, or calls a tool."""
     INTERRUPT = auto()
@@ -61,91 +84,33 @@ class Event(Enum):
 
 
 class TransitionError(Exception):
-    """An event came in a state in which it cannot happen."""
+    """An event came after the connection was lost."""
 
 
 _S, _E = State, Event
 
 TRANSITIONS: dict[State, dict[Event, State]] = {
-    _S.IDLE: {
-        _E.ASK: _S.ASKED,
-        _E.SPEAK: _S.SPEAKING,
-        _E.INTERRUPT: _S.CUT,
-        _E.COMPLETE: _S.IDLE,
-        _E.LOSE: _S.LOST,
-    },
-    _S.ASKED: {
-        _E.ASK: _S.ASKED,
-        _E.STOP: _S.STOPPED,
-        _E.SPEAK: _S.SPEAKING,
-        _E.INTERRUPT: _S.CUT,
-        _E.COMPLETE: _S.IDLE,
-        _E.LOSE: _S.LOST,
-    },
-    _S.STOPPED: {
-        # The service may take the new question and the stopped one as one turn, or complete the first alone.
-        _E.ASK: _S.CUT_ASKED,
-        _E.SPEAK: _S.MUTED,
-        _E.INTERRUPT: _S.CUT,
-        _E.COMPLETE: _S.IDLE,
-        _E.LOSE: _S.LOST,
-    },
-    _S.SPEAKING: {
-        _E.ASK: _S.SPEAKING,
-        _E.STOP: _S.MUTED,
-        _E.SPEAK: _S.SPEAKING,
-        _E.INTERRUPT: _S.CUT,
-        _E.COMPLETE: _S.IDLE,
-        _E.LOSE: _S.LOST,
-    },
-    _S.MUTED: {
-        _E.ASK: _S.MUTED,
-        _E.STOP: _S.MUTED,
-        _E.SPEAK: _S.MUTED,
-        _E.INTERRUPT: _S.CUT,
-        _E.COMPLETE: _S.IDLE,
-        _E.LOSE: _S.LOST,
-    },
-    _S.CUT: {
-        _E.ASK: _S.CUT_ASKED,
-        _E.SPEAK: _S.SPEAKING,
-        _E.INTERRUPT: _S.CUT,
-        _E.COMPLETE: _S.IDLE,
-        _E.LOSE: _S.LOST,
-    },
-    _S.CUT_ASKED: {
-        _E.ASK: _S.CUT_ASKED,
-        _E.STOP: _S.CUT_STOPPED,
-        _E.SPEAK: _S.SPEAKING,
-        _E.INTERRUPT: _S.CUT,
-        _E.COMPLETE: _S.IDLE,
-        _E.LOSE: _S.LOST,
-    },
-    _S.CUT_STOPPED: {
-        _E.ASK: _S.CUT_ASKED,
-        _E.SPEAK: _S.MUTED,
-        _E.INTERRUPT: _S.CUT,
-        _E.COMPLETE: _S.STOPPED,
-        _E.LOSE: _S.LOST,
-    },
+    _S.SILENT: {_E.SPEAK: _S.SPEAKING, _E.INTERRUPT: _S.CUT, _E.COMPLETE: _S.SILENT, _E.LOSE: _S.LOST},
+    _S.SPEAKING: {_E.SPEAK: _S.SPEAKING, _E.INTERRUPT: _S.CUT, _E.COMPLETE: _S.SILENT, _E.LOSE: _S.LOST},
+    _S.CUT: {_E.SPEAK: _S.SPEAKING, _E.INTERRUPT: _S.CUT, _E.COMPLETE: _S.SILENT, _E.LOSE: _S.LOST},
     _S.LOST: {},
 }
-"""The next state, if no question is left open, and none was stopped."""
 
-STILL_ASKED = {_S.IDLE: _S.ASKED, _S.CUT: _S.CUT_ASKED}
-"""The states that replace those of the table if a question is left open."""
 
-STILL_STOPPED = {_S.IDLE: _S.STOPPED, _S.CUT: _S.CUT_STOPPED}
-"""The states that replace those of the table if all questions that are left were stopped by the user."""
+@dataclass(slots=True, eq=False)
+class Question:
+    """Something that the model is to answer."""
 
-OPEN = frozenset({_S.SPEAKING, _S.MUTED})
-"""The agent has begun to speak, and has not finished."""
-
-CUT = frozenset({_S.CUT, _S.CUT_ASKED, _S.CUT_STOPPED})
-"""The users were told of an interruption, and its `turn_complete` is still to come."""
-
-STOPPED = frozenset({_S.STOPPED, _S.MUTED, _S.CUT_STOPPED})
-"""The user has stopped the answer: neither its words nor its end are passed on."""
+    text: UserText | None = None
+    """None: speech, or what a run before was asked."""
+    heard: bool = False
+    """It is speech: the model may decide that it was not spoken to."""
+    stopped: bool = False
+    """The user does not want the answer any more."""
+    rest: bool = False
+    """Its answer was begun on a connection that was lost: the rest is to come."""
+    since: float = field(default_factory=time.monotonic)
+    """When it was asked, or its answer stopped."""
 
 
 class Turn:
@@ -153,91 +118,139 @@ class Turn:
 
     Args:
         owed: what the user still waits for from the run before.
+        text: the question that this is the answer to, if it was a text.
 
     Invariants:
-        A question is open in ASKED and CUT_ASKED, none in IDLE, STOPPED, CUT and CUT_STOPPED.
-        `_asked_meanwhile` is at most `_questions`: it counts some of the open questions.
-        Questions that were stopped are kept only while the answer is stopped, and nothing else was asked.
-        The rest of an answer is owed only if an answer was begun and lost, until the agent speaks again.
+        `answered` is set only while an answer is open. A question is either open or being answered.
+        Only the first open question can be one whose answer was begun before.
     """
 
-    def __init__(self, *, owed: Owed = "") -> None:
-        self.state = State.ASKED if owed else State.IDLE
+    def __init__(self, *, owed: Owed = "", text: UserText | None = None) -> None:
+        self.state = State.SILENT
         self.given = False
-        """The model was given user input since the agent last began to speak."""
-        self._questions = 1 if owed else 0  # open questions; the one that is being answered is open, too
-        self._asked_meanwhile = 0  # of these, the questions asked since the agent last began to speak
-        self._stopped_questions = 0  # questions whose answers the user has stopped: these will be muted
-        self._rest = owed == "rest"  # the answer to the first open question was begun, and lost
+        """The model was given user input that no answer has been begun to."""
+        self.answered: Question | None = None
+        """The question that the open answer is for; None: nothing was asked, or no answer is open."""
+        self._has_crossed = False  # two questions were on their way, or one was given up
+        self._crosses = False  # the same, until `crosses()` has told it
+        self._ended: Question | None = None  # the question of the turn that ended last
+        self._questions: deque[Question] = deque()  # the open ones: no word of their answers has come
+        self._is_muted = False  # a user has stopped the open answer
+        self._has_spoken = False  # somebody spoke since the last answer opened
+        self._is_unexplained = False  # the last answer was to speech whose transcript has not come yet
         self._heard_meanwhile = False  # speech was understood meanwhile: a question only if it interrupts
-        self._stopped_at = 0.0
+        if owed:
+            self._questions.append(Question(text, rest=owed == "rest"))
 
     @property
     def owed(self) -> Owed:
         """What the user waits for."""
-        if self.state is State.SPEAKING:
+        if self.is_open and not self._is_muted:
             return "answer"
-        if not self._questions:
+        wanted = [question for question in self._questions if not question.stopped]
+        if not wanted:
             return ""
-        return "rest" if self._rest and not self._asked_meanwhile else "answer"
+        return "rest" if wanted[-1].rest else "answer"
+
+    @property
+    def owed_text(self) -> UserText | None:
+        """The text whose answer is owed: of several, the last. None: nothing is owed, or speech was asked."""
+        open_questions = (*self._questions, *([self.answered] if self.answered else ()))
+        wanted = [question for question in open_questions if not question.stopped]
+        return wanted[-1].text if wanted and self.owed else None
 
     @property
     def is_open(self) -> bool:
         """The agent has begun to speak, and has not finished."""
-        return self.state in OPEN
+        return self.state is State.SPEAKING
 
     @property
     def is_cut(self) -> bool:
-        """The users were told of an interruption, and its `turn_complete` is still to come."""
-        return self.state in CUT
-
-    @property
-    def is_stopped(self) -> bool:
-        """The user has stopped the answer: its words are not passed on."""
-        return self.state in STOPPED
+        """The model has said that an answer was interrupted, and its `turn_complete` is still to come."""
+        return self.state is State.CUT
 
     @property
     def is_stopped_early(self) -> bool:
         """The user stopped an answer, and its first word may still come."""
-        is_silent = self.is_stopped and not self.is_open
-        return is_silent and time.monotonic() - self._stopped_at < _FIRST_WORD
+        return any(each.stopped and not _is_over(each, _FIRST_WORD) for each in self._questions)
+
+    @property
+    def is_uncertain(self) -> bool:
+        """An answer may come that does not belong to the first open question."""
+        return self._has_crossed or any(
+            each.stopped and _is_over(each, _FIRST_WORD) for each in self._questions
+        )
+
+    def holds(self) -> float:
+        """Seconds that the next text has to wait for the first word of an answer; 0: it can be given."""
+        if not self._questions:
+            return 0.0
+        return max(0.0, self._questions[-1].since + _HOLD - time.monotonic())
+
+    def waits_for(self, text: UserText) -> bool:
+        """Whether the model was given this text, and no word of an answer has come."""
+        return any(_is_same(each, text) for each in self._questions)
+
+    def is_about(self, text: UserText) -> bool:
+        """Whether the open answer, or else the turn that ended last, is for this text."""
+        question = self.answered if self.is_open else self._ended
+        return question is not None and _is_same(question, text)
+
+    def crosses(self) -> bool:
+        """Whether a question was asked, since the last call, while another one had no answer yet."""
+        crosses, self._crosses = self._crosses, False
+        return crosses
 
     def take(self, user_input: ForModel) -> None:
-        """The model was given an input of the user."""
+        """The model is given an input of the user."""
         self.given = True
         if isinstance(user_input, UserText):
-            self._ask(stopped=user_input.stopped)
+            self._ask(Question(user_input, stopped=user_input.stopped))
+        elif isinstance(user_input, UserAudio) and user_input.is_speech:
+            self._has_spoken = True
 
-    def take_back(self) -> None:
-        """The model was not given the last text after all. The turn is lost already."""
-        assert self.state is State.LOST
-        self._questions = max(self._questions - 1, 0)
-        self._asked_meanwhile = max(self._asked_meanwhile - 1, 0)
+    def take_back(self, text: UserText) -> None:
+        """The model was not given this text after all."""
+        for question in [*self._questions]:
+            if _is_same(question, text) and not question.rest:
+                self._questions.remove(question)
+
+    def sent(self) -> None:
+        """The last question was sent: the time in which the model begins to answer runs from now."""
+        if self._questions and not self._questions[-1].stopped:
+            self._questions[-1].since = time.monotonic()
 
     def hear(self) -> None:
-        """The user's speech was understood.
-
-        If this happens while the agent speaks, the transcript is usually late: the agent is answering it.
-        """
-        if self.is_open:
+        """The user's speech was understood: a question, unless the transcript is late."""
+        if self._is_unexplained and not self._has_spoken:
+            self._is_unexplained = False
+        elif self.is_open:
             self._heard_meanwhile = True
+        elif self.state is State.LOST:
+            raise TransitionError("a transcript cannot come after the connection was lost")
         else:
-            self._ask()
+            self._ask(Question(heard=True))
+        self._has_spoken = False
 
     def speak(self) -> bool:
         """The agent says something; returns whether the user is to be told."""
         if not self.is_open:
-            self.given = self._rest = self._heard_meanwhile = False
-            self._asked_meanwhile = 0
-            self._stopped_questions = max(self._stopped_questions - 1, 0) if self.is_stopped else 0
-        self._go(Event.SPEAK)
-        return not self.is_stopped
+            self._go(Event.SPEAK)
+            self.answered = self._questions.popleft() if self._questions else None
+            self._is_muted = bool(self.answered and self.answered.stopped)
+            self._is_unexplained = self._has_spoken and not self.answered
+            self._has_spoken = self._heard_meanwhile = False
+            self.given = bool(self._questions)
+        return not self._is_muted
 
     def stop(self) -> bool:
         """The user stops the answer; returns whether there was anything to stop."""
         if not self.owed:
             return False
-        self._stop()
+        self._is_muted = self.is_open
+        for question in self._questions:
+            if not question.stopped:
+                question.stopped, question.rest, question.since = True, False, time.monotonic()
         return True
 
     def interrupt(self) -> bool:
@@ -245,14 +258,12 @@ class Turn:
 
         The user is told of an interruption once, and not of the end of an answer that was stopped.
         """
-        is_told = not (self.is_stopped or self.is_cut)
-        if self.is_open:  # the question that interrupted the answer is still open
-            self._questions = self._asked_meanwhile + self._heard_meanwhile
-        elif is_told:
-            self._questions = max(self._questions - 1, 0)
-        elif self.is_stopped:
-            self._stopped_questions -= 1
-        self._end(Event.INTERRUPT)
+        if self.is_cut:
+            return False
+        was_open, heard = self.is_open, self._heard_meanwhile
+        is_told = self._end(Event.INTERRUPT)
+        if was_open and heard:  # the speech that interrupted the answer is the question now
+            self._questions.append(Question(heard=True))
         return is_told
 
     def complete(self) -> bool:
@@ -260,70 +271,69 @@ class Turn:
         if self.is_cut:  # it belongs to the turn that was interrupted
             self._go(Event.COMPLETE)
             return False
-        is_told = not self.is_stopped
-        if self.is_open:
-            self._questions = self._asked_meanwhile
-        elif is_told:
-            self._questions = max(self._questions - 1, 0)
-        else:
-            self._stopped_questions -= 1
-        self._end(Event.COMPLETE)
-        return is_told
+        return self._end(Event.COMPLETE)
 
     def lose(self) -> bool:
         """The connection is gone; returns whether it cut an answer that the user was hearing."""
-        is_cut = self.state is State.SPEAKING
+        is_cut = self.is_open and not self._is_muted
         if is_cut:
-            self._rest = True
-            self._questions = max(self._questions, self._asked_meanwhile + 1)
+            rest = self.answered or Question()
+            rest.rest = True
+            self._questions.appendleft(rest)
         self._go(Event.LOSE)
+        self.answered, self._is_muted = None, False
         return is_cut
+
+    def forget_unanswered(self) -> None:
+        """Gives up speech that the model seems to have decided not to answer."""
+        for question in [*self._questions]:
+            if question.heard and not self.is_open and _is_over(question, _UNDERSTOOD):
+                self._questions.remove(question)
+                self._has_crossed = True  # if the answer comes after all, it is nobody's
 
     def check(self) -> None:
         """Asserts the invariants."""
-        assert 0 <= self._asked_meanwhile <= self._questions, "more questions were asked than are open"
-        if self.state in (State.ASKED, State.CUT_ASKED):
-            assert self._questions, f"{self.state} without a question"
-        elif not self.is_open and self.state is not State.LOST:
-            assert not self._questions, f"{self.state} with a question"
-        if self.state in (State.STOPPED, State.CUT_STOPPED):
-            assert self._stopped_questions > 0, f"{self.state} without a question that was stopped"
-        elif self.state not in (State.MUTED, State.LOST):
-            assert not self._stopped_questions, f"{self.state} with a question that was stopped"
-        if self._rest:
-            assert self.state in (State.ASKED, State.LOST), f"{self.state} owes the rest of an answer"
+        assert self.is_open or not self.answered, f"{self.state} answers a question"
+        assert self.is_open or not self._is_muted, f"{self.state} is muted"
+        assert self.answered not in self._questions, "the question that is being answered is open"
+        assert not any(each.rest for each in [*self._questions][1:]), "the rest of an answer is not the first"
 
-    def _ask(self, *, stopped: bool = False) -> None:
-        self._questions += 1
-        self._asked_meanwhile += 1
-        self._go(Event.ASK)
-        if stopped:
-            self._stop()
-        else:
-            self._stopped_questions = 0  # the service may take them and this one as one turn
-
-    def _stop(self) -> None:
-        # The question that is being answered is stopped with its answer.
-        self._stopped_questions += self._asked_meanwhile if self.is_open else self._questions
-        self._questions = self._asked_meanwhile = 0
-        self._rest = False
-        self._stopped_at = time.monotonic()
-        self._go(Event.STOP)
-
-    def _end(self, event: Event) -> None:
-        self._asked_meanwhile = 0
-        self._rest = self._heard_meanwhile = False
+    def _ask(self, question: Question) -> None:
+        if self.state is State.LOST:
+            raise TransitionError("nothing can be asked after the connection was lost")
         if self._questions:
-            self._stopped_questions = 0
+            self._has_crossed = self._crosses = True
+            if not (self.is_open or question.stopped):
+                self._give_up_stopped(at_once=question.heard)
+        self._questions.append(question)
+
+    def _give_up_stopped(self, *, at_once: bool) -> None:
+        """No word has come of the answers that were stopped: the next one is taken for the new question's."""
+        while (
+            self._questions and (first := self._questions[0]).stopped and (at_once or _is_over(first, _HOLD))
+        ):
+            self._questions.popleft()
+
+    def _end(self, event: Event) -> bool:
+        """Ends the open answer; if there is none, the first open question ends without an answer."""
+        is_muted, self._ended = self._is_muted, self.answered
+        if not self.is_open and self._questions:
+            self._ended = self._questions.popleft()
+            is_muted = self._ended.stopped
         self._go(event)
+        self.answered, self._is_muted, self._heard_meanwhile = None, False, False
+        return not is_muted
 
     def _go(self, event: Event) -> None:
         try:
-            state = TRANSITIONS[self.state][event]
+            self.state = TRANSITIONS[self.state][event]
         except KeyError:
             raise TransitionError(f"{event.name} cannot happen in {self.state.name}") from None
-        if self._questions:
-            state = STILL_ASKED.get(state, state)
-        elif self._stopped_questions:
-            state = STILL_STOPPED.get(state, state)
-        self.state = state
+
+
+def _is_over(question: Question, seconds: float) -> bool:
+    return time.monotonic() - question.since >= seconds
+
+
+def _is_same(question: Question, text: UserText) -> bool:
+    return question.text is not None and question.text.is_same(text)

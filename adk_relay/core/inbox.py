@@ -44,7 +44,7 @@ class Inbox:
     Invariants:
         `_content_bytes` and `_sound_ms` are the sums over the entries of their lanes.
         Sound is within its two bounds and in the order of its times. No end of sound follows another.
-        While something waits, `ready` is set.
+        While something waits that `take` would return, `ready` is set.
 
     Args:
         on_dropped: called with the milliseconds of sound that were given up.
@@ -58,6 +58,7 @@ class Inbox:
         self._content_bytes = 0
         self._sound: deque[tuple[float, UserAudio | ActivityStart | AudioEnd, float]] = deque()  # with ms
         self._sound_ms = 0.0
+        self._is_held = False  # content is not to be taken yet
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -72,7 +73,8 @@ class Inbox:
             assert before <= after, "sound is not in the order of its times"
             both_end = isinstance(sound, AudioEnd) and isinstance(next_sound, AudioEnd)
             assert not both_end, "an end of sound follows another"
-        assert self.ready.is_set() or not self, "something waits, and `ready` is not set"
+        is_takeable = self._sound or (self._content and not self._is_held)
+        assert self.ready.is_set() or not is_takeable, "something waits, and `ready` is not set"
 
     def add(self, user_input: ForModel) -> None:
         """Takes what a user sends; never waits.
@@ -110,9 +112,15 @@ class Inbox:
         self._content.appendleft((time.monotonic(), text))
         self.ready.set()
 
+    def hold(self, held: bool) -> None:
+        """Whether texts and images are to wait, though sound may be taken."""
+        self._is_held = held
+        if self and not held:
+            self.ready.set()
+
     def take(self) -> ForModel | None:
-        """Removes and returns the next input for the model; None: nothing waits."""
-        if self._content:
+        """Removes and returns the next input for the model; None: nothing waits, or it is held."""
+        if self._content and not self._is_held:
             _, content = self._content.popleft()
             self._content_bytes -= _size(content)
             return content
@@ -137,6 +145,20 @@ class Inbox:
         )
         return was_wanted
 
+    def discard(self, text: UserText) -> bool:
+        """Removes a text: nobody wants its answer any more. Returns whether it waited."""
+        for entry in self._content:
+            if isinstance(entry[1], UserText) and entry[1].is_same(text):
+                self._content.remove(entry)
+                self._content_bytes -= _size(entry[1])
+                return True
+        return False
+
+    def clear_sound(self) -> None:
+        """Removes the sound that waits."""
+        self._sound.clear()
+        self._sound_ms = 0.0
+
     def clear(self) -> list[UserText]:
         """Removes all that waits; returns the texts among it."""
         texts = [entry for _, entry in self._content if isinstance(entry, UserText)]
@@ -147,9 +169,14 @@ class Inbox:
         return texts
 
     @property
-    def content_waiting_since(self) -> float | None:
-        """`time.monotonic()` when the next text or image came or was put back; None: none waits."""
-        return self._content[0][0] if self._content else None
+    def stored_texts(self) -> list[str]:
+        """The texts that wait, and are in the session already."""
+        return [entry.text for _, entry in self._content if isinstance(entry, UserText) and entry.is_stored]
+
+    @property
+    def has_content(self) -> bool:
+        """Whether a text or an image waits."""
+        return bool(self._content)
 
     @property
     def has_text(self) -> bool:

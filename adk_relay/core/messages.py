@@ -21,6 +21,12 @@ class UserText:
     """Chosen by the client. A text that is sent again with the same id counts once; "": there is none."""
     stopped: bool = False
     """The user has interrupted the answer before the model was given the text."""
+    is_stored: bool = False
+    """It is in the session already, but no model was given it."""
+
+    def is_same(self, other: UserText) -> bool:
+        """Whether this is the same text, whatever has happened to it."""
+        return (self.text, self.id) == (other.text, other.id)
 
 
 class UserAudio(NamedTuple):

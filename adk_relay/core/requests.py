@@ -54,6 +54,8 @@ class Requests:
     def __init__(self, stats: Stats) -> None:
         self.current: Request | None = None
         """The request that is being answered; None: no request is."""
+        self.is_aside = False
+        """The answer that is open is not that of the current request: its text is still on its way."""
         self.waiting: deque[Request] = deque()
         self._stats = stats
         self._taken = self._ended = 0
@@ -84,12 +86,15 @@ class Requests:
         """Makes the first request that waits the current one."""
         assert self.current is None
         self.current = self.waiting.popleft()
+        self.is_aside = False
         self.current.began = time.monotonic()
         return self.current
 
     def answered(self) -> None:
-        """Ends the current request, if there is one: it has its answer."""
-        if self.current:
+        """An answer has ended. It ends the current request, if there is one and the answer is its own."""
+        if self.is_aside:
+            self.is_aside = False
+        elif self.current:
             self._stats.seconds += time.monotonic() - self.current.began
             self._end(successful=True)
             self.current = None

@@ -119,12 +119,13 @@ class Room:
 
     def _asked(self) -> Asked | None:
         """The request that is being answered."""
-        current = self._requests.current
+        current = None if self._requests.is_aside else self._requests.current
         return Asked(current.listener.connection_id, current.text.id) if current else None
 
     def _asking(self) -> Listener | None:
         """The listener whose request is answered. It may have left."""
-        return self._requests.current.listener if self._requests.current else None
+        current = None if self._requests.is_aside else self._requests.current
+        return current.listener if current else None
 
     def _find_audience(self) -> tuple[Listener, ...]:
         """The listeners that get what is published now. The result is kept: a lookup per message is slow."""

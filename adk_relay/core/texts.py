@@ -70,9 +70,14 @@ class Texts:
         listener, entry.listener = entry.listener, None
         return listener
 
-    def forget(self, text: UserText) -> None:
-        """Forgets a text that is not said after all, so that it can be sent again."""
-        self._entries.pop(text.id, None)
+    def forget(self, text: UserText) -> Listener | None:
+        """Forgets a text that is not said after all, so that it can be sent again.
+
+        Returns:
+            The listener that waits for its ack.
+        """
+        entry = self._entries.pop(text.id, None)
+        return entry.listener if entry else None
 
     def clear(self, *, but: Collection[str] = ()) -> list[tuple[str, Listener]]:
         """Forgets all ids; returns those that were not stored yet, each with the listener that waits.

@@ -148,10 +148,19 @@ class Writing:
         for request in failed if why else ():
             request.listener.deliver(Error("busy", why, request.text.id))
 
-    def drop_unsaid(self) -> None:
-        """Removes all input that waits for the model. Its texts can be sent again."""
+    def fail_current(self) -> bool:
+        """The current request is going to fail: its text is not asked later. Returns whether one is."""
+        current = self.requests.current
+        if current and self._inbox.discard(current.text):
+            self._texts.forget(current.text)
+        return current is not None
+
+    def drop_unsaid(self, why: str) -> None:
+        """Removes all input that waits for the model. Its texts can be sent again: the senders get `why`."""
         for text in self._inbox.clear():
-            self._texts.forget(text)
+            listener = self._texts.forget(text)
+            if listener and listener in self._room.listeners:
+                listener.deliver(Error("busy", why, text.id))
 
     def keep_waiting(self) -> None:
         """Gives up the requests that wait. Their texts go to the inbox, and are stored with what waits there.

@@ -324,7 +324,7 @@ async def test_a_dead_handle_gives_way_to_the_history(gemini: GeminiLive) -> Non
 async def test_a_connection_that_takes_no_text_counts_as_lost(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.run._STALLED_AFTER", 1.0)
+    monkeypatch.setattr("adk_relay.adk.pulse._STALLED_AFTER", 1.0)
     monkeypatch.setattr("adk_relay.core.inbox._SOUND_MAX_WAIT", 1.0)
     gemini.on_connect = {1: Plan(deaf=True)}.get
     async with serving(a_relay()) as port, client(port, audio=True) as alice:

@@ -97,7 +97,7 @@ def test_a_cut_answer_owes_its_rest_unless_more_was_asked() -> None:
     turn.take(UserText("two"))
     list(turn.lost(goes_on=True))
     assert owed(turn) == "answer"
-    turn.take_back()
+    turn.take_back(UserText("two"))
     assert owed(turn) == "rest"
 
 
@@ -194,7 +194,7 @@ class Failing(InMemorySessionService):
 async def test_a_text_that_could_not_be_stored_is_said_again(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.run._STALLED_AFTER", 0.5)
+    monkeypatch.setattr("adk_relay.adk.pulse._STALLED_AFTER", 0.5)
     async with serving(a_relay(sessions=Failing("two"))) as port, client(port) as alice:
         await alice.ask("one")
         await alice.say("two")

@@ -535,7 +535,7 @@ def test_adk_run_works_without_a_key(copy: Path) -> None:
 def test_adk_finds_the_agent_and_relay_does_not_need_it(copy: Path) -> None:
     program = (
         "import os, sys\n"
-        "import relay, adk_relay.adk.run\n"
+        "import relay, adk_relay.adk.run, adk_relay.adk.runner\n"
         "assert 'agent' not in sys.modules\n"
         "from google.adk.cli.utils.agent_loader import AgentLoader\n"
         "loader = AgentLoader('.')\n"

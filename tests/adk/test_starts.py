@@ -77,7 +77,7 @@ async def test_without_the_private_name_adk_reads_the_session(
     async def renamed(runner: Runner, **named: Any) -> Session:
         return await inside(runner, **named)
 
-    monkeypatch.setattr("adk_relay.adk.run._Runner._get_or_create_session", renamed)
+    monkeypatch.setattr("adk_relay.adk.runner._Runner._get_or_create_session", renamed)
     service = Counting()
     await with_history(service)
     service.asked.clear()

@@ -1,38 +1,31 @@
-"""The turn's state machine: its table is whole, and it tells and owes what a simple model of it does."""
+"""The turn: its table is whole, and it knows whose answer a simulated service gives."""
 
 from __future__ import annotations
+
+from collections import deque
+from itertools import count
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from adk_relay.adk.turn import OPEN, STILL_ASKED, TRANSITIONS, Event, State, TransitionError, Turn
+from adk_relay.adk import turn as module
+from adk_relay.adk.turn import TRANSITIONS, Event, State, TransitionError, Turn
 from adk_relay.core.messages import UserAudio, UserText
 
-
-def test_the_table_has_every_state_and_nothing_that_leads_nowhere() -> None:
-    assert TRANSITIONS.keys() == {*State}
-    reached, pending = {State.IDLE, State.ASKED}, [State.IDLE, State.ASKED]
-    while pending:
-        for state in TRANSITIONS[pending.pop()].values():
-            for after in {state, STILL_ASKED.get(state, state)} - reached:
-                reached.add(after)
-                pending.append(after)
-    assert reached == {*State}
+SPEECH = UserAudio(b"\0\0", is_speech=True)
 
 
-def test_only_a_stop_can_come_at_the_wrong_time() -> None:
-    """`Turn.stop()` asks first whether anything is owed; the model may send anything at any time."""
-    for state, transitions in TRANSITIONS.items():
-        if state is not State.LOST:
-            assert {*Event} - transitions.keys() <= {Event.STOP}, state
+def test_the_table_is_whole() -> None:
+    for state in State:
+        assert TRANSITIONS[state].keys() == (set() if state is State.LOST else {*Event})
 
 
 @pytest.mark.parametrize("event", ["speak", "hear", "complete", "interrupt", "lose"])
 def test_a_lost_turn_goes_no_further(event: str) -> None:
     turn = Turn()
     turn.lose()
-    with pytest.raises(TransitionError, match="cannot happen in LOST"):
+    with pytest.raises(TransitionError, match=r"LOST|lost"):
         getattr(turn, event)()
 
 
@@ -41,154 +34,174 @@ def test_the_rest_of_a_lost_welcome_is_owed_though_the_text_after_it_was_not_giv
     turn.speak()
     turn.take(UserText("one"))
     turn.lose()
-    turn.take_back()
+    turn.take_back(UserText("one"))
     assert turn.owed == "rest"
 
 
-class TurnMachine(RuleBasedStateMachine):
-    """The model knows questions and answers, and no states.
+def test_the_rest_that_is_owed_is_of_the_text_that_was_asked() -> None:
+    one = UserText("one", "id")
+    turn = Turn()
+    turn.take(one)
+    turn.speak()
+    turn.lose()
+    assert (turn.owed, turn.owed_text) == ("rest", one)
+    after = Turn(owed=turn.owed, text=turn.owed_text)
+    after.speak()
+    assert after.is_about(one)
 
-    It has one answer at a time: whether it has begun, and whether the user has stopped it. `questions` are
-    open ones, `meanwhile` those of them that came after the answer had begun.
+
+def test_a_transcript_that_comes_after_the_answer_is_no_question() -> None:
+    turn = Turn()
+    turn.take(SPEECH)
+    turn.speak()
+    turn.complete()
+    turn.hear()
+    assert not turn.owed
+    turn.take(SPEECH)
+    turn.hear()
+    assert turn.owed
+
+
+def test_a_transcript_that_a_text_brings_forth_is_no_second_question() -> None:
+    """Gemini 2.x tells the transcript of what it answers when a text interrupts the answer."""
+    turn = Turn()
+    turn.take(SPEECH)
+    turn.speak()
+    turn.take(UserText("wait"))
+    turn.hear()
+    turn.interrupt()
+    turn.complete()
+    turn.speak()
+    turn.complete()
+    assert turn.owed == ""
+
+
+def test_speech_that_the_model_does_not_answer_is_not_owed_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turn()
+    turn.take(SPEECH)
+    turn.hear()
+    turn.forget_unanswered()
+    assert [turn.owed] == ["answer"]
+    monkeypatch.setattr(module, "_UNDERSTOOD", 0.0)
+    turn.forget_unanswered()
+    assert [turn.owed] == [""]
+    assert turn.is_uncertain
+
+
+def test_a_text_waits_for_the_first_word_of_the_answer_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turn()
+    assert not turn.holds()
+    turn.take(UserText("one"))
+    assert turn.holds()
+    turn.speak()
+    assert not turn.holds()
+    turn.take(UserText("two"))
+    assert turn.holds(), "a third text waits until the second is answered"
+    turn.interrupt()
+    assert turn.holds()
+    monkeypatch.setattr(module, "_HOLD", 0.0)
+    assert not turn.holds()
+
+
+def test_two_texts_that_cross_make_a_turn_uncertain() -> None:
+    turn = Turn()
+    turn.take(UserText("one"))
+    assert not turn.crosses()
+    turn.take(UserText("two"))
+    assert turn.crosses()
+    assert not turn.crosses(), "it is told once"
+    assert turn.is_uncertain
+
+
+class ServiceMachine(RuleBasedStateMachine):
+    """A service that is some way off: what each side says is on its way for a while.
+
+    The service answers what it gets, in order. A question interrupts the answer before it.
+    Texts are given only when the turn does not hold them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.turn = Turn()
-        self.questions = self.meanwhile = 0
-        self.stopped = 0  # questions that the user stopped, and the agent has not begun to answer
-        self.has_begun = self.is_stopped = self.heard = False
-        self.trailing = False  # a turn_complete of what was interrupted is to come
-        self.is_rest = False  # the answer to the first question was begun, and lost
-        self.is_lost = False
+        self.names = count(1)
+        self.to_service: deque[UserText] = deque()
+        self.to_relay: deque[tuple[str, UserText]] = deque()
+        self.answering: UserText | None = None  # what the service answers
+        self.open: list[UserText] = []  # given, and the end of the answer has not come
+        self.stopped: set[str] = set()
+        self.told: list[str] = []
 
-    def ask(self) -> None:
-        self.questions += 1
-        self.meanwhile += 1
-        if self.is_stopped and not self.has_begun:  # the new question is not stopped, and the old one is gone
-            self.is_stopped, self.trailing = False, True
-
-    def stop_all(self) -> None:
-        self.stopped += self.meanwhile if self.has_begun else self.questions
-        self.questions = self.meanwhile = 0
-        self.is_stopped, self.is_rest = True, False
-
-    def end(self, questions: int) -> None:
-        self.questions, self.meanwhile = questions, 0
-        self.has_begun = self.heard = self.is_rest = False
-        if questions:
-            self.stopped = 0
-        self.is_stopped = bool(self.stopped)
-
-    @precondition(lambda self: not self.is_lost)
+    @precondition(lambda self: not self.turn.holds())
     @rule(stopped=st.booleans())
-    def text(self, stopped: bool) -> None:
-        self.turn.take(UserText("one", stopped=stopped))
-        self.ask()
+    def give(self, stopped: bool) -> None:
+        text = UserText(f"text {next(self.names)}", stopped=stopped)
+        self.turn.take(text)
+        self.to_service.append(text)
+        self.open.append(text)
         if stopped:
-            self.stop_all()
-        else:
-            self.stopped = 0
-        assert self.turn.given
+            self.stopped.add(text.text)
 
-    @precondition(lambda self: not self.is_lost)
+    @precondition(lambda self: self.to_service)
     @rule()
-    def sound(self) -> None:
-        """Sound is no question before it is understood."""
-        self.turn.take(UserAudio(b"\0\0"))
-        assert self.turn.given
+    def arrive(self) -> None:
+        if self.answering:
+            self.to_relay += [("interrupt", self.answering), ("trail", self.answering)]
+        self.answering = self.to_service.popleft()
 
-    @precondition(lambda self: not self.is_lost)
+    @precondition(lambda self: self.answering)
+    @rule()
+    def say(self) -> None:
+        assert self.answering
+        self.to_relay.append(("speak", self.answering))
+
+    @precondition(lambda self: self.answering)
+    @rule()
+    def finish(self) -> None:
+        assert self.answering
+        self.to_relay.append(("complete", self.answering))
+        self.answering = None
+
+    @precondition(lambda self: self.to_relay)
     @rule()
     def hear(self) -> None:
-        self.turn.hear()
-        if self.has_begun:
-            self.heard = True
+        kind, text = self.to_relay.popleft()
+        is_wanted = text.text not in self.stopped
+        if kind == "trail":
+            assert not self.turn.complete()
+        elif kind == "speak":
+            assert self.turn.speak() is is_wanted
+            assert self.turn.is_about(text)
         else:
-            self.ask()
-            self.stopped = 0
+            self.open.remove(text)
+            is_told = self.turn.interrupt() if kind == "interrupt" else self.turn.complete()
+            assert is_told is is_wanted
+            assert self.turn.is_about(text)
+            self.told += [text.text] if is_told else []
 
-    @precondition(lambda self: not self.is_lost)
-    @rule()
-    def speak(self) -> None:
-        is_first = not self.has_begun
-        assert self.turn.speak() is not self.is_stopped
-        if is_first:
-            self.stopped = max(self.stopped - 1, 0)
-            self.meanwhile, self.has_begun = 0, True
-            self.heard = self.trailing = self.is_rest = False
-            assert not self.turn.given
-
-    @precondition(lambda self: not self.is_lost)
     @rule()
     def stop(self) -> None:
-        is_owed = bool(self.questions or (self.has_begun and not self.is_stopped))
-        assert self.turn.stop() is is_owed
-        if is_owed:
-            self.stop_all()
+        wanted = [text.text for text in self.open if text.text not in self.stopped]
+        assert self.turn.stop() is bool(wanted)
+        self.stopped.update(wanted)
 
-    @precondition(lambda self: not self.is_lost)
-    @rule()
-    def interrupt(self) -> None:
-        is_told = not (self.is_stopped or self.trailing)
-        assert self.turn.interrupt() is is_told
-        if self.has_begun:
-            self.end(self.meanwhile + self.heard)
-        else:
-            self.stopped -= self.is_stopped
-            self.end(max(self.questions - is_told, 0))
-        self.trailing = True
-
-    @precondition(lambda self: not self.is_lost)
-    @rule()
-    def complete(self) -> None:
-        is_told = not (self.is_stopped or self.trailing)
-        assert self.turn.complete() is is_told
-        if self.trailing:
-            self.trailing = False
-        elif self.has_begun:
-            self.end(self.meanwhile)
-        else:
-            self.stopped -= self.is_stopped
-            self.end(max(self.questions - 1, 0))
-
-    @precondition(lambda self: not self.is_lost)
     @rule()
     def lose(self) -> None:
-        is_cut_short = self.has_begun and not self.is_stopped
-        assert self.turn.lose() is is_cut_short
-        if is_cut_short:
-            self.is_rest = True
-            self.questions = max(self.questions, self.meanwhile + 1)
-        self.is_lost, self.has_begun = True, False
-
-    @precondition(lambda self: self.is_lost and self.meanwhile)
-    @rule()
-    def take_back(self) -> None:
-        self.turn.take_back()
-        self.questions -= 1
-        self.meanwhile -= 1
-        assert self.turn.owed or not self.is_rest, "the rest of what was cut is forgotten"
-
-    @precondition(lambda self: self.is_lost)
-    @rule()
-    def begin_again(self) -> None:
-        """The next run owes what this one did; of several questions it gives one answer."""
-        owed = self.turn.owed
-        self.turn = Turn(owed=owed)
-        self.stopped = 0
-        self.end(1 if owed else 0)
-        self.is_lost, self.trailing, self.is_rest = False, False, owed == "rest"
+        """The next run owes what this one did; of several questions it gives one answer, to the last."""
+        wanted = [text for text in self.open if text.text not in self.stopped]
+        self.turn.lose()
+        assert bool(self.turn.owed) == bool(wanted)
+        assert self.turn.owed_text == (wanted[-1] if wanted else None)
+        self.turn = Turn(owed=self.turn.owed, text=self.turn.owed_text)
+        self.to_service.clear()
+        self.to_relay.clear()
+        self.open = wanted[-1:]
+        self.answering = wanted[-1] if wanted else None
 
     @invariant()
     def agrees(self) -> None:
-        is_speaking = self.has_begun and not self.is_stopped
-        assert bool(self.turn.owed) == bool(self.questions or is_speaking)
-        assert (self.turn.owed == "rest") == (self.is_rest and not self.meanwhile)
-        assert self.turn.is_open == self.has_begun == (self.turn.state in OPEN)
-        assert self.turn.is_stopped_early == (
-            self.is_stopped and not self.has_begun and self.turn.state is not State.LOST
-        )
+        assert bool(self.turn.owed) == any(text.text not in self.stopped for text in self.open)
+        assert len(self.told) == len({*self.told}), "an end was told twice"
+        assert not self.turn.is_uncertain
 
 
-TestTurn = TurnMachine.TestCase
+TestTurn = ServiceMachine.TestCase

@@ -225,7 +225,7 @@ async def test_a_text_that_could_not_be_stored_at_the_end_is_said_when_it_comes_
     """A client comes back meanwhile, so the conversation goes on; then the next run fails, too."""
     monkeypatch.setattr("adk_relay.adk.runs._END_WAIT", 0.1)
     monkeypatch.setattr("adk_relay.adk.runs._LOOK_EVERY", 0.05)
-    monkeypatch.setattr("adk_relay.adk.run._STALLED_AFTER", 0.5)
+    monkeypatch.setattr("adk_relay.adk.pulse._STALLED_AFTER", 0.5)
     gemini.on_connect = {1: Plan(hang="setup")}.get
     store = Full(failures=2)
     async with serving(a_relay(sessions=store)) as port:

@@ -147,7 +147,7 @@ class InboxMachine(RuleBasedStateMachine):
     def agrees(self) -> None:
         assert bool(self.inbox) == bool(self.content or self.sound)
         assert self.inbox.has_text == any(isinstance(content, UserText) for content in self.content)
-        assert (self.inbox.content_waiting_since is None) == (not self.content)
+        assert self.inbox.has_content == bool(self.content)
         assert sum(self.dropped) == pytest.approx(self.dropped_ms)
 
 

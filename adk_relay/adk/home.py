@@ -1,0 +1,33 @@
+"""What a conversation needs from `Conversations`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from google.adk.agents.run_config import RunConfig
+from google.adk.runners import Runner
+from google.adk.sessions import BaseSessionService
+
+from adk_relay.core.requests import Stats
+
+if TYPE_CHECKING:
+    from adk_relay.adk.conversation import Conversation
+
+
+class Home(Protocol):
+    """What a conversation needs from `Conversations`."""
+
+    runner: Runner
+    service: BaseSessionService
+    config: RunConfig
+    model: str
+    stats: Stats
+    grace: float
+    idle_timeout: float
+    mic_ms: float
+    replay_bytes: int
+    replay_seconds: float
+    push_to_talk: bool
+
+    def forget(self, conversation: Conversation) -> None:
+        """The conversation is over: it need not be kept in memory any more."""

@@ -1,0 +1,226 @@
+"""Texts that cross with answers: each answer goes to whoever asked for it, or to nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+
+import pytest
+
+from adk_relay.adk.conversation import Conversation
+from support.chat import Chat, chat, created, guest, http
+from support.client import Client, Json, words
+from support.gemini import Connection, GeminiLive, UserTurn
+from support.latency import slow_network
+from support.server import a_relay, serving
+
+pytestmark = [pytest.mark.usefixtures("quick_retries")]
+
+
+def is_end(said: Json) -> bool:
+    return bool(said.get("turn_complete"))
+
+
+def of(frames: list[Json]) -> list[str]:
+    """The texts that the answers in some frames name."""
+    return re.findall(r"You said: ([\w-]+)\.", words(frames))
+
+
+def check_own(response: Json, text: str) -> None:
+    """A response is the answer to this text, whole or interrupted."""
+    expected, answer = f"You said: {text}.", response["full_response"]
+    assert answer == expected or (response.get("interrupted") and expected.startswith(answer)), response
+
+
+def turns(frames: list[Json]) -> list[str]:
+    """The words of each turn that was complete."""
+    complete, begun = [], 0
+    for index, said in enumerate(frames):
+        if is_end(said) or said.get("interrupted"):
+            if is_end(said):
+                complete.append(words(frames[begun:index]))
+            begun = index
+    return complete
+
+
+async def resting(relay: object, session_id: str) -> Conversation:
+    """The conversation, when nothing is left to answer."""
+    conversation: Conversation = await relay.conversations.find(session_id)  # type: ignore[attr-defined]
+    async with asyncio.timeout(60):
+        while (
+            conversation._writing.is_answering
+            or conversation._requests.waiting
+            or (conversation._runs.run and not conversation._runs.run.is_at_rest)
+        ):
+            await asyncio.sleep(0.05)  # nothing tells of it
+    return conversation
+
+
+@pytest.mark.parametrize("farewell", ["goAway", "a loss"])
+async def test_a_text_that_crosses_with_the_first_word_is_answered(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch, farewell: str
+) -> None:
+    said_two = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if connection.number > 1:
+            await connection.say("After it: " + connection.context[-1][1])
+        elif turn.text == "two":
+            said_two.set()
+            await asyncio.sleep(60)
+        elif turn.text == "zero":
+            await connection.say("You said: zero.")
+        else:
+            await connection.say("You said: one. " + "And so on. " * 20, delay=0.05)
+
+    gemini.answer = answer
+    async with slow_network(gemini.port, lambda: 0.05) as slow:
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", f"https://127.0.0.1:{slow}")
+        relay = a_relay()
+        async with serving(relay) as port:
+            session_id = await created(port)
+            async with guest(port, session_id) as alice:
+                await alice.ask("zero")
+                await alice.say("one")
+                await asyncio.sleep(0.05)
+                await alice.say("two")
+                await said_two.wait()
+                await alice.until(lambda said: said.get("interrupted"))
+                connection = gemini.connections[0]
+                if farewell == "goAway":
+                    await connection.go_away(2.1)
+                else:
+                    await connection.die(1011)
+                frames = await alice.until(is_end)
+                assert "After it:" in words(frames)
+                assert (gemini.connections[-1].history or [{}])[-1].get("role") == "user"
+
+
+async def test_a_stop_after_the_second_of_two_texts_stops_both(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with slow_network(gemini.port, lambda: 0.05) as slow:
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", f"https://127.0.0.1:{slow}")
+        async with serving(a_relay()) as port:
+            session_id = await created(port)
+            async with guest(port, session_id) as alice:
+                assert of([{"mime_type": "text/plain", "data": await alice.ask("zero")}]) == ["zero"]
+                await alice.say("one")
+                await asyncio.sleep(0.05)
+                await alice.say("two")
+                await asyncio.sleep(0.07)  # the answer to the first has begun, and the second is on its way
+                await alice.send(type="interrupt")
+                await asyncio.sleep(1)
+                async with chat(port, session_id) as bob:
+                    assert await bob.ask("three") == "You said: three."
+                frames = await alice.until(lambda said: is_end(said) and "three" in words(alice.frames))
+                assert "two" not in of(frames)
+
+
+async def test_requests_and_a_live_text_get_their_own_answers(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(f"You said: {turn.text}.", delay=0.05)
+
+    gemini.answer = answer
+    async with slow_network(gemini.port, lambda: 0.05) as slow:
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", f"https://127.0.0.1:{slow}")
+        relay = a_relay()
+        async with serving(relay) as port:
+            session_id = await created(port)
+            async with chat(port, session_id) as asking, guest(port, session_id) as live:
+                await asking.ask("zero")
+                for text in ("one", "two", "three", "four", "five"):
+                    await asking.chat(text, id=text)
+                await asyncio.sleep(0.05)
+                await live.say("live")
+                for text in ("one", "two", "three", "four", "five"):
+                    response = await asking.get("response_complete")
+                    while response.get("id") != text:
+                        response = await asking.get("response_complete")
+                    check_own(response, text)
+                await resting(relay, session_id)
+
+
+# ---- the storm -------------------------------------------------------------------------------
+
+
+async def ask_by_chat(who: Chat, texts: list[str], rng: random.Random) -> None:
+    """Sends requests, some at once, and checks that each ends, with its own answer or none."""
+    open_ids = set()
+    for text in texts:
+        await who.chat(text, id=text)
+        open_ids.add(text)
+        await asyncio.sleep(rng.choice([0, 0, 0.05, 0.3]))
+    answered = {}
+    while open_ids:
+        said = await who.next()
+        if said["type"] == "response_complete" and said.get("id") in open_ids:
+            answered[said["id"]] = said
+            open_ids.remove(said["id"])
+        elif said["type"] == "error" and said.get("id") in open_ids:
+            open_ids.remove(said["id"])
+    for text, said in answered.items():
+        check_own(said, text)
+
+
+async def ask_by_http(port: int, session_id: str, texts: list[str], rng: random.Random) -> None:
+    async with http(port) as web:
+        for text in texts:
+            response = await web.post("/api/v1/chat", json={"session_id": session_id, "message": text})
+            if response.status_code == 200:
+                answer = response.json()["content"]
+                assert f"You said: {text}.".startswith(answer), (text, answer)
+            await asyncio.sleep(rng.choice([0, 0.05, 0.2]))
+
+
+async def live(who: Client, texts: list[str], stops: bool, rng: random.Random) -> None:
+    for text in texts:
+        await who.say(text)
+        await asyncio.sleep(rng.choice([0, 0.05, 0.1, 0.5]))
+        if stops and rng.random() < 0.4:
+            await who.send(type="interrupt")
+        await asyncio.sleep(rng.choice([0, 0.05, 0.1, 0.7]))
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_in_a_storm_everybody_gets_their_own_answer_or_none(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    rng = random.Random(seed)
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await asyncio.sleep(rng.choice([0, 0, 0.05, 0.2]))
+        await connection.say(f"You said: {turn.text}.", delay=rng.choice([0, 0, 0.02, 0.1]))
+
+    gemini.answer = answer
+    async with slow_network(gemini.port, lambda: rng.uniform(0, 0.2)) as slow:
+        monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", f"https://127.0.0.1:{slow}")
+        relay = a_relay(grace=30)
+        async with serving(relay) as port:
+            session_id = await created(port)
+            async with (
+                chat(port, session_id) as one,
+                chat(port, session_id) as two,
+                guest(port, session_id) as talking,
+                guest(port, session_id) as stopping,
+                asyncio.timeout(120),
+            ):
+                async with asyncio.TaskGroup() as group:
+                    for index, who in enumerate((one, two)):
+                        texts = [f"c{index}-{number}" for number in range(6)]
+                        group.create_task(ask_by_chat(who, texts, rng))
+                    group.create_task(
+                        ask_by_http(port, session_id, [f"h-{number}" for number in range(4)], rng)
+                    )
+                    group.create_task(live(talking, [f"l-{number}" for number in range(6)], False, rng))
+                    group.create_task(live(stopping, [f"s-{number}" for number in range(3)], True, rng))
+                conversation = await resting(relay, session_id)
+                assert not conversation.room.history.is_answering
+                assert not conversation._runs.owed
+                await talking.say("at-rest")
+                await talking.until(lambda said: is_end(said) and "at-rest" in words(talking.frames))
+                for complete in turns(talking.frames):
+                    assert re.fullmatch(r"You said: [\w-]+\.|", complete), complete
