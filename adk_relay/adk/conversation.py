@@ -13,6 +13,7 @@ from adk_relay.adk.keeping import keep_unsaid
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
+from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
@@ -29,6 +30,7 @@ from adk_relay.core.messages import (
     Numbered,
     Status,
     Text,
+    ToolResult,
     ToolStart,
     Transcript,
     TurnEnd,
@@ -82,6 +84,7 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
+        self.waiting = Waiting(self.room, self, self._runs)
         self._resets = Resets(self.session, self.room, self._writing, self._runs)
         self._last_content = time.monotonic()
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
@@ -108,6 +111,7 @@ class Conversation:
             self._grace.cancel()
             self._grace = None
         self.room.enter(listener, after)
+        self.waiting.tell(listener)
         self._last_content = time.monotonic()
         if self._idle is None and self._home.idle_timeout > 0:
             self._look_for_idleness()
@@ -158,9 +162,10 @@ class Conversation:
                 self._writing.say(user_input, listener)
             case AudioEnd():
                 self._floor.end(listener.connection_id)
-            case ActivityStart() if not self._resets:
-                if self._home.push_to_talk:  # otherwise the service would refuse it
-                    self._floor.begin(listener.connection_id)
+            case ActivityStart() if self._home.push_to_talk and not self._resets:
+                self._floor.begin(listener.connection_id)
+            case ToolResult():
+                self.waiting.take(user_input, listener)
             case UserImage():
                 self._inbox.add(user_input)
                 self._runs.want()
@@ -216,6 +221,8 @@ class Conversation:
         self._last_content = time.monotonic()
         if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
             self._note_whose()
+        if isinstance(message, ToolStart) and message.is_pending:
+            self.waiting.note(message)
         match message:
             case Transcript():
                 self.room.publish(replace(message, connection_id=self._floor.last_speaker))
@@ -349,6 +356,7 @@ class Conversation:
         """Reads the session, before any run can add to it."""
         try:
             self.room.history.load(await self.session.load())
+            self.waiting.load(self.session.waiting)
         except Exception:
             self._home.forget(self)  # so that the next `open` tries again
             self._runs.stop(Stop.UNREADABLE)
@@ -356,6 +364,7 @@ class Conversation:
 
     async def _keep_unsaid(self) -> None:
         """Stores the texts that no model could be given before the conversation ended."""
+        await self._runs.keep_answers()
         texts = await keep_unsaid(self._inbox, self.session, self.stored, self._label)
         if self.room.listeners or not all(text.is_stored for text in texts):
             for text in reversed(texts):  # a listener has come back meanwhile: the next run answers them

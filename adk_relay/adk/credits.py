@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.adk.events import Event
 from google.genai import types
 
-from adk_relay.core.messages import Grounding, Source, Usage
+from adk_relay.core.credits import Grounding, Source, Usage
 
 _SOURCES = 32
 """Sources of one answer at most."""

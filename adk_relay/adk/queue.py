@@ -29,6 +29,7 @@ class RequestQueue(LiveRequestQueue):
         on_stored: called with each text when it is known that ADK has stored it.
         on_failed: called with the error if ADK's sending task fails: ADK itself does not look at it.
         speech: adds the beginnings and the ends of speech.
+        on_result: stores the result of an open tool call, and makes a request of it.
 
     Invariants:
         Of the texts that ADK has taken, only the last can be unsettled: ADK is done with the others.
@@ -41,12 +42,14 @@ class RequestQueue(LiveRequestQueue):
         on_stored: Callable[[UserText], None],
         on_failed: Callable[[BaseException], None],
         speech: Speech,
+        on_result: Callable[[types.Part], Awaitable[LiveRequest]],
     ) -> None:
         super().__init__()
         self._inbox = inbox
         self._on_taken = on_taken
         self._on_stored = on_stored
         self._speech = speech
+        self._on_result = on_result
         self._on_failed = on_failed
         self._reader: asyncio.Task[None] | None = None  # ADK's sending task
         self._own: deque[LiveRequest] = deque()
@@ -55,6 +58,8 @@ class RequestQueue(LiveRequestQueue):
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
         self.send_sound: Callable[[UserAudio], Awaitable[None]] | None = None
         """Sends sound to the model past ADK; None: sound goes through ADK."""
+        self.results: deque[types.Part] = deque()
+        """The results of open tool calls, as users have given them."""
         self.undecided: UserText | None = None
         """The last text that ADK took, and has neither sent nor refused: callbacks may take their time."""
 
@@ -91,6 +96,8 @@ class RequestQueue(LiveRequestQueue):
                 return LiveRequest(close=True)
             if self._own:
                 return self._own.popleft()
+            if self.results:
+                return await self._on_result(self.results.popleft())
             if self._next:
                 request = self._next.popleft()
                 if not isinstance(request, UserAudio):

@@ -15,6 +15,7 @@ from google.adk.runners import Runner
 from google.adk.sessions import Session
 from google.genai import types
 
+from adk_relay.adk.answers import Answers
 from adk_relay.adk.connection import LostConnection, WatchedConnection, observer
 from adk_relay.adk.models import telemetry
 from adk_relay.adk.pulse import SOUND_RATE, Pulse
@@ -25,6 +26,7 @@ from adk_relay.adk.sound import ShortWay
 from adk_relay.adk.speech import Speech, is_push_to_talk
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
+from adk_relay.adk.waiting import show_to_model
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import ForModel, Message, UserAudio, UserText
 
@@ -35,6 +37,9 @@ _PROGRESS_AFTER = 60.0
 
 _GO_AWAY_MARGIN = 2.0
 """Seconds before the service's own deadline: an answer that is unfinished then is given up."""
+
+_ANSWER_WAITS = 60.0
+"""Seconds that the answer to a tool call waits for the end of what the agent is saying."""
 
 _SPEECH_FORGOTTEN = 10.0
 """Seconds after which speech without a transcript counts as noise."""
@@ -78,11 +83,11 @@ class Run:
         handle: resumes the service's own session; None: the history is sent instead.
         owed: what the user still waits for from the run before.
         owed_text: the question that this is the answer to, if it was a text.
+        answers: those of users to tool calls that are not stored yet.
         session: the ADK session, if it was just read and not changed since; None: ADK reads it.
 
     Invariants:
         A resumption handle covers all input that the model was given: taking input removes the handle.
-        Only a service that is connected can announce its end.
     """
 
     def __init__(
@@ -98,6 +103,7 @@ class Run:
         owed: Owed = "",
         owed_text: UserText | None = None,
         session: Session | None = None,
+        answers: list[types.Part],
     ) -> None:
         self._runner = runner
         # Without resumption in the configuration there is none: the history is sent instead.
@@ -115,8 +121,11 @@ class Run:
         self._inbox = inbox
         self._host = host
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
-        self._queue = RequestQueue(inbox, self._taken, host.stored, self._sender_failed, self._speech)
         self.translator = Translator(runner.agent, host.number, owed=owed, text=owed_text)
+        self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
+        self._queue = RequestQueue(
+            inbox, self._taken, host.stored, self._sender_failed, self._speech, self.answers.result
+        )
         self.turn = self.translator.turn
         self.screening = Screening(
             is_screened=is_screened(runner.agent, runner.plugin_manager.plugins),
@@ -170,6 +179,9 @@ class Run:
                     self._take_unasked(event)
                 for message in self.translator.messages(event):
                     self._host.emit(message)
+                if event.interrupted:
+                    self.answers.forget_open()  # the service has canceled them
+                await self.answers.ask(event)
                 self._changed()
                 if event.turn_complete and not self.turn.is_open:
                     self._completed_turn = True
@@ -181,6 +193,16 @@ class Run:
                 self.under_way = max(self.under_way - 1, 0)
                 if not self.under_way:
                     self._caught_up.set()
+                    self.answers.pause()
+
+    def answer(self, answer: types.Part) -> None:
+        """Gives the model a user's answer to a tool call, or leaves it to the next run, which follows."""
+        if answer.function_response and self.answers.is_open(answer.function_response.id or ""):
+            self._queue.results.append(answer)
+            self._inbox.ready.set()
+        else:
+            self._leave_by = time.monotonic() + _ANSWER_WAITS
+            self._close_if_at_rest()
 
     def close(self) -> None:
         """Asks the run to end: `drive()` returns when the connection is closed."""
@@ -274,8 +296,7 @@ class Run:
     def check(self) -> None:
         """Asserts the invariants."""
         assert not (self.handle and self.turn.given), "a handle is kept that does not cover all input"
-        if self._connected_at is None:
-            assert self._leave_by is None, "a service that is not connected has announced its end"
+        self.answers.check()
 
     # ---- told by the short way (sound.Hearer) ----
 
@@ -289,6 +310,8 @@ class Run:
 
     def entered(self, event: Event) -> None:
         self.screening.note(event)
+        if self.is_unconnected:
+            show_to_model(event)
         self.under_way += 1
         self._caught_up.clear()
 
@@ -310,6 +333,7 @@ class Run:
     def connected(self, connection: WatchedConnection) -> None:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = None
+        self.answers.forget_open()
         self._connected_at = time.monotonic()
         self._speech.restart()
         self._pulse.connected()
@@ -384,8 +408,11 @@ class Run:
         self.handle = None  # it no longer covers all that the model was given
         self.turn.take(user_input)
         self._changed()
-        if isinstance(user_input, UserAudio) and user_input.is_speech:
+        is_speech = isinstance(user_input, UserAudio) and user_input.is_speech
+        if is_speech:
             self._spoke_at = time.monotonic()
+        if is_speech or isinstance(user_input, UserText):
+            self.answers.forget_open()
 
 
 def _seconds_of_sound(event: Event) -> float:

@@ -16,6 +16,7 @@ from adk_relay.adk.screening import ScreeningPlugin
 from adk_relay.adk.session import APP_NAME
 from adk_relay.adk.sound import ShortWay
 from adk_relay.adk.tools import Tools
+from adk_relay.adk.waiting import Resumed
 
 
 def runner(agent: BaseAgent, sessions: BaseSessionService, config: RunConfig, *, short_way: bool) -> Runner:
@@ -27,7 +28,8 @@ def runner(agent: BaseAgent, sessions: BaseSessionService, config: RunConfig, *,
     """
     watched = watched_agent(agent)
     sound = ShortWay(agent, config, observer.get, is_wanted=short_way)
-    plugins = [sound, Tools("tools"), ScreeningPlugin(observer.get)]
+    resumed = Resumed(lambda: observer.get().answers)
+    plugins = [sound, Tools("tools"), ScreeningPlugin(observer.get), resumed]
     app = App(name=APP_NAME, root_agent=watched, plugins=plugins)
     return _Runner(app=app, session_service=sessions)
 

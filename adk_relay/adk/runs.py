@@ -13,6 +13,7 @@ from typing import Protocol
 from google.adk.agents.run_config import RunConfig
 from google.adk.runners import Runner
 from google.adk.sessions import Session
+from google.genai import types
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -27,6 +28,7 @@ from adk_relay.adk.failures import what_failed
 from adk_relay.adk.run import Host, Run
 from adk_relay.adk.session import StoredSession, holds
 from adk_relay.adk.turn import Owed
+from adk_relay.adk.waiting import answer_events
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import Message, Status, TurnEnd, UserText
 
@@ -119,6 +121,7 @@ class Runs:
         self._owed: Owed = ""  # what the next run owes
         self._owed_text: UserText | None = None  # the question that this is the answer to, if it was a text
         self._answered_alone_at = -_ALONE
+        self._answers: list[types.Part] = []  # those of users to tool calls, if they are not stored yet
         self._at_hand: Session | None = None  # the session, just read; the first run need not read it again
 
     # ---- for the conversation ----
@@ -128,6 +131,38 @@ class Runs:
         if self.run is None or self.stop_reason is not None:
             self._wanted = True
             self._news.set()
+
+    def answer(self, answer: types.Part) -> None:
+        """Takes a user's answer to a tool call, as ADK takes it."""
+        self._answers.append(answer)
+        if self.run and self.stop_reason is None:
+            self.run.answer(answer)
+        else:
+            self.want()
+
+    async def store_answers(self) -> None:
+        """Stores the answers that no run has taken. The next run begins with them.
+
+        Raises:
+            Exception: the session service failed.
+        """
+        if self._answers:
+            answers = [*self._answers]
+            session = await self._session.find()
+            for event in answer_events(answers, session.events):
+                await self._session.append(session, event)
+            del self._answers[: len(answers)]
+            self._at_hand = None
+            self.begin_with("answer")
+
+    async def keep_answers(self) -> None:
+        """The same, at the end of a conversation: if they can't be stored, they are lost, and logged."""
+        try:
+            await self.store_answers()
+        except Exception as error:
+            log.error(
+                "%s: the answers to tool calls could not be stored: %s", self._label, what_failed(error)
+            )
 
     def stop(self, reason: Stop) -> None:
         """Ends the present run. No other begins before `go_on()`."""
@@ -141,7 +176,7 @@ class Runs:
         """Ends a stop. A run follows if input waits, or an answer is owed."""
         self.stop_reason = None
         self._stopped.clear()
-        self._wanted = self._wanted or bool(self._inbox or self._owed)
+        self._wanted = self._wanted or bool(self._inbox or self._owed or self._answers)
 
     def unwant(self) -> None:
         """No run is wanted any more."""
@@ -217,7 +252,8 @@ class Runs:
         ):
             with attempt:
                 while self.stop_reason is None:
-                    if await self._drive(attempt.retry_state) and not self._inbox:
+                    await self.store_answers()
+                    if await self._drive(attempt.retry_state) and not (self._inbox or self._answers):
                         return
 
     async def _drive(self, tries: RetryCallState) -> bool:
@@ -244,6 +280,7 @@ class Runs:
             owed=self._owed,
             owed_text=self._owed_text,
             session=at_hand,
+            answers=self._answers,
         )
         driving = asyncio.create_task(run.drive(), name=f"run {self._label}")
         error = await self._watch(run, driving)

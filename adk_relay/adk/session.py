@@ -12,7 +12,8 @@ from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
-from adk_relay.core.messages import Line, UserText
+from adk_relay.adk.waiting import waiting_in
+from adk_relay.core.messages import Line, ToolStart, UserText
 from adk_relay.core.requests import Stats
 
 APP_NAME = "relay"
@@ -53,6 +54,8 @@ class StoredSession:
         self.session_id = session_id
         self.is_kept = False
         """Whether there is a session."""
+        self.waiting: list[ToolStart] = []
+        """The tool calls that waited for a user when the session was read."""
         self.created_at = self.last_activity = time.time()
         self._at_hand: _AtHand | None = None
 
@@ -63,6 +66,7 @@ class StoredSession:
         if session is None:
             return []
         self.is_kept = True
+        self.waiting = waiting_in(session.events)
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time
         return lines_of(session)
@@ -129,7 +133,10 @@ class StoredSession:
     async def _append(
         self, session: Session, author: str, content: types.Content, marks: dict[str, bool] | None = None
     ) -> None:
-        event = Event(author=author, content=content, custom_metadata=marks)
+        await self.append(session, Event(author=author, content=content, custom_metadata=marks))
+
+    async def append(self, session: Session, event: Event) -> None:
+        """Stores an event."""
         await self._service.append_event(session, event)
 
 

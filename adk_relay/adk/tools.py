@@ -12,6 +12,7 @@ from google.adk.tools.base_tool import BaseTool
 from google.adk.tools.tool_context import ToolContext
 from pydantic_core import to_jsonable_python
 
+from adk_relay.adk.connection import observer
 from adk_relay.core.logs import failure
 
 log = logging.getLogger("relay.agent")
@@ -28,6 +29,10 @@ class Tools(BasePlugin):
         tool_context: ToolContext,
         result: Any,
     ) -> dict[str, Any] | None:
+        if not result and (tool.is_long_running or tool._defers_response):
+            if tool.is_long_running and tool_context.function_call_id:
+                observer.get().answers.waits(tool_context.function_call_id)
+            return None  # ADK answers the call later
         # ADK and google-genai can neither store nor send a result that is not JSON.
         answer = jsonable(result)
         return answer if isinstance(answer, dict) else {"result": answer}

@@ -18,6 +18,7 @@ from adk_relay.adk.credits import Credits
 from adk_relay.adk.models import gemini_major, live_model
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn
+from adk_relay.adk.waiting import is_request, with_interim
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
     Audio,
@@ -75,6 +76,7 @@ class Translator:
         self._aloud = ""  # the same for the transcript of the agent's speech
         self._heard = ""  # the same for the transcript of the user's speech
         self._tools: dict[str, bool] = {}  # the calls without a result, by id: whether their turn was stopped
+        self._waiting: dict[str, ToolStart] = {}  # the calls of this run that wait for a user
         self._is_early = False  # the next `turn_complete` comes before the answer to the tools' results
         model = live_model(agent)
         generation = gemini_major(model.model) if model else None
@@ -113,6 +115,16 @@ class Translator:
         is_told = self.turn.is_open and self.turn.complete()
         self._forget()
         return [self._turn_end()] if is_told else []
+
+    def pause(self) -> list[TurnEnd]:
+        """The model waits for a user to answer a tool call: for now, its turn is over for the users.
+
+        A model that completes its turn before its tools have answered does so by itself.
+        """
+        if self._tools or self._completes_early or not self.turn.is_open:
+            return []
+        # What the service says of the end of this turn later is not passed on.
+        return [self._turn_end()] if self.turn.interrupt() else []
 
     def stop(self) -> list[TurnEnd]:
         """The user stops the answer. The model is not told; the rest of its turn is not passed on."""
@@ -201,15 +213,31 @@ class Translator:
                 return [Text(self._number(), text) for text in _chunks(fresh, _TEXT_CHUNK)]
         elif call := part.function_call:
             if not event.partial:
-                is_late = not self._speaks(event.author)
                 tool_id, arguments = call.id or "", jsonable(call.args)
-                self._tools[tool_id] = is_late
-                self._is_early = self._completes_early
-                return [
-                    ToolStart(self._number(), tool_id, call.name or "", arguments, _when(event), late=is_late)
-                ]
+                is_pending = tool_id in (event.long_running_tool_ids or ())
+                if is_request(call.name) and not (self.turn.is_open or self.turn.owed):
+                    is_late = True  # the agent says nothing more in this turn
+                else:
+                    is_late = not self._speaks(event.author)
+                start = ToolStart(
+                    self._number(), tool_id, call.name or "", arguments, _when(event), is_late, is_pending
+                )
+                if is_pending:
+                    self._waiting[tool_id] = start
+                else:
+                    self._tools[tool_id] = is_late
+                    self._is_early = self._completes_early
+                return [start]
         elif answer := part.function_response:
             is_late = self._tools.pop(answer.id or "", True)
+            if waiting := self._waiting.get(answer.id or ""):
+                self._is_early = self._completes_early
+                return [with_interim(waiting, jsonable(answer.response), self._number())]
+            if answer.id in {
+                *event.actions.requested_tool_confirmations,
+                *event.actions.requested_auth_configs,
+            }:
+                return []  # the tool has not run: the user is asked first
             result = jsonable(answer.response)
             return [
                 ToolComplete(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
+from adk_relay.core.credits import Usage
 from adk_relay.core.messages import (
     Answer,
     Asked,
@@ -17,7 +18,6 @@ from adk_relay.core.messages import (
     Transcript,
     TurnEnd,
     TurnStart,
-    Usage,
     Written,
 )
 
@@ -141,7 +141,9 @@ class History:
                 return [replace(message, message_count=len(self._lines))]
             case ToolStart(late=False):  # a late one is shown, but is not part of an answer
                 answer = self._open or self._begin(asked, start)
-                call = ToolCall(message.tool_id, message.tool_name, message.arguments, None)
+                call = ToolCall(
+                    message.tool_id, message.tool_name, message.arguments, message.interim, message.is_pending
+                )
                 answer.tools[message.tool_id] = call
                 return [*start, message]
             case ToolComplete():

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from itertools import pairwise
 from typing import NamedTuple
 
+from adk_relay.core.credits import Grounding
 from adk_relay.core.messages import (
     Audio,
-    Grounding,
     Numbered,
     Text,
     ToolComplete,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from adk_relay.core.credits import Grounding, Usage
+
 # ---- from the user ---------------------------------------------------------------------------
 
 
@@ -71,10 +73,19 @@ class UserTyping:
     typing: bool
 
 
+@dataclass(slots=True, frozen=True)
+class ToolResult:
+    """The user answers a tool call that waits for an answer (`ToolStart.is_pending`)."""
+
+    tool_id: str
+    result: Any
+    """JSON-serializable."""
+
+
 ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
-Input = ForModel | Interrupt | UserTyping
+Input = ForModel | Interrupt | UserTyping | ToolResult
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------
@@ -143,6 +154,10 @@ class ToolStart:
     """ISO 8601."""
     late: bool = False
     """The answer that it belongs to was interrupted before."""
+    is_pending: bool = False
+    """It waits for an answer of a user (`ToolResult`). `seq` is 0 if it was told before."""
+    interim: Any = None
+    """What the tool has returned meanwhile, if it waits; JSON-serializable."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -158,46 +173,8 @@ class ToolComplete:
     """ISO 8601."""
     late: bool = False
     """The answer that it belongs to was interrupted before."""
-
-
-@dataclass(slots=True, frozen=True)
-class Usage:
-    """Tokens that the model has reported. `total` may count more than the others together."""
-
-    input: int
-    output: int
-    thoughts: int
-    total: int
-
-    def plus(self, other: Usage | None) -> Usage:
-        """The sum of both."""
-        if other is None:
-            return self
-        return Usage(
-            self.input + other.input,
-            self.output + other.output,
-            self.thoughts + other.thoughts,
-            self.total + other.total,
-        )
-
-
-@dataclass(slots=True, frozen=True)
-class Source:
-    """Something that an answer is based on. Neither field can be trusted: they come from the web."""
-
-    title: str
-    url: str
-
-
-@dataclass(slots=True, frozen=True)
-class Grounding:
-    """What an answer is based on."""
-
-    sources: tuple[Source, ...]
-    searches: tuple[str, ...]
-    """What was searched for."""
-    suggestions: str
-    """Google's search suggestions, as HTML; "": there are none."""
+    was_pending: bool = False
+    """A user has answered it."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -238,6 +215,8 @@ class ToolCall:
     tool_name: str
     arguments: Any
     result: Any
+    is_pending: bool = False
+    """It waits for an answer of a user."""
 
 
 @dataclass(slots=True, frozen=True)
