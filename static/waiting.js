@@ -76,7 +76,7 @@ export class WaitingCards {
         : `${name} waits for your answer.`;
 
     const item = element("section", "waiting-card");
-    const title = element("h3", "", question);
+    const title = element("h2", "", question);
     title.id = `waiting-${++made}`;
     item.setAttribute("aria-labelledby", title.id);
     item.append(title);
