@@ -313,6 +313,8 @@ class Runs:
         is_first = tries.attempt_number == 0
         self._handle = run.handle if is_first and run.is_at_rest else None
         self._owed = run.turn.owed if self._owed else ""  # unless the user has stopped it meanwhile
+        if run.is_unconnected and not isinstance(error, LostConnection):
+            await self._session.skip_answer()  # its tool may be gone: ADK would fail at each run
         raise error
 
     async def _answered_alone(self, run: Run) -> bool:

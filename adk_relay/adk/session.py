@@ -12,7 +12,7 @@ from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
-from adk_relay.adk.waiting import waiting_in
+from adk_relay.adk.waiting import ends_in_answer, skip, waiting_in
 from adk_relay.core.messages import Line, ToolStart, UserText
 from adk_relay.core.requests import Stats
 
@@ -134,6 +134,12 @@ class StoredSession:
         self, session: Session, author: str, content: types.Content, marks: dict[str, bool] | None = None
     ) -> None:
         await self.append(session, Event(author=author, content=content, custom_metadata=marks))
+
+    async def skip_answer(self) -> None:
+        """If the session ends with a user's answer to what ADK has asked, ADK leaves it aside from now on."""
+        session = await self.find()
+        if ends_in_answer(session.events):
+            await self.append(session, skip())
 
     async def append(self, session: Session, event: Event) -> None:
         """Stores an event."""

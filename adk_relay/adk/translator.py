@@ -219,6 +219,7 @@ class Translator:
                     is_late = True  # the agent says nothing more in this turn
                 else:
                     is_late = not self._speaks(event.author)
+                self._waiting.pop(tool_id, None)  # some models use an id again
                 start = ToolStart(
                     self._number(), tool_id, call.name or "", arguments, _when(event), is_late, is_pending
                 )

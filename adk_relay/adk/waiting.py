@@ -11,6 +11,7 @@ the tool.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -155,19 +156,26 @@ class Resumed(BasePlugin):
         self._answers().began(invocation_context)
         session = invocation_context.session
         if _is_used(session.events):
-            event = Event(invocation_id=invocation_context.invocation_id, author="user")
-            await invocation_context.session_service.append_event(session=session, event=event)
+            await invocation_context.session_service.append_event(session=session, event=skip())
 
 
-def _is_used(events: Iterable[Event]) -> bool:
+def _is_used(events: list[Event]) -> bool:
     """Whether the last event of the user is a confirmation, and a tool has returned since."""
-    has_returned = False
-    for event in reversed([*events]):
-        responses = event.get_function_responses()
-        if event.author == "user":
-            return has_returned and any(response.name == CONFIRMATION for response in responses)
-        has_returned = has_returned or bool(responses)
-    return False
+    if not ends_in_answer(events):
+        return False
+    since = itertools.takewhile(lambda event: event.author != "user", reversed(events))
+    return any(event.get_function_responses() for event in since)
+
+
+def ends_in_answer(events: list[Event]) -> bool:
+    """Whether the last event of the user answers what ADK has asked: ADK deals with it when a run begins."""
+    last = next((event for event in reversed(events) if event.author == "user"), None)
+    return last is not None and any(is_request(each.name) for each in last.get_function_responses())
+
+
+def skip() -> Event:
+    """An event of the user after which ADK deals with no answer that was before it."""
+    return Event(author="user")
 
 
 def answer_events(answers: list[types.Part], events: list[Event]) -> list[Event]:

@@ -13,6 +13,7 @@ from google.adk.auth.auth_tool import AuthConfig
 from google.adk.tools.function_tool import FunctionTool
 from google.adk.tools.long_running_tool import LongRunningFunctionTool
 from google.adk.tools.tool_context import ToolContext
+from websockets.exceptions import ConnectionClosed
 
 from support.chat import chat, created, guest, http, turn
 from support.client import Client, Json, client, words
@@ -335,3 +336,26 @@ async def test_credentials(gemini: GeminiLive) -> None:
         assert (await answered(alice, "call-1"))["result"] == {"read with": "secret"}
         assert words(await alice.turn())
         assert "secret" in str((await gemini.connection(1)).history[-1])
+
+
+async def test_a_tool_that_is_gone_ends_nothing_for_good(
+    gemini: GeminiLive, sessions: str, quick_retries: None
+) -> None:
+    """ADK raises an error when it is to run the tool, at each run that begins with the answer."""
+    if sessions == "memory://":
+        return
+    gemini.answer = calling("delete_file", {"name": "a.txt"})
+    async with serving(a_relay(agent(), sessions=sessions)) as port, client(port) as alice:
+        await alice.say("go")
+        asked = await pending(alice)
+        await alice.turn()
+    without = LlmAgent(name="tester", model=GEMINI_3)
+    async with serving(a_relay(without, sessions=sessions)) as port:
+        async with client(port) as alice:
+            await pending(alice)
+            await alice.send(type="tool_result", tool_id=asked["tool_id"], result={"confirmed": True})
+            with pytest.raises(ConnectionClosed):
+                await alice.until(lambda said: False)
+            assert alice.frames[-1]["code"] == "agent_failed"
+        async with client(port) as alice:
+            assert await alice.ask("hello") == "You said: hello."
