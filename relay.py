@@ -22,7 +22,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from adk_relay import memory, settings, shipped
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
@@ -31,10 +30,11 @@ from adk_relay.settings import SettingsError
 from adk_relay.wire import http
 from adk_relay.wire.api import Api
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
-from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED, CloseFrame
-from adk_relay.wire.dialects.live import SUBPROTOCOL
+from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
+from adk_relay.wire.handshake import accept, attempt, refuse, send_close
 from adk_relay.wire.limits import Limits
-from adk_relay.wire.targets import NoSuchTargetError, offers_subprotocol, path_of, root_of, target_of
+from adk_relay.wire.pacing import pace_for
+from adk_relay.wire.targets import NoSuchTargetError, mount_point, offers_subprotocol, path_of, target_of
 from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
@@ -117,8 +117,11 @@ class Relay:
         Raises:
             SettingsError: a variable is wrong, or the agent needs credentials and there are none.
         """
+        from google.adk.agents import BaseAgent
+
         from adk_relay.adk.credentials import missing_credentials
         from adk_relay.adk.models import needs_credentials, run_config
+        from adk_relay.adk.rehearse import rehearse
         from adk_relay.agents import find_agent
 
         settings.load_env_files(Path.cwd())
@@ -127,6 +130,8 @@ class Relay:
         agent, file, origin = find_agent(values.get("agent"), Path.cwd())
         arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
         config = run_config(values.get("voice"), values.get("language"))
+        if values.get("model") == "rehearsal" and isinstance(agent, BaseAgent):
+            rehearse(agent)
         try:
             is_gemini = needs_credentials(agent)
         except ValueError as error:  # ADK does not know the model
@@ -149,6 +154,8 @@ class Relay:
         return relay
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.conversations.use_loop():
+            self._sockets.clear()
         match scope["type"]:
             case "http":
                 await self._http(scope, receive, send)
@@ -158,6 +165,14 @@ class Relay:
                 await self._lifespan(receive, send)
             case other:
                 raise ValueError(f"relay serves http, websocket and lifespan, not {other!r}")
+
+    async def __aenter__(self) -> Relay:
+        """Starts, also again after an end: for a host that passes no lifespan on, `async with relay:`."""
+        await self.conversations.prepare()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Ends every conversation. `lifespan.shutdown` calls it; a host without lifespan has to call it."""
@@ -169,7 +184,7 @@ class Relay:
         while True:
             event = await receive()
             if event["type"] == "lifespan.startup":
-                await self.conversations.prepare()
+                await self.__aenter__()
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.aclose()
@@ -193,7 +208,7 @@ class Relay:
         elif path == "":
             # The mount point itself, without the slash that the page's relative URLs need. The target begins
             # with "./", because otherwise a prefix that contains a colon would be read as a URL scheme.
-            target = f"./{quote(root_of(scope).rpartition('/')[2])}/"
+            target = f"./{mount_point(scope)}/"
             response = http.text(307, f"See {target}", (b"location", target.encode()))
         else:
             etags = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
@@ -202,12 +217,10 @@ class Relay:
             start, body = response
             # The response to HEAD has no body, but the same Content-Length (RFC 9110 section 9.3.2).
             sent = b"" if method == "HEAD" else body
-            # A peer that has gone raises OSError, or with uvicorn and pipelined requests RuntimeError. A peer
-            # that does not read raises TimeoutError, which is an OSError.
-            with suppress(OSError, RuntimeError):
+            with suppress(TimeoutError):  # a peer that does not read
                 async with asyncio.timeout(self._limits.slow_timeout):
-                    await send(start)
-                    await send({"type": "http.response.body", "body": sent})
+                    if await attempt(send, start):
+                        await attempt(send, {"type": "http.response.body", "body": sent})
 
     # ---- WebSockets ----
 
@@ -219,55 +232,34 @@ class Relay:
                 # adk: only the session service knows which user a session belongs to.
                 await self.conversations.check(target.user_id, target.session_id)
         except (NoSuchTargetError, UnknownConversationError) as refusal:
-            await _refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
+            await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
             return
         except StoreError:
-            await _refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason)
+            await refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason)
             return
         if self.conversations.is_closing():
-            await _refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason)
+            await refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason)
             return
-        await receive()  # websocket.connect
-        subprotocol = SUBPROTOCOL if offers_subprotocol(scope) else None
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        if not await accept(scope, receive, send):
+            return
         if self.conversations.is_closing():  # since the check above
-            close = {"code": SERVER_STOPPING.code, "reason": SERVER_STOPPING.reason}
-            await send({"type": "websocket.close", **close})
+            await send_close(send, SERVER_STOPPING)
             return
         # wire and adk meet: the socket opens conversations, and listens to their rooms (core/room.py).
-        socket = Socket(self.conversations, self._limits, target.dialect, receive, send)
+        socket = Socket(
+            self.conversations,
+            self._limits,
+            target.dialect,
+            receive,
+            send,
+            knows_pings=offers_subprotocol(scope),
+            pace=pace_for(scope, send, self._limits.queue_bytes),
+        )
         self._sockets.add(socket)
         try:
             await socket.serve(scope.get("client"), target.user_id, target.session_id, target.after)
         finally:
             self._sockets.discard(socket)
-
-
-async def _refuse(
-    scope: Scope, receive: Receive, send: Send, close: CloseFrame, status: int, reason: str
-) -> None:
-    """Refuses a WebSocket in a way that shows the client the reason.
-
-    A browser cannot read the response to a refused upgrade. So a WebSocket that offers relay.v1 is accepted,
-    and closed at once with the code and the reason. Any other gets an HTTP response, if the ASGI server can
-    send one.
-    """
-    client = scope.get("client")
-    log.info(
-        "a WebSocket from %s was refused: %d %s", client[0] if client else "?", close.code, one_line(reason)
-    )
-    await receive()  # websocket.connect
-    close = close.because(reason)
-    if offers_subprotocol(scope):
-        await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
-        await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
-    elif "websocket.http.response" in (scope.get("extensions") or {}):
-        start, body = http.HttpError(status, reason).response()
-        await send({**start, "type": "websocket.http.response.start"})
-        await send({"type": "websocket.http.response.body", "body": body})
-        await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns
-    else:
-        await send({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
 
 @cache

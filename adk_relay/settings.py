@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
+
+from adk_relay.core.logs import one_line
 
 log = logging.getLogger("relay")
 
@@ -29,6 +33,7 @@ class Setting:
         default: its value if it is not set; None: `help` describes it.
         help: its meaning and unit, in one line.
         range: the numbers that are allowed.
+        least: the smallest useful number. Below it nothing would work: with one byte in a queue, for example.
         choices: the words that are allowed; if empty, all are.
         is_argument: whether `Relay` takes it. The others choose the agent and the run configuration,
             which `Relay` takes as objects.
@@ -39,6 +44,7 @@ class Setting:
     default: str | int | float | None
     help: str
     range: Literal["> 0", ">= 0"] | None = None
+    least: float = 0
     choices: tuple[str, ...] = ()
     is_argument: bool = True
 
@@ -77,6 +83,8 @@ class Setting:
             raise ValueError(f"{self.name} is {value}, but must be above 0")
         if self.range == ">= 0" and not value >= 0:
             raise ValueError(f"{self.name} is {value}, but must not be negative")
+        if self.range and value < self.least:
+            raise ValueError(f"{self.name} is {value}, but must be at least {self.least:g}")
 
 
 SETTINGS = {
@@ -93,7 +101,7 @@ SETTINGS = {
             "model",
             str,
             "gemini-3.8-live",
-            "The live model of the built-in agent; rehearsal: the offline model",
+            "The live model of the built-in agent; rehearsal: the offline model, for any agent",
             is_argument=False,
         ),
         Setting(
@@ -112,16 +120,24 @@ SETTINGS = {
             "sqlite:///.adk/session.db",
             "URI of ADK's session service: memory://, sqlite:///file.db; postgresql:// needs google-adk[db]",
         ),
-        Setting("queue_bytes", int, 4 * 1024 * 1024, "Bytes that may wait to be sent to one socket", "> 0"),
+        Setting(
+            "queue_bytes", int, 4 * 1024 * 1024, "Bytes that may wait to be sent to one socket", "> 0", 1000
+        ),
         Setting(
             "slow_timeout",
             float,
             10.0,
             "Seconds that sending one frame may take before the socket is closed",
             "> 0",
+            0.01,
         ),
         Setting(
-            "ping_interval", float, 25.0, "Seconds without a frame from a client before it is pinged", "> 0"
+            "ping_interval",
+            float,
+            25.0,
+            "Seconds without a frame from a client before it is pinged",
+            "> 0",
+            0.01,
         ),
         Setting(
             "pong_timeout",
@@ -129,6 +145,7 @@ SETTINGS = {
             10.0,
             "Seconds that a client has to answer a ping, if it has answered one before",
             "> 0",
+            0.01,
         ),
         Setting(
             "idle_timeout",
@@ -164,6 +181,9 @@ SETTINGS = {
 }
 """All settings, by name, in the order in which they are shown."""
 
+_KUBERNETES = re.compile(r"RELAY_(SERVICE|PORT)_|RELAY_PORT=tcp:")
+"""What Kubernetes sets in all containers if a service is named `relay`."""
+
 
 def check(**values: float | str) -> None:
     """Raises ValueError if a value, by its setting's name, is out of that setting's range or choices."""
@@ -174,9 +194,18 @@ def check(**values: float | str) -> None:
 def from_environment() -> dict[str, Any]:
     """The settings that the environment has, by name. An empty variable counts as not set.
 
+    A variable that looks like a setting and is none is a warning, with the name that was probably meant.
+
     Raises:
         SettingsError: one of them can't be read. Ranges are not checked.
     """
+    known = [setting.variable for setting in SETTINGS.values()]
+    for variable, value in sorted(os.environ.items()):
+        is_known = variable in known or _KUBERNETES.match(f"{variable}={value}")
+        if variable.startswith("RELAY_") and not is_known:
+            near = get_close_matches(variable.removeprefix("RELAY_").lower(), SETTINGS, n=1)
+            meant = f" Did you mean {SETTINGS[near[0]].variable}?" if near else ""
+            log.warning("%s is no setting of relay, and does nothing.%s", one_line(variable), meant)
     values = {}
     for name, setting in SETTINGS.items():
         if text := os.environ.get(setting.variable):

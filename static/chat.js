@@ -57,6 +57,9 @@ export class Chat {
       case "chunk":
         this.#socket.agentWorks();
         break;
+      case "error":
+        this.#socket.heardError(frame.code);
+        break;
     }
     on.frame(frame);
   }

@@ -6,9 +6,12 @@ const IDLE = 4408;
 const ACTIONS = {
   1000: "sleep", // done
   1008: "end", // the server could not read the frames of this page
-  1011: "count", // the agent failed; an error frame has the reason
+  1011: "count",
+  4411: "count", // the same, from servers that send no standard code
   [IDLE]: "sleep",
 };
+
+const FINAL_ERRORS = ["agent_failed", "model_refused", "model_unavailable"];
 
 const REASONS = {
   4401: "The server wants you to sign in first.",
@@ -19,11 +22,18 @@ const REASONS = {
 // Returns what to do:
 //   "sleep"  wait for the user: the next input opens another socket
 //   "end"    do not come back: the same request would be refused again
-//   "count"  come back after a pause, but not after many failures in a row
+//   "count"  come back after a pause, but not after many failures of the agent in a row
 //   "retry"  come back after a pause
 export function actionAfter(code) {
   if (code in ACTIONS) return ACTIONS[code];
   return code >= 4400 && code <= 4409 ? "end" : "retry"; // 4410 to 4499 pass, as 1001, 1006, 1012 and 1013 do
+}
+
+// Whether an error frame says that the agent has failed for good. The close follows, with a code that counts. Without
+// such an error the code says nothing about the agent: servers and proxies use 1011 for their own failures, and for a
+// laptop that slept.
+export function isFinal(errorCode) {
+  return FINAL_ERRORS.includes(errorCode);
 }
 
 // The sentence that is shown when the server has given no reason.

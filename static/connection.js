@@ -184,8 +184,10 @@ export class Connection {
     }
     if (frame.seq && !this.#isNew(frame.seq)) return;
     if (frame.mime_type === "audio/pcm") return this.#on.sound(decode(frame.data));
-    if (frame.type === "error") this.#refuse(frame.id);
-    else this.#socket.agentWorks();
+    if (frame.type === "error") {
+      this.#socket.heardError(frame.code);
+      this.#refuse(frame.id);
+    } else this.#socket.agentWorks();
     if (frame.code === "model_refused") this.#socket.agentFailsForGood();
     // Written here and sent by a former socket: a socket does not get its own texts.
     if (frame.type === "message" && this.#texts.isMine(frame.id)) return this.#place(frame.id);

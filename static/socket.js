@@ -11,7 +11,7 @@
 //   ended        it would be refused again, or the agent has failed too often; `reason` says why
 // A dialect may add states of its own with become().
 
-import { actionAfter, reasonOf } from "./close_codes.js";
+import { actionAfter, isFinal, reasonOf } from "./close_codes.js";
 
 const FIRST_DELAY = 500; // ms
 const MAX_DELAY = 15000;
@@ -40,6 +40,7 @@ export class ReconnectingSocket {
   #paused = false;
   #attempt = 0; // tries since a connection was good
   #failures = 0; // of the agent, in a row
+  #agentFailed = false; // an error on this socket has said so
   #unopened = 0; // sockets in a row that were never opened
   #timer = 0; // for the next try; while there is a socket, for the end of the server's first frames
   #settling = 0;
@@ -154,6 +155,11 @@ export class ReconnectingSocket {
     this.#failures = 0;
   }
 
+  // An error frame has come.
+  heardError(code) {
+    if (isFinal(code)) this.#agentFailed = true;
+  }
+
   // The agent would fail in the same way again: its next failure ends the tries.
   agentFailsForGood() {
     this.#failures = MAX_FAILURES;
@@ -193,6 +199,7 @@ export class ReconnectingSocket {
 
   #lost(code, reason = "") {
     const upgraded = this.#upgraded;
+    const agentFailed = this.#agentFailed;
     if (this.#socket) drop(this.#socket);
     this.#socket = null;
     this.#detach(true);
@@ -203,7 +210,7 @@ export class ReconnectingSocket {
       case "end":
         return this.#end({ name: "ended", reason: reason || reasonOf(code) });
       case "count":
-        if (++this.#failures < MAX_FAILURES) break;
+        if (!agentFailed || ++this.#failures < MAX_FAILURES) break;
         return this.#end({ name: this.#whenFailed, reason: reason || "The agent cannot be reached." });
     }
     // Exponential backoff with full jitter: a random pause up to a bound that doubles. Otherwise all pages would come
@@ -240,7 +247,7 @@ export class ReconnectingSocket {
 
   // Resets the state of one socket.
   #detach(lost) {
-    this.ready = this.#upgraded = false;
+    this.ready = this.#upgraded = this.#agentFailed = false;
     clearTimeout(this.#timer);
     clearTimeout(this.#settling);
     clearTimeout(this.#probing);

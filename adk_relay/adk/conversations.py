@@ -84,12 +84,33 @@ class Conversations:
         model = live_model(agent)
         self.model = model.model if model else agent.name
         self.is_rehearsal = self.model == "rehearsal"
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._open: dict[str, Conversation] = {}
         self._counts: dict[str, tuple[float, int, int]] = {}
 
+    def use_loop(self) -> bool:
+        """Conversations are opened in the running event loop from now on. True: the loop is another one.
+
+        In tests of an application each test may have its own. The runs of a loop that has ended are gone.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is self._loop or (self._loop and self._loop.is_running()):
+            return False
+        self._loop = loop
+        self._closing = None
+        self._open.clear()
+        self._starts = Starts()
+        return True
+
     async def prepare(self) -> None:
-        """Does, when the server starts, what the first conversation would have to wait for."""
+        """Does, when the server starts, what the first conversation would have to wait for.
+
+        Conversations can be opened again, if all were closed before.
+        """
+        self.use_loop()
+        if self._closing and self._closing.done():
+            self._closing = None
         agent = self.runner.agent
         if isinstance(agent, BaseAgent):
             await prepare(agent)

@@ -3,7 +3,9 @@
 It behaves like a live model of Gemini's third generation: it answers in sound, with transcriptions of both
 sides, can be interrupted, calls a tool, and completes its turn only after the tool has answered. It does not
 understand what it is told. It repeats a text, and it plays speech back as in an echo test, which shows that
-microphone, relay and loudspeaker work.
+microphone, relay and loudspeaker work. A text that is a tool's name, alone or with arguments, calls the tool:
+
+    order_status {"number": 7}
 
 It has no task and no thread. Input only changes the state of the connection. `receive()` answers at the pace
 of speech, and checks before each chunk whether it was interrupted.
@@ -12,12 +14,13 @@ of speech, and checks before each chunk whether it was interrupted.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import zoneinfo
 from array import array
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Set
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from functools import cache, lru_cache
@@ -73,7 +76,7 @@ class Rehearsal(BaseLlm):
     @asynccontextmanager
     async def connect(self, llm_request: LlmRequest) -> AsyncIterator[BaseLlmConnection]:
         """A live connection, as `run_live` uses it."""
-        connection = _Connection(self, has_clock=_CLOCK in llm_request.tools_dict)
+        connection = _Connection(self, tools=frozenset(llm_request.tools_dict))
         try:
             yield connection
         finally:
@@ -84,7 +87,7 @@ class Rehearsal(BaseLlm):
     ) -> AsyncGenerator[LlmResponse, None]:
         """One answer in text, as `adk run` and the text chat of `adk web` ask for it."""
         text, results = _read(llm_request.contents[-1] if llm_request.contents else types.Content())
-        answer = _reported(results[0]) if results else _reply(text, _CLOCK in llm_request.tools_dict)
+        answer = _reported(results[0]) if results else _reply(text, frozenset(llm_request.tools_dict))
         if isinstance(answer, types.FunctionCall):
             yield _said(types.Part(function_call=answer))
             return
@@ -95,9 +98,9 @@ class Rehearsal(BaseLlm):
 
 
 class _Connection(BaseLlmConnection):
-    def __init__(self, model: Rehearsal, *, has_clock: bool) -> None:
+    def __init__(self, model: Rehearsal, *, tools: Set[str]) -> None:
         self._model = model
-        self._has_clock = has_clock
+        self._tools = tools
         self._ear = Ear()
         self._questions: deque[str | Utterance] = deque()
         self._results: dict[str, types.FunctionResponse] = {}
@@ -212,7 +215,7 @@ class _Connection(BaseLlmConnection):
             for chunk in _resampled(question.pcm, question.rate):
                 yield await self._sound(chunk)
             return
-        answer = _reply(question, self._has_clock)
+        answer = _reply(question, self._tools)
         if isinstance(answer, types.FunctionCall):
             # The number includes the turns of the history: a call's id must be unique within the session.
             answer.id = call_id = f"call-{self._turns}"
@@ -297,8 +300,10 @@ def _read(content: types.Content) -> tuple[str, list[types.FunctionResponse]]:
     return text.strip(), [part.function_response for part in parts if part.function_response]
 
 
-def _reply(text: str, has_clock: bool) -> str | types.FunctionCall:
-    if has_clock and re.search(
+def _reply(text: str, tools: Set[str]) -> str | types.FunctionCall:
+    if call := _called(text, tools):
+        return call
+    if _CLOCK in tools and re.search(
         r"\bwhat('s| is)? (the )?(current )?time\b|\btime is it\b", text, re.IGNORECASE
     ):
         place = re.search(r"\bin (.+?)( right now| now| please)?[\s?.!]*$", text, re.IGNORECASE)
@@ -306,6 +311,18 @@ def _reply(text: str, has_clock: bool) -> str | types.FunctionCall:
         return types.FunctionCall(name=_CLOCK, args={"timezone": zone})
     quote = text if len(text) <= _LONGEST_QUOTE else text[:_LONGEST_QUOTE] + " …"
     return f"{_INTRODUCTION} You said: {quote}" if quote else _INTRODUCTION
+
+
+def _called(text: str, tools: Set[str]) -> types.FunctionCall | None:
+    """The call that a text asks for: the name of a tool, alone or with its arguments as a JSON object."""
+    name, _, arguments = text.partition(" ")
+    if name not in tools:
+        return None
+    try:
+        args = json.loads(arguments or "{}")
+    except ValueError:
+        return None
+    return types.FunctionCall(name=name, args=args) if isinstance(args, dict) else None
 
 
 def _reported(result: types.FunctionResponse) -> str:

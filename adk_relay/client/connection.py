@@ -21,10 +21,13 @@ from adk_relay.client.view import Problem, View
 _PASSING_STATUS = (429, 500, 502, 503, 504)
 """HTTP statuses of a server that is starting, stopping or full."""
 
-_PASSING_CODES = (1000, 1001, 1005, 1006, 1012, 1013, 1014, 1015)
+_PASSING_CODES = (1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015)
 """Standard close codes (RFC 6455 section 7.4.1, and IANA's registry) after which another try may succeed.
-The others say that this client did something wrong (1002, 1003, 1007 to 1010), or that the agent failed for
-good (1011)."""
+The others say that this client did something wrong (1002, 1003, 1007 to 1010)."""
+
+_FAILURE_CODES = (1011, 4411)
+"""Close codes that follow when the agent has failed for good. Servers and proxies use 1011, too: uvicorn
+closes with it when a laptop has slept and answered no ping."""
 
 _PAUSES = wait_random_exponential(multiplier=0.5, max=15)
 _WITHOUT_WEBSOCKET = 30.0
@@ -93,6 +96,7 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._socket: ClientConnection | None = None
         self._try_now = False  # the user does not want to wait until the pause ends
+        self._agent_failed = False  # the server has said so on this socket
         self._news = asyncio.Event()  # wakes the pause: there is a text, or `_try_now`
 
     def check(self) -> None:
@@ -150,6 +154,10 @@ class Connection:
         """Wakes the pause between two tries: there is a text, which may have to go over HTTP."""
         self._news.set()
 
+    def agent_failed(self) -> None:
+        """The server has said that the agent failed for good: the close that follows is for good, too."""
+        self._agent_failed = True
+
     # ---- the task ----
 
     async def _keep(self) -> None:
@@ -189,6 +197,7 @@ class Connection:
             raise Problem(str(error)) from None
         opened, for_good = time.monotonic(), False
         self._socket = socket
+        self._agent_failed = False
         try:
             async with asyncio.timeout(_GREETING) as limit:
                 while True:
@@ -202,7 +211,8 @@ class Connection:
             why = f"The connection was lost ({f'{code} {cleaned(reason)}'.strip()})."
             if time.monotonic() - opened > _SETTLED:
                 tries.attempt_number = 1
-            if comes_back(code) or self._once:
+            has_failed = self._agent_failed and code in _FAILURE_CODES
+            if self._once or (comes_back(code) and not has_failed):
                 raise LostError(why) from None
             for_good = True
             self._view.notice(f"{why} Your next message opens another.")

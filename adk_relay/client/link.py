@@ -18,6 +18,9 @@ from adk_relay.client.transcript import Transcript
 from adk_relay.client.untrusted import cleaned
 from adk_relay.client.view import Problem, View, name_of
 
+_FINAL_ERRORS = ("agent_failed", "model_refused", "model_unavailable")
+"""Codes of errors after which the server closes the socket: another try would fail in the same way."""
+
 
 class Link:
     """A conversation with the agent, over a connection that may break.
@@ -223,6 +226,8 @@ class Link:
 
     def _failed(self, text: str, frame: Json) -> None:
         """The server has refused something."""
+        if frame.get("code") in _FINAL_ERRORS:
+            self._connection.agent_failed()
         gone = self.state is State.JOINING and frame.get("code") == "unknown_session"
         if request := self._requests.get(frame.get("id")):
             self._requests.give_up(request)

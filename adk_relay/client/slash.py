@@ -31,7 +31,7 @@ COMMANDS = {
     "disconnect": "closes the connection until /connect",
     "ping": "measures the time to the server and back",
     "new": "begins another conversation",
-    "join": "goes to that conversation, and shows what was said there last",
+    "join": "goes to that conversation, and shows what was said there last; the id's beginning is enough",
     "info": "about this conversation",
     "sessions": "all conversations",
 }
@@ -150,7 +150,7 @@ class Commands:
     async def _join(self, argument: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._~-]{1,128}", argument):
             raise Problem("/join ID: /sessions lists them.")
-        await self._link.join(argument)
+        await self._link.join(await self._whole_id(argument))
 
     async def _info(self, _: str) -> None:
         info = await self._link.http.request("GET", f"/sessions/{self._session_id()}")
@@ -161,6 +161,17 @@ class Commands:
         names = ["session_id", "message_count", "connected_clients", "last_activity"]
         rows = [[session[name] for name in names[:3]] + [str(session[names[3]])[:16]] for session in sessions]
         self._screen.table(rows, "session", "messages", "clients", "last activity")
+
+    async def _whole_id(self, beginning: str) -> str:
+        """The id that begins like this, if only one of the listed ones does; else the text as it is."""
+        sessions = (await self._link.http.request("GET", "/sessions", params={"limit": 1000}))["sessions"]
+        ids = [str(session["session_id"]) for session in sessions]
+        found = [session_id for session_id in ids if session_id.startswith(beginning)]
+        if beginning in found or not found:
+            return beginning  # it may be older than those that are listed
+        if len(found) > 1:
+            raise Problem(f"{len(found)} conversations begin with {beginning}.")
+        return found[0]
 
     def _session_id(self) -> str:
         if not self._link.session_id:

@@ -167,6 +167,8 @@ class Terminal:
 
     def table(self, rows: Iterable[Iterable[Any]], *head: str) -> None:
         table = Table(*head, box=None, show_header=bool(head), pad_edge=False)
+        if table.columns:
+            table.columns[0].no_wrap = True  # the others get narrower: an id must not be broken
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
         self._break()

@@ -68,6 +68,7 @@ class Api:
         self._limits = limits
         self._connections = connections
         self._start = time.time()
+        self._began = time.monotonic()
 
     async def respond(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> Response | None:
         """The response to a request; None: it was sent already, or the client has gone."""
@@ -136,7 +137,7 @@ class Api:
         stats = self._conversations.stats
         return {
             "model": self._conversations.model,
-            "uptime_seconds": round(time.time() - self._start, 1),
+            "uptime_seconds": round(time.monotonic() - self._began, 1),
             "total_requests": stats.requests,
             "successful_requests": stats.successful,
             "failed_requests": stats.failed,

@@ -40,6 +40,10 @@ class CloseFrame:
         cut = reason.encode(errors="replace")[:_MAX_REASON_BYTES].decode(errors="ignore")
         return replace(self, reason=cut)
 
+    def private(self) -> CloseFrame:
+        """The same with a private code, for servers that can send no standard one but 1000."""
+        return replace(self, code=PRIVATE.get(self.code, self.code))
+
 
 class Close(Exception):
     """The socket is to be closed with `frame`."""
@@ -94,6 +98,9 @@ IDLE = CloseFrame(4408, "idle", "on input")
 
 NO_PONG = CloseFrame(4410, "no pong", "after a pause")
 """A client that had answered a ping before has not answered the last one."""
+
+PRIVATE = {1001: 4412, 1008: 4400, 1011: 4411, 1012: 4412, 1013: 4413}
+"""The private code that stands for a standard one. Its range says the same about coming back."""
 
 CONVERSATION_ENDED = {"idle": IDLE, "failed": AGENT_FAILED, "stopping": SERVER_STOPPING}
 """How sockets are closed when their conversation ends, by `Ended.why`."""

@@ -11,6 +11,9 @@ from typing import NamedTuple
 from adk_relay.wire.closing import IDLE, NO_PONG, TOO_SLOW, CloseFrame
 from adk_relay.wire.limits import Limits
 
+_MUTE_INTERVALS = 3
+"""Ping intervals that a client has for its first pong: it may still be loading a page."""
+
 
 class Look(NamedTuple):
     """What is due now.
@@ -31,6 +34,8 @@ class Heartbeat:
     - No frame for `ping_interval`: the client is pinged. Any frame counts as a sign of life.
     - No frame for `pong_timeout` after a ping was sent: the client is dead. This holds only for a client
       that has answered a ping before; other clients may not know pings.
+    - No frame for three times `ping_interval` after a ping was sent, and at least for `pong_timeout`, from a
+      client that has to know pings but has not answered one yet: it is dead, too.
     - No content for `idle_timeout` while the socket attends no conversation: the client is idle. (A
       conversation closes its own sockets when it is idle.) Pings and pongs are not content.
 
@@ -38,14 +43,20 @@ class Heartbeat:
     again at the time that the last `look` returned. If a deadline has moved meanwhile, `look` returns the
     new one.
 
+    Args:
+        limits: the times.
+        now: when the socket began.
+        knows_pings: the client has said that it answers pings.
+
     Invariants:
         - No time lies in the future: `check` is given the present time.
         - Content comes in frames: the last content is not newer than the last frame.
         - A ping is sent after it was due.
     """
 
-    def __init__(self, limits: Limits, now: float) -> None:
+    def __init__(self, limits: Limits, now: float, *, knows_pings: bool = False) -> None:
         self._limits = limits
+        self._knows_pings = knows_pings
         self._last_frame = now
         self._last_content = now
         self._sending_since: float | None = None
@@ -96,8 +107,9 @@ class Heartbeat:
         if now >= stalled_at:
             return Look(TOO_SLOW, False, math.inf)
         dead_at = math.inf
-        if self._has_ponged and self._ping_sent > self._last_frame:
-            dead_at = self._ping_sent + limits.pong_timeout
+        if (self._has_ponged or self._knows_pings) and self._ping_sent > self._last_frame:
+            wait = 0.0 if self._has_ponged else _MUTE_INTERVALS * limits.ping_interval
+            dead_at = self._ping_sent + max(wait, limits.pong_timeout)
             if now >= dead_at:
                 return Look(NO_PONG, False, math.inf)
         idle_at = math.inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from adk_relay.core.room import After
 from adk_relay.wire.asgi import Scope
@@ -31,6 +31,10 @@ class Target(NamedTuple):
     after: After | None = None
 
 
+_TARGET = re.compile(r"/ws|/ws/[^/]*|/api/v1/chat/stream")
+"""The paths of WebSockets."""
+
+
 def target_of(scope: Scope) -> Target:
     """What a WebSocket's path and query ask for.
 
@@ -38,6 +42,10 @@ def target_of(scope: Scope) -> Target:
         NoSuchTargetError: they are not valid.
     """
     path = path_of(scope)
+    if not _TARGET.fullmatch(path) and _TARGET.fullmatch(scope["path"]):
+        # Only uvicorn puts `root_path` before the path. That can be seen only here: with the mount point
+        # /ws, the path /ws/alice may be the whole one, or that below the mount point.
+        path = scope["path"]
     if path == "/ws":
         return Target(CHAT)
     if path == "/api/v1/chat/stream":
@@ -73,15 +81,25 @@ def offers_subprotocol(scope: Scope) -> bool:
 
 
 def path_of(scope: Scope) -> str:
-    """The path below the mount point. Servers pass the whole path, and the mount point as `root_path`."""
+    """The path below the mount point; "" if the mount point itself is requested, without a slash at its end.
+
+    Servers pass the whole path, and the mount point as `root_path`. Litestar passes the path below the mount
+    point, and puts a slash at its end; only `raw_path` tells whether the client has sent one.
+    """
     path: str = scope["path"]
-    root = root_of(scope)
+    root = scope.get("root_path", "").rstrip("/")
     if root and (path == root or path.startswith(root + "/")):
-        return path[len(root) :]
-    return path
+        path = path[len(root) :]
+    raw = _raw_path(scope)
+    return path[:-1] if path.endswith("/") and raw and not raw.endswith("/") else path
 
 
-def root_of(scope: Scope) -> str:
-    """The mount point of the application, without a slash at its end; "": it is not mounted."""
-    root: str = scope.get("root_path", "")
-    return root.rstrip("/")
+def mount_point(scope: Scope) -> str:
+    """The last segment of the mount point, as it is written in a URL, if it was requested itself."""
+    return (_raw_path(scope) or quote(scope.get("root_path", "").rstrip("/"))).rpartition("/")[2]
+
+
+def _raw_path(scope: Scope) -> str:
+    """The path as the client has sent it; "": the server does not tell."""
+    raw: bytes = scope.get("raw_path") or b""
+    return raw.partition(b"?")[0].decode("latin-1")

@@ -38,15 +38,14 @@ from adk_relay.wire.closing import (
     PeerGone,
 )
 from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, Welcome
+from adk_relay.wire.handshake import send_close
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
+from adk_relay.wire.pacing import Pace
 from adk_relay.wire.writer import Writer, brief
 
 log = logging.getLogger("relay")
-
-_CLOSE_WAIT = 1.0
-"""Seconds for sending the close frame: `send` waits until a stalled peer reads."""
 
 _FRAMES_A_TURN = 32
 """After reading this many frames from one socket, the other sockets get a turn."""
@@ -69,6 +68,10 @@ class Socket:
           Any other socket enters and leaves conversations by its commands.
         - When it is over, it attends nothing, nothing waits in its outbox and nothing is added there.
         - The outbox and the heartbeat keep their own invariants.
+
+    Args:
+        knows_pings: the client has said that it answers pings.
+        pace: holds back what is sent, because `send` never waits; None: `send` waits for a slow peer.
     """
 
     def __init__(
@@ -78,6 +81,9 @@ class Socket:
         dialect: Dialect,
         receive: Receive,
         send: Send,
+        *,
+        knows_pings: bool = False,
+        pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
         self.is_audio = dialect.is_audio
@@ -91,8 +97,8 @@ class Socket:
         self._is_bound = False
         self._is_over = False
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes)
-        self._heartbeat = Heartbeat(limits, time.monotonic())
-        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name)
+        self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
+        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace)
         self._label = dialect.name
         """What the socket is called in the log."""
         self._debug = log.isEnabledFor(logging.DEBUG)
@@ -164,20 +170,16 @@ class Socket:
                     self._enter(await self._conversations.open(user_id, session_id), after)
                 except StoreError:
                     self._fail()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._writer.run())
-                group.create_task(self._watch())
-                group.create_task(self._read())
-        except* StoppingError:
+            await self._run()
+        except StoppingError:
             pass
-        except* UnknownConversationError as unknown:  # another user took this id first
-            end = NOT_FOUND.because(str(unknown.exceptions[0]))
-        except* Close as closes:
-            close = next(error for error in closes.exceptions if isinstance(error, Close))
+        except UnknownConversationError as unknown:  # another user took this id first
+            end = NOT_FOUND.because(str(unknown))
+        except Close as close:
             end, peer_is_gone = close.frame, isinstance(close, PeerGone)
-        except* Exception as errors:
+        except Exception:
             end = INTERNAL_ERROR
-            log.exception("%s: the socket failed", self._label, exc_info=errors.exceptions[0])
+            log.exception("%s: the socket failed", self._label)
         finally:
             session = self._conversation.session_id if self._conversation else "no conversation"
             # uvicorn closes with SERVER_RESTARTS when it stops: the run has to end now, while uvicorn waits
@@ -197,12 +199,26 @@ class Socket:
                 self._outbox.dropped_ms,
                 one_line(f"{end.code} {end.reason}"),
             )
-        if not peer_is_gone:
-            try:
-                async with asyncio.timeout(_CLOSE_WAIT):
-                    await self._send({"type": "websocket.close", "code": end.code, "reason": end.reason})
-            except (OSError, RuntimeError):  # a TimeoutError is an OSError
-                pass  # the peer stalls, or has gone meanwhile: the server drops the connection
+            if not peer_is_gone:
+                await send_close(
+                    self._send, end
+                )  # also if the server cancels this task: some do when they stop
+
+    async def _run(self) -> None:
+        """Runs the three tasks until the first one fails, and raises its error.
+
+        An asyncio.TaskGroup would hide the cancellation of this task by the server, if that comes when a task
+        has failed already. Starlette's test client cancels right after the disconnect.
+        """
+        tasks = [asyncio.create_task(work) for work in (self._writer.run(), self._watch(), self._read())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+        errors = [error for error in ends if isinstance(error, Exception)]
+        raise next((error for error in errors if isinstance(error, Close)), errors[0])
 
     def _enter(self, conversation: Conversation, after: After | None = None, *, is_new: bool = False) -> None:
         """Attends a conversation. There may be no `await` between opening the conversation and this call."""

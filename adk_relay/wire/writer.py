@@ -13,7 +13,8 @@ from adk_relay.core.logs import one_line
 from adk_relay.wire.asgi import Event, Send
 from adk_relay.wire.closing import PeerGone
 from adk_relay.wire.heartbeat import Heartbeat
-from adk_relay.wire.outbox import Frame, Outbox
+from adk_relay.wire.outbox import Frame, Outbox, size
+from adk_relay.wire.pacing import Pace
 from adk_relay.wire.sending import begin_with
 
 log = logging.getLogger("relay")
@@ -42,10 +43,17 @@ class Writer:
     Args:
         ping: the frame that the heartbeat has to know of; None: the dialect has none.
         label: what the socket is called in the log.
+        pace: holds back what is sent, because `send` never waits; None: `send` waits for a slow peer.
     """
 
     def __init__(
-        self, outbox: Outbox, send: Send, heartbeat: Heartbeat, ping: Frame | None, label: str
+        self,
+        outbox: Outbox,
+        send: Send,
+        heartbeat: Heartbeat,
+        ping: Frame | None,
+        label: str,
+        pace: Pace | None = None,
     ) -> None:
         self.label = label
         self.frames = 0
@@ -55,6 +63,7 @@ class Writer:
         self._begin = begin_with(send)
         self._heartbeat = heartbeat
         self._ping = ping
+        self._pace = pace
         self._debug = log.isEnabledFor(logging.DEBUG)
         self._parked: asyncio.Future[None] | None = None
         """What the task waits for; None: it is not parked."""
@@ -65,7 +74,7 @@ class Writer:
         self._error: BaseException | None = None
         """What `send` has raised; the task raises it again."""
         outbox.wake = self._wake
-        if self._begin:
+        if self._begin and not pace:
             outbox.send_now = self._send_now
 
     def check(self) -> None:
@@ -82,24 +91,20 @@ class Writer:
         """
         try:
             while True:
+                await self._keep_pace()
                 while (frame := self._outbox.take()) is not None:
                     if self._debug:
                         self._log(frame)
                     self._heartbeat.send_began(time.monotonic())
                     await self._finish(frame, self._send(_event(frame)))
+                    await self._keep_pace()
                 self._parked = parked = asyncio.get_running_loop().create_future()
                 await parked
                 if self._error:
-                    raise self._error
+                    await self._failed(self._error)
                 if self._begun:
                     (frame, rest), self._begun = self._begun, None
                     await self._finish(frame, rest)
-        except (OSError, RuntimeError):
-            # A peer that has gone raises OSError (ASGI spec 2.4). If the server itself has closed the
-            # socket, because of a broken frame, uvicorn raises RuntimeError. The socket then gets the
-            # disconnect event, which has the close code. The wait lets it end with that one.
-            await asyncio.sleep(_READ_WAIT)
-            raise PeerGone(1006, "") from None
         finally:
             self._parked = None
             if self._begun and isinstance(self._begun[1], asyncio.Task):
@@ -107,9 +112,32 @@ class Writer:
             self._begun = None
 
     async def _finish(self, frame: Frame, sending: Awaitable[None]) -> None:
-        await sending
+        try:
+            await sending
+        except Exception as error:
+            await self._failed(error)
         self._heartbeat.send_ended(time.monotonic(), is_ping=frame is self._ping)
         self.frames += 1
+        if self._pace:
+            self._pace.sent(size(frame))
+
+    async def _failed(self, error: BaseException) -> NoReturn:
+        """Ends the socket because `send` has raised an error.
+
+        A peer that has gone raises OSError (ASGI spec 2.4). If the server itself has closed the socket,
+        because of a broken frame, uvicorn raises RuntimeError, and other servers an exception of their own.
+        The socket then gets the disconnect event, which has the close code. The wait lets it end with that.
+        """
+        if not isinstance(error, Exception):
+            raise error
+        await asyncio.sleep(_READ_WAIT)
+        if isinstance(error, OSError | RuntimeError):
+            raise PeerGone(1006, "") from None
+        raise error
+
+    async def _keep_pace(self) -> None:
+        if self._pace and (pause := self._pace.wait(time.monotonic())):
+            await asyncio.sleep(pause)
 
     def _send_now(self, frame: Frame) -> bool:
         """Sends a frame at once. Returns False if it has to wait in the outbox. Never raises."""

@@ -22,6 +22,7 @@ from adk_relay.wire.dialects.live import MAX_AUDIO_BYTES, MAX_IMAGE_BYTES
 from support.client import Json, client
 from support.gemini import GeminiLive
 from support.server import ROOT, serving
+from support.servers import COMMANDS
 from support.wire import (
     DIALECTS,
     OTHERS_CLOSE_CODES,
@@ -66,6 +67,15 @@ def frames(dialect: str, whose: str) -> list[Json]:
     """The frames that docs/wire.md shows."""
     told = section(section(WIRE, f"## The {dialect} dialect"), f"### {whose}")
     return [json.loads(code(cell)) for cell, _ in rows(told) if cell.startswith("`")]
+
+
+# ---- docs/production.md ----------------------------------------------------------------------
+
+
+def test_the_commands_of_the_servers() -> None:
+    text = (ROOT / "docs" / "production.md").read_text()
+    told = {name: code(command) for name, command, _ in rows(section(text, "## Servers"))}
+    assert told == COMMANDS
 
 
 # ---- docs/wire.md ----------------------------------------------------------------------------

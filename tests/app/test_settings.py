@@ -12,7 +12,7 @@ import pytest
 
 from adk_relay import __main__ as command
 from adk_relay.adk.models import model_from_env
-from adk_relay.settings import SETTINGS, Setting
+from adk_relay.settings import SETTINGS, Setting, from_environment
 from relay import Relay
 from support.server import ROOT, a_relay
 
@@ -45,12 +45,37 @@ def test_all_numbers_have_a_range() -> None:
 @pytest.mark.parametrize("setting", RANGED, ids=named)
 def test_relay_takes_what_is_in_the_range_and_nothing_else(setting: Setting) -> None:
     wrong, right = ((-1, float("nan"), 0), ()) if setting.range == "> 0" else ((-1, float("nan")), (0,))
-    for value in (*right, setting.default, 1):
+    for value in (*right, setting.default, setting.least or 1):
         a_relay(**{setting.name: value})
         setting.check(value)
     for value in wrong:
         with pytest.raises(ValueError, match=f"^{setting.name} is {value}, but must "):
             a_relay(**{setting.name: value})
+
+
+@pytest.mark.parametrize("setting", [each for each in RANGED if each.least], ids=named)
+def test_relay_takes_nothing_that_could_not_work(setting: Setting) -> None:
+    value = setting.least / 2
+    with pytest.raises(
+        ValueError, match=f"^{setting.name} is {value}, but must be at least {setting.least:g}"
+    ):
+        a_relay(**{setting.name: value})
+
+
+def test_a_variable_that_is_no_setting_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RELAY_PING_INTERVALL", "3")
+    monkeypatch.setenv("RELAY_THERMOSTAT", "21")
+    monkeypatch.setenv("RELAY_GRACE", "3")
+    monkeypatch.setenv("RELAY_PORT", "9000")
+    monkeypatch.setenv("RELAY_SERVICE_HOST", "10.0.0.1")  # Kubernetes sets this, and much more
+    assert from_environment()["grace"] == 3
+    assert caplog.messages == [
+        "RELAY_PING_INTERVALL is no setting of relay, and does nothing. Did you mean RELAY_PING_INTERVAL?",
+        "RELAY_PORT is no setting of relay, and does nothing.",
+        "RELAY_THERMOSTAT is no setting of relay, and does nothing.",
+    ]
 
 
 @pytest.mark.parametrize("setting", [each for each in SETTINGS.values() if each.choices], ids=named)
@@ -66,7 +91,7 @@ def text_of(setting: Setting) -> str:
     """A text that sets it, to another value than its default."""
     if setting.choices:
         return next(choice for choice in setting.choices if choice != setting.default)
-    return {str: "mine", int: "77", float: "7.5"}[setting.type]
+    return {str: "mine", int: "7777", float: "7.5"}[setting.type]
 
 
 def test_the_command_has_an_option_for_each_setting() -> None:

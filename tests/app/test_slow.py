@@ -95,7 +95,7 @@ async def test_a_peer_that_stops_reading_is_given_up_and_delays_nobody(
 async def test_a_slow_peer_that_reads_again_is_told_why(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.wire.websocket._CLOSE_WAIT", 30.0)  # on a loaded machine it reads late
+    monkeypatch.setattr("adk_relay.wire.handshake._CLOSE_WAIT", 30.0)  # on a loaded machine it reads late
     gemini.answer = talks_on
     async with serving(a_relay(slow_timeout=0.5)) as port, Peer.upgraded(port, audio=True) as peer:
         await peer.send(mime_type="text/plain", data="go")
@@ -204,7 +204,7 @@ async def test_a_slow_reader_gets_fewer_and_larger_frames(gemini: GeminiLive) ->
 async def test_half_a_frame_and_then_nothing(gemini: GeminiLive, caplog: pytest.LogCaptureFixture) -> None:
     async with (
         serving(a_relay(ping_interval=0.1, pong_timeout=0.3)) as port,
-        client(port, "bob") as bob,
+        client(port, "bob", subprotocol=False) as bob,  # who does not have to know pings
         Peer.upgraded(port, audio=True) as peer,
     ):
         await peer.send(type="pong")

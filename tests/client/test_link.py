@@ -90,7 +90,7 @@ async def test_how_many_wait_is_a_number_and_no_prose() -> None:
         assert client.seen.notices == ["Two are first."]
 
 
-@pytest.mark.parametrize("code", [1008, 1011, 4400, 4404, 4408, 4409])
+@pytest.mark.parametrize("code", [1008, 1011, 4400, 4404, 4408, 4409, 4411])
 async def test_after_a_close_for_good_the_next_message_opens_a_connection(code: int) -> None:
     sockets = 0
 
@@ -98,6 +98,8 @@ async def test_after_a_close_for_good_the_next_message_opens_a_connection(code: 
         nonlocal sockets
         sockets += 1
         if sockets == 1:
+            if code in (1011, 4411):
+                await server.send("error", code="agent_failed", message="The agent failed.")
             await server.socket.close(code, "come back")  # the reason counts for nothing
         else:
             await server.get("create_session")
@@ -112,7 +114,7 @@ async def test_after_a_close_for_good_the_next_message_opens_a_connection(code: 
         assert sockets == 2
 
 
-@pytest.mark.parametrize("code", [1001, 1012, 1013, 4410, 4499])
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 1013, 4410, 4411, 4499])
 async def test_after_a_passing_close_it_comes_back_by_itself(code: int) -> None:
     sockets = 0
 
@@ -120,6 +122,7 @@ async def test_after_a_passing_close_it_comes_back_by_itself(code: int) -> None:
         nonlocal sockets
         sockets += 1
         if sockets == 1:
+            await server.send("error", code="busy", message="Somebody else is speaking.")
             await server.socket.close(code, "idle")  # the reason counts for nothing
 
     async with scripted(script) as port, linked(port) as client:
@@ -131,7 +134,7 @@ async def test_after_a_passing_close_it_comes_back_by_itself(code: int) -> None:
 def test_close_codes() -> None:
     assert [code for code in range(4400, 4500) if not comes_back(code)] == [*range(4400, 4410)]
     standard = [code for code in range(1000, 1016) if comes_back(code)]
-    assert standard == [1000, 1001, 1005, 1006, 1012, 1013, 1014, 1015]
+    assert standard == [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015]
 
 
 # ---- states ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import signal
 import termios
 from pathlib import Path
 
+import httpx
 import pytest
 
 from support.client import client
@@ -116,6 +117,28 @@ async def test_every_command(tmp_path: Path) -> None:
         person.types("\x03")  # takes it back
         await person.sees(r"(?m)^you +>$")
         assert await person.leaves("\x04") == 0
+
+
+async def test_a_narrow_terminal_shows_whole_ids_and_the_beginning_of_one_is_enough(tmp_path: Path) -> None:
+    async with serving(talkative()) as port:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            for room in ("room-1", "room-10"):
+                await http.post("/api/v1/chat", json={"session_id": room, "message": f"in {room}"})
+            long = (await http.post("/sessions/new")).json()["session_id"]
+        async with at_terminal(port, tmp_path, width=50) as person:
+            await person.says("/sessions")
+            await person.sees(rf"(?m)^{long} ")
+            await person.says(f"/join {long[:9]}")
+            await person.sees(long[:20])  # in the line at the bottom
+            await person.says("/join room")
+            await person.sees("2 conversations begin with room")
+            await person.says("/join room-1")
+            await person.sees(r"user +in room-1\n")
+            await person.says("/join room-10")
+            await person.sees(r"user +in room-10\n")
+            await person.says("/join nowhere")
+            await person.sees("There is no conversation 'nowhere'")
+            assert await person.leaves() == 0
 
 
 async def test_two_in_a_room(tmp_path: Path) -> None:

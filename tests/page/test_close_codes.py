@@ -49,7 +49,8 @@ class Closer:
 
 @pytest.mark.parametrize("path", ["/", "/demo"])
 @pytest.mark.parametrize(
-    ("code", "reason"), [(4410, "no pong"), (4410, "idle"), (4499, ""), (1001, "idle"), (1012, "")]
+    ("code", "reason"),
+    [(4410, "no pong"), (4410, "idle"), (4499, ""), (1001, "idle"), (1012, ""), (4412, "")],
 )
 async def test_after_a_passing_close_it_comes_back_by_itself(
     browser: Browser, path: str, code: int, reason: str
@@ -59,6 +60,21 @@ async def test_after_a_passing_close_it_comes_back_by_itself(
         await closer.close(code, reason)
         await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda opened: opened == 2)
         await tab.shows("connected")
+
+
+@pytest.mark.parametrize("path", ["/", "/demo"])
+@pytest.mark.parametrize("code", [1011, 4411])
+async def test_a_failure_counts_only_after_an_error_that_said_so(
+    browser: Browser, path: str, code: int
+) -> None:
+    """uvicorn closes with 1011 when a laptop has slept: the page always comes back from that."""
+    closer = Closer(a_relay(rehearsal()))
+    constants = {"FIRST_DELAY": 1, "MAX_FAILURES": 2}
+    async with serving(closer) as port, visit(browser, port, path, constants=constants) as tab:
+        for number in range(2, 6):
+            await closer.close(code, "keepalive ping timeout")
+            await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda opened: opened == number)  # noqa: B023
+            await tab.shows("connected")
 
 
 @pytest.mark.parametrize("path", ["/", "/demo"])

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from support.server import ROOT
@@ -82,9 +82,14 @@ class Process:
         self._process.send_signal(how)
         return await self.ended(20)
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.returncode is None
+
     def kill(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
+        """Kills it, and what it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def problems(self) -> list[str]:
         """What the log has above INFO. Every line of the log has a level, so a traceback has no place."""
@@ -104,6 +109,7 @@ async def process(
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
         limit=2**20,
     )
     program = Process(started)

@@ -8,8 +8,9 @@ import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import uvicorn
@@ -26,7 +27,16 @@ def need(program: str, package: str) -> str:
     """The path of a program from outside; its test is skipped without it, and fails in CI."""
     if path := shutil.which(program):
         return path
-    message = f"{program} is missing: apt-get install {package}"
+    _missing(f"{program} is missing: apt-get install {package}")
+
+
+def need_module(module: str) -> None:
+    """Its test is skipped without a module from outside, and fails in CI."""
+    if not find_spec(module):
+        _missing(f"{module} is missing: pip install '.[test]'")
+
+
+def _missing(message: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

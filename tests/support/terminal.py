@@ -44,11 +44,12 @@ def environment(**more: str) -> dict[str, str]:
 class Person:
     """Somebody at a terminal: a child on a pty, and a screen that shows what it writes."""
 
-    def __init__(self, process: asyncio.subprocess.Process, terminal: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, terminal: int, width: int) -> None:
         self.process = process
         self.terminal = terminal
         self.raw = b""
-        self._screen = pyte.HistoryScreen(WIDTH, HEIGHT, history=2000, ratio=1)
+        self._width = width
+        self._screen = pyte.HistoryScreen(width, HEIGHT, history=2000, ratio=1)
         self._screen.write_process_input = self._answer  # type: ignore[method-assign]
         self._stream = pyte.ByteStream(self._screen)
         self._news = asyncio.Event()
@@ -77,7 +78,7 @@ class Person:
     def sight(self) -> str:
         """All that stands there, also what has scrolled away."""
         above = [
-            "".join(line[column].data for column in range(WIDTH)).rstrip()
+            "".join(line[column].data for column in range(self._width)).rstrip()
             for line in self._screen.history.top
         ]
         return "\n".join([*above, *(line.rstrip() for line in self._screen.display)])
@@ -122,16 +123,18 @@ class Person:
 
 
 @asynccontextmanager
-async def at_terminal(port: int, home: Path, *arguments: str, **more: str) -> AsyncIterator[Person]:
+async def at_terminal(
+    port: int, home: Path, *arguments: str, width: int = WIDTH, **more: str
+) -> AsyncIterator[Person]:
     """Somebody who has started the client."""
     terminal, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, WIDTH, 0, 0))
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, width, 0, 0))
     started = await asyncio.create_subprocess_exec(
         *(*CLIENT, "--url", f"http://127.0.0.1:{port}", *arguments),
         env=environment(XDG_STATE_HOME=str(home), **more),
         preexec_fn=partial(os.login_tty, child),
     )
-    person = Person(started, terminal)
+    person = Person(started, terminal, width)
     try:
         yield person
     finally:
@@ -144,8 +147,10 @@ async def at_terminal(port: int, home: Path, *arguments: str, **more: str) -> As
 
 
 @asynccontextmanager
-async def connected(port: int, home: Path, *arguments: str, **more: str) -> AsyncIterator[Person]:
-    async with at_terminal(port, home, *arguments, **more) as person:
+async def connected(
+    port: int, home: Path, *arguments: str, width: int = WIDTH, **more: str
+) -> AsyncIterator[Person]:
+    async with at_terminal(port, home, *arguments, width=width, **more) as person:
         await person.sees(r"connected · \S+ · ")
         yield person
 

@@ -152,7 +152,8 @@ def close_codes() -> dict[str, set[str]]:
     codes: dict[str, set[str]] = {}
     for frame in vars(closing).values():
         if isinstance(frame, CloseFrame):
-            codes.setdefault(str(frame.code), set()).add(frame.come_back)
+            for number in (frame.code, frame.private().code):
+                codes.setdefault(str(number), set()).add(frame.come_back)
     return codes
 
 

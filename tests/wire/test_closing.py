@@ -19,6 +19,15 @@ def test_the_range_of_a_private_code_says_whether_to_come_back() -> None:
         assert (frame.come_back == "after a pause") == (frame.code >= 4410), name
 
 
+def test_a_private_code_says_the_same_as_the_standard_one() -> None:
+    for frame in FRAMES.values():
+        private = frame.private()
+        assert private.code == 1000 or 4400 <= private.code <= 4499  # what autobahn, and so daphne, can send
+        assert (private.reason, private.come_back) == (frame.reason, frame.come_back)
+        if private.code >= 4400 and private.code != 4408:
+            assert (private.come_back == "after a pause") == (private.code >= 4410)
+
+
 def test_each_code_has_one_instruction_for_clients() -> None:
     for frame in FRAMES.values():
         assert {other.come_back for other in FRAMES.values() if other.code == frame.code} == {frame.come_back}

@@ -30,8 +30,8 @@ gaps = st.lists(st.integers(0, 100).map(float), max_size=20)
 class Watcher:
     """Looks at a heartbeat when it was told to, and at no other time, as a socket does."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.heartbeat = Heartbeat(limits, 0.0)
+    def __init__(self, limits: Limits, *, knows_pings: bool = False) -> None:
+        self.heartbeat = Heartbeat(limits, 0.0, knows_pings=knows_pings)
         self.now = 0.0
         self.attends = True
         self.pings: list[float] = []
@@ -108,6 +108,26 @@ def test_a_client_that_falls_silent_is_closed_after_a_ping_and_its_timeout(
     watcher.run(FOREVER)
     assert watcher.closed == (last + limits.ping_interval + limits.pong_timeout, NO_PONG)
     assert min(ping for ping in watcher.pings if ping > last) == last + limits.ping_interval
+
+
+@given(limits, gaps)
+def test_a_client_that_has_to_know_pings_is_dead_three_intervals_after_the_first(
+    limits: Limits, gaps: list[float]
+) -> None:
+    watcher = Watcher(limits, knows_pings=True)
+    patience = limits.ping_interval + max(3 * limits.ping_interval, limits.pong_timeout)
+    for gap in gaps:  # any frame counts, a pong or not
+        watcher.frame(min(gap, patience - 0.5))
+    last = watcher.now
+    watcher.run(FOREVER)
+    assert watcher.closed == (last + patience, NO_PONG)
+
+
+@given(limits)
+def test_a_client_that_may_not_know_pings_is_never_dead(limits: Limits) -> None:
+    watcher = Watcher(limits)
+    watcher.run(FOREVER)
+    assert watcher.is_open()
 
 
 @given(limits, gaps, st.integers(0, 200).map(float))
