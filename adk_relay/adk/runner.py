@@ -16,7 +16,7 @@ from adk_relay.adk.screening import ScreeningPlugin
 from adk_relay.adk.session import APP_NAME
 from adk_relay.adk.sound import ShortWay
 from adk_relay.adk.tools import Tools
-from adk_relay.adk.waiting import Resumed
+from adk_relay.adk.waiting import Began
 
 
 def runner(agent: BaseAgent, sessions: BaseSessionService, config: RunConfig, *, short_way: bool) -> Runner:
@@ -28,8 +28,8 @@ def runner(agent: BaseAgent, sessions: BaseSessionService, config: RunConfig, *,
     """
     watched = watched_agent(agent)
     sound = ShortWay(agent, config, observer.get, is_wanted=short_way)
-    resumed = Resumed(lambda: observer.get().answers)
-    plugins = [sound, Tools("tools"), ScreeningPlugin(observer.get), resumed]
+    began = Began(lambda: observer.get().answers)
+    plugins = [sound, Tools("tools"), ScreeningPlugin(observer.get), began]
     app = App(name=APP_NAME, root_agent=watched, plugins=plugins)
     return _Runner(app=app, session_service=sessions)
 

@@ -11,7 +11,6 @@ the tool.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -139,32 +138,19 @@ class Waiting:
             self._calls.clear()
 
 
-class Resumed(BasePlugin):
-    """A plugin that lets ADK begin a run although a confirmation was the last thing a user has sent.
+class Began(BasePlugin):
+    """A plugin that tells a run when ADK begins it.
 
     Args:
         answers: returns the `Answers` of the present run.
     """
 
     def __init__(self, answers: Callable[[], Begun]) -> None:
-        super().__init__("resumed")
+        super().__init__("began")
         self._answers = answers
 
     async def before_run_callback(self, *, invocation_context: InvocationContext) -> None:
-        # ADK ends a run at once if its session ends with a confirmation that was used already: it takes it
-        # for a repeated request. Here it is a new connection. An empty event of the user tells ADK so.
         self._answers().began(invocation_context)
-        session = invocation_context.session
-        if _is_used(session.events):
-            await invocation_context.session_service.append_event(session=session, event=skip())
-
-
-def _is_used(events: list[Event]) -> bool:
-    """Whether the last event of the user is a confirmation, and a tool has returned since."""
-    if not ends_in_answer(events):
-        return False
-    since = itertools.takewhile(lambda event: event.author != "user", reversed(events))
-    return any(event.get_function_responses() for event in since)
 
 
 def ends_in_answer(events: list[Event]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
 from google.adk.agents.run_config import RunConfig
 from google.genai import types
@@ -25,11 +27,13 @@ MANUAL = RunConfig(
 async def test_speech_is_answered_although_the_service_ignores_its_end(gemini: GeminiLive, rate: int) -> None:
     gemini.heeds_stream_end = False
     async with serving(a_relay()) as port, client(port, audio=True) as alice:
-        await alice.socket.send(speech(200))
+        sound = b64encode(speech(200, rate)).decode()
+        await alice.send(mime_type=f"audio/pcm;rate={rate}", data=sound)
         await alice.send(type="audio_end")
         assert words(await alice.turn()) == "I heard you."
         await gemini.wait_for(lambda: gemini.connections[0].audio_stream_ends == 1)
-    assert bytes(gemini.connections[0].audio) == speech(200) + silence(500)
+    assert bytes(gemini.connections[0].audio) == speech(200, rate) + silence(500, rate)
+    assert gemini.connections[0].rates == {rate}
 
 
 @pytest.mark.voice

@@ -187,22 +187,6 @@ async def test_a_confirmation(gemini: GeminiLive, model: str, confirmed: bool) -
     assert deleted == ["a.txt"] * confirmed
 
 
-async def test_a_connection_lost_right_after_a_confirmation(gemini: GeminiLive, quick_retries: None) -> None:
-    """ADK takes a session that ends with a used confirmation for a repeated request."""
-    gemini.answer = calling("delete_file", {"name": "a.txt"})
-    async with serving(a_relay(agent())) as port, client(port) as alice:
-        await alice.say("go")
-        asked = await pending(alice)
-        await alice.turn()
-        await alice.send(type="tool_result", tool_id=asked["tool_id"], result={"confirmed": True})
-        await answered(alice, "call-1")
-        await alice.turn()
-        gemini.connections[-1].abort()
-        await alice.until(lambda said: said.get("state") == "live")
-        assert await alice.ask("again") == "You said: again."
-    assert deleted == ["a.txt"]
-
-
 async def test_a_confirmation_with_a_payload(gemini: GeminiLive) -> None:
     gemini.answer = calling("book", {"seats": 2})
     async with serving(a_relay(agent())) as port, client(port) as alice:
