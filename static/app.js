@@ -13,6 +13,7 @@ import { Others } from "./others.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
 import { Typists, TypingSignal } from "./typing.js";
 import * as view from "./view.js";
+import { WaitingCards } from "./waiting.js";
 
 const BUSY = 5000; // ms for which a refusal as "busy" is shown
 
@@ -29,6 +30,12 @@ window.relayStats = stats; // counters only, for tests and for the console
 // ---- messages from the server
 
 const conversation = new Conversation(elements.messages, elements.latest, { announce });
+
+const waiting = new WaitingCards({
+  place: (item) => conversation.card(item),
+  send: (toolId, result) => connection.sendToolResult(toolId, result),
+  announce,
+});
 
 const socketURL = new URL(here(`ws/${encodeURIComponent(user)}`).href.replace(/^http/, "ws")); // and https → wss
 if (session) socketURL.searchParams.set("session_id", session);
@@ -56,6 +63,8 @@ const connection = new Connection({
     },
     hello(frame) {
       view.showModel(frame);
+      call.pushToTalk = Boolean(frame.push_to_talk);
+      waiting.refused("The connection was lost. Please answer again.");
       rehearsal(frame.rehearsal);
       others.count(frame.connections);
       typists.clear();
@@ -75,6 +84,7 @@ const connection = new Connection({
     },
     cleared(how, ids) {
       conversation.cleared(`This conversation was ${how}.`, ids);
+      waiting.clear();
       call.voice?.flush();
       discarding = false;
       update();
@@ -122,13 +132,14 @@ function receive(frame) {
       if (speaker) typists.set(speaker, frame.typing);
       return;
     case "tool_start":
-      return conversation.toolStarted(frame);
+      return frame.pending ? waiting.show(frame) : conversation.toolStarted(frame);
     case "tool_complete":
-      return conversation.toolCompleted(frame);
+      return waiting.done(frame) || conversation.toolCompleted(frame);
     case "dropped":
       return conversation.lost(frame.direction, frame.audio_ms);
     case "error":
       if (frame.code === "busy") return busy(frame.message);
+      waiting.refused(frame.message);
       if (!frame.id) conversation.unexpect(); // the error is not about one text, so no answer will come
       return conversation.note("error", frame.message);
   }
@@ -139,7 +150,7 @@ function receive(frame) {
       if (!conversation.answering && call.voice?.playing) conversation.markInterrupted();
       call.voice?.flush();
     } else call.voice?.endOfTurn();
-    conversation.ended({ interrupted: Boolean(frame.interrupted), aloud: call.active });
+    conversation.ended({ interrupted: Boolean(frame.interrupted), aloud: call.active, grounding: frame.grounding });
   }
 }
 
@@ -305,6 +316,8 @@ const call = new Call({
   started: () => connection.open(true),
   // The user may be muted in the middle of a sentence: the server must not wait for the rest of it.
   muted: () => connection.sendControl("audio_end"),
+  // With push to talk, the server is told when the user speaks.
+  talking: (talking) => connection.sendControl(talking ? "activity_start" : "activity_end"),
   slow: () => conversation.note("slow", "The connection is too slow for your voice: parts of what you say are lost."),
   ended(wasReady) {
     discarding = false;

@@ -71,6 +71,35 @@ export function completeTool(card, { result, truncated }, seconds) {
   card.append(element("p", "tool-label", label), element("pre", "", pretty(result)));
 }
 
+// What an answer is based on, {sources: [{title, url}], searches}; null: there is nothing to show.
+export function sourceList({ sources = [], searches = [] }) {
+  if (!sources.length && !searches.length) return null;
+  const list = element("div", "sources");
+  if (sources.length) {
+    const items = element("ul");
+    for (const { title, url } of sources) {
+      const item = element("li");
+      item.append(link(url, title || url));
+      items.append(item);
+    }
+    list.append(element("p", "tool-label", "Sources"), items);
+  }
+  if (searches.length) list.append(element("p", "searches", `Searched for: ${searches.join(" · ")}`));
+  return list;
+}
+
+// A link to another site, in a window of its own; plain text, if it is not a web address.
+export function link(address, text) {
+  const url = URL.canParse(address) ? new URL(address) : null;
+  if (!["http:", "https:"].includes(url?.protocol)) return element("span", "", text);
+  const node = element("a", "", text);
+  node.href = url.href;
+  node.target = "_blank";
+  node.rel = "noopener noreferrer";
+  node.title = url.hostname;
+  return node;
+}
+
 function clock() {
   const now = new Date();
   const time = element("time", "", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
@@ -78,6 +107,6 @@ function clock() {
   return time;
 }
 
-function pretty(value) {
+export function pretty(value) {
   return typeof value === "string" ? value : JSON.stringify(value, null, 2);
 }

@@ -11,19 +11,29 @@ const { elements } = view;
 
 export class Call {
   #on;
+  #pushToTalk = false;
+  #talking = false;
   #call = null; // {voice, ready, since, loud, complained, timer, frame}; `ready`: the microphone is open
 
   // `on` has sound(buffer), which sends a frame of the microphone and returns what became of it (see connection.js);
-  // started(), when the microphone is open; muted(); slow(), once a call, when sound was dropped; ended(wasReady); and
+  // started(), when the microphone is open; muted(); talking(talking), with push to talk; slow(), once a call, when sound was dropped; ended(wasReady); and
   // changed(), when the display may have to change.
   constructor(on) {
     this.#on = on;
     elements.audio.addEventListener("click", () => (this.#call ? this.end() : this.#start()));
     elements.mute.addEventListener("click", () => this.#toggleMute());
+    this.#holdToTalk(elements.talk);
   }
 
   get active() {
     return this.#call !== null;
+  }
+
+  // The server has to be told when the user speaks: sound is only sent while the button is held.
+  set pushToTalk(pushToTalk) {
+    this.#talk(false);
+    this.#pushToTalk = pushToTalk;
+    view.showPushToTalk(pushToTalk);
   }
 
   // The loudspeaker and the microphone, while there is a call.
@@ -34,6 +44,7 @@ export class Call {
   // Ends the call, if there is one; `why` is shown.
   end(why) {
     if (!this.#call) return;
+    this.#talk(false);
     const { voice, ready, timer, frame } = this.#call;
     this.#call = null;
     clearInterval(timer);
@@ -59,6 +70,7 @@ export class Call {
     if (state !== "connected") return ["none", "Connecting…"];
     if (voice.playing) return ["agent", "Agent is speaking"];
     if (voice.muted) return ["none", "You are muted"];
+    if (this.#pushToTalk && !this.#talking && !expecting) return ["none", "Hold the button to talk"];
     if (performance.now() - loud < HANG) return ["user", "You are speaking"];
     if (expecting) return ["none", "Thinking…"];
     return ["none", "Listening"];
@@ -91,6 +103,7 @@ export class Call {
   }
 
   #send(call, buffer) {
+    if (this.#pushToTalk && !this.#talking) return;
     if (call.voice.levels().input > LOUD) call.loud = performance.now();
     const { byteLength } = buffer;
     const fate = this.#on.sound(buffer);
@@ -101,6 +114,37 @@ export class Call {
       call.complained = true;
       this.#on.slow();
     }
+  }
+
+  #talk(talking) {
+    if (talking === this.#talking || (talking && !this.#call?.ready)) return;
+    this.#talking = talking;
+    this.#on.talking(talking);
+    view.showTalking(talking);
+    this.#on.changed();
+  }
+
+  // A press holds, with a pointer or a key. Where there is no holding (a screen reader's or a switch's click), one click
+  // begins and the next one ends.
+  #holdToTalk(button) {
+    const isKey = ({ key }) => key === " " || key === "Enter";
+    button.addEventListener("pointerdown", (event) => {
+      button.setPointerCapture(event.pointerId);
+      this.#talk(true);
+    });
+    for (const end of ["pointerup", "pointercancel", "blur"]) button.addEventListener(end, () => this.#talk(false));
+    button.addEventListener("keydown", (event) => {
+      if (!isKey(event)) return;
+      event.preventDefault();
+      if (!event.repeat) this.#talk(true);
+    });
+    button.addEventListener("keyup", (event) => {
+      if (!isKey(event)) return;
+      event.preventDefault();
+      this.#talk(false);
+    });
+    button.addEventListener("click", ({ detail }) => detail || this.#talk(!this.#talking));
+    button.addEventListener("contextmenu", (event) => event.preventDefault());
   }
 
   #toggleMute() {

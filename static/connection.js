@@ -107,6 +107,11 @@ export class Connection {
     return this.#socket.send({ type });
   }
 
+  // Answers a tool call that waits, if there is a connection; returns whether there is.
+  sendToolResult(toolId, result) {
+    return this.#socket.send({ type: "tool_result", tool_id: toolId, result });
+  }
+
   retry() {
     this.#socket.retry();
   }

@@ -5,7 +5,7 @@
 //
 // `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
-import { bubble, completeTool, dots, element, mark, setText, shows, toolCard } from "./bubbles.js";
+import { bubble, completeTool, dots, element, mark, setText, shows, sourceList, toolCard } from "./bubbles.js";
 
 const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
 const NEAR = 48; // pixels from the bottom that still count as being at the bottom
@@ -180,7 +180,7 @@ export class Conversation {
   }
 
   // The turn is over. `aloud`: the reader has heard the answer, so that screen readers need not speak it.
-  ended({ interrupted = false, aloud = false } = {}) {
+  ended({ interrupted = false, aloud = false, grounding = {} } = {}) {
     // An earlier answer was interrupted, which was still being played. The present one has not started.
     if (interrupted && this.expecting && this.#unanswered) return;
     clearTimeout(this.#expecting);
@@ -190,6 +190,8 @@ export class Conversation {
       this.#unanswered = false;
     } else if (this.#answer) {
       const { text } = this.#answer;
+      const sources = sourceList(grounding);
+      if (sources) this.#answer.bubble.append(sources);
       this.#close();
       if (interrupted) this.markInterrupted();
       if (!aloud && text) this.#announce(`Agent: ${text}${interrupted ? " (Interrupted)" : ""}`);
@@ -278,6 +280,11 @@ export class Conversation {
   }
 
   // ---- everything else
+
+  // A card between the bubbles.
+  card(item) {
+    this.#place(item);
+  }
 
   // A line between the bubbles. The same line again is counted, not repeated.
   note(kind, text) {

@@ -13,6 +13,7 @@ export const elements = {
   send: $("send"),
   audio: $("audio"),
   mute: $("mute"),
+  talk: $("talk"),
   stop: $("stop"),
   retry: $("retry-button"),
 };
@@ -131,7 +132,7 @@ export function showCall(stage) {
   $("call").hidden = !on;
   elements.audio.classList.toggle("active", on);
   $("audio-label").textContent = on ? "End audio" : "Start audio";
-  elements.mute.disabled = stage !== "on";
+  elements.mute.disabled = elements.talk.disabled = stage !== "on";
   if (!on) showLevels({ input: 0, output: 0 });
 }
 
@@ -141,6 +142,16 @@ export function showAudio(why = "") {
   elements.audio.disabled = Boolean(why);
   elements.audio.title = why;
   if (why && hadFocus) focusText();
+}
+
+// With push to talk, there is a button to hold while one speaks, and none to mute.
+export function showPushToTalk(pushToTalk) {
+  elements.talk.hidden = !pushToTalk;
+  elements.mute.hidden = pushToTalk;
+}
+
+export function showTalking(talking) {
+  elements.talk.setAttribute("aria-pressed", String(talking));
 }
 
 export function showMuted(muted) {

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import google.auth
 import google.auth.credentials
@@ -29,6 +29,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from adk_relay.adk.screening import Screened
 from adk_relay.adk.sound import Hearer, SoundSocket
 from adk_relay.core.messages import UserAudio
+
+if TYPE_CHECKING:  # it is made of translated events, and those of a run
+    from adk_relay.adk.answers import Answers
 
 _CONNECT_TIMEOUT = 15.0
 """Seconds for the handshake and the setup of a connection."""
@@ -62,6 +65,9 @@ class LostConnection(Exception):
 
 class Observer(Hearer, Screened, Protocol):
     """Gets the events of a run, and of its connections. No method may wait but `caught_up`."""
+
+    answers: Answers
+    """The run's tool calls that wait for a user."""
 
     def connected(self, connection: WatchedConnection) -> None:
         """The connection is set up."""

@@ -9,14 +9,17 @@ from dataclasses import replace
 
 from adk_relay.adk.failures import explain, what_failed
 from adk_relay.adk.home import Home
+from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.keeping import keep_unsaid
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
+from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
-from adk_relay.core.inbox import Inbox, InboxFullError
+from adk_relay.core.inbox import Inbox
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
+    ActivityStart,
     Audio,
     AudioEnd,
     Dropped,
@@ -28,6 +31,7 @@ from adk_relay.core.messages import (
     Numbered,
     Status,
     Text,
+    ToolResult,
     ToolStart,
     Transcript,
     TurnEnd,
@@ -83,11 +87,11 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
-        self._resets = Resets(self.session, self.room, self._writing, self._runs)
-        self._last_content = time.monotonic()
+        self.waiting = Waiting(self.room, self, self._runs)
+        self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
+        self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
         self._grace: asyncio.TimerHandle | None = None  # set while there is no listener
-        self._idle: asyncio.TimerHandle | None = None  # the next check for idleness
         self._loading = asyncio.create_task(self._load(), name=f"history {self._label}")
         self._task = asyncio.create_task(self._main(), name=f"conversation {self._label}")
 
@@ -109,9 +113,8 @@ class Conversation:
             self._grace.cancel()
             self._grace = None
         self.room.enter(listener, after)
-        self._last_content = time.monotonic()
-        if self._idle is None and self._home.idle_timeout > 0:
-            self._look_for_idleness()
+        self.waiting.tell(listener)
+        self._idleness.watch()
         if self._runs.is_reconnecting:
             listener.deliver(Status("reconnecting"))
         if listener.is_audio:
@@ -143,7 +146,7 @@ class Conversation:
         Raises:
             InboxFullError: too much text waits for the model already.
         """
-        self._last_content = time.monotonic()
+        self._idleness.touch()
         if self._is_closing:
             return
         match user_input:
@@ -159,6 +162,10 @@ class Conversation:
                 self._writing.say(user_input, listener)
             case AudioEnd():
                 self._floor.end(listener.connection_id)
+            case ActivityStart() if self._home.push_to_talk and not self._resets:
+                self._floor.begin(listener.connection_id)
+            case ToolResult():
+                self.waiting.take(user_input, listener)
             case UserImage():
                 self._inbox.add(user_input)
                 self._runs.want()
@@ -171,7 +178,7 @@ class Conversation:
         Raises:
             BusyError: 16 wait already.
         """
-        self._last_content = time.monotonic()
+        self._idleness.touch()
         self._writing.ask(text, listener)
 
     async def reset(self, *, delete: bool) -> None:
@@ -205,15 +212,17 @@ class Conversation:
         """Asserts the invariants."""
         assert not (self._grace and self.room.listeners), "the grace timer is set, and there are listeners"
 
-    # ---- for the runs (runs.RunsHost) ----
+    # ---- for the runs (hosts.RunsHost) ----
 
     def number(self) -> int:
         return self.room.number()
 
     def emit(self, message: Message) -> None:
-        self._last_content = time.monotonic()
+        self._idleness.touch()
         if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
             self._note_whose()
+        if isinstance(message, ToolStart) and message.is_pending:
+            self.waiting.note(message)
         match message:
             case Transcript():
                 self.room.publish(replace(message, connection_id=self._floor.last_speaker))
@@ -271,12 +280,12 @@ class Conversation:
             self._requests.is_aside = is_aside
             self.room.update_audience()
 
-    def _hear(self, sound: UserAudio | AudioEnd) -> None:
+    def _hear(self, sound: UserAudio | ActivityStart | AudioEnd) -> None:
         if self._runs.answers_alone:
             return
         self._inbox.add(sound)
         # An end of sound alone (its speaker has left) is no reason to connect to the model.
-        if isinstance(sound, UserAudio):
+        if not isinstance(sound, AudioEnd):
             self._runs.want()
 
     def _refuse_speech(self, connection_id: str) -> None:
@@ -312,9 +321,9 @@ class Conversation:
                 elif await self._come_to_rest(reason):
                     return
         finally:
-            for timer in (self._grace, self._idle):
-                if timer:
-                    timer.cancel()
+            if self._grace:
+                self._grace.cancel()
+            self._idleness.close()
             self._loading.cancel()
             self.session.close()
             self._writing.close()
@@ -324,7 +333,7 @@ class Conversation:
     async def _come_to_rest(self, reason: Stop) -> bool:
         """Does what the run was stopped for. Returns whether the conversation is over."""
         while self._resets:
-            await self._empty()
+            await self._resets.perform()
         if not self.room.listeners:
             self._writing.keep_waiting()
         if self._is_closing or not self.room.listeners:
@@ -348,6 +357,7 @@ class Conversation:
         """Reads the session, before any run can add to it."""
         try:
             await self.session.load(self.room.history)
+            self.waiting.load(self.session.waiting)
         except Exception:
             self._home.forget(self)  # so that the next `open` tries again
             self._runs.stop(Stop.UNREADABLE)
@@ -355,20 +365,11 @@ class Conversation:
 
     async def _keep_unsaid(self) -> None:
         """Stores the texts that no model could be given before the conversation ended."""
+        await self._runs.keep_answers()
         texts = await keep_unsaid(self._inbox, self.session, self.stored, self._label)
         if self.room.listeners or not all(text.is_stored for text in texts):
             for text in reversed(texts):  # a listener has come back meanwhile: the next run answers them
                 self._inbox.give_back(text)
-
-    async def _empty(self) -> None:
-        """Empties the session, then takes the input that was held meanwhile."""
-        for held, listener in await self._resets.perform():
-            if listener in self.room.listeners:
-                try:
-                    self.handle(held, listener)
-                except InboxFullError as full:
-                    text_id = held.id if isinstance(held, UserText) else ""
-                    listener.deliver(Error("busy", str(full), text_id))
 
     @property
     def _is_closing(self) -> bool:
@@ -389,11 +390,6 @@ class Conversation:
             for message in last_messages:
                 listener.deliver(message)
 
-    def _look_for_idleness(self) -> None:
-        left = self._last_content + self._home.idle_timeout - time.monotonic()
-        if left > 0:
-            self._idle = asyncio.get_running_loop().call_later(left, self._look_for_idleness)
-            return
-        self._idle = None
+    def _end_idle(self) -> None:
         self._dismiss(Ended("idle"))
         self._runs.stop(Stop.IDLE)

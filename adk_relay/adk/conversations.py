@@ -21,6 +21,7 @@ from adk_relay.adk.probe import Probe
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.services import Credentials, Services, artifact_service, memory_service
 from adk_relay.adk.session import OLD_APP_NAME, create_session, default_id
+from adk_relay.adk.speech import is_push_to_talk
 from adk_relay.adk.starts import Starts, prepare
 from adk_relay.adk.store import has_sessions, reader_of, session_service
 from adk_relay.adk.tree import app_of, live_models, what_is_not_watched
@@ -84,6 +85,7 @@ class Conversations:
         if (adk := logging.getLogger("google_adk")).level == logging.NOTSET:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
+        self.push_to_talk = is_push_to_talk(self.config)
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
         self.reader = reader_of(self.service)
         self.app_name = app_name or app.name

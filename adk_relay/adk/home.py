@@ -30,6 +30,7 @@ class Home(Protocol):
     mic_ms: float
     replay_bytes: int
     replay_seconds: float
+    push_to_talk: bool
 
     def forget(self, conversation: Conversation) -> None:
         """The conversation is over: it need not be kept in memory any more."""

@@ -1,4 +1,4 @@
-"""Notes to the model, at the end of the history that a new connection sends. They are not stored."""
+"""The history that a new connection sends, with a note to the model at its end. Notes are not stored."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ _GO_ON = (
 )
 _ANSWER_ME = "(The connection was lost before you answered my last message. Answer it now.)"
 _NO_ANSWER = "(The conversation was interrupted before I could answer.)"
+
+
+def without(turns: list[types.Content], texts: list[str]) -> list[types.Content]:
+    """A history without the last place of each of these texts of the user: they are sent after it."""
+    left = [*turns]
+    for text in texts:
+        for turn in reversed(left):
+            if turn.role == "user" and turn.parts and turn.parts[0].text == text:
+                left.remove(turn)
+                break
+    return left
 
 
 def with_an_end(turns: list[types.Content], owed: Owed) -> list[types.Content]:

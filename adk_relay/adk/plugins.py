@@ -82,6 +82,7 @@ class Plugins(PluginManager):
         return content
 
     async def run_before_run_callback(self, *, invocation_context: InvocationContext) -> types.Content | None:
+        self._run().answers.began(invocation_context)
         content = await super().run_before_run_callback(invocation_context=invocation_context)
         session = invocation_context.session
         kept = self._run().screening.screened(session.events)

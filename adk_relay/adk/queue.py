@@ -12,8 +12,9 @@ from google.adk.events import Event
 from google.genai import types
 
 from adk_relay.adk.sound import blob_of
+from adk_relay.adk.speech import Speech
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.messages import AudioEnd, ForModel, UserAudio, UserImage, UserText
+from adk_relay.core.messages import ActivityStart, AudioEnd, ForModel, UserAudio, UserImage, UserText
 
 
 class RequestQueue(LiveRequestQueue):
@@ -28,6 +29,8 @@ class RequestQueue(LiveRequestQueue):
         on_taken: called with each input as ADK takes it.
         on_stored: called with each text when it is known that ADK has stored it.
         on_failed: called with the error if ADK's sending task fails: ADK itself does not look at it.
+        speech: adds the beginnings and the ends of speech.
+        on_result: stores the result of an open tool call, and makes a request of it.
 
     Invariants:
         Of the texts that ADK has taken, only the last can be unsettled: ADK is done with the others.
@@ -40,14 +43,19 @@ class RequestQueue(LiveRequestQueue):
         on_taken: Callable[[ForModel], None],
         on_stored: Callable[[UserText], None],
         on_failed: Callable[[BaseException], None],
+        speech: Speech,
+        on_result: Callable[[types.Part], Awaitable[LiveRequest]],
     ) -> None:
         super().__init__()
         self._inbox = inbox
         self._on_taken = on_taken
         self._on_stored = on_stored
+        self._speech = speech
+        self._on_result = on_result
         self._on_failed = on_failed
         self._reader: asyncio.Task[None] | None = None  # ADK's sending task
         self._own: deque[LiveRequest] = deque()
+        self._next: deque[UserAudio | LiveRequest] = deque()  # what the model gets for the input taken last
         self.is_handover = False
         """ADK changes from one agent to another: the user's input waits for the new one."""
         self._news = asyncio.Event()  # during a handover: `get` is to look again
@@ -55,6 +63,8 @@ class RequestQueue(LiveRequestQueue):
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
         self.send_sound: Callable[[UserAudio], Awaitable[None]] | None = None
         """Sends sound to the model past ADK; None: sound goes through ADK."""
+        self.results: deque[types.Part] = deque()
+        """The results of open tool calls, as users have given them."""
         self.undecided: UserText | None = None
         """The last text that ADK took, and has neither sent nor refused: callbacks may take their time."""
 
@@ -108,19 +118,34 @@ class RequestQueue(LiveRequestQueue):
                 self._news.clear()
                 await self._news.wait()
                 continue
-            if (user_input := self._inbox.take()) is not None:
-                self._on_taken(user_input)
-                if self.send_sound and isinstance(user_input, UserAudio):
+            if self.results:
+                return await self._on_result(self.results.popleft())
+            if self._next:
+                request = self._next.popleft()
+                if not isinstance(request, UserAudio):
+                    return request
+                if self.send_sound:
                     # Sent here, in ADK's own sending task: so it keeps its place among all that ADK sends.
-                    await self.send_sound(user_input)
+                    await self.send_sound(request)
                     if self._inbox:
                         await asyncio.sleep(0)  # much waits, and nothing else here lets other tasks run
                     continue
-                if isinstance(user_input, UserText):
-                    self.undecided = user_input
-                    if not user_input.is_stored:
-                        self.unsettled = (user_input, time.time())
-                return _request(user_input)
+                return LiveRequest(blob=blob_of(request))
+            if (user_input := self._inbox.take()) is not None:
+                self._on_taken(user_input)
+                match user_input:
+                    case UserAudio() | AudioEnd() | ActivityStart():
+                        self._next.extend(self._speech.told(user_input))
+                        continue
+                    case UserText(text):
+                        self.undecided = user_input
+                        if not user_input.is_stored:
+                            self.unsettled = (user_input, time.time())
+                        content = types.Content(role="user", parts=[types.Part(text=text)])
+                        # ADK does not store a partial text. The connection sends it as a whole one.
+                        return LiveRequest(content=content, partial=user_input.is_stored)
+                    case UserImage(data, mime_type):
+                        return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
             self._inbox.ready.clear()
             await self._inbox.ready.wait()
 
@@ -133,20 +158,6 @@ class RequestQueue(LiveRequestQueue):
     def _reader_done(self, reader: asyncio.Task[None]) -> None:
         if not reader.cancelled() and (error := reader.exception()):
             self._on_failed(error)
-
-
-def _request(user_input: ForModel) -> LiveRequest:
-    match user_input:
-        case UserAudio():
-            return LiveRequest(blob=blob_of(user_input))
-        case UserText(text):
-            content = types.Content(role="user", parts=[types.Part(text=text)])
-            # ADK does not store a partial text. The connection sends it as a whole one.
-            return LiveRequest(content=content, partial=user_input.is_stored)
-        case UserImage(data, mime_type):
-            return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
-        case AudioEnd():
-            return LiveRequest(audio_stream_end=True)
 
 
 def hands_over(event: Event) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from adk_relay.adk.runs import Runs
@@ -26,15 +27,27 @@ class _Reset:
 class Resets:
     """The pending resets of one conversation, and the input that is held until they are done.
 
+    Args:
+        session, room, writing, runs: what is emptied.
+        handle: handles the input of a listener.
+
     Invariants:
         Input is held only while a reset is pending, at most 64 texts and pictures.
     """
 
-    def __init__(self, session: StoredSession, room: Room, writing: Writing, runs: Runs) -> None:
+    def __init__(
+        self,
+        session: StoredSession,
+        room: Room,
+        writing: Writing,
+        runs: Runs,
+        handle: Callable[[Input, Listener], None],
+    ) -> None:
         self._session = session
         self._room = room
         self._writing = writing
         self._runs = runs
+        self._handle = handle
         self._pending: list[_Reset] = []
         self._held: list[tuple[Input, Listener]] = []
 
@@ -69,11 +82,10 @@ class Resets:
                 raise InboxFullError
             self._held.append((user_input, listener))
 
-    async def perform(self) -> list[tuple[Input, Listener]]:
+    async def perform(self) -> None:
         """Deletes the session, now that no run writes into it, and begins a new epoch.
 
-        Returns:
-            The input that was held. The caller has to handle it now.
+        After the last reset, the input is handled that was held.
         """
         pending = [*self._pending]  # they stay, and input is held, until the session is gone
         error: Exception | None = None
@@ -90,7 +102,13 @@ class Resets:
         for reset in pending:
             if not reset.done.done():
                 reset.done.set_exception(error) if error else reset.done.set_result(None)
-        return held
+        for user_input, listener in held:
+            if listener in self._room.listeners:
+                try:
+                    self._handle(user_input, listener)
+                except InboxFullError as full:
+                    text_id = user_input.id if isinstance(user_input, UserText) else ""
+                    listener.deliver(Error("busy", str(full), text_id))
 
     async def _begin_anew(self, *, delete: bool) -> Exception | None:
         """Begins a new epoch; returns the error if the new session could not be made."""

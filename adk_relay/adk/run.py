@@ -7,25 +7,28 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Protocol
 
 from google.adk.agents.run_config import RunConfig
 from google.adk.events import Event
 from google.adk.sessions import Session
 from google.genai import types
 
+from adk_relay.adk.answers import Answers
 from adk_relay.adk.connection import LostConnection, WatchedConnection, observer
+from adk_relay.adk.hosts import RunHost
 from adk_relay.adk.models import telemetry
-from adk_relay.adk.notes import with_an_end
+from adk_relay.adk.notes import with_an_end, without
 from adk_relay.adk.pulse import SOUND_RATE, Pulse, seconds_of_sound
 from adk_relay.adk.queue import RequestQueue, hands_over
 from adk_relay.adk.runner import WatchedRunner, at_hand, begin_with
 from adk_relay.adk.screening import Screening, is_screened
+from adk_relay.adk.speech import Speech, is_push_to_talk
 from adk_relay.adk.tools import in_their_own_loop
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
+from adk_relay.adk.waiting import show_to_model
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.messages import ForModel, Message, UserAudio, UserText
+from adk_relay.core.messages import ForModel, UserAudio, UserText
 
 log = logging.getLogger("relay.agent")
 
@@ -35,27 +38,8 @@ _PROGRESS_AFTER = 60.0
 _GO_AWAY_MARGIN = 2.0
 """Seconds before the service's own deadline: an answer that is unfinished then is given up."""
 
-_SPEECH_FORGOTTEN = 10.0
-"""Seconds after which speech without a transcript counts as noise."""
-
-
-class Host(Protocol):
-    """What a run needs from its conversation. No method may wait."""
-
-    def number(self) -> int:
-        """The next message's `seq`."""
-
-    def emit(self, message: Message) -> None:
-        """Sends a message of the conversation to the listeners."""
-
-    def connected(self) -> None:
-        """The connection to the model is there."""
-
-    def stored(self, text: UserText) -> None:
-        """A text is in the session."""
-
-    def crossed(self) -> None:
-        """Two questions are on their way: whose answer comes next is not known."""
+_ANSWER_WAITS = 60.0
+"""Seconds that the answer to a tool call waits for the end of what the agent is saying."""
 
 
 class Run:
@@ -72,10 +56,10 @@ class Run:
         owed_text: the question that this is the answer to, if it was a text.
         agent: the name of the agent that the run begins with; "": ADK decides.
         read: reads the ADK session, with the events that the model is to be given.
+        answers: those of users to tool calls that are not stored yet.
 
     Invariants:
         A resumption handle covers all input that the model was given: taking input removes the handle.
-        Only a service that is connected can announce its end.
     """
 
     def __init__(
@@ -85,18 +69,21 @@ class Run:
         user_id: str,
         session_id: str,
         inbox: Inbox,
-        host: Host,
+        host: RunHost,
         *,
         handle: str | None = None,
         owed: Owed = "",
         owed_text: UserText | None = None,
         agent: str = "",
         read: Callable[[], Awaitable[Session]],
+        answers: list[types.Part],
     ) -> None:
         self._runner = runner
+        # Without resumption in the configuration there is none: the history is sent instead.
+        resumption = config.session_resumption
         self._config = config.model_copy(
             update={
-                "session_resumption": types.SessionResumptionConfig(handle=handle),
+                "session_resumption": resumption and resumption.model_copy(update={"handle": handle}),
                 "telemetry": config.telemetry or telemetry(),
             }
         )
@@ -105,8 +92,12 @@ class Run:
         self._read = read
         self._inbox = inbox
         self._host = host
-        self._queue = RequestQueue(inbox, self._taken, host.stored, self._sender_failed)
+        self._speech = Speech(push_to_talk=is_push_to_talk(config))
         self.translator = Translator(host.number, owed=owed, text=owed_text)
+        self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
+        self._queue = RequestQueue(
+            inbox, self._taken, host.stored, self._sender_failed, self._speech, self.answers.result
+        )
         self.agent = agent
         """The name of the agent that speaks."""
         self._agents = 0  # how many have begun
@@ -118,7 +109,6 @@ class Run:
         self.handle: str | None = None
         """A resumption handle that covers all input that the model was given."""
         self._completed_turn = False
-        self._spoke_at: float | None = None  # when the user spoke last, if no final transcript has come
         self._connection: WatchedConnection | None = None
         self._connected_at: float | None = None
         self._pulse = Pulse()
@@ -170,17 +160,30 @@ class Run:
                     self._take_unasked(event)
                 for message in self.translator.messages(event):
                     self._host.emit(message)
+                if event.interrupted:
+                    self.answers.forget_open()  # the service has canceled them
+                await self.answers.ask(event)
                 self._changed()
                 if event.turn_complete and not self.turn.is_open:
                     self._completed_turn = True
-                    self._spoke_at = None
+                    self._speech.settled()
                     if self.is_leaving:
                         self._close_if_at_rest()
                 elif event.input_transcription and event.input_transcription.finished:
-                    self._spoke_at = None
+                    self._speech.settled()
                 self.under_way = max(self.under_way - 1, 0)
                 if not self.under_way:
                     self._caught_up.set()
+                    self.answers.pause()
+
+    def answer(self, answer: types.Part) -> None:
+        """Gives the model a user's answer to a tool call, or leaves it to the next run, which follows."""
+        if answer.function_response and self.answers.is_open(answer.function_response.id or ""):
+            self._queue.results.append(answer)
+            self._inbox.ready.set()
+        else:
+            self._leave_by = time.monotonic() + _ANSWER_WAITS
+            self._close_if_at_rest()
 
     def close(self) -> None:
         """Asks the run to end: `drive()` returns when the connection is closed."""
@@ -245,7 +248,7 @@ class Run:
     @property
     def is_speech_pending(self) -> bool:
         """The user has just spoken, and the final transcript has not come yet."""
-        return self._spoke_at is not None and time.monotonic() - self._spoke_at < _SPEECH_FORGOTTEN
+        return self._speech.is_pending
 
     def overdue(self) -> Exception | None:
         """Why the connection counts as lost although it has reported no error; None: it does not.
@@ -279,8 +282,7 @@ class Run:
     def check(self) -> None:
         """Asserts the invariants."""
         assert not (self.handle and self.turn.given), "a handle is kept that does not cover all input"
-        if self._connected_at is None:
-            assert self._leave_by is None, "a service that is not connected has announced its end"
+        self.answers.check()
 
     # ---- told by ADK (plugins.Plugins) ----
 
@@ -293,6 +295,8 @@ class Run:
 
     def entered(self, event: Event) -> None:
         self.screening.note(event)
+        if self.is_unconnected:
+            show_to_model(event)
         self.under_way += 1
         self._caught_up.clear()
 
@@ -322,6 +326,8 @@ class Run:
     def connected(self, connection: WatchedConnection) -> None:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = None
+        self.answers.forget_open()
+        self._speech.restart()
         self._connection, self._connected_at = connection, time.monotonic()
         self._pulse.connected()
         self.turn.sent()
@@ -335,12 +341,7 @@ class Run:
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
         turns = self.screening.screened_turns(turns)
-        for text in self._inbox.stored_texts:  # they are given to ADK again
-            for turn in reversed(turns):
-                if turn.role == "user" and turn.parts and turn.parts[0].text == text:
-                    turns.remove(turn)
-                    break
-        return with_an_end(turns, self.turn.owed)
+        return with_an_end(without(turns, self._inbox.stored_texts), self.turn.owed)
 
     def sending(self, content: types.Content | None) -> None:
         if content:
@@ -379,12 +380,9 @@ class Run:
     def _take_unasked(self, event: Event) -> None:
         """The agent answers without a model (`before_agent_callback`): to the first text that waits."""
         is_answer = event.content and event.author != "user" and not self.turn.is_open
-        if is_answer and not self.turn.owed and self._inbox.has_text:
-            while not isinstance(user_input := self._inbox.take(), UserText | None):
-                pass  # images: nobody will look at them
-            if user_input:
-                self.turn.take(user_input)
-                self.answered_alone = user_input
+        if is_answer and not self.turn.owed and (text := self._inbox.take_text()):
+            self.turn.take(text)
+            self.answered_alone = text
 
     def _sender_failed(self, error: BaseException) -> None:
         if isinstance(error, Exception):
@@ -394,5 +392,5 @@ class Run:
         self.handle = None  # it no longer covers all that the model was given
         self.turn.take(user_input)
         self._changed()
-        if isinstance(user_input, UserAudio) and user_input.is_speech:
-            self._spoke_at = time.monotonic()
+        if isinstance(user_input, UserText) or (isinstance(user_input, UserAudio) and user_input.is_speech):
+            self.answers.forget_open()

@@ -8,10 +8,10 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from enum import IntEnum, auto
-from typing import Protocol
 
 from google.adk.agents.run_config import RunConfig
 from google.adk.sessions import Session
+from google.genai import types
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -23,12 +23,14 @@ from tenacity import (
 
 from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.failures import what_failed
-from adk_relay.adk.run import Host, Run
+from adk_relay.adk.hosts import RunsHost
+from adk_relay.adk.run import Run
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.session import StoredSession, holds
 from adk_relay.adk.turn import Owed
+from adk_relay.adk.waiting import answer_events
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.messages import Message, Status, TurnEnd, UserText
+from adk_relay.core.messages import Status, TurnEnd, UserText
 
 log = logging.getLogger("relay.agent")
 
@@ -59,16 +61,6 @@ class Stop(IntEnum):
     """The session could not be read: the conversation never began."""
     CLOSING = auto()
     """The server is stopping."""
-
-
-class RunsHost(Host, Protocol):
-    """What the runs need from their conversation. No method may wait."""
-
-    def tell(self, message: Message) -> None:
-        """Sends a message without a number to the listeners."""
-
-    def lost_speech(self) -> None:
-        """The connection broke while somebody spoke: what they said is lost."""
 
 
 class Runs:
@@ -120,6 +112,7 @@ class Runs:
         self._owed_text: UserText | None = None  # the question that this is the answer to, if it was a text
         self._agent = ""  # the agent that the next run begins with; "": ADK decides
         self._answered_alone_at = -_ALONE
+        self._answers: list[types.Part] = []  # those of users to tool calls, if they are not stored yet
         self._at_hand: Session | None = None  # the session, just read: the first run takes it
 
     # ---- for the conversation ----
@@ -129,6 +122,38 @@ class Runs:
         if self.run is None or self.stop_reason is not None:
             self._wanted = True
             self._news.set()
+
+    def answer(self, answer: types.Part) -> None:
+        """Takes a user's answer to a tool call, as ADK takes it."""
+        self._answers.append(answer)
+        if self.run and self.stop_reason is None:
+            self.run.answer(answer)
+        else:
+            self.want()
+
+    async def store_answers(self) -> None:
+        """Stores the answers that no run has taken. The next run begins with them.
+
+        Raises:
+            Exception: the session service failed.
+        """
+        if self._answers:
+            answers = [*self._answers]
+            session = await self._session.find()
+            for event in answer_events(answers, session.events):
+                await self._session.append(session, event)
+            del self._answers[: len(answers)]
+            self._at_hand = None
+            self.begin_with("answer")
+
+    async def keep_answers(self) -> None:
+        """The same, at the end of a conversation: if they can't be stored, they are lost, and logged."""
+        try:
+            await self.store_answers()
+        except Exception as error:
+            log.error(
+                "%s: the answers to tool calls could not be stored: %s", self._label, what_failed(error)
+            )
 
     def stop(self, reason: Stop) -> None:
         """Ends the present run. No other begins before `go_on()`."""
@@ -142,7 +167,7 @@ class Runs:
         """Ends a stop. A run follows if input waits, or an answer is owed."""
         self.stop_reason = None
         self._stopped.clear()
-        self._wanted = self._wanted or bool(self._inbox or self._owed)
+        self._wanted = self._wanted or bool(self._inbox or self._owed or self._answers)
 
     def unwant(self) -> None:
         """No run is wanted any more."""
@@ -218,7 +243,8 @@ class Runs:
         ):
             with attempt:
                 while self.stop_reason is None:
-                    if await self._drive(attempt.retry_state) and not self._inbox:
+                    await self.store_answers()
+                    if await self._drive(attempt.retry_state) and not (self._inbox or self._answers):
                         return
 
     async def _drive(self, tries: RetryCallState) -> bool:
@@ -245,6 +271,7 @@ class Runs:
             owed_text=self._owed_text,
             agent=self._agent,
             read=self._read,
+            answers=self._answers,
         )
         driving = asyncio.create_task(run.drive(), name=f"run {self._label}")
         error = await self._watch(run, driving)
@@ -280,6 +307,8 @@ class Runs:
         is_first = tries.attempt_number == 0
         self._handle = run.handle if is_first and run.is_at_rest else None
         self._owed = run.turn.owed if self._owed else ""  # unless the user has stopped it meanwhile
+        if run.is_unconnected and not isinstance(error, LostConnection):
+            await self._session.skip_answer()  # its tool may be gone: ADK would fail at each run
         raise error
 
     async def _read(self) -> Session:

@@ -14,8 +14,9 @@ from google.genai import types
 from adk_relay.adk.archive import Archive
 from adk_relay.adk.lines import GOES_ON, lines_of, said_by
 from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
+from adk_relay.adk.waiting import ends_in_answer, skip, waiting_in
 from adk_relay.core.history import History, limited
-from adk_relay.core.messages import Line, UserText
+from adk_relay.core.messages import Line, ToolStart, UserText
 from adk_relay.core.requests import Stats
 
 OLD_APP_NAME = "relay"
@@ -66,6 +67,8 @@ class StoredSession:
         self.session_id = session_id
         self.is_kept = False
         """Whether there is a session."""
+        self.waiting: list[ToolStart] = []
+        """The tool calls that waited for a user when the session was read."""
         self.created_at = self.last_activity = time.time()
         self._at_hand: _AtHand | None = None
         self.archive = self._new_archive()
@@ -78,6 +81,7 @@ class StoredSession:
         if session is None:
             return
         self.is_kept = True
+        self.waiting = waiting_in(session.events)
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time
         lines = lines_of(session.events)
@@ -186,7 +190,16 @@ class StoredSession:
     async def _append(
         self, session: Session, author: str, content: types.Content, marks: dict[str, bool] | None = None
     ) -> None:
-        event = Event(author=author, content=content, custom_metadata=marks)
+        await self.append(session, Event(author=author, content=content, custom_metadata=marks))
+
+    async def skip_answer(self) -> None:
+        """If the session ends with a user's answer to what ADK has asked, ADK leaves it aside from now on."""
+        session = await self.find()
+        if ends_in_answer(session.events):
+            await self.append(session, skip())
+
+    async def append(self, session: Session, event: Event) -> None:
+        """Stores an event."""
         await self._service.append_event(session, event)
 
 

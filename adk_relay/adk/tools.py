@@ -16,6 +16,7 @@ from google.adk.tools.base_tool import BaseTool
 from google.adk.tools.tool_context import ToolContext
 from pydantic_core import to_jsonable_python
 
+from adk_relay.adk.connection import observer
 from adk_relay.core.logs import failure
 
 _sync_runner: ModuleType | None
@@ -43,6 +44,10 @@ def after_tool(
     tool: BaseTool, args: dict[str, Any], tool_context: ToolContext, tool_response: Any
 ) -> dict[str, Any] | None:
     """The last of an agent's `after_tool_callback`s. ADK builds an event of what it returns."""
+    if not tool_response and (tool.is_long_running or tool._defers_response):
+        if tool.is_long_running and tool_context.function_call_id:
+            observer.get().answers.waits(tool_context.function_call_id)
+        return None  # ADK answers the call later
     return None if tool_response is None else plain(tool_response)
 
 

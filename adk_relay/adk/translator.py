@@ -14,9 +14,11 @@ from typing import AnyStr
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.credits import Credits
 from adk_relay.adk.models import gemini_major
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn
+from adk_relay.adk.waiting import is_request, with_interim
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
     Audio,
@@ -66,16 +68,19 @@ class Translator:
         self.author = ""
         """The name of the agent that said it."""
         self._number = number
+        self._credits = Credits()
         self._text = ""  # the chunks of text since the last whole text
         self._aloud = ""  # the same for the transcript of the agent's speech
         self._heard = ""  # the same for the transcript of the user's speech
         self._tools: dict[str, bool] = {}  # the calls without a result, by id: whether their turn was stopped
+        self._waiting: dict[str, ToolStart] = {}  # the calls of this run that wait for a user
         self._is_early = False  # the next `turn_complete` comes before the answer to the tools' results
         self._completes_early = False
 
     def messages(self, event: Event) -> list[Message]:
         """The messages that an event becomes, in order."""
         messages: list[Message] = []
+        self._credits.note(event)
         if (content := event.content) and content.parts and event.author != "user":
             for part in content.parts:
                 messages += self._part(part, event)
@@ -88,13 +93,13 @@ class Translator:
             messages.append(Error("model_error", "The model reported an error. The server's log says which."))
         if event.interrupted:
             if self.turn.interrupt():
-                messages.append(TurnEnd(self._number(), interrupted=True))
+                messages.append(self._turn_end(interrupted=True))
             self._forget()
         if event.turn_complete and self._is_end(event):
             was_cut, had_words = self.turn.is_cut, self.turn.is_open
             if self.turn.complete():
                 messages += self._explain(event, had_words=had_words)
-                messages.append(TurnEnd(self._number()))
+                messages.append(self._turn_end())
             if not was_cut:
                 self._forget()
         return messages
@@ -103,11 +108,21 @@ class Translator:
         """Ends the open answer, for which the model sends no `turn_complete`."""
         is_told = self.turn.is_open and self.turn.complete()
         self._forget()
-        return [TurnEnd(self._number())] if is_told else []
+        return [self._turn_end()] if is_told else []
+
+    def pause(self) -> list[TurnEnd]:
+        """The model waits for a user to answer a tool call: for now, its turn is over for the users.
+
+        A model that completes its turn before its tools have answered does so by itself.
+        """
+        if self._tools or self._completes_early or not self.turn.is_open:
+            return []
+        # What the service says of the end of this turn later is not passed on.
+        return [self._turn_end()] if self.turn.interrupt() else []
 
     def stop(self) -> list[TurnEnd]:
         """The user stops the answer. The model is not told; the rest of its turn is not passed on."""
-        return [TurnEnd(self._number(), interrupted=True)] if self.turn.stop() else []
+        return [self._turn_end(interrupted=True)] if self.turn.stop() else []
 
     def lose(self, *, goes_on: bool) -> list[Message]:
         """The connection is gone: an open turn ends here. `unstored` stays, to be stored.
@@ -115,7 +130,7 @@ class Translator:
         Args:
             goes_on: another run will say the rest.
         """
-        return [TurnEnd(self._number(), interrupted=True, goes_on=goes_on)] if self.turn.lose() else []
+        return [self._turn_end(interrupted=True, goes_on=goes_on)] if self.turn.lose() else []
 
     def _is_end(self, event: Event) -> bool:
         """Whether a `turn_complete` ends the turn for the user."""
@@ -140,7 +155,12 @@ class Translator:
         why = _REASONS.get(reason, "The model gave no full answer ({reason}).")
         return [Error("model_error", why.format(reason=reason.value.lower().replace("_", " ")))]
 
+    def _turn_end(self, *, interrupted: bool = False, goes_on: bool = False) -> TurnEnd:
+        usage, grounding = self._credits.take()
+        return TurnEnd(self._number(), interrupted, goes_on, usage, grounding)
+
     def _forget(self) -> None:
+        self._credits.forget_grounding()
         self.unstored = self._text = self._aloud = ""
         self._is_early = False
         self._tools.clear()
@@ -190,15 +210,32 @@ class Translator:
                 return [Text(self._number(), text) for text in _chunks(fresh, _TEXT_CHUNK)]
         elif call := part.function_call:
             if not event.partial:
-                is_late = not self._speaks(event.author)
                 tool_id, arguments = call.id or "", jsonable(call.args)
-                self._tools[tool_id] = is_late
-                self._is_early = self._completes_early
-                return [
-                    ToolStart(self._number(), tool_id, call.name or "", arguments, _when(event), late=is_late)
-                ]
+                is_pending = tool_id in (event.long_running_tool_ids or ())
+                if is_request(call.name) and not (self.turn.is_open or self.turn.owed):
+                    is_late = True  # the agent says nothing more in this turn
+                else:
+                    is_late = not self._speaks(event.author)
+                self._waiting.pop(tool_id, None)  # some models use an id again
+                start = ToolStart(
+                    self._number(), tool_id, call.name or "", arguments, _when(event), is_late, is_pending
+                )
+                if is_pending:
+                    self._waiting[tool_id] = start
+                else:
+                    self._tools[tool_id] = is_late
+                    self._is_early = self._completes_early
+                return [start]
         elif answer := part.function_response:
             is_late = self._tools.pop(answer.id or "", True)
+            if waiting := self._waiting.get(answer.id or ""):
+                self._is_early = self._completes_early
+                return [with_interim(waiting, jsonable(answer.response), self._number())]
+            if answer.id in {
+                *event.actions.requested_tool_confirmations,
+                *event.actions.requested_auth_configs,
+            }:
+                return []  # the tool has not run: the user is asked first
             result = jsonable(answer.response)
             return [
                 ToolComplete(

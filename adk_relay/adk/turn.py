@@ -209,6 +209,11 @@ class Turn:
         elif isinstance(user_input, UserAudio) and user_input.is_speech:
             self._has_spoken = True
 
+    def take_result(self) -> None:
+        """The model is given the result of a call that waited for a user: it may say something to it."""
+        if not self.is_open:
+            self._ask(Question(heard=True))
+
     def take_back(self, text: UserText) -> None:
         """The model was not given this text after all."""
         for question in [*self._questions]:

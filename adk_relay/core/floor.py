@@ -6,7 +6,7 @@ import time
 from array import array
 from collections.abc import Callable
 
-from adk_relay.core.messages import AudioEnd, UserAudio
+from adk_relay.core.messages import ActivityStart, AudioEnd, UserAudio
 
 _SPEECH_LEVEL = 500
 """Mean |sample| of 16-bit sound from which a chunk counts as speech."""
@@ -46,7 +46,7 @@ class Floor:
         self,
         *,
         mic_ms: float,
-        hear: Callable[[UserAudio | AudioEnd], None],
+        hear: Callable[[UserAudio | ActivityStart | AudioEnd], None],
         refuse: Callable[[str], None],
     ) -> None:
         self._mic_ms = mic_ms
@@ -75,6 +75,17 @@ class Floor:
             microphone = self._microphones[connection_id] = _Microphone(self._mic_ms)
         for merged in microphone.add(sound):
             self._pass_on(connection_id, merged)
+
+    def begin(self, connection_id: str) -> None:
+        """The user of a microphone begins to speak, as the client says: it takes the floor, if it may."""
+        now = time.monotonic()
+        if self.speaker not in ("", connection_id) and now - self._spoke_at < _QUIET:
+            self._refuse_at(connection_id, now)
+            return
+        self._microphones.setdefault(connection_id, _Microphone(self._mic_ms))
+        self.speaker = self.last_speaker = connection_id
+        self._spoke_at = now
+        self._hear(ActivityStart())
 
     def end(self, connection_id: str) -> None:
         """A microphone is muted or leaves: its sound that waits to be merged is passed on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
+from adk_relay.core.credits import Usage
 from adk_relay.core.messages import (
     Answer,
     Asked,
@@ -43,6 +44,8 @@ class _OpenAnswer:
     """Its index in the lines, those that are forgotten included; None: it has no text yet."""
     chunks: list[str] = field(default_factory=list)
     tools: dict[str, ToolCall] = field(default_factory=dict)
+    usage: Usage | None = None
+    """Of the parts of it before a connection was lost."""
 
 
 class History:
@@ -149,7 +152,9 @@ class History:
                 return [replace(message, message_count=self.message_count)]
             case ToolStart(late=False):  # a late one is shown, but is not part of an answer
                 answer = self._open or self._begin(asked, start)
-                call = ToolCall(message.tool_id, message.tool_name, message.arguments, None)
+                call = ToolCall(
+                    message.tool_id, message.tool_name, message.arguments, message.interim, message.is_pending
+                )
                 answer.tools[message.tool_id] = call
                 return [*start, message]
             case ToolComplete():
@@ -158,7 +163,15 @@ class History:
                 return [message]
             case TurnEnd(goes_on=False):
                 answer = self._open or self._begin(asked, start)
-                return [*start, replace(message, answer=self._end(answer, message.interrupted))]
+                usage = message.usage.plus(answer.usage) if message.usage else answer.usage
+                whole = replace(
+                    self._end(answer, message.interrupted), usage=usage, grounding=message.grounding
+                )
+                return [*start, replace(message, answer=whole)]
+            case TurnEnd():
+                if self._open and message.usage:
+                    self._open.usage = message.usage.plus(self._open.usage)
+                return [message]
             case _:
                 return [message]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 
-from adk_relay.core.messages import AudioEnd, ForModel, UserAudio, UserImage, UserText
+from adk_relay.core.messages import ActivityStart, AudioEnd, ForModel, UserAudio, UserImage, UserText
 
 _SOUND_MAX_WAIT = 5.0
 """Seconds after which waiting sound is stale: an answer to it would come too late."""
@@ -56,7 +56,7 @@ class Inbox:
         self._on_dropped = on_dropped
         self._content: deque[tuple[float, UserText | UserImage]] = deque()  # with the times they came
         self._content_bytes = 0
-        self._sound: deque[tuple[float, UserAudio | AudioEnd, float]] = deque()  # and their milliseconds
+        self._sound: deque[tuple[float, UserAudio | ActivityStart | AudioEnd, float]] = deque()  # with ms
         self._sound_ms = 0.0
         self._is_held = False  # content is not to be taken yet
 
@@ -89,6 +89,8 @@ class Inbox:
                 self._sound.append((now, user_input, ms))
                 self._sound_ms += ms
                 self._give_up_stale(now)
+            case ActivityStart():
+                self._sound.append((now, user_input, 0.0))
             case AudioEnd():
                 if not (self._sound and isinstance(self._sound[-1][1], AudioEnd)):
                     self._sound.append((now, user_input, 0.0))
@@ -129,6 +131,14 @@ class Inbox:
         _, sound, ms = self._sound.popleft()
         self._sound_ms -= ms
         return sound
+
+    def take_text(self) -> UserText | None:
+        """Removes and returns the first text, with the images before it; None: none waits, or it is held."""
+        if self.has_text:
+            while not isinstance(content := self.take(), UserText | None):
+                pass
+            return content
+        return None
 
     def stop(self) -> bool:
         """Marks all texts that wait as stopped: the user does not want answers to them any more.
@@ -197,12 +207,14 @@ class Inbox:
                     break
                 self._sound_ms -= ms
                 dropped += ms
+            elif isinstance(sound, ActivityStart) and now - came_at <= _SOUND_MAX_WAIT:
+                break
             del self._sound[index]  # an end is removed together with the sound before it
         if dropped:
             self._on_dropped(dropped)
 
 
-def _ms(sound: UserAudio | AudioEnd) -> float:
+def _ms(sound: UserAudio | ActivityStart | AudioEnd) -> float:
     return len(sound.pcm) / 2 / sound.rate * 1000 if isinstance(sound, UserAudio) else 0.0
 
 

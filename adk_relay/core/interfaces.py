@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adk_relay.core.listener import Listener
-from adk_relay.core.messages import Input, Line, UserText
+from adk_relay.core.messages import Input, Line, ToolResult, UserText
 from adk_relay.core.requests import Stats
 from adk_relay.core.room import After, Room
 
@@ -20,6 +20,17 @@ class StoppingError(Exception):
 
 class StoreError(Exception):
     """The session service failed; the failure is logged already."""
+
+
+class UnknownToolError(LookupError):
+    """No tool call with this id waits for an answer."""
+
+    def __init__(self) -> None:
+        super().__init__("No call with this tool_id waits for an answer: it may have got one already.")
+
+
+class ToolResultError(ValueError):
+    """The tool can't use this answer. The message says what it needs."""
 
 
 class UnknownConversationError(LookupError):
@@ -45,6 +56,18 @@ class Summary:
         return self.user_messages + self.model_messages
 
 
+class Waiting(Protocol):
+    """The tool calls of a conversation that wait for a user."""
+
+    def answer(self, answer: ToolResult) -> None:
+        """Takes the answer to a call.
+
+        Raises:
+            UnknownToolError: no such call waits.
+            ToolResultError: the tool can't use the answer.
+        """
+
+
 class Conversation(Protocol):
     """One conversation. No method waits."""
 
@@ -56,6 +79,9 @@ class Conversation(Protocol):
 
     @property
     def room(self) -> Room: ...
+
+    @property
+    def waiting(self) -> Waiting: ...
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         """Adds a listener to the room. With `after`, it first gets the messages that it missed."""
@@ -90,6 +116,10 @@ class Conversations(Protocol):
 
     @property
     def is_rehearsal(self) -> bool: ...
+
+    @property
+    def push_to_talk(self) -> bool:
+        """Whether the clients have to tell when their users begin and stop to speak."""
 
     @property
     def stats(self) -> Stats: ...

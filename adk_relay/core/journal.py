@@ -5,10 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from dataclasses import asdict
 from itertools import pairwise
 from typing import NamedTuple
 
-from adk_relay.core.messages import Audio, Numbered, Text, ToolComplete, ToolStart, Transcript, Written
+from adk_relay.core.credits import Grounding
+from adk_relay.core.messages import (
+    Audio,
+    Numbered,
+    Text,
+    ToolComplete,
+    ToolStart,
+    Transcript,
+    TurnEnd,
+    Written,
+)
 
 _ENVELOPE = 64
 """Bytes that are counted for each frame, in addition to its content."""
@@ -99,5 +110,7 @@ def _size(message: Numbered) -> int:
             return _ENVELOPE + len(json.dumps(message.arguments))
         case ToolComplete():
             return _ENVELOPE + len(json.dumps(message.result))
+        case TurnEnd(grounding=Grounding() as grounding):
+            return _ENVELOPE + len(json.dumps(asdict(grounding)))
         case _:
             return _ENVELOPE

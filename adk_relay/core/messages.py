@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from adk_relay.core.credits import Grounding, Usage
+
 # ---- from the user ---------------------------------------------------------------------------
 
 
@@ -50,6 +52,11 @@ class UserImage:
 
 
 @dataclass(slots=True, frozen=True)
+class ActivityStart:
+    """The user begins to speak: needed only if the model's own detection of speech is switched off."""
+
+
+@dataclass(slots=True, frozen=True)
 class AudioEnd:
     """The microphone was muted: the model should now answer what it has heard so far."""
 
@@ -66,10 +73,19 @@ class UserTyping:
     typing: bool
 
 
-ForModel = UserText | UserImage | UserAudio | AudioEnd
+@dataclass(slots=True, frozen=True)
+class ToolResult:
+    """The user answers a tool call that waits for an answer (`ToolStart.is_pending`)."""
+
+    tool_id: str
+    result: Any
+    """JSON-serializable."""
+
+
+ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
-Input = ForModel | Interrupt | UserTyping
+Input = ForModel | Interrupt | UserTyping | ToolResult
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------
@@ -138,6 +154,10 @@ class ToolStart:
     """ISO 8601."""
     late: bool = False
     """The answer that it belongs to was interrupted before."""
+    is_pending: bool = False
+    """It waits for an answer of a user (`ToolResult`). `seq` is 0 if it was told before."""
+    interim: Any = None
+    """What the tool has returned meanwhile, if it waits; JSON-serializable."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -153,6 +173,8 @@ class ToolComplete:
     """ISO 8601."""
     late: bool = False
     """The answer that it belongs to was interrupted before."""
+    was_pending: bool = False
+    """A user has answered it."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -170,6 +192,9 @@ class Answer:
     interrupted: bool
     asked: Asked | None = None
     """The request that it answers; None: it answers live speech or a live text."""
+    usage: Usage | None = None
+    """Of the whole answer; None: the model has reported none."""
+    grounding: Grounding | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -190,6 +215,8 @@ class ToolCall:
     tool_name: str
     arguments: Any
     result: Any
+    is_pending: bool = False
+    """It waits for an answer of a user."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -201,6 +228,9 @@ class TurnEnd:
     """It was cut off: sound that is not played yet is stale."""
     goes_on: bool = False
     """The model's connection was lost. The agent says the rest when there is a new connection."""
+    usage: Usage | None = None
+    """Since the last end of a turn; None: the model has reported none."""
+    grounding: Grounding | None = None
     answer: Answer | None = None
     """The whole answer; None: it goes on, or it is not known yet (see `History.record`)."""
 

@@ -22,12 +22,14 @@ from adk_relay.core.interfaces import (
     StoppingError,
     StoreError,
     Summary,
+    ToolResultError,
     UnknownConversationError,
+    UnknownToolError,
 )
 from adk_relay.core.messages import Line
 from adk_relay.core.requests import BusyError
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
-from adk_relay.wire.dialects import BadFrameError, turn
+from adk_relay.wire.dialects import BadFrameError, tool_result, turn
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
@@ -109,6 +111,8 @@ class Api:
                 return {"GET": partial(self._read, session_id), "DELETE": partial(self._delete, session_id)}
             case ["sessions", session_id, "clear"]:
                 return {"POST": partial(self._clear, session_id)}
+            case ["sessions", session_id, "tool_result"]:
+                return {"POST": partial(self._answer_tool, session_id)}
             case ["api", "v1", "chat"]:
                 return {"POST": self._chat}
         return {}
@@ -212,6 +216,17 @@ class Api:
     async def _clear(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
         await self._conversations.reset(session_id, delete=False)
         return as_json({"message": f"The session {session_id} was cleared."})
+
+    async def _answer_tool(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
+        answer = tool_result(_json_object(await self._body(receive)))
+        conversation = await self._conversations.find(session_id)
+        try:
+            conversation.waiting.answer(answer)
+        except UnknownToolError as unknown:
+            raise HttpError(404, str(unknown)) from None
+        except ToolResultError as unfit:
+            raise HttpError(400, str(unfit)) from None
+        return as_json({"message": f"The call {answer.tool_id} was answered."})
 
     # ---- one turn ----
 

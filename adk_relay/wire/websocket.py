@@ -241,6 +241,7 @@ class Socket:
                 seq=room.seq,
                 message_count=room.history.message_count,
                 is_new=is_new,
+                push_to_talk=self._conversations.push_to_talk,
             )
         )
         if welcome:

@@ -128,7 +128,7 @@ async def test_speech_during_a_handover_is_for_the_new_agent(gemini: GeminiLive,
             await asyncio.sleep(0.1)
         second = await gemini.connection(1)
         await gemini.wait_for(lambda: len(second.audio) == len(said))
-    assert bytes(second.audio) == said
+        assert bytes(second.audio) == said
     assert not gemini.connections[0].audio
 
 

@@ -104,7 +104,7 @@ async def all_kinds_of_input(gemini: GeminiLive, way: Way, model: str) -> list[s
         alice.speak(one_second)
         gate.set()
         connection = await gemini.connection(index)
-        await gemini.wait_for(lambda: len(connection.received) == 53)
+        await gemini.wait_for(lambda: len(connection.received) == 54)
         sound = UserAudio(noise(2, CHUNK))
         steps: list[Any] = [
             sound,
@@ -117,12 +117,14 @@ async def all_kinds_of_input(gemini: GeminiLive, way: Way, model: str) -> list[s
             sound,
             AudioEnd(),
         ]
-        for count, step in enumerate([*steps, *steps[:-3], sound, AudioEnd()], start=54):
+        ends = 0
+        for count, step in enumerate([*steps, *steps[:-3], sound, AudioEnd()], start=55):
             if isinstance(step, str):
                 alice.ask(step)
             else:
                 alice.say(step)
-            expected = count + bool(connection.tool_responses) + (step == "call")
+            ends += step == AudioEnd()  # silence goes before the end
+            expected = count + ends + bool(connection.tool_responses) + (step == "call")
             await gemini.wait_for(lambda: len(connection.received) == expected)  # noqa: B023
         return connection.received
 

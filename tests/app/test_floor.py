@@ -147,8 +147,8 @@ async def test_the_sound_ends_when_the_speaker_mutes_or_leaves(gemini: GeminiLiv
         assert words(frames) == "I heard you."
         heard = next(said for said in frames if said.get("type") == "transcript")
         assert heard["connection_id"] == speaker.hello["connection_id"]
-        assert bytes(connection.audio) == speech(410)
-        assert connection.audio_stream_ends == 1
+        await gemini.wait_for(lambda: connection.audio_stream_ends == 1)
+        assert bytes(connection.audio) == speech(410) + silence(500)
         # The floor is free at once.
         await other.socket.send(speech(400))
         await other.send(type="audio_end")
@@ -156,7 +156,8 @@ async def test_the_sound_ends_when_the_speaker_mutes_or_leaves(gemini: GeminiLiv
         assert words(frames) == "I heard you."
         heard = next(said for said in frames if said.get("type") == "transcript")
         assert heard["connection_id"] == other.hello["connection_id"]
-        assert bytes(connection.audio) == speech(410) + speech(400)
+        await gemini.wait_for(lambda: connection.audio_stream_ends == 2)
+        assert bytes(connection.audio) == speech(410) + silence(500) + speech(400) + silence(500)
         assert busy(other.frames) == 0
 
 

@@ -125,8 +125,8 @@ async def test_the_end_of_sound_is_told_to_the_model(gemini: GeminiLive) -> None
         await alice.socket.send(speech(410))
         await alice.send(type="audio_end")
         assert words(await alice.turn()) == "I heard you."
-    assert gemini.connections[0].audio_stream_ends == 1
-    assert bytes(gemini.connections[0].audio) == speech(410)
+        await gemini.wait_for(lambda: gemini.connections[0].audio_stream_ends == 1)
+    assert bytes(gemini.connections[0].audio) == speech(410) + silence(500)
 
 
 async def test_another_rate_is_told_to_the_model(gemini: GeminiLive) -> None:
@@ -136,7 +136,7 @@ async def test_another_rate_is_told_to_the_model(gemini: GeminiLive) -> None:
         await alice.send(type="audio_end")
         await alice.turn()
     assert gemini.connections[0].rates == {48_000}
-    assert bytes(gemini.connections[0].audio) == speech(200, 48_000) * 2
+    assert bytes(gemini.connections[0].audio) == speech(200, 48_000) * 2 + silence(500, 48_000)
 
 
 async def test_a_binary_frame_is_sound_also_without_the_subprotocol(gemini: GeminiLive) -> None:
@@ -144,7 +144,7 @@ async def test_a_binary_frame_is_sound_also_without_the_subprotocol(gemini: Gemi
         await alice.socket.send(speech(400))
         await alice.send(type="audio_end")
         assert words(await alice.turn()) == "I heard you."
-    assert bytes(gemini.connections[0].audio) == speech(400)
+    assert bytes(gemini.connections[0].audio) == speech(400) + silence(500)
 
 
 async def test_short_frames_of_the_microphone_are_merged(gemini: GeminiLive) -> None:
@@ -164,8 +164,8 @@ async def test_short_frames_of_the_microphone_are_merged(gemini: GeminiLive) -> 
             for start in range(0, len(pcm), 256):  # 8 ms
                 await alice.send(mime_type="audio/pcm", data=encoded(pcm[start : start + 256]))
             await alice.turn()
-    assert bytes(gemini.connections[0].audio) == pcm
-    assert frames == 1200 // 40
+            assert bytes(gemini.connections[0].audio) == pcm
+            assert frames == 1200 // 40
 
 
 async def test_a_ping_is_answered_with_a_pong(gemini: GeminiLive) -> None:

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from adk_relay.core import floor as floor_module
 from adk_relay.core.floor import Floor, is_speech
-from adk_relay.core.messages import AudioEnd, UserAudio
+from adk_relay.core.messages import ActivityStart, AudioEnd, UserAudio
 from support.clock import Clock
 
 USERS = ["alice", "bob", "carol"]
@@ -29,7 +29,7 @@ class FloorMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(floor_module, "time", clock := Clock())
         self.clock = clock
-        self.heard: list[UserAudio | AudioEnd] = []
+        self.heard: list[UserAudio | ActivityStart | AudioEnd] = []
         self.refused: list[str] = []
         self.floor = Floor(mic_ms=20, hear=self.heard.append, refuse=self.refused.append)
         # The model.
@@ -83,7 +83,7 @@ TestFloor.settings = settings(max_examples=80, stateful_step_count=30, deadline=
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2_000), st.sampled_from([8_000, 16_000]))))
 def test_merging_conserves_the_sound_and_its_rate(chunks: list[tuple[int, int]]) -> None:
-    heard: list[UserAudio | AudioEnd] = []
+    heard: list[UserAudio | ActivityStart | AudioEnd] = []
     floor = Floor(mic_ms=40, hear=heard.append, refuse=lambda _: None)
     sent = {8_000: b"", 16_000: b""}
     samples = iter(range(1_000_000))

@@ -96,8 +96,8 @@ async def test_speaking_into_an_answer_stops_it_at_once(
         await expect(tab.page.locator("#stop")).to_be_hidden()
         cut = next(n for n, frame in enumerate(tab.got) if '"interrupted":true' in str(frame))
         assert not any(isinstance(frame, bytes) for frame in tab.got[cut:])
+        assert len(gemini.connections[0].audio) % FRAME == 0
     assert gemini.connections[0].rates == {RATE}
-    assert len(gemini.connections[0].audio) % FRAME == 0
 
 
 async def test_stop_ends_an_answer_aloud(gemini: GeminiLive, browser: Browser) -> None:

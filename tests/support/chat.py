@@ -25,6 +25,8 @@ CHAT = {
     "response_start": "session_id total_length connection_id",
     "chunk": "text chunk_number is_final session_id",
     "response_complete": "total_chunks processing_time message_count session_id full_response connection_id",
+    "tool_start": "session_id tool_id tool_name arguments pending",
+    "tool_complete": "session_id tool_id tool_name result",
     "pong": "connection_id",
     "error": "code message",
     "user_typing": "connection_id typing",
@@ -39,7 +41,8 @@ CHAT = {
 OPTIONAL = {
     "status": "id",
     "response_start": "id",
-    "response_complete": "interrupted id",
+    "tool_start": "interim",
+    "response_complete": "interrupted id usage grounding",
     "error": "session_id id",
 }
 

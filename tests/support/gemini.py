@@ -216,6 +216,7 @@ class Connection:
         self.rates: set[int] = set()  # Hz, as declared with the sound
         self.images: list[bytes] = []
         self.audio_stream_ends = 0
+        self.activities: list[bytes] = []  # the sound between the signals, where speech is not detected
         self.tool_responses: list[Json] = []
         # What the model said.
         self.said = ""
@@ -226,6 +227,7 @@ class Connection:
         self._server = server
         self._ws = ws
         self._ear = Ear()
+        self._activity: bytearray | None = None  # the one that has begun and not ended
         self._answering: asyncio.Task[None] | None = None
         self._calls: dict[str, asyncio.Future[Json]] = {}
         self._canceled: set[str] = set()
@@ -249,6 +251,12 @@ class Connection:
     def modality(self) -> str:
         modalities = self.setup.get("generationConfig", {}).get("responseModalities") or ["AUDIO"]
         return str(modalities[0])
+
+    @property
+    def detects_speech(self) -> bool:
+        """Whether the service finds out by itself when the user speaks."""
+        detection = self.setup.get("realtimeInputConfig", {}).get("automaticActivityDetection", {})
+        return not detection.get("disabled")
 
     # --- building blocks for answers ---
 
@@ -375,6 +383,14 @@ class Connection:
         tokens = {"promptTokenCount": prompt, "responseTokenCount": response}
         await self.send({"usageMetadata": tokens | {"totalTokenCount": prompt + response}})
 
+    async def ground(self, *sources: tuple[str, str], searches: tuple[str, ...] = (), html: str = "") -> None:
+        """What the answer is based on: sources as (title, URL)."""
+        chunks = [{"web": {"title": title, "uri": url}} for title, url in sources]
+        grounding = {"groundingChunks": chunks, "webSearchQueries": [*searches]}
+        if html:
+            grounding["searchEntryPoint"] = {"renderedContent": html}
+        await self._content({"groundingMetadata": grounding})
+
     async def die(self, code: int, reason: str = "") -> None:
         """Close with this code; 1006 is an abort."""
         if code == 1006:
@@ -494,8 +510,12 @@ class Connection:
             await self._answer(UserTurn(text=text), new=True)
 
     async def _take_realtime(self, body: Any) -> None:
-        kinds = ("text", "audio", "video", "mediaChunks", "audioStreamEnd")
+        kinds = ("text", "audio", "video", "mediaChunks", "audioStreamEnd", "activityStart", "activityEnd")
         kind, value = _only(body, *kinds)
+        if kind in (("activityStart", "activityEnd") if self.detects_speech else ("audioStreamEnd",)):
+            raise Violation(
+                f"{kind} with automaticActivityDetection {'on' if self.detects_speech else 'off'}"
+            )
         if kind == "text":
             awaits, self._awaits = self._awaits, None
             if awaits is not None and self.gemini_3 and value == ".":
@@ -506,8 +526,19 @@ class Connection:
                 await self._answer(UserTurn(text=value), new=True)
         elif kind == "audioStreamEnd":
             self.audio_stream_ends += 1
-            for turn in self._ear.flush():
+            for turn in self._ear.flush() if self._server.heeds_stream_end else ():
                 await self._answer(turn)
+        elif kind == "activityStart":
+            if self._activity is not None:
+                raise Violation("activityStart, and the activity before has not ended")
+            self._activity = bytearray()
+            await self._interrupt()
+        elif kind == "activityEnd":
+            if self._activity is None:
+                raise Violation("activityEnd, and no activity has begun")
+            sound, self._activity = bytes(self._activity), None
+            self.activities.append(sound)
+            await self._answer(UserTurn(audio=sound))
         elif kind == "mediaChunks" and self.gemini_3:
             raise Violation("realtime_input.media_chunks is deprecated. Use audio, video, or text")
         else:
@@ -528,6 +559,10 @@ class Connection:
             raise Violation(f"sound is 16-bit samples, not {len(pcm)} bytes")
         self.audio += pcm
         self.rates.add(rate)
+        if not self.detects_speech:
+            if self._activity is not None:
+                self._activity += pcm
+            return
         for turn in self._ear.hear(pcm, rate):
             if turn is None:  # speech starts: barge-in
                 await self._interrupt()
@@ -634,6 +669,7 @@ class GeminiLive:
         self.models = models
         self.api_key = api_key
         self.port = port
+        self.heeds_stream_end = True  # reported: some models ignore audioStreamEnd
         self.connects = 0  # attempts, with the refused ones
         self.connections: list[Connection] = []  # WebSockets that were opened
         self.violations: list[str] = []

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from adk_relay.core.credits import Grounding, Source, Usage
 from adk_relay.core.messages import (
     Ack,
     Answer,
@@ -43,16 +44,28 @@ from support.client import Json
 from support.server import ROOT
 
 _ASKED = Asked("b", "c0ffee")
-_ANSWER = Answer("Hello", 1, (ToolCall("call-1", "clock", {}, {}),), 0.1, 2, True, _ASKED)
+_USAGE = Usage(1, 2, 3, 6)
+_GROUNDING = Grounding((Source("A title", "https://example.com/"),), ("what",), "<p>")
+_ANSWER = Answer(
+    "Hello",
+    1,
+    (ToolCall("call-1", "clock", {}, {}, is_pending=True),),
+    0.1,
+    2,
+    True,
+    _ASKED,
+    _USAGE,
+    _GROUNDING,
+)
 SAMPLES: list[Message] = [
     Written(1, "Hello", "b", "c0ffee", 1),
     Text(2, "Hel", number=1),
     Text(3, "lo", is_transcript=True, number=2),
     Audio(4, b"\0\0"),
     Transcript(5, "Hello", True, "b", 1),
-    ToolStart(6, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00"),
-    ToolComplete(7, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00"),
-    TurnEnd(8, answer=_ANSWER, interrupted=True),
+    ToolStart(6, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00", is_pending=True, interim={}),
+    ToolComplete(7, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00", was_pending=True),
+    TurnEnd(8, True, False, _USAGE, _GROUNDING, _ANSWER),
     TurnEnd(9),
     TurnStart(_ASKED),
     Line("agent", "Hello", open=True),
@@ -71,7 +84,8 @@ SAMPLES: list[Message] = [
 """Each message that a conversation can emit, with all that it can carry."""
 
 _WELCOMES = [
-    Welcome("s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new) for is_new in (True, False)
+    Welcome("s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, push_to_talk=True)
+    for is_new in (True, False)
 ]
 
 DIALECTS: dict[str, Dialect] = {

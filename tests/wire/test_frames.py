@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adk_relay.core.messages import (
+    ActivityStart,
     AudioEnd,
     Interrupt,
     UserAudio,
@@ -66,7 +67,7 @@ def check(frame: str | bytes) -> None:
             assert data
             assert mime_type in ("image/png", "image/jpeg")
         case _:
-            assert command in (AudioEnd(), Interrupt(), "ping", "pong")
+            assert command in (ActivityStart(), AudioEnd(), Interrupt(), "ping", "pong")
 
 
 @given(any_text | st.binary())

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adk_relay.core.messages import Input, Message, UserText
+from adk_relay.core.messages import Answer, Input, Message, ToolResult, ToolStart, TurnEnd, UserText
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
@@ -81,6 +81,7 @@ class Welcome:
     seq: int
     message_count: int
     is_new: bool
+    push_to_talk: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -182,6 +183,56 @@ def text_of(fields: dict[str, Any], field: str, text_id: str = "") -> str:
 def id_field(text_id: str) -> dict[str, Any]:
     """The `id` of a text on the wire; there is no such field for a text without one."""
     return {"id": text_id} if text_id else {}
+
+
+_MAX_TOOL_ID_CHARS = 256
+
+
+def tool_result(fields: dict[str, Any]) -> ToolResult:
+    """The answer to a tool call that waits.
+
+    Raises:
+        BadFrameError: it is not valid.
+    """
+    tool_id = fields.get("tool_id")
+    if not (isinstance(tool_id, str) and 0 < len(tool_id) <= _MAX_TOOL_ID_CHARS):
+        raise BadFrameError("bad_data", "tool_id must be that of a tool_start.")
+    if "result" not in fields:
+        raise BadFrameError("bad_data", "There is no result.")
+    length = len(to_json(fields["result"]).encode())
+    if length > MAX_TOOL_BYTES:
+        message = f"The result has {length} bytes; at most {MAX_TOOL_BYTES} are allowed."
+        raise BadFrameError("too_large", message)
+    return ToolResult(tool_id, fields["result"])
+
+
+def start_fields(message: ToolStart) -> dict[str, Any]:
+    """The arguments of a tool call, and what a call that waits has besides."""
+    fields = cut("arguments", message.arguments)
+    if message.is_pending:
+        fields["pending"] = True
+    if message.interim is not None:
+        fields |= cut("interim", message.interim)
+    return fields
+
+
+def credit_fields(of: TurnEnd | Answer) -> dict[str, Any]:
+    """The token usage and the grounding of an answer; there are no fields for what is not known."""
+    fields: dict[str, Any] = {}
+    if usage := of.usage:
+        fields["usage"] = {
+            "input_tokens": usage.input,
+            "output_tokens": usage.output,
+            "thought_tokens": usage.thoughts,
+            "total_tokens": usage.total,
+        }
+    if grounding := of.grounding:
+        fields["grounding"] = {
+            "sources": [{"title": source.title, "url": source.url} for source in grounding.sources],
+            "searches": [*grounding.searches],
+            "suggestions": grounding.suggestions,
+        }
+    return fields
 
 
 def session_id_of(fields: dict[str, Any]) -> str:

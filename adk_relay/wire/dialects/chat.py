@@ -15,6 +15,8 @@ from adk_relay.core.messages import (
     Reset,
     Taken,
     Text,
+    ToolComplete,
+    ToolStart,
     Transcript,
     TurnEnd,
     TurnStart,
@@ -30,16 +32,20 @@ from adk_relay.wire.dialects import (
     Dialect,
     Join,
     Welcome,
+    credit_fields,
+    cut,
     id_field,
     json_object,
     once,
     session_id_of,
+    start_fields,
     to_json,
+    tool_result,
     user_text,
 )
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
-_TYPES = "create_session, join_session, chat, typing_start, typing_stop, ping"
+_TYPES = "create_session, join_session, chat, tool_result, typing_start, typing_stop, ping"
 _PREVIEW = 80
 """Characters in the preview of a message."""
 
@@ -62,6 +68,8 @@ def decode(frame: Frame) -> Command:
         case "chat":
             has_session = fields.get("session_id") not in (None, "")
             return Ask(user_text(fields, "message"), session_id_of(fields) if has_session else None)
+        case "tool_result":
+            return tool_result(fields)
         case "typing_start":
             return UserTyping(True)
         case "typing_stop":
@@ -108,6 +116,7 @@ def _encoder(session_id: str) -> Encode:
                     "message_count": answer.message_count,
                     "full_response": answer.text,
                     **_asked_by(answer.asked),
+                    **credit_fields(answer),
                 }
                 if answer.interrupted:
                     complete["interrupted"] = True
@@ -123,6 +132,12 @@ def _encoder(session_id: str) -> Encode:
                         connection_id=message.connection_id,
                     ),
                 )
+            case ToolStart(is_pending=True):
+                tool = {"tool_id": message.tool_id, "tool_name": message.tool_name}
+                return (frame("tool_start", **tool, **start_fields(message)),)
+            case ToolComplete(was_pending=True):
+                tool = {"tool_id": message.tool_id, "tool_name": message.tool_name}
+                return (frame("tool_complete", **tool, **cut("result", message.result)),)
             case Typing(connection_id, typing):  # not in a tuple: frames in a tuple are never merged
                 return update("user_typing", connection_id=connection_id, typing=typing)
             case Presence(joined, left):

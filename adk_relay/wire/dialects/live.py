@@ -10,6 +10,7 @@ from typing import Any
 
 from adk_relay.core.messages import (
     Ack,
+    ActivityStart,
     Audio,
     AudioEnd,
     Dropped,
@@ -38,11 +39,14 @@ from adk_relay.wire.dialects import (
     Command,
     Dialect,
     Welcome,
+    credit_fields,
     cut,
     id_field,
     json_object,
     once,
+    start_fields,
     to_json,
+    tool_result,
     user_text,
 )
 from adk_relay.wire.outbox import Encode, Frame
@@ -57,7 +61,9 @@ MAX_AUDIO_BYTES = 1024 * 1024
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
-_TYPES = "audio_end, interrupt, typing_start, typing_stop, ping, pong"
+_TYPES = (
+    "activity_start, activity_end, audio_end, interrupt, tool_result, typing_start, typing_stop, ping, pong"
+)
 
 _SOUND_HEAD = re.compile(r'\{"mime_type": ?"audio/pcm(?:;(rate=\d+))?", ?"data": ?"')
 """How a frame of sound begins that JSON.stringify or Python's json.dumps has made."""
@@ -84,10 +90,14 @@ def decode(frame: Frame) -> Command:
             return "ping"
         case "pong":
             return "pong"
-        case "audio_end":
+        case "activity_start":
+            return ActivityStart()
+        case "audio_end" | "activity_end":
             return AudioEnd()
         case "interrupt":
             return Interrupt()
+        case "tool_result":
+            return tool_result(fields)
         case "typing_start":
             return UserTyping(True)
         case "typing_stop":
@@ -227,12 +237,13 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {
                 "turn_complete": None if interrupted else True,
                 "interrupted": interrupted or None,
+                **credit_fields(message),
                 "seq": seq,
             }
         case ToolStart():
-            return _tool("tool_start", message, "arguments", message.arguments)
+            return _tool("tool_start", message, start_fields(message))
         case ToolComplete():
-            return _tool("tool_complete", message, "result", message.result)
+            return _tool("tool_complete", message, cut("result", message.result))
         case Dropped(direction, audio_ms):
             return {"type": "dropped", "direction": direction, "audio_ms": round(audio_ms)}
         case Status(state):
@@ -256,14 +267,14 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return None
 
 
-def _tool(frame_type: str, message: ToolStart | ToolComplete, field: str, value: Any) -> dict[str, Any]:
+def _tool(frame_type: str, message: ToolStart | ToolComplete, fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": frame_type,
         "tool_id": message.tool_id,
         "tool_name": message.tool_name,
-        **cut(field, value),
+        **fields,
         "timestamp": message.timestamp,
-        "seq": message.seq,
+        **({"seq": message.seq} if message.seq else {}),
     }
 
 
@@ -281,6 +292,7 @@ def _welcome(welcome: Welcome) -> Frame:
             "ping_interval": welcome.ping_interval,
             "epoch": welcome.epoch,
             "seq": welcome.seq,
+            **({"push_to_talk": True} if welcome.push_to_talk else {}),
         }
     )
 

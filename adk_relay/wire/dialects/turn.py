@@ -20,9 +20,11 @@ from adk_relay.wire.dialects import (
     MAX_TOOL_BYTES,
     Ask,
     Dialect,
+    credit_fields,
     cut,
     json_object,
     session_id_of,
+    start_fields,
     text_of,
     to_json,
 )
@@ -64,7 +66,7 @@ def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:
             yield {
                 "type": "tool_start",
                 **_tool_fields(message),
-                **cut("arguments", message.arguments),
+                **start_fields(message),
                 "timestamp": message.timestamp,
             }
         case ToolComplete():
@@ -79,6 +81,7 @@ def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:
                 "type": "response",
                 "content": answer.text,
                 "tool_calls": [*_calls(answer.tools)],
+                **credit_fields(answer),
                 "timestamp": _now(),
             }
             if answer.interrupted:
@@ -102,6 +105,8 @@ def _calls(tools: Iterable[ToolCall]) -> Iterator[dict[str, Any]]:
             part = cut(field, value, min(MAX_TOOL_BYTES, left))
             left = max(0, left - len(to_json(part[field]).encode()))
             fields |= part
+        if call.is_pending:
+            fields["pending"] = True
         yield fields
 
 

@@ -1,0 +1,98 @@
+"""The tool calls of one run that wait for a user, and the answers on their way to ADK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from google.adk.agents.invocation_context import InvocationContext
+from google.adk.agents.live_request_queue import LiveRequest
+from google.adk.events import Event
+from google.genai import types
+
+from adk_relay.adk.translator import Translator
+from adk_relay.adk.waiting import answer_events, requests
+from adk_relay.core.messages import Message
+
+
+class Answers:
+    """The calls of a run that wait for a user.
+
+    A call is open while the model waits for its result: its tool has returned nothing, and nobody has said
+    anything since. The answer to an open call is the call's result. Any other answer is stored before a run
+    begins, and the run sends it with the history: the model has gone on without it, or ADK has to run a tool.
+
+    Args:
+        unstored: the answers that are not stored yet; the next run begins with those that are left.
+        translator: makes messages of events.
+        emit: takes these messages.
+        is_behind: returns whether events of ADK were not translated yet.
+
+    Invariants:
+        Only while a context is known, a call is open.
+    """
+
+    def __init__(
+        self,
+        unstored: list[types.Part],
+        translator: Translator,
+        emit: Callable[[Message], None],
+        is_behind: Callable[[], bool],
+    ) -> None:
+        self._unstored = unstored
+        self._translator = translator
+        self._emit = emit
+        self._is_behind = is_behind
+        self._context: InvocationContext | None = None
+        self._open: set[str] = set()
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert self._context or not self._open, "a call is open, and ADK's context is not known"
+
+    def began(self, context: InvocationContext) -> None:
+        """ADK has begun the run."""
+        self._context = context
+
+    def waits(self, tool_id: str) -> None:
+        """A tool has returned nothing."""
+        self._open.add(tool_id)
+        self.pause()
+
+    def forget_open(self) -> None:
+        """The user has said something, or there is a new connection: the model waits for no result."""
+        self._open.clear()
+
+    def is_open(self, tool_id: str) -> bool:
+        """Whether the model waits for the result of this call."""
+        return tool_id in self._open
+
+    def pause(self) -> None:
+        """Ends the turn for the users if the model says nothing more before it has a result."""
+        if self._open and not self._is_behind():
+            for message in self._translator.pause():
+                self._emit(message)
+
+    async def ask(self, event: Event) -> None:
+        """Asks for what a tool needs, if its result says that it needs something."""
+        actions = event.actions
+        if self._context and (actions.requested_tool_confirmations or actions.requested_auth_configs):
+            for request in requests(self._context, event):
+                await self._append(request)
+                for message in self._translator.messages(request):
+                    self._emit(message)
+
+    async def result(self, answer: types.Part) -> LiveRequest:
+        """Stores the answer to an open call; returns the request that gives it to the model."""
+        assert answer.function_response and self._context
+        self._open.discard(answer.function_response.id or "")
+        for event in answer_events([answer], self._context.session.events):
+            await self._append(event)
+        self._unstored.remove(answer)
+        self._translator.turn.take_result()
+        return LiveRequest(content=types.Content(role="user", parts=[answer]))
+
+    async def _append(self, event: Event) -> None:
+        """Stores an event in the run's own session, as ADK's tasks do."""
+        assert self._context
+        event.invocation_id = self._context.invocation_id
+        await self._context.session_service.append_event(session=self._context.session, event=event)
