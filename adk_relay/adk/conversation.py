@@ -11,12 +11,14 @@ from adk_relay.adk.failures import explain, what_failed
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.keeping import keep_unsaid
+from adk_relay.adk.older import OlderReader
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
+from adk_relay.core.interfaces import GUEST
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
     ActivityStart,
@@ -88,6 +90,7 @@ class Conversation:
             want=self._runs.want,
         )
         self.waiting = Waiting(self.room, self, self._runs)
+        self.older = OlderReader(self.room, self.session)
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
@@ -309,8 +312,7 @@ class Conversation:
         try:
             await asyncio.wait({self._loading})
             if not self.room.listeners:
-                loop = asyncio.get_running_loop()
-                self._grace = loop.call_later(_UNATTENDED, self._runs.stop, Stop.LEFT)
+                self._grace = asyncio.get_running_loop().call_later(_UNATTENDED, self._runs.stop, Stop.LEFT)
             while True:
                 reason = await self._runs.needed()
                 if reason is None:
@@ -325,6 +327,7 @@ class Conversation:
                 self._grace.cancel()
             self._idleness.close()
             self._loading.cancel()
+            self.older.close()
             self.session.close()
             self._writing.close()
             self.room.close()
@@ -358,6 +361,8 @@ class Conversation:
         try:
             await self.session.load(self.room.history)
             self.waiting.load(self.session.waiting)
+            if self.user_id == GUEST:  # its listeners are told how many messages there are
+                await self.session.counted()
         except Exception:
             self._home.forget(self)  # so that the next `open` tries again
             self._runs.stop(Stop.UNREADABLE)

@@ -186,8 +186,6 @@ class Conversations:
             if conversation.user_id != user_id:
                 raise UnknownConversationError(session_id)
             await _of_store(conversation.ready())
-            if user_id == GUEST:  # its listeners are told how many messages there are
-                await _of_store(conversation.session.counted())
             has_ended = self._open.get(session_id) is not conversation  # meanwhile
             if not (has_ended or self.is_closing()):
                 return conversation
@@ -258,10 +256,12 @@ class Conversations:
         """
         if not self._is_guests(session_id):
             raise UnknownConversationError(session_id)
-        if (conversation := self._open.get(session_id)) and _exists(conversation):
+        while (conversation := self._open.get(session_id)) and _exists(conversation):
             history = conversation.room.history
             lines, first = await _of_store(conversation.session.before(before, history))
-            return _summary(conversation), lines, first
+            if self._open.get(session_id) is conversation and conversation.room.history is history:
+                return _summary(conversation), lines, first
+            # It has ended meanwhile, or was emptied.
         found = await _of_store(self._catalog.read(session_id, before))
         if found is None:
             raise UnknownConversationError(session_id)
