@@ -175,24 +175,6 @@ def test_env_example_tells_each_setting_and_its_default() -> None:
         assert setting.default is None or default == setting.default_text
 
 
-def test_the_readme_tells_each_setting_and_its_default() -> None:
-    """In tables: `RELAY_X`, or several of them, in the first cell, and their defaults in the second."""
-    told: dict[str, str] = {}
-    for line in (ROOT / "README.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        names = re.findall(r"`(RELAY_\w+)`", cells[0])
-        if line.startswith("|") and names:
-            assert not told.keys() & set(names), line
-            defaults = [text.strip().strip("`") for text in cells[1].split(",")]
-            told |= zip(names, defaults * len(names) if len(defaults) == 1 else defaults, strict=False)
-    assert told.keys() == {setting.variable for setting in SETTINGS.values()}
-    for setting in SETTINGS.values():
-        if setting.default is not None:
-            assert told[setting.variable].replace("_", "").replace(" ", "") == setting.default_text.replace(
-                "_", ""
-            )
-
-
 def test_the_default_model_is_the_one_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RELAY_MODEL", raising=False)
     monkeypatch.setenv("GOOGLE_API_KEY", "a-key-that-is-not-tried")
