@@ -122,10 +122,14 @@ class Conversations:
         loop = asyncio.get_running_loop()
         if loop is self._loop or (self._loop and self._loop.is_running()):
             return False
+        if self._loop:
+            self.reader.change_loop()
         self._loop = loop
         self._closing = None
         self._open.clear()
         self._starts = Starts()
+        self._catalog = Catalog(self.reader, self.app_name, GUEST)
+        self._probe = Probe(self.service, self.app_name)
         return True
 
     async def prepare(self) -> None:
