@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
@@ -57,6 +58,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "postgresql":
         async with database("postgresql") as server:
             yield server.uri
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()  # the connections that were left open, before another test is blamed for them
     else:
         yield "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/s.db"
 
