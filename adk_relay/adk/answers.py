@@ -9,6 +9,7 @@ from google.adk.agents.live_request_queue import LiveRequest
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.calls import keep
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.waiting import answer_events, requests
 from adk_relay.core.messages import Message
@@ -95,4 +96,5 @@ class Answers:
         """Stores an event in the run's own session, as ADK's tasks do."""
         assert self._context
         event.invocation_id = self._context.invocation_id
+        keep(event, self._context.session)
         await self._context.session_service.append_event(session=self._context.session, event=event)
