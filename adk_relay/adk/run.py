@@ -327,7 +327,7 @@ class Run:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = None
         self.answers.forget_open()
-        self._speech.restart()
+        self._queue.connected()
         self._connection, self._connected_at = connection, time.monotonic()
         self._pulse.connected()
         self.turn.sent()
@@ -375,6 +375,7 @@ class Run:
         if self._runner.can_begin_with(self.agent):
             self.close()
         elif self.handle and self._connection:
+            self._queue.begin_handover()
             self._connection.renew(self.handle)  # in this run: the next one would begin the program anew
 
     def _take_unasked(self, event: Event) -> None:
