@@ -51,7 +51,7 @@ class Answers:
         assert self._context or not self._open, "a call is open, and ADK's context is not known"
 
     def began(self, context: InvocationContext) -> None:
-        """ADK has begun the run."""
+        """An agent has begun, or the run, which in a workflow is no agent's."""
         self._context = context
 
     def waits(self, tool_id: str) -> None:
