@@ -8,8 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import psutil
-import pytest
+import psutil  # type: ignore[import-untyped]
 from google.adk.agents import LlmAgent
 
 from support.client import client
