@@ -44,8 +44,11 @@ def keep(event: Event, session: Session) -> None:
     for response in event.get_function_responses():
         if response.id in calls:
             kept = calls[response.id]
-            # Of what the tool itself has returned so far, only the last counts.
-            calls[response.id] = [*(kept if event.author == "user" else kept[:1]), _stored(event)]
+            if event.author == "user":
+                # Without the answer, which may be a secret: while it is needed, it is among the last events.
+                calls[response.id] = [*kept, {"author": "user", "id": event.id}]
+            else:  # of what the tool itself has returned so far, only the last counts
+                calls[response.id] = [kept[0], _stored(event)]
     while len(calls) > MOST:
         del calls[next(iter(calls))]
     if calls != before:

@@ -299,7 +299,7 @@ def _seconds(duration: str | None) -> float:
 
 
 async def _end(closing: Coroutine[Any, Any, object], connection: BaseLlmConnection) -> None:
-    """Closes a connection in time: the socket of a peer that does not finish the closing handshake is freed."""
+    """Closes a connection in time. The socket of a peer that does not finish the handshake is freed."""
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT):
             await closing
