@@ -109,6 +109,7 @@ class Calls:
         self._view = view
         self._waiting: dict[str, Call] = {}
         self._shown: dict[str, Call] = {}
+        self._are_old = False  # the link has joined anew, and the server has told of no call since
 
     def __iter__(self) -> Iterator[Call]:
         return iter(list(self._waiting.values()))
@@ -136,8 +137,13 @@ class Calls:
         self._shown.clear()
 
     def joined(self) -> None:
-        """The server tells next which calls wait. Others may have answered some of those that are known."""
-        self._waiting.clear()
+        """The server tells next which calls wait. Others may have answered those that are known."""
+        self._are_old = True
+
+    def refused(self, call: Call) -> None:
+        """The server has refused an answer. Unless it has just told of the call, others have answered it."""
+        if self._are_old:
+            self._waiting.pop(call.id, None)
 
     def start(self, frame: Json) -> None:
         """A call waits."""
@@ -147,6 +153,9 @@ class Calls:
             frame.get("arguments"),
             frame.get("interim"),
         )
+        if self._are_old:
+            self._are_old = False
+            self._waiting.clear()
         self._waiting[call.id] = call
         if self._shown.get(call.id) != call:
             self._shown[call.id] = call

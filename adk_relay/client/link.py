@@ -160,7 +160,11 @@ class Link:
             Problem: it does not wait any more, or its tool can't use this result.
         """
         body = {"tool_id": call.id, "result": result}
-        await self.http.request("POST", f"/sessions/{self.session_id}/tool_result", json=body)
+        try:
+            await self.http.request("POST", f"/sessions/{self.session_id}/tool_result", json=body)
+        except Problem:
+            self.calls.refused(call)
+            raise
         self.calls.complete(call.id, result)
         if self.state is State.HTTP:
             self._view.notice(

@@ -152,8 +152,10 @@ async def test_after_a_reconnect_a_call_is_shown_once_and_can_be_answered(
         await person.sees("Connected again")
         await person.says("/answer yes")
         await person.sees(r"ask_office\(amount=5\): answered with true")
-        await person.says("/answer yes")
-        await person.sees("No tool call waits for an answer")  # somebody else has answered it
+        await person.says("/answer yes")  # somebody else has answered the other one
+        await person.sees("No call with this tool_id waits|No tool call waits")
+        await person.says("/answer")
+        await person.sees("No tool call waits for an answer")
         assert len(re.findall("It has returned so far", person.sight)) == 1
         assert len(re.findall(r"ask_manager\(amount=6\) waits", person.sight)) == 1
 
@@ -285,7 +287,11 @@ def test_the_calls_of_a_conversation() -> None:
     assert calls.find("c") is None
     with pytest.raises(Problem):
         calls.find("a")
+    calls.refused(found)
+    assert [call.id for call in calls] == ["a1", "a2", "b"]
     calls.joined()
+    calls.refused(found)  # somebody else has answered it meanwhile
+    assert [call.id for call in calls] == ["a1", "a2"]
     calls.start({"tool_id": "a2", "tool_name": "ask"})
     assert [call.id for call in calls] == ["a2"]
     assert len(seen.calls) == 3
