@@ -170,8 +170,9 @@ class Runs:
         self._wanted = self._wanted or bool(self._inbox or self._owed or self._answers)
 
     def unwant(self) -> None:
-        """No run is wanted any more."""
+        """No run is wanted any more: the conversation was emptied, and its tool calls with it."""
         self._wanted = False
+        self._answers.clear()
 
     async def needed(self) -> Stop | None:
         """Waits until a run is wanted (returns None) or the runs are stopped (returns the reason)."""

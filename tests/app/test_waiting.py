@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -343,3 +344,33 @@ async def test_a_tool_that_is_gone_ends_nothing_for_good(
             assert alice.frames[-1]["code"] == "agent_failed"
         async with client(port) as alice:
             assert await alice.ask("hello") == "You said: hello."
+
+
+async def test_an_answer_is_forgotten_with_its_conversation(gemini: GeminiLive) -> None:
+    """It waits for the end of what the agent is saying, and then the conversation is cleared."""
+    speaking = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "go":
+            await connection.call_tool("ask_manager", {"amount": 5}, "call-1")
+        elif turn.text == "talk":
+            speaking.set()
+            await connection.say("word " * 10_000, delay=0.01)
+        else:
+            await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    async with serving(a_relay(agent())) as port, http(port) as web:
+        session_id = await created(port)
+        async with chat(port, session_id) as room:
+            await room.chat("go")
+            await room.get("response_complete")
+            await room.chat("talk")
+            await asyncio.wait_for(speaking.wait(), 60)
+            body = {"tool_id": "call-1", "result": "yes"}
+            assert (await web.post(f"/sessions/{session_id}/tool_result", json=body)).is_success
+            assert (await web.post(f"/sessions/{session_id}/clear")).is_success
+            await room.get("session_cleared")
+            assert await room.ask("hello") == "You said: hello."
+        history = (await web.get(f"/sessions/{session_id}")).json()["history"]
+        assert [line["text"] for line in history] == ["hello", "You said: hello."]
