@@ -14,9 +14,10 @@ from google.adk.models.llm_request import LlmRequest
 from google.adk.models.llm_response import LlmResponse
 from google.adk.sessions import InMemorySessionService, Session
 from google.genai import types
+from websockets.asyncio.client import connect
 
-from support.chat import chat, created, guest, http, stored
-from support.client import Json, client, words
+from support.chat import chat, created, end, guest, http, stored
+from support.client import Client, Json, client, words
 from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.server import a_relay, serving
 
@@ -213,6 +214,11 @@ class Failing(InMemorySessionService):
         super().__init__()
         self.is_full = False
 
+    async def create_session(self, **which: Any) -> Session:
+        if self.is_full:
+            raise OSError("the disk is full")
+        return await super().create_session(**which)
+
     async def append_event(self, session: Session, event: Event) -> Event:
         if self.is_full:
             raise OSError("the disk is full")
@@ -243,6 +249,26 @@ async def test_a_request_that_failed_with_the_store_is_not_asked_later(gemini: G
             stats = relay.conversations.stats
             assert (stats.successful, stats.failed) == (2, 1)
     assert "two" not in all_that_models_know(gemini)
+
+
+async def test_requests_whose_conversation_cannot_be_opened_count_as_failed(gemini: GeminiLive) -> None:
+    sessions = Failing()
+    relay = a_relay(sessions=sessions)
+    async with serving(relay) as port, chat(port) as new, chat(port) as old, http(port) as web:
+        session_id = await created(port)
+        sessions.is_full = True
+        await new.chat("one", session_id="")  # in a new conversation
+        await old.chat("two", session_id=session_id)
+        async with connect(f"ws://127.0.0.1:{port}/api/v1/chat/stream", proxy=None) as socket:
+            turn = Client(socket, {})
+            await turn.send(session_id=session_id, message="three")
+            for who in (new, old, turn):
+                frames, code = await end(who)
+                assert (frames[-1]["type"], code) == ("error", 1011)
+        assert (await web.post("/sessions/new")).status_code >= 500  # is no request for an answer
+        stats = relay.conversations.stats
+        assert (stats.requests, stats.successful, stats.failed) == (3, 0, 3)
+    assert gemini.connects == 0
 
 
 async def test_a_slow_store_is_no_outage(gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch) -> None:
