@@ -142,9 +142,9 @@ class Translator:
     def pause(self) -> list[TurnEnd]:
         """The model waits for a user to answer a tool call: for now, its turn is over for the users.
 
-        A model that completes its turn before its tools have answered does so by itself.
+        Not yet, if other tools have not answered, or the model is about to complete a part of its turn.
         """
-        if self._tools or self._completes_early or not self.turn.is_open:
+        if self._tools or self._is_early or not self.turn.is_open:
             return []
         self._place = None
         # What the service says of the end of this turn later is not passed on.
