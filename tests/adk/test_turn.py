@@ -171,10 +171,10 @@ def test_the_result_of_a_call_that_waited_is_a_question_unless_an_answer_is_open
     if is_open:
         turn.speak()
     turn.take_result()
-    assert turn.owed == "answer"
+    assert [turn.owed] == ["answer"]
     turn.speak()
     turn.complete()
-    assert turn.owed == ""
+    assert [turn.owed] == [""]
 
 
 class ServiceMachine(RuleBasedStateMachine):
