@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 
 from support.chat import chat, created, end, guest, http, stored
 from support.client import Client, Json, client, words
-from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
+from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.server import a_relay, serving
 
 pytestmark = [pytest.mark.usefixtures("quick_retries")]
@@ -141,6 +141,31 @@ async def test_what_was_refused_or_undecided_in_another_life_reaches_no_model(ge
     assert "something bad" not in known
     assert "never decided" not in known
     assert "one" in str(gemini.connections[-1].history)
+
+
+async def test_texts_that_were_stored_without_a_model_are_undecided(gemini: GeminiLive) -> None:
+    gemini.on_connect = {1: Plan(hang="handshake")}.get
+    moderation = Moderation()
+    relay = a_relay(moderation.agent)
+    async with serving(relay) as port:
+        session_id = await created(port)
+        async with guest(port, session_id) as alice:
+            for text in ("bad one", "bad two", "bad three"):
+                await alice.say(text)
+            await gemini.wait_for(lambda: gemini.connects)
+        while relay.conversations._open:
+            await asyncio.sleep(0.05)  # nothing tells of it
+        async with guest(port, session_id) as alice:
+            assert await alice.ask("two") == "You said: two."
+        lines = await stored(relay, session_id)
+        assert lines
+        assert [text for author, text in lines if author == "user"] == [
+            "bad one",
+            "bad two",
+            "bad three",
+            "two",
+        ]
+    assert "bad" not in all_that_models_know(gemini)
 
 
 @pytest.mark.voice
