@@ -197,11 +197,14 @@ def question(connection: Connection, turn: UserTurn) -> str:
 
 
 async def trouble(gemini: GeminiLive, rng: random.Random) -> None:
-    """Connections to the model that are lost, or are to be renewed."""
+    """Connections to the model that are lost, or are to be renewed; not five in a row without an answer."""
+    in_a_row = 0
     while True:
         await asyncio.sleep(rng.uniform(0.5, 2))
         newest = gemini.connections[-1] if gemini.connections else None
-        if newest and newest.open and newest.ready:
+        in_a_row = 0 if newest and newest.said.endswith(".") else in_a_row
+        if newest and newest.open and newest.ready and in_a_row < 3:
+            in_a_row += 1
             with suppress(ConnectionClosed):
                 code = rng.choice([1011, 1006, None])
                 await (newest.die(code) if code else newest.go_away(rng.uniform(2, 3)))
