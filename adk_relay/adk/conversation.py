@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import replace
 
 from adk_relay.adk.failures import explain, what_failed
@@ -18,7 +17,6 @@ from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.interfaces import GUEST
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
     ActivityStart,
@@ -31,6 +29,7 @@ from adk_relay.core.messages import (
     Interrupt,
     Message,
     Numbered,
+    Place,
     Status,
     Text,
     ToolResult,
@@ -220,6 +219,9 @@ class Conversation:
     def number(self) -> int:
         return self.room.number()
 
+    def place(self, of_answer: bool) -> Place:
+        return self.room.place(of_answer)
+
     def emit(self, message: Message) -> None:
         self._idleness.touch()
         if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
@@ -243,7 +245,7 @@ class Conversation:
         self._runs.connected()
 
     def stored(self, text: UserText) -> None:
-        self.session.last_activity = time.time()
+        self.session.touch()
         self._writing.stored(text)
 
     def crossed(self) -> None:
@@ -271,7 +273,7 @@ class Conversation:
             self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def _end_turn(self, end: TurnEnd) -> None:
-        self.session.last_activity = time.time()
+        self.session.touch()
         self.room.publish(end)
         self._writing.answered()
 
@@ -361,8 +363,6 @@ class Conversation:
         try:
             await self.session.load(self.room.history)
             self.waiting.load(self.session.waiting)
-            if self.user_id == GUEST:  # its listeners are told how many messages there are
-                await self.session.counted()
         except Exception:
             self._home.forget(self)  # so that the next `open` tries again
             self._runs.stop(Stop.UNREADABLE)
