@@ -226,7 +226,8 @@ export class Connection {
     this.#seq = to;
     this.#texts.takeHistory(lines);
     for (const line of lines) line.mine = this.#texts.isMine(line.id);
-    this.#on.history(lines, this.#unconfirmedIds(), isAnother);
+    for (const text of this.#texts.unconfirmed) if (text.placed) text.late = false;
+    this.#on.history(lines, this.#comingIds(), isAnother);
     this.#flush();
   }
 
@@ -238,12 +239,13 @@ export class Connection {
     this.#announced = this.#history = null;
     this.#texts.forgetConversation();
     this.#texts.markUnsent();
-    this.#on.cleared(type, this.#unconfirmedIds());
+    this.#on.cleared(type, this.#comingIds());
     this.#flush();
   }
 
-  #unconfirmedIds() {
-    return this.#texts.unconfirmed.map(({ id }) => id);
+  // The texts that are not in the conversation yet.
+  #comingIds() {
+    return this.#texts.unconfirmed.filter(({ placed }) => !placed).map(({ id }) => id);
   }
 
   #confirm(id) {
@@ -257,6 +259,7 @@ export class Connection {
     const text = this.#texts.find(id);
     if (!text) return;
     text.late = false;
+    text.placed = true;
     this.#on.placed(id);
   }
 
