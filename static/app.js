@@ -64,7 +64,7 @@ const connection = new Connection({
     hello(frame) {
       view.showModel(frame);
       call.pushToTalk = Boolean(frame.push_to_talk);
-      waiting.refused("The connection was lost. Please answer again.");
+      waiting.renew();
       rehearsal(frame.rehearsal);
       others.count(frame.connections);
       typists.clear();
@@ -139,7 +139,7 @@ function receive(frame) {
       return conversation.lost(frame.direction, frame.audio_ms);
     case "error":
       if (frame.code === "busy") return busy(frame.message);
-      waiting.refused(frame.message);
+      if (waiting.refused(frame)) return;
       if (!frame.id) conversation.unexpect(); // the error is not about one text, so no answer will come
       return conversation.note("error", frame.message);
   }

@@ -41,6 +41,7 @@ from adk_relay.wire.dialects import (
     Welcome,
     credit_fields,
     cut,
+    error_fields,
     id_field,
     json_object,
     once,
@@ -248,8 +249,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "dropped", "direction": direction, "audio_ms": round(audio_ms)}
         case Status(state):
             return {"type": "status", "state": state}
-        case Error(code, text, text_id):
-            return {"type": "error", "code": code, "message": text} | id_field(text_id)
+        case Error():
+            return {"type": "error", **error_fields(message)}
         case Gap(first, last, lines):
             return {"type": "gap", "from": first, "to": last, "messages": lines}
         case Line(role, text, is_open, text_id):
