@@ -97,7 +97,7 @@ async def a_process(port: int, folder: Path, **settings: str) -> AsyncIterator[a
         return True
 
     try:
-        await until(answers, bool, timeout=30)
+        await until(answers, bool, timeout=120)
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
