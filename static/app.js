@@ -132,7 +132,9 @@ function receive(frame) {
       if (speaker) typists.set(speaker, frame.typing);
       return;
     case "tool_start":
-      return frame.pending ? waiting.show(frame) : conversation.toolStarted(frame);
+      if (!frame.pending) return conversation.toolStarted(frame);
+      conversation.toolAsks(frame.arguments?.originalFunctionCall?.id);
+      return waiting.show(frame);
     case "tool_complete":
       return waiting.done(frame) || conversation.toolCompleted(frame);
     case "dropped":

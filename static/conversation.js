@@ -5,7 +5,7 @@
 //
 // `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
-import { bubble, completeTool, dots, element, mark, setText, shows, sourceList, toolCard } from "./bubbles.js";
+import { askTool, bubble, completeTool, dots, element, mark, setText, shows, sourceList, toolCard } from "./bubbles.js";
 import { Notices } from "./notices.js";
 
 const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
@@ -171,6 +171,12 @@ export class Conversation {
     answer.bubble.append(card);
     answer.line = null; // words that follow stand below the card
     this.#follow();
+  }
+
+  // The tool runs only if the user allows it, so that it may take long.
+  toolAsks(toolId) {
+    const tool = this.#tools.get(toolId);
+    if (tool) askTool(tool.card);
   }
 
   toolCompleted(frame) {
