@@ -21,12 +21,12 @@ import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from adk_relay import memory, settings, shipped
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
 from adk_relay.core.logs import one_line
-from adk_relay.settings import SettingsError
+from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
 from adk_relay.wire.api import Api
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
@@ -40,10 +40,7 @@ from adk_relay.wire.websocket import Socket
 if TYPE_CHECKING:
     from google.adk.agents.run_config import RunConfig
     from google.adk.apps import App
-    from google.adk.artifacts import BaseArtifactService
     from google.adk.auth.credential_service.base_credential_service import BaseCredentialService
-    from google.adk.memory import BaseMemoryService
-    from google.adk.sessions import BaseSessionService
     from google.adk.workflow import BaseNode
 
 log = logging.getLogger("relay")
@@ -55,10 +52,8 @@ class Relay:
     Args:
         agent: any ADK agent, Workflow or App.
         run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
-        sessions: an ADK session-service URI, or a session service; the folder of a sqlite file is created.
-        artifacts, memory, credentials: the same for these services of ADK; by default they are in memory.
-
-    The other arguments are settings: `adk_relay/settings.py` has the meaning and the range of each.
+        credentials: an ADK credential service; None: in memory.
+        options: settings. `adk_relay/settings.py` has the meaning, the range and the default of each.
 
     Raises:
         TypeError: `agent` is not an ADK agent or App, or one that ADK cannot run live.
@@ -70,55 +65,37 @@ class Relay:
         agent: BaseNode | App,
         *,
         run_config: RunConfig | None = None,
-        sessions: str | BaseSessionService = "sqlite:///.adk/session.db",
-        app_name: str | None = None,
-        artifacts: str | BaseArtifactService = "memory://",
-        memory: str | BaseMemoryService = "memory://",
         credentials: BaseCredentialService | None = None,
-        queue_bytes: int = 4 * 1024 * 1024,
-        slow_timeout: float = 10.0,
-        ping_interval: float = 25.0,
-        pong_timeout: float = 10.0,
-        idle_timeout: float = 600.0,
-        mic_ms: float = 40.0,
-        grace: float = 30.0,
-        replay_bytes: int = 4 * 1024 * 1024,
-        replay_seconds: float = 60.0,
-        sound: str = "short",
+        **options: Unpack[Options],
     ) -> None:
         # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
         from adk_relay.adk.conversations import Conversations
 
-        settings.check(
-            queue_bytes=queue_bytes,
-            slow_timeout=slow_timeout,
-            ping_interval=ping_interval,
-            pong_timeout=pong_timeout,
-            idle_timeout=idle_timeout,
-            mic_ms=mic_ms,
-            grace=grace,
-            replay_bytes=replay_bytes,
-            replay_seconds=replay_seconds,
-            sound=sound,
-        )
+        values = settings.complete(options)
         # adk: it handles messages and listeners, and knows nothing of sockets.
         self.conversations = Conversations(
             agent,
             config=run_config,
-            sessions=sessions,
-            app_name=app_name,
-            artifacts=artifacts,
-            memory=memory,
             credentials=credentials,
-            grace=grace,
-            idle_timeout=idle_timeout,
-            mic_ms=mic_ms,
-            replay_bytes=replay_bytes,
-            replay_seconds=replay_seconds,
-            sound=sound,
+            sessions=values["sessions"],
+            app_name=values["app_name"],
+            artifacts=values["artifacts"],
+            memory=values["memory"],
+            grace=values["grace"],
+            idle_timeout=values["idle_timeout"],
+            mic_ms=values["mic_ms"],
+            replay_bytes=values["replay_bytes"],
+            replay_seconds=values["replay_seconds"],
+            sound=values["sound"],
         )
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
-        self._limits = Limits(queue_bytes, slow_timeout, ping_interval, pong_timeout, idle_timeout)
+        self._limits = Limits(
+            values["queue_bytes"],
+            values["slow_timeout"],
+            values["ping_interval"],
+            values["pong_timeout"],
+            values["idle_timeout"],
+        )
         self._files = http.static_files(shipped("static"))
         self._sockets: set[Socket] = set()
         self._api = Api(self.conversations, self._limits, lambda: len(self._sockets))

@@ -12,15 +12,39 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from adk_relay.core.logs import one_line
+
+if TYPE_CHECKING:
+    from google.adk.artifacts import BaseArtifactService
+    from google.adk.memory import BaseMemoryService
+    from google.adk.sessions import BaseSessionService
 
 log = logging.getLogger("relay")
 
 
 class SettingsError(ValueError):
     """A setting is wrong, or there is no agent to serve. The text says what is wrong, and what to do."""
+
+
+class Options(TypedDict, total=False):
+    """The settings that `relay.Relay` takes as keyword arguments. `SETTINGS` has the meaning of each."""
+
+    sessions: str | BaseSessionService
+    app_name: str | None
+    artifacts: str | BaseArtifactService
+    memory: str | BaseMemoryService
+    queue_bytes: int
+    slow_timeout: float
+    ping_interval: float
+    pong_timeout: float
+    idle_timeout: float
+    mic_ms: float
+    grace: float
+    replay_bytes: int
+    replay_seconds: float
+    sound: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +227,20 @@ _KUBERNETES = re.compile(r"RELAY_(SERVICE|PORT)_|RELAY_PORT=tcp:")
 """What Kubernetes sets in all containers if a service is named `relay`."""
 
 
-def check(**values: float | str) -> None:
-    """Raises ValueError if a value, by its setting's name, is out of that setting's range or choices."""
-    for name, value in values.items():
+def complete(options: Options) -> Options:
+    """The options with the defaults of those that are not given.
+
+    Raises:
+        TypeError: there is no such setting.
+        ValueError: a value is out of its setting's range or choices.
+    """
+    values = {name: setting.default for name, setting in SETTINGS.items() if setting.is_argument}
+    for name, value in options.items():
+        if name not in values:
+            raise TypeError(f"Relay has no setting {name!r}")
         SETTINGS[name].check(value)
+        values[name] = cast(Any, value)
+    return cast(Options, values)
 
 
 def from_environment() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import subprocess
 import sys
@@ -12,8 +11,7 @@ import pytest
 
 from adk_relay import __main__ as command
 from adk_relay.adk.models import model_from_env
-from adk_relay.settings import SETTINGS, Setting, from_environment
-from relay import Relay
+from adk_relay.settings import SETTINGS, Options, Setting, from_environment
 from support.server import ROOT, a_relay
 
 ARGUMENTS = [setting for setting in SETTINGS.values() if setting.is_argument]
@@ -25,17 +23,15 @@ def named(setting: Setting) -> str:
 
 
 def test_relays_arguments_are_the_settings() -> None:
-    parameters = [
-        parameter
-        for name, parameter in inspect.signature(Relay).parameters.items()
-        if name not in ("agent", "run_config", "credentials")
-    ]
-    assert [(one.name, one.default, type(one.default)) for one in parameters] == [
-        (setting.name, setting.default, type(setting.default)) for setting in ARGUMENTS
-    ]
-    for parameter, setting in zip(parameters, ARGUMENTS, strict=True):
-        assert parameter.kind is parameter.KEYWORD_ONLY
-        assert setting.type.__name__ == parameter.annotation.partition(" ")[0]
+    assert [*Options.__annotations__] == [setting.name for setting in ARGUMENTS]
+    for setting, annotation in zip(ARGUMENTS, Options.__annotations__.values(), strict=True):
+        assert setting.type.__name__ == annotation.__forward_arg__.partition(" ")[0]
+        assert setting.default is None or isinstance(setting.default, setting.type)
+
+
+def test_an_argument_that_is_no_setting_is_an_error() -> None:
+    with pytest.raises(TypeError, match="Relay has no setting 'gracee'"):
+        a_relay(gracee=3)
 
 
 def test_all_numbers_have_a_range() -> None:
@@ -177,24 +173,6 @@ def test_env_example_tells_each_setting_and_its_default() -> None:
         text, default = told[setting.variable]
         assert text == setting.help
         assert setting.default is None or default == setting.default_text
-
-
-def test_the_readme_tells_each_setting_and_its_default() -> None:
-    """In tables: `RELAY_X`, or several of them, in the first cell, and their defaults in the second."""
-    told: dict[str, str] = {}
-    for line in (ROOT / "README.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
-        names = re.findall(r"`(RELAY_\w+)`", cells[0])
-        if line.startswith("|") and names:
-            assert not told.keys() & set(names), line
-            defaults = [text.strip().strip("`") for text in cells[1].split(",")]
-            told |= zip(names, defaults * len(names) if len(defaults) == 1 else defaults, strict=False)
-    assert told.keys() == {setting.variable for setting in SETTINGS.values()}
-    for setting in SETTINGS.values():
-        if setting.default is not None:
-            assert told[setting.variable].replace("_", "").replace(" ", "") == setting.default_text.replace(
-                "_", ""
-            )
 
 
 def test_the_default_model_is_the_one_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
