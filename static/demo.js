@@ -8,6 +8,7 @@ import { announce } from "./announcer.js";
 import { here } from "./api.js";
 import { sourceList } from "./bubbles.js";
 import { Chat } from "./chat.js";
+import { isFinal } from "./close_codes.js";
 import { RoomBar } from "./demo-bar.js";
 import { HistoryReader } from "./demo-history.js";
 import { Messages, setMeta } from "./demo-messages.js";
@@ -193,8 +194,8 @@ function updated({ update_type, connection_id, typing: isTyping, message, messag
   rooms.refresh();
 }
 
-function failed(frame) {
-  const { code, message, id } = frame;
+function failed(frame, { code, message, id } = frame) {
+  if (isFinal(code)) texts.fail();
   if (texts.find(id)) return giveBack(message, [texts.find(id)]);
   if (cards.refused(frame)) return;
   problem(message, !inside);
@@ -376,7 +377,7 @@ $("composer").addEventListener("submit", (event) => {
 });
 
 function send(text) {
-  if (chat.send("chat", { session_id: room, message: text.words, id: text.id })) text.tried = true;
+  if (chat.send("chat", { session_id: room, message: text.words, id: text.id })) Object.assign(text, { tried: true, failed: false });
 }
 
 $("new").addEventListener("click", create);

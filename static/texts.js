@@ -65,6 +65,12 @@ export class Texts {
     for (const text of this.#unconfirmed.values()) text.sent = false;
   }
 
+  // The agent has failed for good, also with the request that it was asked. It is not asked again, if it is in the
+  // conversation; those that waited behind it are not in it, and are.
+  fail() {
+    for (const text of this.#unconfirmed.values()) text.failed = text.tried;
+  }
+
   // The conversation is a new one, or was emptied: it has no texts.
   forgetConversation() {
     this.#known.clear();
@@ -72,7 +78,7 @@ export class Texts {
   }
 
   // The conversation has these lines, [{role, text, id}, …], and no others. Returns the texts that are
-  // confirmed by that.
+  // confirmed by that, or failed.
   takeHistory(lines) {
     const confirmed = [];
     const before = this.#known;
@@ -87,6 +93,7 @@ export class Texts {
     }
     for (const text of this.unconfirmed) {
       text.placed = ids.has(text.id);
+      if (text.placed && text.failed) confirmed.push(this.confirm(text.id));
       if (text.placed || !text.tried || times(withoutId, text.words) <= times(before, text.words)) continue;
       confirmed.push(this.remove(text.id));
       tally(before, text.words);

@@ -12,7 +12,7 @@ const TOLD_WITHIN = 10000; // ms after entering a conversation in which the serv
 let made = 0; // makes the ids of elements unique
 
 export class WaitingCards {
-  #cards = new Map(); // tool_id → {item, question, interim, controls, state, sent, told}
+  #cards = new Map(); // tool_id → {item, question, interim, area, controls, state, sent, told}
   #telling = 0; // a timer: when it ends, cards that were not told again are over
   #place;
   #send;
@@ -33,8 +33,9 @@ export class WaitingCards {
       if (!known.item.isConnected) this.#place(known.item); // with what was written into it
       return;
     }
-    known?.item.remove();
     const card = this.#make(frame);
+    if (known?.area) card.area.value = known.area.value; // what the user has written so far
+    known?.item.remove();
     this.#cards.set(frame.tool_id, card);
     this.#place(card.item);
     if (!known) this.#announce(`Your answer is needed: ${card.question}`);
@@ -132,6 +133,7 @@ export class WaitingCards {
     card.state.id = `state-${made}`;
     const field = isConfirmation && payload === null ? null : jsonField(isConfirmation ? "Details" : "Answer (JSON or text)");
     if (field) {
+      card.area = field.area;
       field.area.value = pretty(isConfirmation ? payload : name === CREDENTIAL ? args.authConfig : "") ?? "";
       field.area.setAttribute("aria-describedby", card.state.id);
       card.controls.append(field.label, field.area);

@@ -24,6 +24,8 @@ class Request:
     state: Literal["waiting", "sent", "stored"] = "waiting"
     """waiting: it has to be sent. sent: it is sent again if the connection breaks before the server confirms
     it. stored: the server has stored it, and it is never sent again."""
+    has_failed: bool = False
+    """The agent has failed for good since it was sent."""
     number: int | None = None
     """Which message of the conversation it is, if the history has shown it; it may not be stored yet."""
 
@@ -54,6 +56,11 @@ class Requests:
         if request := self.get(request_id):
             request.state = "stored"
 
+    def fail(self) -> None:
+        """The agent has failed for good."""
+        for request in self:
+            request.has_failed = request.state == "sent"
+
     def send_again(self) -> None:
         """There is a new connection: texts that were sent on the old one may not have arrived."""
         for request in self:
@@ -64,12 +71,15 @@ class Requests:
         """The request that this line of the history, message `number`, belongs to.
 
         A server that was restarted has the texts that were stored, but not their ids: then the texts are
-        compared. A text with an id may not be stored yet.
+        compared. A text with an id may not be stored yet. If the agent has failed with it, it is not asked
+        again all the same.
         """
         if request_id:
             found = self.get(request_id)
             if found:
                 found.number = number
+                if found.has_failed:
+                    found.state = "stored"
             return found
         for request in self:
             if request.state != "waiting" and cleaned(request.text) == text:
