@@ -42,6 +42,8 @@ class _OpenAnswer:
     asked: Asked | None
     line: int | None = None
     """Its index in the lines, those that are forgotten included; None: it has no text yet."""
+    seq: int = 0
+    """The `seq` of its first text."""
     chunks: list[str] = field(default_factory=list)
     tools: dict[str, ToolCall] = field(default_factory=dict)
     usage: Usage | None = None
@@ -101,6 +103,11 @@ class History:
         """Whether an answer is open."""
         return self._open is not None
 
+    @property
+    def answer_seq(self) -> int | None:
+        """The `seq` of the first text of the open answer; None: it has no text, or no answer is open."""
+        return self._open.seq if self._open and self._open.line is not None else None
+
     def load(self, lines: list[Line]) -> None:
         """Begins with the last messages of the session."""
         self._lines = [_shortened(line) for line in lines]
@@ -141,7 +148,7 @@ class History:
             case Text():
                 answer = self._open or self._begin(asked, start)
                 if answer.line is None:
-                    answer.line = self._forgotten + len(self._lines)
+                    answer.line, answer.seq = self._forgotten + len(self._lines), message.seq
                     self._add(Line("agent", ""))
                 answer.chunks.append(message.text)
                 return [*start, replace(message, number=len(answer.chunks))]
