@@ -87,6 +87,7 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
+        self.is_answering = self._writing.is_under_way
         self.waiting = Waiting(self.room, self, self._runs)
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
@@ -270,6 +271,8 @@ class Conversation:
     def _end_turn(self, end: TurnEnd) -> None:
         self.session.last_activity = time.time()
         self.room.publish(end)
+        if not end.interrupted:
+            self._home.failing.answered()
         self._writing.answered()
 
     def _note_whose(self) -> None:
@@ -377,6 +380,7 @@ class Conversation:
 
     def _fail(self, error: Exception) -> None:
         log.error("%s: %s", self._label, what_failed(error))
+        self._home.failing.failed(self.session_id)
         if self._writing.fail_current():
             self._runs.begin_with("")
         self._runs.give_up()

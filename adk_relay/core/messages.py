@@ -357,9 +357,31 @@ class Ended:
     """idle: nothing was said for too long; failed: the agent failed; stopping: the server is stopping."""
 
 
+@dataclass(slots=True, frozen=True)
+class GoingAway:
+    """The server is about to stop. Its sockets are closed as soon as no answer is under way."""
+
+    after: float
+    """Seconds after which they are closed at the latest."""
+
+
 Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
 """Messages that have a `seq`, and can be replayed."""
 
-Notice = TurnStart | Line | Gap | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ended
+Notice = (
+    TurnStart
+    | Line
+    | Gap
+    | Ack
+    | Taken
+    | Presence
+    | Typing
+    | Reset
+    | Dropped
+    | Status
+    | Error
+    | Ended
+    | GoingAway
+)
 Message = Numbered | Notice
 """Everything that a listener gets."""

@@ -119,9 +119,7 @@ class Socket:
     def deliver(self, message: Message) -> None:
         """Takes a message of the conversation."""
         if isinstance(message, Ended):
-            if self.attends == "own" and message.why != "failed":  # a failure has sent an Error before
-                self._outbox.enqueue(Error(message.why, CONVERSATION_ENDED_TEXT[message.why]))
-            self._outbox.close(CONVERSATION_ENDED[message.why])
+            self._end(message.why, CONVERSATION_ENDED[message.why])
             return
         self._outbox.enqueue(message)
         if self._is_bound:
@@ -138,9 +136,14 @@ class Socket:
         """Takes the messages that the client has missed."""
         self._outbox.replay(messages)
 
-    def stop(self) -> None:
-        """Closes the socket because the server is stopping."""
-        self.deliver(Ended("stopping"))
+    def stop(self, frame: CloseFrame = SERVER_STOPPING) -> None:
+        """Closes the socket with `frame` because the server is stopping. What waits is still sent."""
+        self._end("stopping", frame)
+
+    def _end(self, why: str, frame: CloseFrame) -> None:
+        if self.attends == "own" and why != "failed":  # a failure has sent an Error before
+            self._outbox.enqueue(Error(why, CONVERSATION_ENDED_TEXT[why]))
+        self._outbox.close(frame)
 
     # ---- from accept to close ----
 

@@ -17,6 +17,7 @@ from adk_relay.core.messages import (
     Ended,
     Error,
     Gap,
+    GoingAway,
     Line,
     Message,
     Presence,
@@ -80,6 +81,7 @@ SAMPLES: list[Message] = [
     Status("live"),
     Error("busy", "Too much.", "c0ffee"),
     Ended("idle"),
+    GoingAway(5.0),
 ]
 """Each message that a conversation can emit, with all that it can carry."""
 

@@ -10,6 +10,7 @@ from adk_relay.core.messages import (
     Ack,
     Asked,
     Error,
+    GoingAway,
     Message,
     Presence,
     Reset,
@@ -147,6 +148,8 @@ def _encoder(session_id: str) -> Encode:
                 )
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
+            case GoingAway(after):
+                return (frame("going_away", after=round(after, 3)),)
             case Error(code, text, text_id):
                 return (frame("error", code=code, message=text, **id_field(text_id)),)
             case _:

@@ -16,6 +16,7 @@ from adk_relay.core.messages import (
     Dropped,
     Error,
     Gap,
+    GoingAway,
     Input,
     Interrupt,
     Line,
@@ -248,6 +249,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "dropped", "direction": direction, "audio_ms": round(audio_ms)}
         case Status(state):
             return {"type": "status", "state": state}
+        case GoingAway(after):
+            return {"type": "going_away", "after": round(after, 3)}
         case Error(code, text, text_id):
             return {"type": "error", "code": code, "message": text} | id_field(text_id)
         case Gap(first, last, lines):

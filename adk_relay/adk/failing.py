@@ -1,0 +1,32 @@
+"""Whether runs keep failing, so that a load balancer had better ask another server."""
+
+from __future__ import annotations
+
+import time
+
+_MANY = 3
+"""So many conversations have to fail without an answer between: one may fail because of what it contains."""
+
+_FOR = 30.0
+"""Seconds after the last failure in which they count. Then clients may come again, and show how it is."""
+
+
+class Failing:
+    """Counts conversations whose agent has failed for good, until one of them all gives an answer."""
+
+    def __init__(self) -> None:
+        self._failed: set[str] = set()
+        self._last = 0.0
+
+    def failed(self, session_id: str) -> None:
+        """The agent of a conversation has failed for good."""
+        if len(self._failed) < _MANY:
+            self._failed.add(session_id)
+        self._last = time.monotonic()
+
+    def answered(self) -> None:
+        """An answer is complete."""
+        self._failed.clear()
+
+    def __bool__(self) -> bool:
+        return len(self._failed) >= _MANY and time.monotonic() - self._last < _FOR
