@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 
 import uvicorn
 
-from adk_relay.core.logs import failure
+from adk_relay.bounds import MAX_FRAME, MAX_HEAD
+from adk_relay.core.logs import failure, one_line
 
 log = logging.getLogger("relay")
 
@@ -29,6 +30,12 @@ STARTUP_FAILURE = 3
 _LOOK_EVERY = 0.1
 """Seconds between two looks whether a second signal has come."""
 
+_MOST_DESCRIPTORS = 65_536
+
+_RESERVE = 64
+"""File descriptors that are for the store, the log, and what tools open. Of the others, one half is for
+clients, so that the other is left for the connections to the model."""
+
 _GRACEFUL = 3
 """Seconds that connections have to end when the server stops. Without a limit, one client that has stopped
 reading would keep the process from ending."""
@@ -36,15 +43,57 @@ reading would keep the process from ending."""
 
 def config(app: str, host: str, port: int, log_level: str) -> uvicorn.Config:
     """uvicorn's configuration for relay."""
+    bounded = _protocols((_descriptors() - _RESERVE) // 2)
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         log_level=log_level,
-        # Sound does not compress, and trying costs 13 % of a voice session's CPU.
+        http=bounded[0] if bounded else "h11",
+        ws=bounded[1] if bounded else "auto",
+        h11_max_incomplete_event_size=MAX_HEAD,
+        ws_max_size=MAX_FRAME,
+        # Sound does not compress, and trying costs 13 % of a voice session's CPU. A compressed frame is small
+        # on the wire and takes any amount of memory.
         ws_per_message_deflate=False,
+        # Each turn of the event loop takes so many new connections at most.
+        backlog=256,
         timeout_graceful_shutdown=_GRACEFUL,
     )
+
+
+def _protocols(most: int) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]] | None:
+    """The bounded protocols for HTTP and for WebSockets; None: this uvicorn lacks something they lean on.
+
+    Args:
+        most: connections that are served at the same time.
+    """
+    try:
+        from adk_relay.bounded_http import BoundedHttp
+        from adk_relay.bounded_websocket import BoundedWebSocket
+
+        for protocol in (BoundedHttp, BoundedWebSocket):
+            uvicorns = protocol.__mro__[1]
+            there = {*dir(uvicorns), *uvicorns.__init__.__code__.co_names}  # type: ignore[misc]
+            if missing := {*protocol.leans_on} - there:
+                raise ImportError(f"{uvicorns.__name__} has no {', '.join(sorted(missing))}")
+    except (ImportError, AttributeError) as error:
+        log.warning("with this uvicorn, what a connection may send is not bounded: %s", one_line(error))
+        return None
+    return type("Http", (BoundedHttp,), {"most": most}), BoundedWebSocket
+
+
+def _descriptors() -> int:
+    """How many files and sockets the process may have open: as many as the system lets it have."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 1024
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most
 
 
 class Server(uvicorn.Server):
