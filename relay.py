@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from adk_relay import memory, settings, shipped
+from adk_relay.advice import advice
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
 from adk_relay.core.logs import one_line
 from adk_relay.settings import Options, SettingsError
@@ -278,6 +279,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     async def started(event: Event) -> None:
         if event["type"] == "lifespan.startup.complete":
             memory.settle()  # not in `Relay`: in a host's process, this is for the host to decide
+            if sentence := advice(scope, receive):
+                log.info("%s", sentence)
         await send(event)
 
     await relay(scope, receive, started if scope["type"] == "lifespan" else send)

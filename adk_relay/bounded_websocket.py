@@ -150,6 +150,9 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         if len(held) < 2:
             return None
         length = held[1] & 127
+        if not held[1] & 128 or (held[0] & 8 and length > 125):
+            self._fail(1002, "a frame without a mask, or a long control frame")
+            return None
         start = {126: 8, 127: 14}.get(length, 6)
         if len(held) < start:
             return None
@@ -157,9 +160,6 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             length = int.from_bytes(held[2 : start - 4], "big")
         if length > MAX_FRAME:
             self._fail(1009, f"a frame may have at most {MAX_FRAME} bytes")
-            return None
-        if not held[1] & 128 or (held[0] & 8 and length > 125):
-            self._fail(1002, "a frame without a mask, or a long control frame")
             return None
         if length > _FRAGMENT:
             self._left, self._mask = length, bytes(held[start - 4 : start])

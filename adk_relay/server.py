@@ -16,13 +16,14 @@ from typing import Any, NoReturn
 
 import uvicorn
 
+from adk_relay.advice import RELAY_SERVE
 from adk_relay.bounds import MAX_FRAME, MAX_HEAD
 from adk_relay.core.logs import failure, one_line
 
 log = logging.getLogger("relay")
 
 STATE = "adk_relay"
-"""The key of the running `Relay` in the state of the lifespan; before the start, of this server."""
+"""The key of the running `Relay` in the lifespan's state."""
 
 STARTUP_FAILURE = 3
 """The exit code if the server can't start: uvicorn's own."""
@@ -43,7 +44,7 @@ reading would keep the process from ending."""
 
 def config(app: str, host: str, port: int, log_level: str) -> uvicorn.Config:
     """uvicorn's configuration for relay."""
-    bounded = _protocols((_descriptors() - _RESERVE) // 2)
+    bounded = bounded_protocols((_descriptors() - _RESERVE) // 2)
     return uvicorn.Config(
         app,
         host=host,
@@ -62,7 +63,7 @@ def config(app: str, host: str, port: int, log_level: str) -> uvicorn.Config:
     )
 
 
-def _protocols(most: int) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]] | None:
+def bounded_protocols(most: int) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]] | None:
     """The bounded protocols for HTTP and for WebSockets; None: this uvicorn lacks something they lean on.
 
     Args:
@@ -117,7 +118,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Tells the application which server this is, then starts."""
-        self._state()[STATE] = self
+        self._state()[RELAY_SERVE] = True
         await super().startup(sockets)
 
     async def on_tick(self, counter: int) -> bool:

@@ -50,6 +50,9 @@ log = logging.getLogger("relay")
 _FRAMES_A_TURN = 32
 """After reading this many frames from one socket, the other sockets get a turn."""
 
+_LONG_FRAME = 64 * 1024
+"""A longer frame is decoded in a thread: a picture takes tens of milliseconds."""
+
 _MAX_BAD_FRAMES = 20
 """This many bad frames in a row close the socket."""
 
@@ -281,7 +284,10 @@ class Socket:
                 log.debug("[CLIENT TO AGENT] %s: %s", self._label, brief(frame))
             text_id = ""
             try:
-                command = self._dialect.decode(frame)
+                if len(frame) <= _LONG_FRAME:
+                    command = self._dialect.decode(frame)
+                else:
+                    command = await asyncio.to_thread(self._dialect.decode, frame)
                 bad_frames = 0
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
                     self._heartbeat.content_came()
