@@ -9,6 +9,7 @@ from google.adk.agents.live_request_queue import LiveRequest
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.calls import keep
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.waiting import answer_events, requests
 from adk_relay.core.messages import Message
@@ -50,7 +51,7 @@ class Answers:
         assert self._context or not self._open, "a call is open, and ADK's context is not known"
 
     def began(self, context: InvocationContext) -> None:
-        """ADK has begun the run."""
+        """An agent has begun, or the run, which in a workflow is no agent's."""
         self._context = context
 
     def waits(self, tool_id: str) -> None:
@@ -95,4 +96,5 @@ class Answers:
         """Stores an event in the run's own session, as ADK's tasks do."""
         assert self._context
         event.invocation_id = self._context.invocation_id
+        keep(event, self._context.session)
         await self._context.session_service.append_event(session=self._context.session, event=event)

@@ -57,7 +57,7 @@ class RequestQueue(LiveRequestQueue):
         self._own: deque[LiveRequest] = deque()
         self._next: deque[UserAudio | LiveRequest] = deque()  # what the model gets for the input taken last
         self.is_handover = False
-        """ADK changes from one agent to another: the user's input waits for the new one."""
+        """ADK changes from one connection to another: the user's input waits for the new one."""
         self._news = asyncio.Event()  # during a handover: `get` is to look again
         self.unsettled: tuple[UserText, float] | None = None
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
@@ -82,13 +82,18 @@ class RequestQueue(LiveRequestQueue):
         self.send(LiveRequest(content=content, partial=partial))
 
     def begin_handover(self) -> None:
-        """To be called when another agent takes over. ADK uses the old connection for another second."""
+        """To be called when the connection is given up. ADK uses it for another second."""
         self.is_handover = True
 
     def end_handover(self) -> None:
         """To be called when an agent begins: ADK has left the old connection."""
         self.is_handover = False
         self._wake()
+
+    def connected(self) -> None:
+        """To be called when there is a new connection."""
+        self._next = deque(self._speech.restart(self._next))
+        self.end_handover()
 
     def _wake(self) -> None:
         self._inbox.ready.set()

@@ -12,9 +12,10 @@ from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
 from adk_relay.adk.archive import Archive
+from adk_relay.adk.calls import keep, waiting_in, with_waiting
 from adk_relay.adk.lines import GOES_ON, lines_of, said_by
 from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
-from adk_relay.adk.waiting import ends_in_answer, skip, waiting_in
+from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
 from adk_relay.core.messages import Line, ToolStart, UserText
 from adk_relay.core.requests import Stats
@@ -81,7 +82,7 @@ class StoredSession:
         if session is None:
             return
         self.is_kept = True
-        self.waiting = waiting_in(session.events)
+        self.waiting = waiting_in(with_waiting(session))
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time
         lines = lines_of(session.events)
@@ -138,6 +139,7 @@ class StoredSession:
             self.created_at = created_at(session)
         self.is_kept = True
         session.events = _fitting(session.events)
+        session.events = with_waiting(session)
         return session
 
     async def create(self) -> None:
@@ -200,6 +202,7 @@ class StoredSession:
 
     async def append(self, session: Session, event: Event) -> None:
         """Stores an event."""
+        keep(event, session)
         await self._service.append_event(session, event)
 
 

@@ -14,11 +14,12 @@ from typing import AnyStr
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.calls import with_interim
 from adk_relay.adk.credits import Credits
 from adk_relay.adk.models import gemini_major
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn
-from adk_relay.adk.waiting import is_request, with_interim
+from adk_relay.adk.waiting import is_request
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
     Audio,

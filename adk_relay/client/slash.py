@@ -154,7 +154,9 @@ class Commands:
 
     async def _info(self, _: str) -> None:
         info = await self._link.http.request("GET", f"/sessions/{self._session_id()}")
-        self._screen.table((name, value) for name, value in info.items() if name != "history")
+        del info["history"]
+        info["pending"] = ", ".join(call["tool_name"] for call in info.get("pending", ()))
+        self._screen.table(info.items())
 
     async def _sessions(self, _: str) -> None:
         sessions = (await self._link.http.request("GET", "/sessions"))["sessions"]

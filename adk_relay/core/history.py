@@ -103,7 +103,7 @@ class History:
 
     def load(self, lines: list[Line]) -> None:
         """Begins with the last messages of the session."""
-        self._lines = [*lines]
+        self._lines = [_shortened(line) for line in lines]
         self._by_user = sum(line.role == "user" for line in lines)
         self._size = sum(len(line.text) for line in lines)
         self._forget()
@@ -186,8 +186,9 @@ class History:
         self._open = None
         text = "".join(answer.chunks)
         if answer.line is not None:
-            self._lines[answer.line - self._forgotten] = Line("agent", text)
-            self._size += len(text)
+            line = _shortened(Line("agent", text))
+            self._lines[answer.line - self._forgotten] = line
+            self._size += len(line.text)
         return Answer(
             text,
             len(answer.chunks),
@@ -221,13 +222,17 @@ def limited(lines: list[Line]) -> list[Line]:
     """The last of these messages, at most 1 MiB of text."""
     limited: list[Line] = []
     left = _LINES_BYTES
-    for line in reversed(lines):
-        text = line.text.encode(errors="replace")
-        if len(text) > _LINE_BYTES:
-            text = text[-_LINE_BYTES:]
-            line = replace(line, text=text.decode(errors="ignore"))
-        left -= len(text)
+    for line in map(_shortened, reversed(lines)):
+        left -= len(line.text.encode(errors="replace"))
         if left < 0:
             break
         limited.append(line)
     return limited[::-1]
+
+
+def _shortened(line: Line) -> Line:
+    """The same, or the end of it that a client can get."""
+    if len(line.text) <= _LINE_BYTES // 4:  # a character has four bytes at most
+        return line
+    text = line.text.encode(errors="replace")[-_LINE_BYTES:]
+    return replace(line, text=text.decode(errors="ignore"))
