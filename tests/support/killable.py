@@ -17,14 +17,14 @@ OWN_AGENT = """
 from google.adk.agents import LlmAgent
 from adk_relay.adk.rehearsal import Rehearsal
 
-root_agent = LlmAgent(name="parrot", model=Rehearsal(words_per_second=40))
+root_agent = LlmAgent(name="parrot", model=Rehearsal(words_per_second={speed}))
 """
 
 
 @asynccontextmanager
-async def a_process(port: int, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+async def a_process(port: int, folder: Path, speed: int = 40) -> AsyncIterator[asyncio.subprocess.Process]:
     """A relay that can be killed without a word."""
-    (folder / "parrot.py").write_text(OWN_AGENT)
+    (folder / "parrot.py").write_text(OWN_AGENT.format(speed=speed))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "relay.py"), "--port", str(port)),
         cwd=folder,
