@@ -29,9 +29,10 @@ FRAMES, FRAMES_AT_ONCE = 500.0, 1000
 """WebSocket frames that are read from a connection each second, and at once after a pause. Sound in pieces
 of 8 ms is 125 a second."""
 
-BYTES, BYTES_AT_ONCE = 1.0 * 1024 * 1024, 8 * 1024 * 1024
-"""Bytes, in the same way. Stereo sound of studio quality in base64 is half a megabyte a second, and a picture
-of the largest size costs the event loop 40 ms in google-genai, which encodes it for the model."""
+BYTES, BYTES_AT_ONCE = 640.0 * 1024, MAX_FRAME
+"""Bytes, in the same way. The highest rate of sound that relay takes is half a megabyte a second in base64.
+A picture of the largest size costs the event loop 40 ms in google-genai, which encodes it for the model: at
+this pace that is less than a hundredth of the time."""
 
 MAX_FRAGMENTS = 1024
 """Frames of one fragmented message."""
