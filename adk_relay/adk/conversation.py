@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import replace
 
-from adk_relay.adk.failures import explain, what_failed
+from adk_relay.adk.failures import explain
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.keeping import keep_unsaid
+from adk_relay.adk.older import OlderReader
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
@@ -29,6 +29,7 @@ from adk_relay.core.messages import (
     Interrupt,
     Message,
     Numbered,
+    Place,
     Status,
     Text,
     ToolResult,
@@ -57,13 +58,11 @@ class Conversation:
     """A user's conversation: one ADK session and, while it is in use, one run.
 
     One task drives it: it reads the session, waits until a run is needed, drives the runs one after the
-    other, and empties the session. So there is never a second run, and no run that writes into a deleted
-    session.
+    other, and empties the session. So there is never a second run, and none writes into a deleted session.
 
     Invariants:
         The grace timer is set only while there is no listener.
-        Input is held only while the session is being emptied.
-        Its parts have their own invariants: Room, Writing, Inbox, Floor, Resets, Runs.
+        Input is held only while the session is being emptied. The parts have invariants of their own.
     """
 
     def __init__(self, home: Home, user_id: str, session_id: str) -> None:
@@ -89,6 +88,7 @@ class Conversation:
         )
         self.is_answering = self._writing.is_under_way
         self.waiting = Waiting(self.room, self, self._runs)
+        self.older = OlderReader(self.room, self.session)
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
@@ -218,6 +218,9 @@ class Conversation:
     def number(self) -> int:
         return self.room.number()
 
+    def place(self, of_answer: bool) -> Place:
+        return self.room.place(of_answer)
+
     def emit(self, message: Message) -> None:
         self._idleness.touch()
         if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
@@ -241,7 +244,7 @@ class Conversation:
         self._runs.connected()
 
     def stored(self, text: UserText) -> None:
-        self.session.last_activity = time.time()
+        self.session.touch()
         self._writing.stored(text)
 
     def crossed(self) -> None:
@@ -269,10 +272,9 @@ class Conversation:
             self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def _end_turn(self, end: TurnEnd) -> None:
-        self.session.last_activity = time.time()
+        self.session.touch()
         self.room.publish(end)
-        if not end.interrupted:
-            self._home.failing.answered()
+        self._home.failing.ended(end)
         self._writing.answered()
 
     def _note_whose(self) -> None:
@@ -312,8 +314,7 @@ class Conversation:
         try:
             await asyncio.wait({self._loading})
             if not self.room.listeners:
-                loop = asyncio.get_running_loop()
-                self._grace = loop.call_later(_UNATTENDED, self._runs.stop, Stop.LEFT)
+                self._grace = asyncio.get_running_loop().call_later(_UNATTENDED, self._runs.stop, Stop.LEFT)
             while True:
                 reason = await self._runs.needed()
                 if reason is None:
@@ -328,6 +329,7 @@ class Conversation:
                 self._grace.cancel()
             self._idleness.close()
             self._loading.cancel()
+            self.older.close()
             self.session.close()
             self._writing.close()
             self.room.close()
@@ -379,8 +381,7 @@ class Conversation:
         return self._runs.stop_reason is Stop.CLOSING
 
     def _fail(self, error: Exception) -> None:
-        log.error("%s: %s", self._label, what_failed(error))
-        self._home.failing.failed(self.session_id)
+        self._home.failing.failed(self._label, error)
         if self._writing.fail_current():
             self._runs.begin_with("")
         self._runs.give_up()

@@ -11,6 +11,7 @@ from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.lines import PLACE
 from adk_relay.adk.sound import blob_of
 from adk_relay.adk.speech import Speech
 from adk_relay.core.inbox import Inbox
@@ -147,8 +148,11 @@ class RequestQueue(LiveRequestQueue):
                         if not user_input.is_stored:
                             self.unsettled = (user_input, time.time())
                         content = types.Content(role="user", parts=[types.Part(text=text)])
-                        # ADK does not store a partial text. The connection sends it as a whole one.
-                        return LiveRequest(content=content, partial=user_input.is_stored)
+                        if user_input.is_stored:
+                            # ADK does not store a partial text. The connection sends it as a whole one.
+                            return LiveRequest(content=content, partial=True)
+                        place = {PLACE: [*user_input.place]} if user_input.place else None
+                        return LiveRequest(content=content, state_delta=place)
                     case UserImage(data, mime_type):
                         return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
             self._inbox.ready.clear()

@@ -93,7 +93,7 @@ class Run:
         self._inbox = inbox
         self._host = host
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
-        self.translator = Translator(host.number, owed=owed, text=owed_text)
+        self.translator = Translator(host.number, host.place, owed=owed, text=owed_text)
         self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
         self._queue = RequestQueue(
             inbox, self._taken, host.stored, self._sender_failed, self._speech, self.answers.result
@@ -297,6 +297,7 @@ class Run:
 
     def entered(self, event: Event) -> None:
         self.screening.note(event)
+        self.translator.note_place(event)
         if self.is_unconnected:
             show_to_model(event)
         self.under_way += 1

@@ -6,12 +6,20 @@ ADK's live requests, and ADK's events into `Message`. All of it can be serialize
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from adk_relay.core.credits import Grounding, Usage
+from adk_relay.core.going_away import GoingAway
 
 # ---- from the user ---------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where a message stands among all that the listeners were told. Only within an epoch it has an order."""
+
+    epoch: str
+    seq: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -25,6 +33,8 @@ class UserText:
     """The user has interrupted the answer before the model was given the text."""
     is_stored: bool = False
     """It is in the session already, but no model was given it."""
+    place: Place | None = field(default=None, compare=False)
+    """Where the other listeners were shown it; None: they were not."""
 
     def is_same(self, other: UserText) -> bool:
         """Whether this is the same text, whatever has happened to it."""
@@ -80,6 +90,14 @@ class ToolResult:
     tool_id: str
     result: Any
     """JSON-serializable."""
+
+
+@dataclass(slots=True, frozen=True)
+class ReadOlder:
+    """The client asks for older messages than it has."""
+
+    before: str
+    """The `older` of the last `Gap` or `Older` that it got."""
 
 
 ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
@@ -270,6 +288,18 @@ class Gap:
     """The `seq` of the last one."""
     lines: int
     """How many `Line` messages follow."""
+    older: str = ""
+    """Names the place before those, for `ReadOlder`; "": there are no older messages."""
+
+
+@dataclass(slots=True, frozen=True)
+class Older:
+    """The messages that a listener has asked for by `ReadOlder` follow, in whole (`Line`)."""
+
+    lines: int = 0
+    """How many follow."""
+    older: str = ""
+    """Names the place before those; "": there are no older ones."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -357,31 +387,13 @@ class Ended:
     """idle: nothing was said for too long; failed: the agent failed; stopping: the server is stopping."""
 
 
-@dataclass(slots=True, frozen=True)
-class GoingAway:
-    """The server is about to stop. Its sockets are closed as soon as no answer is under way."""
-
-    after: float
-    """Seconds after which they are closed at the latest."""
-
-
 Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
 """Messages that have a `seq`, and can be replayed."""
 
-Notice = (
-    TurnStart
-    | Line
-    | Gap
-    | Ack
-    | Taken
-    | Presence
-    | Typing
-    | Reset
-    | Dropped
-    | Status
-    | Error
-    | Ended
-    | GoingAway
-)
+Past = Gap | Older | Line
+"""Messages from before a listener came."""
+
+Ending = Ended | GoingAway
+Notice = TurnStart | Past | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""

@@ -16,6 +16,7 @@ from adk_relay.core.messages import (
     Gap,
     Message,
     Numbered,
+    Place,
     Presence,
     Reset,
     Status,
@@ -177,6 +178,11 @@ class Room:
         self.seq += 1
         return self.seq
 
+    def place(self, of_answer: bool = False) -> Place:
+        """The place of the next message; with `of_answer`, that of the open answer if it has text."""
+        seq = self.history.answer_seq if of_answer else None
+        return Place(self.epoch, seq or self.seq + 1)
+
     def publish(self, message: Numbered, but: Listener | None = None) -> None:
         """Sends a numbered message to the audience, and keeps it for listeners that come back.
 
@@ -237,8 +243,14 @@ class Room:
         is_known = after.epoch in (None, self.epoch) and after.seq <= self.seq
         if is_known and (kept := self._journal.since(after.seq)) is not None:
             return kept
-        lines = self.history.lines()
-        return [Gap(after.seq + 1 if is_known else 1, self.seq, len(lines)), *lines]
+        lines, place = self.history.end()
+        older = "" if place is None else older_than(self.epoch, place)
+        return [Gap(after.seq + 1 if is_known else 1, self.seq, len(lines), older), *lines]
+
+
+def older_than(epoch: str, place: int) -> str:
+    """How a client names a place of the history in `ReadOlder`."""
+    return f"{epoch}.{place}"
 
 
 def _new_epoch() -> str:

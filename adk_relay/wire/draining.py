@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 
-from adk_relay.core.messages import GoingAway
+from adk_relay.core.going_away import GoingAway
 from adk_relay.wire.http import Headers, retry_after
 from adk_relay.wire.websocket import Socket
 

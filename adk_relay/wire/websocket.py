@@ -18,7 +18,17 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import one_line
-from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserAudio, UserText
+from adk_relay.core.messages import (
+    Ended,
+    Error,
+    Interrupt,
+    Message,
+    ReadOlder,
+    Reset,
+    TurnEnd,
+    UserAudio,
+    UserText,
+)
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
 from adk_relay.wire.asgi import Receive, Send
@@ -306,6 +316,8 @@ class Socket:
                     self._outbox.close(BAD_FRAMES.because(why))
                     return
             except StoreError:
+                if isinstance(command, Ask):
+                    self._conversations.stats.fail_early()
                 self._fail()
                 return
             except UnknownConversationError as unknown:
@@ -338,6 +350,9 @@ class Socket:
                     await self._perform(Create())
                 if self._conversation:
                     self._conversation.ask(text, self)
+            case ReadOlder():
+                if conversation:
+                    conversation.older.read(command, self)
             case _ if conversation:
                 if isinstance(command, Interrupt):  # it also stops an answer that is over but still queued
                     self._outbox.recall_audio()

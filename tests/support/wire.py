@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adk_relay.core.credits import Grounding, Source, Usage
+from adk_relay.core.going_away import GoingAway
 from adk_relay.core.messages import (
     Ack,
     Answer,
@@ -17,9 +18,9 @@ from adk_relay.core.messages import (
     Ended,
     Error,
     Gap,
-    GoingAway,
     Line,
     Message,
+    Older,
     Presence,
     Reset,
     Status,
@@ -70,7 +71,8 @@ SAMPLES: list[Message] = [
     TurnEnd(9),
     TurnStart(_ASKED),
     Line("agent", "Hello", open=True),
-    Gap(1, 9, 1),
+    Gap(1, 9, 1, "e.0"),
+    Older(1, "e.-1"),
     Ack("c0ffee"),
     Taken(UserText("Hello", "c0ffee"), 1, 2),
     Presence(("b",), ("c",), 2),

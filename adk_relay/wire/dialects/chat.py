@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
+from adk_relay.core.going_away import GoingAway
 from adk_relay.core.messages import (
     Ack,
     Asked,
     Error,
-    GoingAway,
     Message,
     Presence,
     Reset,
