@@ -24,13 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from adk_relay import memory, settings, shipped
+from adk_relay.advice import advice
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
 from adk_relay.core.logs import one_line
 from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
 from adk_relay.wire.api import Api
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
-from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
+from adk_relay.wire.closing import NOT_FOUND, SERVER_RESTARTS, SERVER_STOPPING, STORE_FAILED, CloseFrame
+from adk_relay.wire.draining import Draining
 from adk_relay.wire.handshake import accept, attempt, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
@@ -98,7 +100,10 @@ class Relay:
         )
         self._files = http.static_files(shipped("static"))
         self._sockets: set[Socket] = set()
-        self._api = Api(self.conversations, self._limits, lambda: len(self._sockets))
+        self._draining = Draining(values["drain"], self._sockets)
+        self._api = Api(
+            self.conversations, self._limits, lambda: len(self._sockets), self._draining.retry_after
+        )
 
     @classmethod
     def from_env(cls) -> Relay:
@@ -139,6 +144,8 @@ class Relay:
             case "websocket":
                 await self._websocket(scope, receive, send)
             case "lifespan":
+                # `relay serve` finds the relay there, to drain it; each request gets a copy of this state.
+                scope.get("state", {})["adk_relay"] = self
                 await self._lifespan(receive, send)
             case other:
                 raise ValueError(f"relay serves http, websocket and lifespan, not {other!r}")
@@ -146,6 +153,7 @@ class Relay:
     async def __aenter__(self) -> Relay:
         """Starts, also again after an end: for a host that passes no lifespan on, `async with relay:`."""
         await self.conversations.prepare()
+        self._draining.reset()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -153,8 +161,20 @@ class Relay:
 
     async def aclose(self) -> None:
         """Ends every conversation. `lifespan.shutdown` calls it; a host without lifespan has to call it."""
+        await self._close(SERVER_STOPPING)
+
+    async def drain(self) -> None:
+        """Ends every conversation, but first lets answers under way come to their end.
+
+        `relay serve` calls it when it is told to stop. At once `/ready` is false, new sockets and requests
+        are refused, and the clients are told. After `RELAY_DRAIN` seconds at most, all sockets are closed.
+        """
+        await self._draining.wait(self.conversations.is_answering)
+        await self._close(SERVER_RESTARTS)
+
+    async def _close(self, frame: CloseFrame) -> None:
         for socket in [*self._sockets]:
-            socket.stop()
+            socket.stop(frame)
         await self.conversations.aclose()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -214,8 +234,9 @@ class Relay:
         except StoreError:
             await refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason)
             return
-        if self.conversations.is_closing():
-            await refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason)
+        later = self._draining.retry_after()
+        if later or self.conversations.is_closing():
+            await refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason, *later)
             return
         if not await accept(scope, receive, send):
             return
@@ -258,6 +279,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     async def started(event: Event) -> None:
         if event["type"] == "lifespan.startup.complete":
             memory.settle()  # not in `Relay`: in a host's process, this is for the host to decide
+            if sentence := advice(scope, receive):
+                log.info("%s", sentence)
         await send(event)
 
     await relay(scope, receive, started if scope["type"] == "lifespan" else send)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -56,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
     """Runs the server until it is stopped, then ends the process. It also ends it if the server can't start.
 
-    This is `uvicorn relay:app` with suitable server options, and with an option for each setting.
+    This is `uvicorn relay:app` with the server of `adk_relay/server.py`, and with an option for each setting.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
@@ -90,22 +89,14 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
         if (text := getattr(arguments, name)) is not None:
             os.environ[setting.variable] = text  # `app` reads it from there when the server starts
 
-    import uvicorn  # slow to import, and --help does not need it
+    from adk_relay import server  # it imports uvicorn, which is slow, and --help does not need it
 
-    uvicorn.run(
-        "relay:app",
-        host=arguments.host,
-        port=arguments.port,
-        log_level=arguments.log_level,
-        # Sound does not compress; trying costs 13 % of a voice session's CPU.
-        ws_per_message_deflate=False,
-        # Closing the connection to a stalled peer never finishes: without a limit the process would not end.
-        timeout_graceful_shutdown=3,
-    )
-    # Everything is closed. Only a tool that blocks a thread may still run, and Python would wait for it.
-    logging.shutdown()
-    sys.stdout.flush()
-    os._exit(0)
+    config = server.config("relay:app", arguments.host, arguments.port, arguments.log_level)
+    served = server.Server(config)
+    served.run()
+    if not served.started:
+        sys.exit(server.STARTUP_FAILURE)
+    server.end_process()
 
 
 def _port(text: str) -> int:

@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     replay_bytes: int
     replay_seconds: float
     sound: str
+    drain: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,13 @@ SETTINGS = {
             "short",
             "short: sound goes past ADK unless somebody in ADK wants to see it; long: always through ADK",
             choices=("short", "long"),
+        ),
+        Setting(
+            "drain",
+            float,
+            5.0,
+            "Seconds that answers under way get when relay serve is told to stop; 0: none",
+            ">= 0",
         ),
     )
 }

@@ -133,7 +133,7 @@ class Lab:
         Args:
             build: what it runs.
             send_buffer: bytes that the kernel takes for a client that does not read; 0: as the kernel likes.
-            settings: those of `Relay`.
+            settings: those of `Relay`; and `bounded`: with the bounds of `relay serve`.
         """
         tree = str(self.earlier if build == "today" else ROOT)
         settings = {"sessions": "memory://", "grace": 0} | settings
@@ -207,6 +207,7 @@ def _server_process(
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
     if send_buffer:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    is_bounded = settings.pop("bounded", False)
     app = Apps(**settings)
     # A full collection walks over all objects of ADK, for 50 to 200 ms, and only chance decides in whose
     # measurement. So those that are there from the start are exempt.
@@ -217,5 +218,10 @@ def _server_process(
 
         memory.settle()  # as `relay:app` does
     config = uvicorn.Config(app, ws_per_message_deflate=False, timeout_graceful_shutdown=3, log_level="error")
+    if is_bounded:
+        from adk_relay.server import bounded_protocols
+
+        if protocols := bounded_protocols(1000):
+            config.http, config.ws = protocols
     pipe.send(listening.getsockname()[1])
     uvicorn.Server(config).run(sockets=[listening])

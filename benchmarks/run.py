@@ -13,6 +13,7 @@ from benchmarks import peers
 from benchmarks.barge_in import barge_in
 from benchmarks.builds import EARLIER, HAS_LONG, check_out_earlier
 from benchmarks.down import down
+from benchmarks.fair import fair
 from benchmarks.imports import imports
 from benchmarks.processes import CORES, Lab, run_model
 from benchmarks.profiles import PY_SPY
@@ -36,6 +37,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "rooms": rooms,
     "import": imports,
     "stalled": stalled,
+    "fair": fair,
     "barge-in": barge_in,
     "replay": replay,
 }

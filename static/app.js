@@ -45,7 +45,7 @@ if (session) socketURL.searchParams.set("session_id", session);
 
 const connection = new Connection({
   url: socketURL,
-  health: here("health"),
+  health: here("ready"),
   debug: parameters.has("debug"),
   on: {
     state(state) {

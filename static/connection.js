@@ -42,7 +42,7 @@ export class Connection {
   // confirmation are before it in the conversation.
   #texts = new Texts();
 
-  // `health`: a URL that answers over plain HTTP if the server is there.
+  // `health`: a URL that answers over plain HTTP if the server is there and takes connections.
   constructor({ url, health, on, debug }) {
     this.#url = url;
     this.#on = on;

@@ -52,7 +52,7 @@ export class ReconnectingSocket {
   state = { name: "connecting" };
 
   // `url` is a function, because the address may contain the last number seen. `health` is an address that answers over
-  // plain HTTP if the server runs; without it the state is never "blocked". `whenFailed` is the state after too many
+  // plain HTTP if the server takes connections; without it the state is never "blocked". `whenFailed` is the state after too many
   // failures of the agent: "ended" or "asleep". `log(direction, data)` gets all frames.
   // `on` has state(state), data(data) and gone(lost): frames that were sent may not have arrived; `lost` is false if the
   // socket is only being replaced.

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from adk_relay.adk.failures import explain, what_failed
+from adk_relay.adk.failures import explain
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.keeping import keep_unsaid
@@ -58,13 +58,11 @@ class Conversation:
     """A user's conversation: one ADK session and, while it is in use, one run.
 
     One task drives it: it reads the session, waits until a run is needed, drives the runs one after the
-    other, and empties the session. So there is never a second run, and no run that writes into a deleted
-    session.
+    other, and empties the session. So there is never a second run, and none writes into a deleted session.
 
     Invariants:
         The grace timer is set only while there is no listener.
-        Input is held only while the session is being emptied.
-        Its parts have their own invariants: Room, Writing, Inbox, Floor, Resets, Runs.
+        Input is held only while the session is being emptied. The parts have invariants of their own.
     """
 
     def __init__(self, home: Home, user_id: str, session_id: str) -> None:
@@ -88,6 +86,7 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
+        self.is_answering = self._writing.is_under_way
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
@@ -275,6 +274,7 @@ class Conversation:
     def _end_turn(self, end: TurnEnd) -> None:
         self.session.touch()
         self.room.publish(end)
+        self._home.failing.ended(end)
         self._writing.answered()
 
     def _note_whose(self) -> None:
@@ -381,7 +381,7 @@ class Conversation:
         return self._runs.stop_reason is Stop.CLOSING
 
     def _fail(self, error: Exception) -> None:
-        log.error("%s: %s", self._label, what_failed(error))
+        self._home.failing.failed(self._label, error)
         if self._writing.fail_current():
             self._runs.begin_with("")
         self._runs.give_up()

@@ -17,6 +17,7 @@ from google.adk.sessions import BaseSessionService
 
 from adk_relay.adk.catalog import Catalog
 from adk_relay.adk.conversation import Conversation
+from adk_relay.adk.failing import Failing
 from adk_relay.adk.models import run_config
 from adk_relay.adk.probe import Probe
 from adk_relay.adk.runner import WatchedRunner
@@ -105,6 +106,7 @@ class Conversations:
         self.replay_bytes = replay_bytes
         self.replay_seconds = replay_seconds
         self.stats = Stats()
+        self.failing = Failing()
         self._starts = Starts()
         models = live_models(self.runner.agent)
         self.model = models[0].model if models else app.name
@@ -155,7 +157,11 @@ class Conversations:
 
     async def is_ready(self) -> bool:
         """Whether conversations can be opened and stored now."""
-        return not self.is_closing() and await self._probe.works()
+        return not self.is_closing() and not self.failing and await self._probe.works()
+
+    def is_answering(self) -> bool:
+        """Whether an answer is under way in any conversation, or something waits for one."""
+        return any(conversation.is_answering() for conversation in self._open.values())
 
     @property
     def active(self) -> int:

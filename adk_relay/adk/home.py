@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from google.adk.agents.run_config import RunConfig
 from google.adk.sessions import BaseSessionService
 
+from adk_relay.adk.failing import Failing
 from adk_relay.adk.reading import Reader
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.core.requests import Stats
@@ -25,6 +26,7 @@ class Home(Protocol):
     config: RunConfig
     model: str
     stats: Stats
+    failing: Failing
     grace: float
     idle_timeout: float
     mic_ms: float

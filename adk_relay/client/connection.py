@@ -21,6 +21,9 @@ from adk_relay.client.view import Problem, View
 _PASSING_STATUS = (429, 500, 502, 503, 504)
 """HTTP statuses of a server that is starting, stopping or full."""
 
+_STOPPING = 503
+"""The status of a server that is about to stop: over HTTP it takes nothing, either."""
+
 _PASSING_CODES = (1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014, 1015)
 """Standard close codes (RFC 6455 section 7.4.1, and IANA's registry) after which another try may succeed.
 The others say that this client did something wrong (1002, 1003, 1007 to 1010)."""
@@ -226,6 +229,8 @@ class Connection:
         """The error that is raised if no WebSocket could be opened."""
         status = error.response.status_code if isinstance(error, InvalidStatus) else 0
         is_final = bool(status) and status not in _PASSING_STATUS
+        if status == _STOPPING:
+            return LostError(f"{self._http.url} takes no connections now.")
         # Some proxies refuse a WebSocket, others hang up or stay silent. So does a server that restarts.
         if is_final or ((attempt > 2 or self._once) and not isinstance(error, ConnectionError)):
             is_relay = await self._http.is_relay()

@@ -217,6 +217,8 @@ class Link:
                 self._view.notice(text)
             case {"type": "pong"} if self._pong and not self._pong.done():
                 self._pong.set_result(None)
+            case {"type": "going_away"}:
+                self._view.notice("The server is about to stop or restart.")
             case {"type": "error", "message": str(text)}:
                 self._failed(text, frame)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from adk_relay.core.credits import Grounding, Usage
+from adk_relay.core.going_away import GoingAway
 
 # ---- from the user ---------------------------------------------------------------------------
 
@@ -394,6 +395,7 @@ Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | Turn
 Past = Gap | Older | Line
 """Messages from before a listener came."""
 
-Notice = TurnStart | Past | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ended
+Ending = Ended | GoingAway
+Notice = TurnStart | Past | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""

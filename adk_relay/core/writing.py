@@ -105,6 +105,10 @@ class Writing:
         """An answer is under way, or a text waits for one."""
         return bool(self.requests.current or self._inbox.has_text or self._is_owed())
 
+    def is_under_way(self) -> bool:
+        """Whether an answer is given or waited for, also one that no text has asked for."""
+        return self.is_answering or self._room.history.is_answering
+
     def answered(self) -> None:
         """A turn has ended: the current request has its answer, and the next one may begin."""
         self.requests.answered()

@@ -28,7 +28,9 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.messages import Line, ToolStart
 from adk_relay.core.requests import BusyError
+from adk_relay.wire import http
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
+from adk_relay.wire.closing import CONVERSATION_ENDED_TEXT
 from adk_relay.wire.dialects import BadFrameError, start_fields, tool_result, turn
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
@@ -61,12 +63,20 @@ class Api:
         conversations: the conversations that it serves.
         limits: the limits of a request.
         connections: returns how many WebSockets are open.
+        later: returns the headers for whom is refused because the server is about to stop; empty: it is not.
     """
 
-    def __init__(self, conversations: Conversations, limits: Limits, connections: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        conversations: Conversations,
+        limits: Limits,
+        connections: Callable[[], int],
+        later: Callable[[], http.Headers],
+    ) -> None:
         self._conversations = conversations
         self._limits = limits
         self._connections = connections
+        self._later = later
         self._start = time.time()
         self._began = time.monotonic()
 
@@ -78,6 +88,8 @@ class Api:
             length = _header(scope, b"content-length")
             if length.isdigit() and int(length) > MAX_BODY_BYTES:
                 raise HttpError(413, _TOO_LONG)
+            if handler not in (self._health, self._stats) and (later := self._later()):
+                raise HttpError(503, CONVERSATION_ENDED_TEXT["stopping"], *later)
             return await handler(scope, receive, send)
         except HttpError as error:
             return error.response()
@@ -124,7 +136,7 @@ class Api:
 
     async def _ready(self, scope: Scope, receive: Receive, send: Send) -> Response:
         if not await self._conversations.is_ready():
-            raise HttpError(503, "Conversations can't be stored now. The server's log says why.")
+            raise HttpError(503, "Conversations can't be held or stored now. The server's log says why.")
         return as_json({"status": "ready"})
 
     async def _stats(self, scope: Scope, receive: Receive, send: Send) -> Response:

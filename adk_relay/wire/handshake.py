@@ -32,25 +32,37 @@ async def accept(scope: Scope, receive: Receive, send: Send) -> bool:
 
 
 async def refuse(
-    scope: Scope, receive: Receive, send: Send, frame: CloseFrame, status: int, reason: str
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    frame: CloseFrame,
+    status: int,
+    reason: str,
+    *headers: tuple[bytes, bytes],
 ) -> None:
     """Refuses a WebSocket in a way that shows the client the reason.
 
     A browser cannot read the response to a refused upgrade. So a WebSocket that offers relay.v1 is accepted,
     and closed at once with the code and the reason. Any other gets an HTTP response, if the ASGI server can
     send one.
+
+    Args:
+        headers: of the HTTP response. With a Retry-After every client gets that response: a proxy in front
+            then asks another server, and a browser comes back after a pause, as after a lost connection.
     """
+    is_passing = any(name == b"retry-after" for name, _ in headers)
     client = scope.get("client")
     log.info(
         "a WebSocket from %s was refused: %d %s", client[0] if client else "?", frame.code, one_line(reason)
     )
-    if offers_subprotocol(scope):
+    has_response = "websocket.http.response" in (scope.get("extensions") or {})
+    if offers_subprotocol(scope) and not (is_passing and has_response):
         if await accept(scope, receive, send):
             await send_close(send, frame.because(reason))
     elif not await _connected(receive):
         pass
-    elif "websocket.http.response" in (scope.get("extensions") or {}):
-        start, body = http.HttpError(status, reason).response()
+    elif has_response:
+        start, body = http.HttpError(status, reason, *headers).response()
         if await attempt(send, {**start, "type": "websocket.http.response.start"}):
             await attempt(send, {"type": "websocket.http.response.body", "body": body})
         await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns

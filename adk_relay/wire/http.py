@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,11 @@ def as_json(value: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> Res
     """A JSON document, which no cache may keep."""
     fixed = [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *_SECURITY]
     return _response(status, json.dumps(value).encode(), [*fixed, *headers])
+
+
+def retry_after(seconds: float) -> tuple[bytes, bytes]:
+    """The header that says when to come back (RFC 9110 section 10.2.3)."""
+    return b"retry-after", b"%d" % max(1, math.ceil(seconds))
 
 
 def not_allowed(*methods: str) -> Response:

@@ -60,6 +60,9 @@ log = logging.getLogger("relay")
 _FRAMES_A_TURN = 32
 """After reading this many frames from one socket, the other sockets get a turn."""
 
+_LONG_FRAME = 64 * 1024
+"""A longer frame is decoded in a thread: a picture takes tens of milliseconds."""
+
 _MAX_BAD_FRAMES = 20
 """This many bad frames in a row close the socket."""
 
@@ -129,9 +132,7 @@ class Socket:
     def deliver(self, message: Message) -> None:
         """Takes a message of the conversation."""
         if isinstance(message, Ended):
-            if self.attends == "own" and message.why != "failed":  # a failure has sent an Error before
-                self._outbox.enqueue(Error(message.why, CONVERSATION_ENDED_TEXT[message.why]))
-            self._outbox.close(CONVERSATION_ENDED[message.why])
+            self._end(message.why, CONVERSATION_ENDED[message.why])
             return
         self._outbox.enqueue(message)
         if self._is_bound:
@@ -148,9 +149,14 @@ class Socket:
         """Takes the messages that the client has missed."""
         self._outbox.replay(messages)
 
-    def stop(self) -> None:
-        """Closes the socket because the server is stopping."""
-        self.deliver(Ended("stopping"))
+    def stop(self, frame: CloseFrame = SERVER_STOPPING) -> None:
+        """Closes the socket with `frame` because the server is stopping. What waits is still sent."""
+        self._end("stopping", frame)
+
+    def _end(self, why: str, frame: CloseFrame) -> None:
+        if self.attends == "own" and why != "failed":  # a failure has sent an Error before
+            self._outbox.enqueue(Error(why, CONVERSATION_ENDED_TEXT[why]))
+        self._outbox.close(frame)
 
     # ---- from accept to close ----
 
@@ -288,7 +294,10 @@ class Socket:
                 log.debug("[CLIENT TO AGENT] %s: %s", self._label, brief(frame))
             text_id = ""
             try:
-                command = self._dialect.decode(frame)
+                if len(frame) <= _LONG_FRAME:
+                    command = self._dialect.decode(frame)
+                else:
+                    command = await asyncio.to_thread(self._dialect.decode, frame)
                 bad_frames = 0
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
                     self._heartbeat.content_came()

@@ -95,10 +95,11 @@ def test_the_command_has_an_option_for_each_setting() -> None:
     program = (
         "import os, sys, uvicorn\n"
         "from adk_relay.__main__ import main\n"
-        "def run(app, **options):\n"
-        "    print(app, options['host'], options['port'], options['log_level'])\n"
+        "def run(server):\n"
+        "    server.started, config = True, server.config\n"
+        "    print(config.app, config.host, config.port, config.log_level)\n"
         "    print(*sorted(f'{name}={value}' for name, value in os.environ.items() if 'RELAY_' in name))\n"
-        "uvicorn.run = run\n"
+        "uvicorn.Server.run = run\n"
         "main(sys.argv[1:])\n"
     )
     options = [word for setting in SETTINGS.values() for word in (setting.option, text_of(setting))]

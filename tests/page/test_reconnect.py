@@ -287,3 +287,36 @@ async def test_a_connection_that_never_stands_is_given_up(browser: Browser) -> N
         await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda now: now > opened + 1)
         between.down.set()
         await tab.shows("connected")
+
+
+async def test_an_answer_comes_to_its_end_while_the_server_drains(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that comes meanwhile waits, and does not take the refusals for a missing WebSocket."""
+    monkeypatch.setenv("RELAY_DRAIN", "60")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    text = " ".join(f"w{number}" for number in range(60))
+    noise = rf"{NO_SERVER}|Unexpected response code: 503|status of 503"
+    async with contextlib.AsyncExitStack() as stack:
+        async with a_process(port, tmp_path, speed=8) as process:
+            tab = await stack.enter_async_context(visit(browser, port, noise=noise))
+            await tab.say(text)
+            await expect(tab.page.locator(".message.agent").last).to_contain_text("You said: w0")
+            process.terminate()
+            other = await stack.enter_async_context(visit(browser, port, state="waiting", noise=noise))
+
+            async def asked() -> bool:
+                return any(url.endswith("/ready") for url in other.requests)
+
+            await until(asked, bool)
+            await tab.answered(re.compile(r"w58 w59$"))
+            assert len(control(tab.got, "going_away")) == 1
+            assert await other.page.locator("#state").get_attribute("data-state") != "blocked"
+            assert await process.wait() == 0
+        async with a_process(port, tmp_path):
+            for page in (tab, other):
+                await page.shows("connected")
+            await tab.answered(re.compile(r"You said: w0 .* w59$"))
+            assert await tab.texts("user") == [text]
+            await stack.aclose()

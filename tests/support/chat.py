@@ -28,6 +28,7 @@ CHAT = {
     "tool_start": "session_id tool_id tool_name arguments pending",
     "tool_complete": "session_id tool_id tool_name result",
     "pong": "connection_id",
+    "going_away": "after",
     "error": "code message",
     "user_typing": "connection_id typing",
     "message_added": "message_count last_message_preview role message connection_id",
@@ -44,6 +45,7 @@ OPTIONAL = {
     "tool_start": "interim",
     "response_complete": "interrupted id usage grounding",
     "error": "session_id id tool_id",
+    "going_away": "session_id",
 }
 
 

@@ -19,7 +19,7 @@ OWN_AGENT = """
 from google.adk.agents import LlmAgent
 from adk_relay.adk.rehearsal import Rehearsal
 
-root_agent = LlmAgent(name="parrot", model=Rehearsal(words_per_second=40))
+root_agent = LlmAgent(name="parrot", model=Rehearsal(words_per_second={speed}))
 """
 
 GATED_STORE = """
@@ -77,9 +77,11 @@ class GatedStore:
 
 
 @asynccontextmanager
-async def a_process(port: int, folder: Path, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def a_process(
+    port: int, folder: Path, speed: int = 40, **settings: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """A relay that can be killed without a word. With `GATED`, a `GatedStore` can hold up its store."""
-    (folder / "parrot.py").write_text(OWN_AGENT + GATED_STORE)
+    (folder / "parrot.py").write_text(OWN_AGENT.format(speed=speed) + GATED_STORE)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "relay.py"), "--port", str(port)),
         cwd=folder,

@@ -13,7 +13,10 @@ from support.process import HANGS, Process, relay_process
 from support.server import need_module
 
 COMMANDS = {
-    "uvicorn": "uvicorn relay:app --timeout-graceful-shutdown 3 --ws-per-message-deflate false",
+    "uvicorn": (
+        "uvicorn relay:app --timeout-graceful-shutdown 3 --ws-per-message-deflate false"
+        " --http h11 --ws-max-size 6291456"
+    ),
     "hypercorn": "hypercorn relay:app --graceful-timeout 1",
     "granian": "granian relay:app --interface asgi --workers-kill-timeout 3",
     "daphne": "daphne relay:app --websocket-max-message-size 16777216 --websocket-max-frame-size 16777216",

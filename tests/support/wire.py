@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adk_relay.core.credits import Grounding, Source, Usage
+from adk_relay.core.going_away import GoingAway
 from adk_relay.core.messages import (
     Ack,
     Answer,
@@ -82,6 +83,7 @@ SAMPLES: list[Message] = [
     Status("live"),
     Error("busy", "Too much.", "c0ffee", "call-2"),
     Ended("idle"),
+    GoingAway(5.0),
 ]
 """Each message that a conversation can emit, with all that it can carry."""
 

@@ -18,7 +18,7 @@ from adk_relay.core.messages import (
     UserText,
 )
 from adk_relay.wire.dialects import BadFrameError, to_json
-from adk_relay.wire.dialects.live import _plain_sound, decode
+from adk_relay.wire.dialects.live import _plain_content, decode
 
 CODES = {"bad_message", "unsupported_mime_type", "bad_data", "too_large"}
 any_text = st.text(st.characters(exclude_categories=[]))  # halves of surrogate pairs as well
@@ -152,4 +152,4 @@ def test_what_common_clients_send_is_in_the_usual_form() -> None:
     for parameter in ("", ";rate=48000"):
         fields = {"mime_type": f"audio/pcm{parameter}", "data": "AAAAAA=="}
         for separators in ((",", ":"), None):
-            assert _plain_sound(json.dumps(fields, separators=separators))
+            assert _plain_content(json.dumps(fields, separators=separators))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
+from adk_relay.core.going_away import GoingAway
 from adk_relay.core.messages import (
     Ack,
     Asked,
@@ -148,6 +149,8 @@ def _encoder(session_id: str) -> Encode:
                 )
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
+            case GoingAway(after):
+                return (frame("going_away", after=round(after, 3)),)
             case Error():
                 return (frame("error", **error_fields(message)),)
             case _:

@@ -8,6 +8,7 @@ from base64 import b64encode
 from dataclasses import replace
 from typing import Any
 
+from adk_relay.core.going_away import GoingAway
 from adk_relay.core.messages import (
     Ack,
     ActivityStart,
@@ -69,8 +70,14 @@ _TYPES = (
     " ping, pong"
 )
 
-_SOUND_HEAD = re.compile(r'\{"mime_type": ?"audio/pcm(?:;(rate=\d+))?", ?"data": ?"')
-"""How a frame of sound begins that JSON.stringify or Python's json.dumps has made."""
+_CONTENT_HEAD = re.compile(
+    r'\{"mime_type": ?"(?:audio/pcm(?:;(rate=\d+))?|(image/(?:jpeg|png)))", ?"data": ?"'
+)
+"""How a frame of sound or of a picture begins that JSON.stringify or Python's json.dumps has made."""
+
+_BASE64_PIECE = 64 * 1024
+"""Characters of base64 that are decoded at once, a multiple of 4. Long frames are decoded in a thread, and
+the other threads wait for the interpreter during each call."""
 
 
 # ---- from the client -------------------------------------------------------------------------
@@ -84,8 +91,8 @@ def decode(frame: Frame) -> Command:
     """
     if isinstance(frame, bytes):
         return UserAudio(_pcm(frame))
-    if sound := _plain_sound(frame):
-        return sound
+    if content := _plain_content(frame):
+        return content
     fields = json_object(frame)
     if "mime_type" in fields:
         return _content(fields)
@@ -116,8 +123,8 @@ def decode(frame: Frame) -> Command:
             raise BadFrameError("bad_message", f"This type is not known. Known types: {_TYPES}.")
 
 
-def _plain_sound(frame: str) -> UserAudio | None:
-    """The sound in a frame of the usual form; None: the frame has another form.
+def _plain_content(frame: str) -> UserAudio | UserImage | None:
+    """The sound or the picture in a frame of the usual form; None: the frame has another form.
 
     This finds what parsing the JSON would find, because base64 needs no escapes in JSON, and takes half the
     time.
@@ -125,13 +132,15 @@ def _plain_sound(frame: str) -> UserAudio | None:
     Raises:
         BadFrameError: the frame is not a valid command.
     """
-    head = _SOUND_HEAD.match(frame)
+    head = _CONTENT_HEAD.match(frame)
     if not (head and frame.endswith('"}', head.end())):
         return None
     try:
-        decoded = binascii.a2b_base64(frame[head.end() : -2], strict_mode=True)
+        decoded = _a2b(frame[head.end() : -2])
     except ValueError:  # it may be base64 all the same: JSON allows "/" to be escaped
         return None
+    if image := head[2]:
+        return UserImage(_bounded(decoded, MAX_IMAGE_BYTES), image)
     return UserAudio(_pcm(_bounded(decoded, MAX_AUDIO_BYTES)), _rate(head[1] or ""))
 
 
@@ -167,10 +176,24 @@ def _data(fields: dict[str, Any]) -> str:
 
 def _decode_base64(data: str, limit: int) -> bytes:
     try:
-        decoded = binascii.a2b_base64(data, strict_mode=True)
+        decoded = _a2b(data)
     except ValueError:
         raise BadFrameError("bad_data", "data must be base64 (RFC 4648 section 4).") from None
     return _bounded(decoded, limit)
+
+
+def _a2b(data: str) -> bytes:
+    """Decodes base64.
+
+    Raises:
+        ValueError: it is none (RFC 4648 section 4).
+    """
+    if len(data) <= _BASE64_PIECE:
+        return binascii.a2b_base64(data, strict_mode=True)
+    if 0 <= data.find("=") < len(data) - 2:
+        raise ValueError("padding before the end")
+    pieces = (data[start : start + _BASE64_PIECE] for start in range(0, len(data), _BASE64_PIECE))
+    return b"".join(binascii.a2b_base64(piece, strict_mode=True) for piece in pieces)
 
 
 def _bounded(decoded: bytes, limit: int) -> bytes:
@@ -261,6 +284,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "dropped", "direction": direction, "audio_ms": round(audio_ms)}
         case Status(state):
             return {"type": "status", "state": state}
+        case GoingAway(after):
+            return {"type": "going_away", "after": round(after, 3)}
         case Error():
             return {"type": "error", **error_fields(message)}
         case Gap(first, last, lines, older):
