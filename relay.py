@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     from google.adk.apps import App
     from google.adk.auth.credential_service.base_credential_service import BaseCredentialService
     from google.adk.workflow import BaseNode
+
+    from adk_relay.metrics import Collector
 
 log = logging.getLogger("relay")
 
@@ -70,6 +73,7 @@ class Relay:
     ) -> None:
         # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
         from adk_relay.adk.conversations import Conversations
+        from adk_relay.metrics import MetricsServer
 
         values = settings.complete(options)
         # adk: it handles messages and listeners, and knows nothing of sockets.
@@ -99,6 +103,9 @@ class Relay:
         self._files = http.static_files(shipped("static"))
         self._sockets: set[Socket] = set()
         self._api = Api(self.conversations, self._limits, lambda: len(self._sockets))
+        # On a port of its own. With a guard, `self._metrics.text()` may be served here, too.
+        lag = self.conversations.stats.loop_lag
+        self._metrics = MetricsServer(self.metrics(), lag, values["metrics_host"], values["metrics_port"])
 
     @classmethod
     def from_env(cls) -> Relay:
@@ -146,6 +153,7 @@ class Relay:
     async def __aenter__(self) -> Relay:
         """Starts, also again after an end: for a host that passes no lifespan on, `async with relay:`."""
         await self.conversations.prepare()
+        await self._metrics.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -156,12 +164,28 @@ class Relay:
         for socket in [*self._sockets]:
             socket.stop()
         await self.conversations.aclose()
+        self._metrics.close()
+
+    @property
+    def sockets(self) -> Collection[Socket]:
+        """The WebSockets that are open."""
+        return self._sockets
+
+    def metrics(self) -> Collector:
+        """Its metrics, for a host's own Prometheus registry: `REGISTRY.register(relay.metrics())`."""
+        from adk_relay.metrics import Collector
+
+        return Collector({self.conversations.app_name: self})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             event = await receive()
             if event["type"] == "lifespan.startup":
-                await self.__aenter__()
+                try:
+                    await self.__aenter__()
+                except OSError as error:  # the port of the metrics is not free
+                    await send({"type": "lifespan.startup.failed", "message": f"relay: {error}"})
+                    return
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.aclose()
@@ -192,6 +216,7 @@ class Relay:
             response = self._files[path].response(etags)
         if response:
             start, body = response
+            self.conversations.stats.responses.count(str(start["status"]))
             # The response to HEAD has no body, but the same Content-Length (RFC 9110 section 9.3.2).
             sent = b"" if method == "HEAD" else body
             with suppress(TimeoutError):  # a peer that does not read
@@ -202,6 +227,7 @@ class Relay:
     # ---- WebSockets ----
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self.conversations.stats.refused
         try:
             # wire: the path and the query choose the dialect.
             target = target_of(scope)
@@ -209,13 +235,13 @@ class Relay:
                 # adk: only the session service knows which user a session belongs to.
                 await self.conversations.check(target.user_id, target.session_id)
         except (NoSuchTargetError, UnknownConversationError) as refusal:
-            await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
+            await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal), refused)
             return
         except StoreError:
-            await refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason)
+            await refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason, refused)
             return
         if self.conversations.is_closing():
-            await refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason)
+            await refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason, refused)
             return
         if not await accept(scope, receive, send):
             return

@@ -45,6 +45,8 @@ class Options(TypedDict, total=False):
     replay_bytes: int
     replay_seconds: float
     sound: str
+    metrics_port: int
+    metrics_host: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +220,10 @@ SETTINGS = {
             "short",
             "short: sound goes past ADK unless somebody in ADK wants to see it; long: always through ADK",
             choices=("short", "long"),
+        ),
+        Setting("metrics_port", int, 0, "Port of /metrics, for Prometheus; 0: none", ">= 0"),
+        Setting(
+            "metrics_host", str, "127.0.0.1", "Address that the metrics are served on; 0.0.0.0: all of them"
         ),
     )
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from adk_relay.adk.meter import Meter
 from adk_relay.core.messages import Message, UserText
 
 
@@ -19,6 +20,9 @@ class Teller(Protocol):
 
 class RunHost(Teller, Protocol):
     """What a run needs."""
+
+    @property
+    def meter(self) -> Meter: ...
 
     def connected(self) -> None:
         """The connection to the model is there."""

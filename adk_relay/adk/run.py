@@ -92,6 +92,7 @@ class Run:
         self._read = read
         self._inbox = inbox
         self._host = host
+        self.meter = host.meter
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
         self.translator = Translator(host.number, owed=owed, text=owed_text)
         self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
@@ -111,7 +112,7 @@ class Run:
         self._completed_turn = False
         self._connection: WatchedConnection | None = None
         self._connected_at: float | None = None
-        self._pulse = Pulse()
+        self._pulse = Pulse(host.meter.stats.sound_down)
         self._is_renewed = False  # the next run is to begin with a new connection
         self._release: asyncio.TimerHandle | None = None  # set while texts are held
         self._failure: Exception | None = None  # of ADK's sending task
@@ -131,6 +132,7 @@ class Run:
             Exception: the agent's own code raised it.
         """
         observer.set(self)
+        self.meter.run_began()
         # A configuration that limits what ADK reads is ADK's to obey.
         at_hand.set([] if self._config.get_session_config else [await self._read()])
         begin_with.set(self.agent)
@@ -308,7 +310,7 @@ class Run:
 
     def hear(self, pcm: bytes) -> None:
         was_open = self.turn.is_open
-        self._pulse.heard(len(pcm) / SOUND_RATE, is_first=not was_open)
+        self._pulse.heard(len(pcm) / SOUND_RATE, is_first=not was_open, is_short=True)
         for message in self.translator.sound(pcm):
             self._host.emit(message)
         if not was_open:
@@ -392,5 +394,7 @@ class Run:
         self.handle = None  # it no longer covers all that the model was given
         self.turn.take(user_input)
         self._changed()
+        if isinstance(user_input, UserAudio):
+            self.meter.took(user_input, is_short=self._queue.send_sound is not None)
         if isinstance(user_input, UserText) or (isinstance(user_input, UserAudio) and user_input.is_speech):
             self.answers.forget_open()

@@ -11,6 +11,7 @@ import asyncio
 import logging
 
 from adk_relay.core.logs import failure, one_line
+from adk_relay.core.stats import Tally
 from adk_relay.wire import http
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.closing import CloseFrame
@@ -32,14 +33,26 @@ async def accept(scope: Scope, receive: Receive, send: Send) -> bool:
 
 
 async def refuse(
-    scope: Scope, receive: Receive, send: Send, frame: CloseFrame, status: int, reason: str
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    frame: CloseFrame,
+    status: int,
+    reason: str,
+    refused: Tally,
 ) -> None:
     """Refuses a WebSocket in a way that shows the client the reason.
 
     A browser cannot read the response to a refused upgrade. So a WebSocket that offers relay.v1 is accepted,
     and closed at once with the code and the reason. Any other gets an HTTP response, if the ASGI server can
     send one.
+
+    Args:
+        status: of that response.
+        reason: for the client and the log.
+        refused: counts it by the frame's own reason: `reason` may hold what the client has sent.
     """
+    refused.count(frame.reason)
     client = scope.get("client")
     log.info(
         "a WebSocket from %s was refused: %d %s", client[0] if client else "?", frame.code, one_line(reason)

@@ -18,7 +18,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import one_line
-from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserAudio, UserText
+from adk_relay.core.messages import Ended, Error, Gap, Interrupt, Message, Reset, TurnEnd, UserAudio, UserText
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
 from adk_relay.wire.asgi import Receive, Send
@@ -41,7 +41,7 @@ from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect
 from adk_relay.wire.handshake import send_close
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.limits import Limits
-from adk_relay.wire.outbox import Frame, Outbox
+from adk_relay.wire.outbox import Frame, Outbox, size
 from adk_relay.wire.pacing import Pace
 from adk_relay.wire.writer import Writer, brief
 
@@ -96,9 +96,10 @@ class Socket:
         self._conversation: Conversation | None = None
         self._is_bound = False
         self._is_over = False
-        self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes)
+        self._traffic = traffic = conversations.stats.traffic_of(dialect.name)
+        self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes, traffic)
         self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
-        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace)
+        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace, traffic)
         self._label = dialect.name
         """What the socket is called in the log."""
         self._debug = log.isEnabledFor(logging.DEBUG)
@@ -113,6 +114,23 @@ class Socket:
             assert not self._outbox.bytes
         self._outbox.check()
         self._heartbeat.check(time.monotonic())
+
+    # ---- for the metrics ----
+
+    @property
+    def dialect(self) -> str:
+        """The name of its dialect."""
+        return self._dialect.name
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """The conversation that it attends."""
+        return self._conversation
+
+    @property
+    def queue_bytes(self) -> int:
+        """Bytes that wait to be sent."""
+        return self._outbox.bytes
 
     # ---- for the conversation (adk_relay.core.room.Listener): nothing here waits ----
 
@@ -136,6 +154,8 @@ class Socket:
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that the client has missed."""
+        self._traffic.returned += 1
+        self._traffic.gaps += bool(messages) and isinstance(messages[0], Gap)
         self._outbox.replay(messages)
 
     def stop(self) -> None:
@@ -159,6 +179,7 @@ class Socket:
             after: the last message that the client has got.
         """
         began = time.monotonic()
+        self._traffic.opened += 1
         end, peer_is_gone = SERVER_STOPPING, False
         if connected := self._dialect.connected(self.connection_id, self._conversations.model):
             self._outbox.enqueue_frame(connected)
@@ -168,6 +189,7 @@ class Socket:
                 self._is_bound = True
                 try:
                     self._enter(await self._conversations.open(user_id, session_id), after)
+                    self._conversations.stats.opening.observe(time.monotonic() - began)
                 except StoreError:
                     self._fail()
             await self._run()
@@ -269,11 +291,13 @@ class Socket:
             if event["type"] == "websocket.disconnect":
                 raise PeerGone(event.get("code", 1005), event.get("reason") or "")
             self._heartbeat.frame_came(time.monotonic())
-            self._frames_in += 1
-            if self._frames_in % _FRAMES_A_TURN == 0:
-                await asyncio.sleep(0)  # `receive` returns at once while frames wait
             text = event.get("text")
             frame: Frame = event["bytes"] if text is None else text
+            self._frames_in += 1
+            self._traffic.frames_in += 1
+            self._traffic.bytes_in += size(frame)
+            if self._frames_in % _FRAMES_A_TURN == 0:
+                await asyncio.sleep(0)  # `receive` returns at once while frames wait
             if self._debug:
                 log.debug("[CLIENT TO AGENT] %s: %s", self._label, brief(frame))
             text_id = ""
