@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from adk_relay import memory, settings, shipped
+from adk_relay import memory, settings, shipped, tracing
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
 from adk_relay.core.logs import one_line
 from adk_relay.settings import Options, SettingsError
@@ -36,6 +36,7 @@ from adk_relay.wire.handshake import accept, attempt, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
 from adk_relay.wire.targets import NoSuchTargetError, mount_point, offers_subprotocol, path_of, target_of
+from adk_relay.wire.tracing import traced
 from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Relay:
 
         settings.load_env_files(Path.cwd())
         settings.show_logs()
+        tracing.export_traces()
         values = settings.from_environment()
         is_chosen = values.get("model") == "rehearsal"
         agent, file, origin = agent_to_serve(values.get("agent"), Path.cwd(), with_rehearsal=is_chosen)
@@ -260,7 +262,8 @@ class Relay:
         )
         self._sockets.add(socket)
         try:
-            await socket.serve(scope.get("client"), target.user_id, target.session_id, target.after)
+            with traced(scope, socket):
+                await socket.serve(scope.get("client"), target.user_id, target.session_id, target.after)
         finally:
             self._sockets.discard(socket)
 
@@ -281,12 +284,14 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": f"relay: {error}"})
         return
 
-    async def started(event: Event) -> None:
+    async def tell(event: Event) -> None:
         if event["type"] == "lifespan.startup.complete":
             memory.settle()  # not in `Relay`: in a host's process, this is for the host to decide
+        else:
+            await tracing.flush()
         await send(event)
 
-    await relay(scope, receive, started if scope["type"] == "lifespan" else send)
+    await relay(scope, receive, tell if scope["type"] == "lifespan" else send)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from adk_relay import __version__
-from adk_relay.settings import SETTINGS, Setting
+from adk_relay.settings import SETTINGS, Setting, load_env_files, log_config
 
 _HELP = """\
 Serve a Google ADK live agent over WebSockets, or talk with the agent of a server.
@@ -92,11 +93,13 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
 
     import uvicorn  # slow to import, and --help does not need it
 
+    load_env_files(Path.cwd())  # it may set RELAY_LOG
     uvicorn.run(
         "relay:app",
         host=arguments.host,
         port=arguments.port,
         log_level=arguments.log_level,
+        log_config=log_config(uvicorn.config.LOGGING_CONFIG),
         # Sound does not compress; trying costs 13 % of a voice session's CPU.
         ws_per_message_deflate=False,
         # Closing the connection to a stalled peer never finishes: without a limit the process would not end.

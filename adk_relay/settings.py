@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
-from adk_relay.core.logs import one_line
+from adk_relay.core.logs import JsonFormatter, NoTraceback, TextFormatter, one_line
 
 if TYPE_CHECKING:
     from google.adk.artifacts import BaseArtifactService
@@ -138,6 +138,14 @@ SETTINGS = {
             str,
             None,
             "BCP-47 code of the spoken language; if empty, the model chooses",
+            is_argument=False,
+        ),
+        Setting(
+            "log",
+            str,
+            "text",
+            "text: a log for people; json: one JSON object a line, uvicorn's lines too",
+            choices=("text", "json"),
             is_argument=False,
         ),
         Setting(
@@ -287,10 +295,33 @@ def load_env_files(folder: Path) -> None:
 
 
 def show_logs() -> None:
-    """Shows relay's log lines if logging is not configured: ASGI servers configure only their own loggers."""
+    """Shows relay's log lines if logging is not configured: ASGI servers configure only their own loggers.
+
+    With RELAY_LOG=json, uvicorn's lines get the same form.
+
+    Raises:
+        SettingsError: RELAY_LOG is wrong.
+    """
+    try:
+        SETTINGS["log"].check(form := os.environ.get("RELAY_LOG") or SETTINGS["log"].default)
+    except ValueError as error:
+        raise SettingsError(f"RELAY_LOG: {error}") from None
+    logging.getLogger("uvicorn.error").addFilter(NoTraceback())
+    formatter = JsonFormatter() if form == "json" else TextFormatter()
     if log.level == logging.NOTSET:
         log.setLevel(logging.getLogger("uvicorn.error").level or logging.INFO)  # uvicorn's --log-level
     if not logging.getLogger().handlers and not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s:     relay: %(message)s"))
-        log.addHandler(handler)
+        log.addHandler(shown := logging.StreamHandler())
+        shown.setFormatter(formatter)
+    if form == "json":
+        for name in ("uvicorn", "uvicorn.access"):
+            for handler in logging.getLogger(name).handlers:
+                handler.setFormatter(formatter)
+
+
+def log_config(uvicorns: dict[str, Any]) -> dict[str, Any]:
+    """How uvicorn is to configure its loggers: as `uvicorns` says, but with RELAY_LOG=json in JSON."""
+    if os.environ.get("RELAY_LOG") != "json":
+        return uvicorns
+    formatter = {"()": "adk_relay.core.logs.JsonFormatter"}
+    return {**uvicorns, "formatters": dict.fromkeys(uvicorns["formatters"], formatter)}

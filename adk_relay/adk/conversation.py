@@ -308,6 +308,7 @@ class Conversation:
     # ---- the life of a conversation ----
 
     async def _main(self) -> None:
+        self.meter.enter()
         try:
             await asyncio.wait({self._loading})
             if not self.room.listeners:
@@ -325,12 +326,9 @@ class Conversation:
         finally:
             if self._grace:
                 self._grace.cancel()
-            self._idleness.close()
-            self.meter.close()
             self._loading.cancel()
-            self.session.close()
-            self._writing.close()
-            self.room.close()
+            for part in (self._idleness, self.session, self._writing, self.room, self.meter):
+                part.close()
             self._home.forget(self)
 
     async def _come_to_rest(self, reason: Stop) -> bool:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from opentelemetry import context as otel
 from opentelemetry import trace
 
+from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.messages import (
     ActivityStart,
     Audio,
@@ -69,11 +70,16 @@ class Meter:
         self._is_open = False
         self._span: trace.Span = trace.INVALID_SPAN
         self._tools: dict[str, float] = {}  # when they were called, by id
-        self._run_began = 0.0
+        self._run = 0.0, ""  # when the present one began, and the connection that it began for
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert self._is_open or self._span is trace.INVALID_SPAN, "a span is open, and no answer"
+
+    def enter(self) -> None:
+        """To be called in the conversation's task: lines of the log that it writes are about no socket."""
+        connection_id.set("")
+        conversation_id.set(self._session_id)
 
     # ---- input ----
 
@@ -176,8 +182,9 @@ class Meter:
 
     def run_began(self) -> None:
         """To be called in the task of a run: ADK's spans will be below that of the listener's socket."""
-        self._run_began = time.monotonic()
+        self._run = time.monotonic(), self.context.get(connection_id, "")
         self.stats.runs_begun += 1
+        connection_id.set(self._run[1])
         otel.attach(_span_context(self.context))
 
     def run_ended(self, label: str, how: str) -> None:
@@ -188,7 +195,9 @@ class Meter:
             how: done, stopped, renewed or lost.
         """
         self.stats.runs_ended.count(how)
-        log.info("%s: a run ended after %.1f s: %s", label, time.monotonic() - self._run_began, how)
+        began, connection = self._run
+        seconds, ids = time.monotonic() - began, {"connection": connection, "conversation": self._session_id}
+        log.info("%s: a run ended after %.1f s: %s", label, seconds, how, extra=ids)
 
     def connected(self, seconds: float, *, is_short: bool) -> None:
         """A connection to the model was set up.

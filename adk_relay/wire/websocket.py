@@ -17,7 +17,7 @@ from adk_relay.core.interfaces import (
     StoreError,
     UnknownConversationError,
 )
-from adk_relay.core.logs import one_line
+from adk_relay.core.logs import connection_id, conversation_id, one_line
 from adk_relay.core.messages import Ended, Error, Gap, Interrupt, Message, Reset, TurnEnd, UserAudio, UserText
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
@@ -94,8 +94,12 @@ class Socket:
         self._receive = receive
         self._send = send
         self._conversation: Conversation | None = None
+        self.session_id = ""
+        """The conversation that it attends, or attended last."""
         self._is_bound = False
         self._is_over = False
+        self.end = SERVER_STOPPING
+        """How it is closed, when it is over."""
         self._traffic = traffic = conversations.stats.traffic_of(dialect.name)
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes, traffic)
         self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
@@ -178,9 +182,10 @@ class Socket:
             user_id, session_id: the conversation that its URL names; None: its commands name one.
             after: the last message that the client has got.
         """
-        began = time.monotonic()
+        began, address = time.monotonic(), client[0] if client else "?"
         self._traffic.opened += 1
-        end, peer_is_gone = SERVER_STOPPING, False
+        connection_id.set(self.connection_id)
+        peer_is_gone = False
         if connected := self._dialect.connected(self.connection_id, self._conversations.model):
             self._outbox.enqueue_frame(connected)
         try:
@@ -192,39 +197,38 @@ class Socket:
                     self._conversations.stats.opening.observe(time.monotonic() - began)
                 except StoreError:
                     self._fail()
+            self._log(f": opened from {address}")
             await self._run()
         except StoppingError:
             pass
         except UnknownConversationError as unknown:  # another user took this id first
-            end = NOT_FOUND.because(str(unknown))
+            self.end = NOT_FOUND.because(str(unknown))
         except Close as close:
-            end, peer_is_gone = close.frame, isinstance(close, PeerGone)
+            self.end, peer_is_gone = close.frame, isinstance(close, PeerGone)
         except Exception:
-            end = INTERNAL_ERROR
+            self.end = INTERNAL_ERROR
             log.exception("%s: the socket failed", self._label)
         finally:
-            session = self._conversation.session_id if self._conversation else "no conversation"
+            self._log(
+                f" from {address}: {time.monotonic() - began:.1f} s, {self._frames_in} frames in,"
+                f" {self._writer.frames} out, {self._outbox.dropped_ms:.0f} ms of sound dropped,"
+                f" closed {one_line(f'{self.end.code} {self.end.reason}')}"
+            )
             # uvicorn closes with SERVER_RESTARTS when it stops: the run has to end now, while uvicorn waits
             # for its connections. A client that closes with this code only gives up its own grace.
-            self._leave(at_once=end.code == SERVER_RESTARTS.code)
-            self._outbox.discard(end)
+            self._leave(at_once=self.end.code == SERVER_RESTARTS.code)
+            self._outbox.discard(self.end)
             self._is_over = True
-            log.info(
-                "%s %s in %s from %s: %.1f s, %d frames in, %d out, %.0f ms of sound dropped, closed %s",
-                self._label,
-                self.connection_id,
-                session,
-                client[0] if client else "?",
-                time.monotonic() - began,
-                self._frames_in,
-                self._writer.frames,
-                self._outbox.dropped_ms,
-                one_line(f"{end.code} {end.reason}"),
-            )
-            if not peer_is_gone:
-                await send_close(
-                    self._send, end
-                )  # also if the server cancels this task: some do when they stop
+            if not peer_is_gone:  # also if the server cancels this task: some do when they stop
+                await send_close(self._send, self.end)
+
+    def _log(self, what: str) -> None:
+        """Writes a line about the socket."""
+        session = self._conversation.session_id if self._conversation else ""
+        where = session or "no conversation"
+        log.info(
+            "%s %s in %s%s", self._label, self.connection_id, where, what, extra={"conversation": session}
+        )
 
     async def _run(self) -> None:
         """Runs the three tasks until the first one fails, and raises its error.
@@ -268,6 +272,8 @@ class Socket:
         )
         if welcome:
             self._outbox.enqueue_frame(welcome)
+        self.session_id = conversation.session_id
+        conversation_id.set(self.session_id)
         if not is_inside:
             conversation.attach(self, after)
             self._conversation = conversation
