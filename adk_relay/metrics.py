@@ -62,7 +62,7 @@ class Collector(PrometheusCollector):
         self._relays = relays
 
     def collect(self) -> Iterator[Family]:
-        """The metrics as they are now. To be called in the thread of the event loop, as a scrape is."""
+        """The metrics as they are now. It may be called in any thread."""
         page = _Page()
         for name, relay in self._relays.items():
             page.relay = name
@@ -113,15 +113,15 @@ def _process(page: _Page, relay: Counted) -> None:
 def _sockets(page: _Page, relay: Counted) -> None:
     stats = relay.conversations.stats
     open_, queued, attended = Counter[str](), Counter[str](), dict[str, set[int]]()
-    for socket in relay.sockets:
+    for socket in [*relay.sockets]:  # a copy: it may be another thread that asks
         open_[socket.dialect] += 1
         queued[socket.dialect] += socket.queue_bytes
         if socket.conversation:
             attended.setdefault(socket.dialect, set()).add(id(socket.conversation))
     dropped_ms = 0.0
-    for dialect, traffic in stats.traffic.items():
+    for dialect, traffic in [*stats.traffic.items()]:
         dropped_ms += traffic.dropped_ms
-        for code, count in traffic.errors.items():
+        for code, count in [*traffic.errors.items()]:
             text = "Errors that clients were told, by code"
             page.counter("relay_errors", text, count, dialect=dialect, code=code)
         if dialect == "http":
@@ -142,9 +142,9 @@ def _sockets(page: _Page, relay: Counted) -> None:
         whole = traffic.returned - traffic.gaps
         page.counter("relay_client_reconnects", text, whole, **label, replay="whole")
         page.counter("relay_client_reconnects", text, traffic.gaps, **label, replay="gap")
-    for reason, count in stats.refused.items():
+    for reason, count in [*stats.refused.items()]:
         page.counter("relay_refused", "WebSockets that were refused, by reason", count, reason=reason)
-    for status, count in stats.responses.items():
+    for status, count in [*stats.responses.items()]:
         page.counter("relay_http_responses", "HTTP responses, by status", count, status=status)
     text = "From an accepted WebSocket until its conversation is open"
     page.histogram("relay_open_seconds", text, stats.opening)
@@ -160,38 +160,38 @@ def _conversations(page: _Page, relay: Counted) -> None:
     text = "Requests whose answer a client waited for"
     page.counter("relay_requests", text, stats.successful, result="successful")
     page.counter("relay_requests", text, stats.failed, result="failed")
-    for end, count in stats.turns.items():
+    for end, count in [*stats.turns.items()]:
         page.counter("relay_turns", "Turns that have ended, by how", count, end=end)
-    for kind, histogram in stats.first_piece.items():
+    for kind, histogram in [*stats.first_piece.items()]:
         text = "From the end of the user's input to the first piece of the answer"
         page.histogram("relay_first_token_seconds", text, histogram, input=kind)
-    for kind, histogram in stats.turn.items():
+    for kind, histogram in [*stats.turn.items()]:
         text = "From the end of the user's input to the end of the answer"
         page.histogram("relay_turn_seconds", text, histogram, input=kind)
-    for token, count in stats.tokens.items():
+    for token, count in [*stats.tokens.items()]:
         page.counter("relay_tokens", "Tokens, as the model reports them", count, kind=token)
-    for tool, count in stats.tools_called.items():
+    for tool, count in [*stats.tools_called.items()]:
         page.counter("relay_tool_calls", "Calls of tools", count, tool=tool)
-    for tool, count in stats.tools_failed.items():
+    for tool, count in [*stats.tools_failed.items()]:
         page.counter("relay_tool_failures", "Tools that have raised an error", count, tool=tool)
-    for tool, histogram in stats.tools.items():
+    for tool, histogram in [*stats.tools.items()]:
         page.histogram("relay_tool_seconds", "How long tools took that have returned", histogram, tool=tool)
 
 
 def _runs(page: _Page, relay: Counted) -> None:
     stats = relay.conversations.stats
     page.gauge("relay_runs", "Runs under way", stats.runs_begun - sum(stats.runs_ended.values()))
-    for how, count in stats.runs_ended.items():
+    for how, count in [*stats.runs_ended.items()]:
         text = (
             "Runs that have ended: done, stopped; another follows: renewed, as planned; lost, after a failure"
         )
         page.counter("relay_runs_ended", text, count, how=how)
-    for code, count in stats.failures.items():
+    for code, count in [*stats.failures.items()]:
         text = "Conversations that ended because the agent or the model failed"
         page.counter("relay_conversation_failures", text, count, code=code)
     text = "Handshake and setup of the connections to the model"
     page.histogram("relay_model_connect_seconds", text, stats.connecting)
-    for way, count in stats.connections.items():
+    for way, count in [*stats.connections.items()]:
         text = "Connections to the model, by the way of the model's sound: short: past ADK; long: through it"
         page.counter("relay_model_connections", text, count, way=way)
     for direction, sound in (("in", stats.sound_up), ("out", stats.sound_down)):

@@ -63,12 +63,12 @@ def seconds(span: ReadableSpan) -> float:
 
 def parent(span: ReadableSpan) -> int:
     assert span.parent
-    return span.parent.span_id
+    return int(span.parent.span_id)
 
 
 def id_of(span: ReadableSpan) -> int:
     assert span.context
-    return span.context.span_id
+    return int(span.context.span_id)
 
 
 async def test_a_socket_its_turns_and_adks_own_spans(gemini: GeminiLive, spans: InMemorySpanExporter) -> None:
