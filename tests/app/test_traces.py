@@ -132,6 +132,21 @@ async def test_turns_belong_to_the_socket_that_asked(gemini: GeminiLive, spans: 
     assert len({socket.context.trace_id for socket in sockets if socket.context}) == 2
 
 
+async def test_a_run_belongs_to_the_socket_that_it_began_for(
+    gemini: GeminiLive, spans: InMemorySpanExporter
+) -> None:
+    async with serving(a_relay(grace=30)) as port:
+        async with client(port) as first:
+            await first.ask("one")
+        await gemini.connections[0].die(1000)  # the service ends the first run at rest
+        await ended(spans, "invoke_agent tester")
+        async with client(port) as second:
+            await second.ask("two")
+        sockets = await ended(spans, "relay.socket", 2)
+    runs = await ended(spans, "invoke_agent tester", 2)
+    assert [parent(run) for run in runs] == [id_of(socket) for socket in sockets]
+
+
 async def test_a_hosts_own_span_is_the_parent(gemini: GeminiLive, spans: InMemorySpanExporter) -> None:
     relay = a_relay()
 
