@@ -30,6 +30,7 @@ from adk_relay.core.messages import (
     Interrupt,
     Message,
     Numbered,
+    Place,
     Status,
     Text,
     ToolResult,
@@ -95,7 +96,9 @@ class Conversation:
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
         self._grace: asyncio.TimerHandle | None = None  # set while there is no listener
         self._loading = asyncio.create_task(self._load(), name=f"history {self._label}")
-        self._task = asyncio.create_task(self._main(), name=f"conversation {self._label}")
+        self._task = asyncio.create_task(
+            self.meter.conversation(self._main()), name=f"conversation {self._label}"
+        )
 
     # ---- for the listeners ----
 
@@ -215,6 +218,9 @@ class Conversation:
     def number(self) -> int:
         return self.room.number()
 
+    def place(self, of_answer: bool) -> Place:
+        return self.room.place(of_answer)
+
     def emit(self, message: Message) -> None:
         self._idleness.touch()
         if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
@@ -308,7 +314,6 @@ class Conversation:
     # ---- the life of a conversation ----
 
     async def _main(self) -> None:
-        self.meter.enter()
         try:
             await asyncio.wait({self._loading})
             if not self.room.listeners:
@@ -382,9 +387,7 @@ class Conversation:
             self._runs.begin_with("")
         self._runs.give_up()
         self.room.history.interrupt()
-        told = explain(error, self._home.model)
-        self.meter.failed(told.code)
-        self._dismiss(told, Ended("failed"))
+        self._dismiss(self.meter.failed(explain(error, self._home.model)), Ended("failed"))
 
     def _dismiss(self, *last_messages: Message) -> None:
         """Gives up all requests, and sends these messages to every listener."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from google.adk.agents.run_config import RunConfig
@@ -261,7 +262,8 @@ class Conversations:
         if (conversation := self._open.get(session_id)) and _exists(conversation):
             history = conversation.room.history
             lines, first = await _of_store(conversation.session.before(before, history))
-            return _summary(conversation), lines, first
+            summary = replace(_summary(conversation), pending=tuple(conversation.waiting.calls))
+            return summary, lines, first
         found = await _of_store(self._catalog.read(session_id, before))
         if found is None:
             raise UnknownConversationError(session_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from adk_relay.adk.meter import Meter
-from adk_relay.core.messages import Message, UserText
+from adk_relay.core.messages import Message, Place, UserText
 
 
 class Teller(Protocol):
@@ -23,6 +23,9 @@ class RunHost(Teller, Protocol):
 
     @property
     def meter(self) -> Meter: ...
+
+    def place(self, of_answer: bool) -> Place:
+        """The place of the next message; with `of_answer`, that of the open answer if it has text."""
 
     def connected(self) -> None:
         """The connection to the model is there."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Coroutine
 from contextvars import Context, copy_context
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from google.genai import types
 from opentelemetry import context as otel
 from opentelemetry import trace
 
@@ -21,6 +23,7 @@ from adk_relay.core.messages import (
     ActivityStart,
     Audio,
     AudioEnd,
+    Error,
     Message,
     Text,
     ToolComplete,
@@ -76,10 +79,11 @@ class Meter:
         """Asserts the invariants."""
         assert self._is_open or self._span is trace.INVALID_SPAN, "a span is open, and no answer"
 
-    def enter(self) -> None:
-        """To be called in the conversation's task: lines of the log that it writes are about no socket."""
+    async def conversation(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does the work of the conversation's own task: what it logs is about no socket."""
         connection_id.set("")
         conversation_id.set(self._session_id)
+        await work
 
     # ---- input ----
 
@@ -180,12 +184,13 @@ class Meter:
 
     # ---- runs ----
 
-    def run_began(self) -> None:
-        """To be called in the task of a run: ADK's spans will be below that of the listener's socket."""
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does the work of a run's task: ADK's spans are below that of the socket that the run begins for."""
         self._run = time.monotonic(), self.context.get(connection_id, "")
         self.stats.runs_begun += 1
         connection_id.set(self._run[1])
         otel.attach(_span_context(self.context))
+        await work
 
     def run_ended(self, label: str, how: str) -> None:
         """A run has ended.
@@ -208,19 +213,22 @@ class Meter:
         self.stats.connecting.observe(seconds)
         self.stats.connections.count("short" if is_short else "long")
 
-    def took(self, sound: UserAudio, *, is_short: bool) -> None:
-        """The model is given sound."""
-        seconds = len(sound.pcm) / 2 / sound.rate
-        if is_short:
-            self.stats.sound_up.short += seconds
-        else:
-            self.stats.sound_up.long += seconds
+    def gave(self, sound: object) -> None:
+        """The model was given sound: past ADK, if it is still in relay's own form; or something else."""
+        match sound:
+            case UserAudio(pcm, rate):
+                self.stats.sound_up.short += len(pcm) / 2 / rate
+            case types.Blob(data=bytes() as pcm, mime_type=str() as mime_type):
+                kind, _, rate_text = mime_type.partition(";rate=")
+                if kind == "audio/pcm" and rate_text.isdecimal():
+                    self.stats.sound_up.long += len(pcm) / 2 / int(rate_text)
 
-    def failed(self, code: str) -> None:
-        """The conversation has failed, and with it the open answer."""
-        self.stats.failures.count(code)
-        self._span.set_status(trace.StatusCode.ERROR, code)
+    def failed(self, error: Error) -> Error:
+        """The conversation has failed, and with it the open answer; returns the error."""
+        self.stats.failures.count(error.code)
+        self._span.set_status(trace.StatusCode.ERROR, error.code)
         self.close()
+        return error
 
     def trace_tool(self) -> None:
         """To be called within ADK's span of a tool: it gets a link to the turn."""

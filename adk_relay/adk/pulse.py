@@ -28,14 +28,14 @@ class Pulse:
     counted here: nothing is being sent then, and the run does not ask for the silence.
 
     Args:
-        sound: counts the model's sound.
+        sound: counts the model's sound; None: nobody reads the counters.
 
     Invariants:
         A text is being sent only while something is.
     """
 
-    def __init__(self, sound: Sound) -> None:
-        self._sound = sound
+    def __init__(self, sound: Sound | None = None) -> None:
+        self._sound = sound or Sound()
         self._heard_at = time.monotonic()  # when the last that was heard or sent is over
         self._is_talk = False  # the open answer has sound
         self._sending_since: float | None = None

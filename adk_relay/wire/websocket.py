@@ -327,6 +327,8 @@ class Socket:
                     self._outbox.close(BAD_FRAMES.because(why))
                     return
             except StoreError:
+                if isinstance(command, Ask):
+                    self._conversations.stats.fail_early()
                 self._fail()
                 return
             except UnknownConversationError as unknown:
