@@ -96,9 +96,7 @@ class Conversation:
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
         self._grace: asyncio.TimerHandle | None = None  # set while there is no listener
         self._loading = asyncio.create_task(self._load(), name=f"history {self._label}")
-        self._task = asyncio.create_task(
-            self.meter.conversation(self._main()), name=f"conversation {self._label}"
-        )
+        self._task = asyncio.create_task(self.meter.own(self._main()), name=f"conversation {self._label}")
 
     # ---- for the listeners ----
 

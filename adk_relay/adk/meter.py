@@ -79,7 +79,7 @@ class Meter:
         """Asserts the invariants."""
         assert self._is_open or self._span is trace.INVALID_SPAN, "a span is open, and no answer"
 
-    async def conversation(self, work: Coroutine[Any, Any, None]) -> None:
+    async def own(self, work: Coroutine[Any, Any, None]) -> None:
         """Does the work of the conversation's own task: what it logs is about no socket."""
         connection_id.set("")
         conversation_id.set(self._session_id)
