@@ -115,9 +115,10 @@ def _sockets(page: _Page, relay: Counted) -> None:
     open_, queued, attended = Counter[str](), Counter[str](), dict[str, set[int]]()
     for socket in [*relay.sockets]:  # a copy: it may be another thread that asks
         open_[socket.dialect] += 1
-        queued[socket.dialect] += socket.queue_bytes
-        if socket.conversation:
-            attended.setdefault(socket.dialect, set()).add(id(socket.conversation))
+        conversation, waiting = socket.gauges
+        queued[socket.dialect] += waiting
+        if conversation:
+            attended.setdefault(socket.dialect, set()).add(id(conversation))
     dropped_ms = 0.0
     for dialect, traffic in [*stats.traffic.items()]:
         dropped_ms += traffic.dropped_ms

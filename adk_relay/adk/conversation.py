@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import replace
 
 from adk_relay.adk.failures import explain, what_failed
@@ -12,6 +11,7 @@ from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.keeping import keep_unsaid
 from adk_relay.adk.meter import Meter
+from adk_relay.adk.older import OlderReader
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
@@ -91,6 +91,7 @@ class Conversation:
             want=self._runs.want,
         )
         self.waiting = Waiting(self.room, self, self._runs)
+        self.older = OlderReader(self.room, self.session)
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
@@ -243,7 +244,7 @@ class Conversation:
         self._runs.connected()
 
     def stored(self, text: UserText) -> None:
-        self.session.last_activity = time.time()
+        self.session.touch()
         self._writing.stored(text)
 
     def crossed(self) -> None:
@@ -271,7 +272,7 @@ class Conversation:
             self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def _end_turn(self, end: TurnEnd) -> None:
-        self.session.last_activity = time.time()
+        self.session.touch()
         self.meter.ended(end)
         self.room.publish(end)
         self._writing.answered()
@@ -315,8 +316,7 @@ class Conversation:
         try:
             await asyncio.wait({self._loading})
             if not self.room.listeners:
-                loop = asyncio.get_running_loop()
-                self._grace = loop.call_later(_UNATTENDED, self._runs.stop, Stop.LEFT)
+                self._grace = asyncio.get_running_loop().call_later(_UNATTENDED, self._runs.stop, Stop.LEFT)
             while True:
                 reason = await self._runs.needed()
                 if reason is None:
@@ -330,7 +330,7 @@ class Conversation:
             if self._grace:
                 self._grace.cancel()
             self._loading.cancel()
-            for part in (self._idleness, self.session, self._writing, self.room, self.meter):
+            for part in (self._idleness, self.older, self.session, self._writing, self.room, self.meter):
                 part.close()
             self._home.forget(self)
 

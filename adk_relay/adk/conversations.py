@@ -123,10 +123,14 @@ class Conversations:
         loop = asyncio.get_running_loop()
         if loop is self._loop or (self._loop and self._loop.is_running()):
             return False
+        if self._loop:
+            self.reader.change_loop()
         self._loop = loop
         self._closing = None
         self._open.clear()
         self._starts = Starts()
+        self._catalog = Catalog(self.reader, self.app_name, GUEST)
+        self._probe = Probe(self.service, self.app_name)
         return True
 
     async def prepare(self) -> None:
@@ -187,8 +191,6 @@ class Conversations:
             if conversation.user_id != user_id:
                 raise UnknownConversationError(session_id)
             await _of_store(conversation.ready())
-            if user_id == GUEST:  # its listeners are told how many messages there are
-                await _of_store(conversation.session.counted())
             has_ended = self._open.get(session_id) is not conversation  # meanwhile
             if not (has_ended or self.is_closing()):
                 return conversation
@@ -259,11 +261,13 @@ class Conversations:
         """
         if not self._is_guests(session_id):
             raise UnknownConversationError(session_id)
-        if (conversation := self._open.get(session_id)) and _exists(conversation):
+        while (conversation := self._open.get(session_id)) and _exists(conversation):
             history = conversation.room.history
             lines, first = await _of_store(conversation.session.before(before, history))
-            summary = replace(_summary(conversation), pending=tuple(conversation.waiting.calls))
-            return summary, lines, first
+            if self._open.get(session_id) is conversation and conversation.room.history is history:
+                summary = replace(_summary(conversation), pending=tuple(conversation.waiting.calls))
+                return summary, lines, first
+            # It has ended meanwhile, or was emptied.
         found = await _of_store(self._catalog.read(session_id, before))
         if found is None:
             raise UnknownConversationError(session_id)

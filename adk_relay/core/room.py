@@ -243,8 +243,14 @@ class Room:
         is_known = after.epoch in (None, self.epoch) and after.seq <= self.seq
         if is_known and (kept := self._journal.since(after.seq)) is not None:
             return kept
-        lines = self.history.lines()
-        return [Gap(after.seq + 1 if is_known else 1, self.seq, len(lines)), *lines]
+        lines, place = self.history.end()
+        older = "" if place is None else older_than(self.epoch, place)
+        return [Gap(after.seq + 1 if is_known else 1, self.seq, len(lines), older), *lines]
+
+
+def older_than(epoch: str, place: int) -> str:
+    """How a client names a place of the history in `ReadOlder`."""
+    return f"{epoch}.{place}"
 
 
 def _new_epoch() -> str:

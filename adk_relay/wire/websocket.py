@@ -18,7 +18,18 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import connection_id, conversation_id, one_line
-from adk_relay.core.messages import Ended, Error, Gap, Interrupt, Message, Reset, TurnEnd, UserAudio, UserText
+from adk_relay.core.messages import (
+    Ended,
+    Error,
+    Gap,
+    Interrupt,
+    Message,
+    ReadOlder,
+    Reset,
+    TurnEnd,
+    UserAudio,
+    UserText,
+)
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
 from adk_relay.wire.asgi import Receive, Send
@@ -88,18 +99,17 @@ class Socket:
         self.connection_id = secrets.token_urlsafe(9)
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
+        self.dialect = dialect.name
         self._conversations = conversations
         self._limits = limits
         self._dialect = dialect
         self._receive = receive
         self._send = send
         self._conversation: Conversation | None = None
-        self.session_id = ""
-        """The conversation that it attends, or attended last."""
+        self.session_id = ""  # of the conversation that it attends, or attended last
         self._is_bound = False
         self._is_over = False
-        self.end = SERVER_STOPPING
-        """How it is closed, when it is over."""
+        self.end = SERVER_STOPPING  # how it is closed, when it is over
         self._traffic = traffic = conversations.stats.traffic_of(dialect.name)
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes, traffic)
         self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
@@ -119,22 +129,10 @@ class Socket:
         self._outbox.check()
         self._heartbeat.check(time.monotonic())
 
-    # ---- for the metrics ----
-
     @property
-    def dialect(self) -> str:
-        """The name of its dialect."""
-        return self._dialect.name
-
-    @property
-    def conversation(self) -> Conversation | None:
-        """The conversation that it attends."""
-        return self._conversation
-
-    @property
-    def queue_bytes(self) -> int:
-        """Bytes that wait to be sent."""
-        return self._outbox.bytes
+    def gauges(self) -> tuple[Conversation | None, int]:
+        """For the metrics: the conversation that it attends, and the bytes that wait to be sent."""
+        return self._conversation, self._outbox.bytes
 
     # ---- for the conversation (adk_relay.core.room.Listener): nothing here waits ----
 
@@ -361,6 +359,9 @@ class Socket:
                     await self._perform(Create())
                 if self._conversation:
                     self._conversation.ask(text, self)
+            case ReadOlder():
+                if conversation:
+                    conversation.older.read(command, self)
             case _ if conversation:
                 if isinstance(command, Interrupt):  # it also stops an answer that is over but still queued
                     self._outbox.recall_audio()
