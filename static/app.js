@@ -67,7 +67,7 @@ const connection = new Connection({
     hello(frame) {
       view.showModel(frame);
       call.pushToTalk = Boolean(frame.push_to_talk);
-      waiting.refused("The connection was lost. Please answer again.");
+      waiting.renew();
       older.reset();
       rehearsal(frame.rehearsal);
       others.count(frame.connections);
@@ -143,7 +143,9 @@ function receive(frame) {
       if (speaker) typists.set(speaker, frame.typing);
       return;
     case "tool_start":
-      return frame.pending ? waiting.show(frame) : conversation.toolStarted(frame);
+      if (!frame.pending) return conversation.toolStarted(frame);
+      conversation.toolAsks(frame.arguments?.originalFunctionCall?.id);
+      return waiting.show(frame);
     case "tool_complete":
       return waiting.done(frame) || conversation.toolCompleted(frame);
     case "dropped":
@@ -151,7 +153,7 @@ function receive(frame) {
     case "error":
       if (frame.code === "busy") return busy(frame.message);
       if (frame.code === "history_failed") return older.failed(frame.message);
-      waiting.refused(frame.message);
+      if (waiting.refused(frame)) return;
       if (!frame.id) conversation.unexpect(); // the error is not about one text, so no answer will come
       return conversation.note("error", frame.message);
   }

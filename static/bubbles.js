@@ -63,6 +63,11 @@ export function toolCard({ tool_name, arguments: args, truncated }) {
   return card;
 }
 
+export function askTool(card) {
+  card.classList.add("asks");
+  card.querySelector(".tool-state").textContent = "asks first";
+}
+
 export function completeTool(card, { result, truncated }, seconds) {
   card.classList.add("done");
   const state = seconds < 0.1 ? "done" : `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;

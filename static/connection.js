@@ -239,7 +239,8 @@ export class Connection {
     this.#seq = to;
     this.#texts.takeHistory(lines);
     for (const line of lines) line.mine = this.#texts.isMine(line.id);
-    this.#on.history(lines, { ids: this.#unconfirmedIds(), isAnother, older });
+    for (const text of this.#texts.unconfirmed) if (text.placed) text.late = false;
+    this.#on.history(lines, { ids: this.#comingIds(), isAnother, older });
     this.#flush();
   }
 
@@ -251,12 +252,13 @@ export class Connection {
     this.#announced = this.#coming = null;
     this.#texts.forgetConversation();
     this.#texts.markUnsent();
-    this.#on.cleared(type, this.#unconfirmedIds());
+    this.#on.cleared(type, this.#comingIds());
     this.#flush();
   }
 
-  #unconfirmedIds() {
-    return this.#texts.unconfirmed.map(({ id }) => id);
+  // The texts that are not in the conversation yet.
+  #comingIds() {
+    return this.#texts.unconfirmed.filter(({ placed }) => !placed).map(({ id }) => id);
   }
 
   #confirm(id) {
@@ -270,6 +272,7 @@ export class Connection {
     const text = this.#texts.find(id);
     if (!text) return;
     text.late = false;
+    text.placed = true;
     this.#on.placed(id);
   }
 

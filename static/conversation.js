@@ -5,7 +5,8 @@
 //
 // `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
-import { bubble, completeTool, dots, element, mark, setText, shows, sourceList, toolCard } from "./bubbles.js";
+import { askTool, bubble, completeTool, dots, element, mark, setText, shows, sourceList, toolCard } from "./bubbles.js";
+import { Notices } from "./notices.js";
 
 const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
 const NEAR = 48; // pixels from the bottom that still count as being at the bottom
@@ -26,7 +27,7 @@ export class Conversation {
   #unconfirmed = new Map(); // id → item, of texts that may not have arrived
   #tools = new Map(); // tool_id → {card, start} of a running tool
   #pinned = true; // the user is at the bottom, and wants to stay there
-  #notice = null; // the last line that was not a bubble: {item, kind, text, count}
+  #notices;
   #building = false; // a whole history is being shown: the page is laid out once, after it
 
   // New items belong to another conversation: they stay in their place when the history of this one is shown.
@@ -38,6 +39,7 @@ export class Conversation {
     this.#latest = latest;
     this.#announce = announce;
     this.#welcome = root.querySelector("#welcome");
+    this.#notices = new Notices({ place: (item) => this.#place(item), last: () => this.#lastSettled(), announce });
     root.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     latest.addEventListener("click", () => this.#toEnd());
     // The pane changes its height when the keyboard opens, a notice appears or the window turns.
@@ -171,6 +173,12 @@ export class Conversation {
     this.#follow();
   }
 
+  // The tool runs only if the user allows it, so that it may take long.
+  toolAsks(toolId) {
+    const tool = this.#tools.get(toolId);
+    if (tool) askTool(tool.card);
+  }
+
   toolCompleted(frame) {
     const tool = this.#tools.get(frame.tool_id);
     if (!tool) return;
@@ -217,9 +225,10 @@ export class Conversation {
 
   // ---- the whole conversation
 
-  // Shows the conversation as the server knows it, [{role, text, open, who}, …]. The texts with these ids are not in it
-  // yet, and follow. Items that already show the same are kept, with their tools and notices. `isAnother`: a new epoch
-  // (the server was restarted, for example), in which earlier questions are not answered any more.
+  // Shows the conversation as the server knows it, [{role, text, id, open, who}, …]. The texts with these ids are not in
+  // it yet, and follow; others of this page may be in it and not be confirmed yet. Items that already show the same are
+  // kept, with their tools and notices. `isAnother`: a new epoch (the server was restarted, for example), in which
+  // earlier questions are not answered any more.
   history(lines, ids, isAnother) {
     lines = lines.filter(({ text }) => text.trim());
     const coming = new Set(ids.map((id) => this.#unconfirmed.get(id)));
@@ -228,13 +237,19 @@ export class Conversation {
     );
     const differs = lines.findIndex((line, index) => !shown[index] || !shows(shown[index], line));
     const same = differs < 0 ? lines.length : differs;
-    for (const item of shown.slice(0, same)) if (item.classList.contains("waiting")) mark(item, "", "");
+    const items = new Map(); // id → item, of the texts that are in it
+    for (const [index, item] of shown.slice(0, same).entries()) {
+      items.set(lines[index].id, item);
+      if (item.classList.contains("waiting")) mark(item, "", "");
+    }
 
     const aside = this.#empty(shown[same - 1]);
     this.#building = true;
-    for (const { role, text, open, who } of lines.slice(same)) {
-      if (role === "user") this.#place(bubble("user", who || "You", { text, other: Boolean(who), now: false }));
-      else {
+    for (const { role, text, id, open, who } of lines.slice(same)) {
+      if (role === "user") {
+        items.set(id, bubble("user", who || "You", { text, other: Boolean(who), now: false }));
+        this.#place(items.get(id));
+      } else {
         this.#open({ now: false });
         this.addToAnswer(text);
         if (!open) this.#close();
@@ -244,7 +259,7 @@ export class Conversation {
     this.#asked = lines.at(-1)?.role === "user";
     if (isAnother && this.#asked && !ids.length) mark(this.#root.lastElementChild, "Not answered", "interrupted");
     this.#root.append(...aside);
-    this.#restore(ids);
+    this.#restore(ids, items);
   }
 
   // A user has emptied the conversation.
@@ -259,7 +274,7 @@ export class Conversation {
     clearTimeout(this.#expecting);
     if (this.answering) this.#close();
     this.#answer?.item.remove();
-    this.#answer = this.#lastAnswer = this.#notice = null;
+    this.#answer = this.#lastAnswer = null;
     this.#unanswered = this.#asked = false;
     this.#hearing.clear();
     this.#tools.clear();
@@ -269,10 +284,11 @@ export class Conversation {
     return rest.filter((item) => item.dataset.aside);
   }
 
-  // Puts back the texts that were written here and are still on their way.
-  #restore(ids) {
+  // Puts back the texts that were written here and are still on their way. `items`: id → item, of texts that are shown.
+  #restore(ids, items = new Map()) {
     const coming = [...this.#unconfirmed].filter(([id]) => ids.includes(id));
-    this.#unconfirmed = new Map(coming);
+    const shown = [...items].filter(([id]) => this.#unconfirmed.has(id));
+    this.#unconfirmed = new Map([...shown, ...coming]);
     for (const [, item] of coming) this.#place(item);
     if (coming.length) this.#asked = this.#unanswered = true;
     if (!this.#root.childElementCount) this.#root.append(this.#welcome);
@@ -286,37 +302,14 @@ export class Conversation {
     this.#place(item);
   }
 
-  // A line between the bubbles. The same line again is counted, not repeated.
+  // A line between the bubbles. `kind` is a class.
   note(kind, text) {
-    const last = this.#notice;
-    if (last && last.kind === kind && last.text === text && last.item === this.#lastSettled()) {
-      last.item.querySelector(".count").textContent = ` (${++last.count} times)`;
-      return;
-    }
-    const item = element("p", `system ${kind}`, text);
-    item.append(element("span", "count"));
-    this.#notice = { item, kind, text, count: 1 };
-    this.#place(item);
-    this.#announce(text);
+    this.#notices.add(kind, text);
   }
 
-  // Sound that was dropped. Losses that follow each other add up in one line.
+  // Sound that was dropped, "up" or "down".
   lost(direction, milliseconds) {
-    const last = this.#notice;
-    const kind = `dropped-${direction}`;
-    const total = milliseconds + (last?.kind === kind && last.item === this.#lastSettled() ? last.total : 0);
-    const what =
-      direction === "up"
-        ? "what you said was lost on the way."
-        : "the agent’s voice was lost: the connection is too slow.";
-    const text = `${(total / 1000).toFixed(1)} s of ${what}`;
-    if (total > milliseconds) last.item.textContent = text;
-    else {
-      const item = element("p", "system", text);
-      this.#notice = { item, kind };
-      this.#place(item);
-    }
-    this.#notice.total = total;
+    this.#notices.addLoss(direction, milliseconds);
     this.#follow();
   }
 

@@ -1,7 +1,7 @@
 // The messages of a room, on the page. Everything is set as text, never as markup.
 //
 // Texts that were written here and are not in the conversation yet have the class `waiting`. They stand below all
-// other messages, in the order in which they were written.
+// other messages, in the order in which they were written. Cards of tools stand between the messages.
 
 import { announce } from "./announcer.js";
 
@@ -15,19 +15,29 @@ export class Messages {
   }
 
   // Adds a message; returns its node. `kind`: user (written here), other or agent. `who` is the name of an "other".
-  add(kind, text, who) {
+  addMessage(kind, text, who) {
     const node = bubble(kind, text, who);
-    this.#follow(() => this.place(node));
+    this.add(node);
     return node;
+  }
+
+  // Adds anything else.
+  add(node) {
+    this.#follow(() => this.place(node));
   }
 
   // Adds a text that was just written here, and shows it.
   addWaiting(text) {
     const node = bubble("user", text);
-    node.classList.add("waiting");
-    this.#root.append(node);
+    this.wait(node);
     this.#root.scrollTop = this.#root.scrollHeight;
     return node;
+  }
+
+  // Moves a message to the end of those that wait.
+  wait(node) {
+    node.classList.add("waiting");
+    this.#root.append(node);
   }
 
   // Moves a message to the end of those that do not wait.
@@ -40,14 +50,17 @@ export class Messages {
     this.#follow(() => textOf(node).append(text));
   }
 
-  // Replaces the text of a message.
-  complete(node, text) {
-    textOf(node).textContent = text;
+  // Replaces the text of an answer. `sources`: what stands under it, if anything.
+  complete(node, text, sources) {
+    this.#follow(() => {
+      textOf(node).textContent = text;
+      if (sources) textOf(node).after(sources);
+    });
   }
 
   // A line that is not a message.
   note(text) {
-    this.#follow(() => this.place(element("system", text)));
+    this.add(element("system", text));
     announce(text);
   }
 
@@ -71,9 +84,9 @@ export class Messages {
     root.scrollTop = root.scrollHeight - below;
   }
 
-  // Removes all but the messages that wait.
+  // Removes all but the messages that wait, and the cards of tools that do.
   empty() {
-    this.#root.replaceChildren(...this.#root.querySelectorAll(":scope > .waiting"));
+    this.#root.replaceChildren(...this.#root.querySelectorAll(":scope > :is(.waiting, .waiting-card:not(.done))"));
   }
 
   // Makes a change. If the newest message was visible before, it is visible afterwards.

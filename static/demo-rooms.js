@@ -1,4 +1,4 @@
-// The list of all rooms, with how many messages and people are in each.
+// The list of all rooms, with how many messages and people are in each, and the box for the id of another one.
 
 import { ask } from "./api.js";
 import { element } from "./demo-messages.js";
@@ -6,19 +6,24 @@ import { element } from "./demo-messages.js";
 const REFRESH = 10000; // ms between two requests
 const DELAY = 200; // ms in which several reasons to refresh become one request
 
+const $ = (id) => document.getElementById(id);
+
 export class RoomList {
-  #list;
-  #empty;
+  #list = $("rooms");
+  #empty = $("no-rooms"); // is shown when there are no rooms
   #isWanted;
   #timer = 0;
   #shown = ""; // the JSON of what is shown
   #current = ""; // the id of the room that the page shows
 
-  // `list` is a <ul>, `empty` is shown when there are no rooms. `isWanted()`: nothing is asked while it is false.
-  constructor(list, empty, isWanted) {
-    this.#list = list;
-    this.#empty = empty;
+  // `isWanted()`: nothing is asked while it is false.
+  constructor(isWanted) {
     this.#isWanted = isWanted;
+    $("join").addEventListener("submit", (event) => {
+      event.preventDefault();
+      location.hash = $("join-id").value.trim();
+      $("join-id").value = "";
+    });
   }
 
   // Something has changed: reads the list soon.

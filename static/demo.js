@@ -5,8 +5,11 @@
 // those that the history has already are dropped.
 
 import { announce } from "./announcer.js";
-import { ask, here } from "./api.js";
+import { here } from "./api.js";
+import { sourceList } from "./bubbles.js";
 import { Chat } from "./chat.js";
+import { isFinal } from "./close_codes.js";
+import { RoomBar } from "./demo-bar.js";
 import { HistoryReader } from "./demo-history.js";
 import { Messages, setMeta } from "./demo-messages.js";
 import { OlderReader } from "./demo-older.js";
@@ -15,6 +18,7 @@ import { randomId } from "./identity.js";
 import { bytesOf, fit, MAX_TEXT, sendOnEnter } from "./textbox.js";
 import { Texts } from "./texts.js";
 import { Typists, TypingSignal } from "./typing.js";
+import { WaitingCards } from "./waiting.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -44,7 +48,13 @@ const messages = new Messages($("messages"));
 const typists = new Typists(showTyping);
 const reader = new HistoryReader({ read: showHistory, failed: goOnWithout, problem: (text) => problem(text, true) });
 const older = new OlderReader($("messages"), (lines) => messages.prepend(lines.map(shown)));
-const rooms = new RoomList($("rooms"), $("no-rooms"), () => chat.ready);
+const cards = new WaitingCards({
+  place: (card) => messages.add(card),
+  send: (toolId, result) => inside && chat.send("tool_result", { tool_id: toolId, result }),
+  announce,
+});
+const bar = new RoomBar((why) => problem(why));
+const rooms = new RoomList(() => chat.ready);
 const chat = new Chat(here("ws").href.replace(/^http/, "ws"), { state: showState, trip: showTrip, frame: take });
 const typing = new TypingSignal((type) => Boolean(room) && chat.send(type));
 
@@ -69,9 +79,9 @@ function showTrip(ms) {
 // ---- frames
 
 function take(frame) {
-  // These are answers to this page, and not part of the room's history.
+  // These are answers to this page or about tools, and not part of the room's history.
   const isReply = ["session_created", "session_joined", "status", "error"].includes(frame.type);
-  if (isReply || frame.session_id !== room || !reader.hold(frame)) receive(frame);
+  if (isReply || "tool_id" in frame || frame.session_id !== room || !reader.hold(frame)) receive(frame);
 }
 
 function receive(frame) {
@@ -87,14 +97,18 @@ function receive(frame) {
     case "status":
       return queued(frame);
     case "ack":
-      return confirmText(frame.id);
+      return placeText(texts.confirm(frame.id));
     case "response_start":
-      confirmText(frame.id);
+      placeText(texts.find(frame.id));
       return startAnswer();
     case "chunk":
       return addChunk(frame);
     case "response_complete":
       return completeAnswer(frame);
+    case "tool_start":
+      return cards.show(frame);
+    case "tool_complete":
+      return cards.done(frame);
     case "session_update":
       return updated(frame);
     case "error":
@@ -110,18 +124,19 @@ function queued({ id, message }) {
   setMeta(text.node, message);
 }
 
-// A text of this page is in the conversation now.
-function confirmText(id) {
-  const text = texts.confirm(id);
+// A text of this page is in the conversation now. It may not be stored yet.
+function placeText(text) {
   if (!text) return;
   setMeta(text.node, "");
+  if (text.placed) return;
+  text.placed = true;
   messages.place(text.node);
   count++;
 }
 
 // Does nothing if the history has shown the beginning of the answer.
 function startAnswer() {
-  answer ??= { node: messages.add("agent", ""), chunks: 0 };
+  answer ??= { node: messages.addMessage("agent", ""), chunks: 0 };
 }
 
 function addChunk({ text, chunk_number, is_final }) {
@@ -135,9 +150,9 @@ function addChunk({ text, chunk_number, is_final }) {
   messages.append(answer.node, text);
 }
 
-function completeAnswer({ full_response: text, interrupted, message_count }) {
+function completeAnswer({ full_response: text, interrupted, message_count, grounding = {} }) {
   if (answer?.chunks) {
-    messages.complete(answer.node, text);
+    messages.complete(answer.node, text, sourceList(grounding));
     if (interrupted) setMeta(answer.node, "Interrupted");
     announce(`Agent: ${text}`);
   } else answer?.node.remove(); // the agent said nothing
@@ -155,7 +170,7 @@ function updated({ update_type, connection_id, typing: isTyping, message, messag
     case "message_added":
       if (message_count <= count) return; // the history that was just read has it
       if (isOwn || message_count > count + 1) return load(); // to get its id, or what was missed
-      messages.add("other", message, who);
+      messages.addMessage("other", message, who);
       texts.count(message);
       count++;
       announce(`${who}: ${message}`);
@@ -179,8 +194,10 @@ function updated({ update_type, connection_id, typing: isTyping, message, messag
   rooms.refresh();
 }
 
-function failed({ code, message, id }) {
+function failed(frame, { code, message, id } = frame) {
+  if (isFinal(code)) texts.fail();
   if (texts.find(id)) return giveBack(message, [texts.find(id)]);
+  if (cards.refused(frame)) return;
   problem(message, !inside);
   // There is no such room. Any other failure may pass: the next socket asks for the room again.
   if (!joining || id || !["unknown_session", "bad_data"].includes(code)) return;
@@ -212,8 +229,8 @@ function entered({ type, session_id }) {
   else joining = "";
   if (session_id !== room) {
     problem("");
-    for (const { id, node, taken } of texts.unconfirmed) {
-      if (!taken) continue;
+    for (const { id, node, taken, placed } of texts.unconfirmed) {
+      if (!taken && !placed) continue;
       node.remove(); // the server has the text, and answers it in the room where it was written
       texts.remove(id);
     }
@@ -224,6 +241,7 @@ function entered({ type, session_id }) {
     empty();
     if (location.hash.slice(1) !== room) history.pushState(null, "", `#${room}`);
   }
+  cards.renew();
   if (isNew) sendTexts();
   else load();
   update();
@@ -253,8 +271,10 @@ const shown = ({ role, id, text }) => ({ kind: role === "agent" ? role : texts.h
 
 function showHistory({ history: lines, message_count, first }, frames) {
   for (const { node } of texts.takeHistory(lines)) node.remove(); // the history has it
+  for (const { node, placed } of texts.unconfirmed) placed ? node.remove() : messages.wait(node);
   resetActivity();
   const nodes = messages.replace(lines.map(shown));
+  for (const text of texts.unconfirmed) if (text.placed) text.node = nodes[lines.findIndex(({ id }) => id === text.id)];
   older.begin(room, first);
   const open = lines.findLastIndex((line) => line.open);
   if (open >= 0) answer = { node: nodes[open], chunks: lines[open].chunks };
@@ -281,6 +301,7 @@ function empty() {
   reader.drop();
   resetActivity();
   texts.forgetConversation();
+  cards.clear();
   messages.empty();
   older.begin("", 1);
   count = 0;
@@ -295,15 +316,8 @@ function resetActivity() {
 // ---- what is shown around the messages
 
 function update() {
-  $("room-name").textContent = room ? `Room ${room}` : "No room yet";
-  $("room-actions").hidden = !room;
+  bar.show(room);
   $("hint").hidden = Boolean(room || texts.unconfirmed.length);
-  $("window").href = $("speak").href = "";
-  if (room) {
-    $("window").href = `#${room}`;
-    // The same conversation in the main page, by the live dialect: all rooms belong to the guest.
-    $("speak").href = here(`./?user=guest&session=${room}`);
-  }
   $("new").disabled = $("join-button").disabled = !chat.ready;
   $("send").disabled = !chat.ready || (joining && joining !== room) || !$("text").value.trim();
   rooms.mark(room);
@@ -363,16 +377,10 @@ $("composer").addEventListener("submit", (event) => {
 });
 
 function send(text) {
-  if (chat.send("chat", { session_id: room, message: text.words, id: text.id })) text.tried = true;
+  if (chat.send("chat", { session_id: room, message: text.words, id: text.id })) Object.assign(text, { tried: true, failed: false });
 }
 
 $("new").addEventListener("click", create);
-
-$("join").addEventListener("submit", (event) => {
-  event.preventDefault();
-  location.hash = $("join-id").value.trim();
-  $("join-id").value = "";
-});
 
 addEventListener("hashchange", () => {
   const wanted = location.hash.slice(1);
@@ -386,14 +394,6 @@ addEventListener("hashchange", () => {
     chat.open(); // the chat dialect has no frame that leaves a room; a new socket is in none
   }
 });
-
-$("clear").addEventListener("click", () => change("Clear", "POST", `sessions/${room}/clear`));
-$("delete").addEventListener("click", () => change("Delete", "DELETE", `sessions/${room}`));
-
-function change(what, method, path) {
-  if (!confirm(`${what} this room, and all that was said in it, for everybody?`)) return;
-  ask(method, path).catch(({ message }) => problem(message));
-}
 
 chat.open();
 fitText();

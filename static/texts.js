@@ -1,18 +1,22 @@
 // The texts that were written on this page, from writing to the server's confirmation.
 //
 // Each text has a random id. It is sent again on every new socket until the server has confirmed it; the server takes
-// each id once. A server that was restarted has lost the ids. Then a text has arrived if its words are in the
-// conversation one time more than before.
+// each id once. Only an `ack` confirms a text: a history can show a text, with its id, that is not stored yet.
+//
+// A server that was restarted has lost the ids, and has only stored texts. Then a text has arrived if its words are in
+// the conversation one time more than before.
 
 export class Texts {
   #written = new Map(); // id → words, of all that was written here
   #unconfirmed = new Map(); // id → the text, {id, words, sent, tried, …}; its ids are among those of #written
-  #known = new Map(); // words → how often users have said them in the conversation, as far as this page knows
+  // words → how often users have said them in the conversation, as far as this page knows. Texts of this page count when
+  // they are confirmed.
+  #known = new Map();
 
-  // Returns the text, {id, words, sent, tried, …fields}. The sender sets `sent` (by the present socket) and `tried` (by
-  // any socket).
+  // Returns the text, {id, words, sent, tried, placed, …fields}. The sender sets `sent` (by the present socket) and
+  // `tried` (by any socket). `placed`: it is in the conversation that is shown, and not only on its way there.
   add(id, words, fields = {}) {
-    const text = { id, words, sent: false, tried: false, ...fields };
+    const text = { id, words, sent: false, tried: false, placed: false, ...fields };
     this.#written.set(id, words);
     this.#unconfirmed.set(id, text);
     return text;
@@ -61,30 +65,40 @@ export class Texts {
     for (const text of this.#unconfirmed.values()) text.sent = false;
   }
 
+  // The agent has failed for good, also with the request that it was asked. It is not asked again, if it is in the
+  // conversation; those that waited behind it are not in it, and are.
+  fail() {
+    for (const text of this.#unconfirmed.values()) text.failed = text.tried;
+  }
+
   // The conversation is a new one, or was emptied: it has no texts.
   forgetConversation() {
     this.#known.clear();
+    for (const text of this.#unconfirmed.values()) text.placed = false;
   }
 
   // The conversation has these lines, [{role, text, id}, …], and no others. Returns the texts that are
-  // confirmed by that.
+  // confirmed by that, or failed.
   takeHistory(lines) {
-    const waited = this.unconfirmed;
+    const confirmed = [];
     const before = this.#known;
     const withoutId = new Map();
+    const ids = new Set();
     this.#known = new Map();
     for (const { role, text, id } of lines) {
       if (role !== "user") continue;
-      this.count(text);
-      if (id) this.remove(id);
-      else tally(withoutId, text);
+      ids.add(id);
+      if (!this.find(id)) this.count(text);
+      if (!id) tally(withoutId, text);
     }
-    for (const { id, words, tried } of this.unconfirmed) {
-      if (!tried || times(withoutId, words) <= times(before, words)) continue;
-      this.remove(id);
-      tally(before, words);
+    for (const text of this.unconfirmed) {
+      text.placed = ids.has(text.id);
+      if (text.placed && text.failed) confirmed.push(this.confirm(text.id));
+      if (text.placed || !text.tried || times(withoutId, text.words) <= times(before, text.words)) continue;
+      confirmed.push(this.remove(text.id));
+      tally(before, text.words);
     }
-    return waited.filter(({ id }) => !this.#unconfirmed.has(id));
+    return confirmed;
   }
 }
 

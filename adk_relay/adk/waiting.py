@@ -86,9 +86,9 @@ class Waiting:
         try:
             self.answer(answer)
         except UnknownToolError as unknown:
-            listener.deliver(Error("unknown_tool", str(unknown)))
+            listener.deliver(Error("unknown_tool", str(unknown), tool_id=answer.tool_id))
         except ToolResultError as unfit:
-            listener.deliver(Error("bad_data", str(unfit)))
+            listener.deliver(Error("bad_data", str(unfit), tool_id=answer.tool_id))
 
     def answer(self, answer: ToolResult) -> None:
         """Takes a user's answer, and tells all.

@@ -255,6 +255,7 @@ class Link:
         """The server has refused something."""
         if frame.get("code") in _FINAL_ERRORS:
             self._connection.agent_failed()
+            self._requests.fail()
         gone = self.state is State.JOINING and frame.get("code") == "unknown_session"
         if request := self._requests.get(frame.get("id")):
             self._requests.give_up(request)
@@ -328,7 +329,7 @@ class Link:
             self._connection.send(type="create_session")
             return
         for request in waiting:
-            request.state = "sent"
+            request.state, request.has_failed = "sent", False
             self._connection.send(
                 type="chat", message=request.text, session_id=self.session_id, id=request.id
             )

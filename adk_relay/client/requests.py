@@ -24,6 +24,10 @@ class Request:
     state: Literal["waiting", "sent", "stored"] = "waiting"
     """waiting: it has to be sent. sent: it is sent again if the connection breaks before the server confirms
     it. stored: the server has stored it, and it is never sent again."""
+    has_failed: bool = False
+    """The agent has failed for good since it was sent."""
+    number: int | None = None
+    """Which message of the conversation it is, if the history has shown it; it may not be stored yet."""
 
 
 class Requests:
@@ -52,25 +56,36 @@ class Requests:
         if request := self.get(request_id):
             request.state = "stored"
 
+    def fail(self) -> None:
+        """The agent has failed for good."""
+        for request in self:
+            request.has_failed = request.state == "sent"
+
     def send_again(self) -> None:
         """There is a new connection: texts that were sent on the old one may not have arrived."""
         for request in self:
             if request.state == "sent":
                 request.state = "waiting"
 
-    def find_stored(self, request_id: str | None, text: str) -> Request | None:
-        """The request that this line of the history belongs to; it is marked as stored.
+    def find(self, number: int, request_id: str | None, text: str) -> Request | None:
+        """The request that this line of the history, message `number`, belongs to.
 
-        A server that was restarted has the texts, but not their ids: then the texts are compared.
+        A server that was restarted has the texts that were stored, but not their ids: then the texts are
+        compared. A text with an id may not be stored yet. If the agent has failed with it, it is not asked
+        again all the same.
         """
         if request_id:
             found = self.get(request_id)
-        else:
-            sent = (request for request in self if request.state != "waiting")
-            found = next((request for request in sent if cleaned(request.text) == text), None)
-        if found:
-            found.state = "stored"
-        return found
+            if found:
+                found.number = number
+                if found.has_failed:
+                    found.state = "stored"
+            return found
+        for request in self:
+            if request.state != "waiting" and cleaned(request.text) == text:
+                request.state = "stored"
+                return request
+        return None
 
     def close(self, request: Request, *, succeeded: bool) -> bool:
         """Ends a request. False: it had ended already."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from adk_relay.client.http import History, Json
+from adk_relay.client.http import History, Json, Line
 from adk_relay.client.requests import Request, Requests
 from adk_relay.client.stats import Stats
 from adk_relay.client.untrusted import one_line
@@ -114,14 +114,16 @@ class Transcript:
         if self.seen is None:
             self.seen = max(0, count - _RECENT)
         first = history.count - len(history.lines)  # the history has only the end of a long conversation
-        missed = history.lines[max(self.seen - first, 0) : max(count - first, 0)]
+        start = max(self.seen - first, 0)
+        missed = history.lines[start : max(count - first, 0)]
         # An answer that was cut off is the same as the first answer that was missed.
         cut, self._answer, self.seen = self._answer, None, count
         asked: Request | None = None
-        unanswered: list[Request] = []  # a restarted server will not answer these
-        for line in missed:
+        # A restarted server will not answer these.
+        unanswered = self._stored_since_shown(history.lines[:start], first + 1)
+        for number, line in enumerate(missed, first + start + 1):
             if line.is_user:
-                asked = self._requests.find_stored(line.id, line.text)
+                asked = self._requests.find(number, line.id, line.text)
                 if not asked:
                     self._view.line("user", line.text)
                 elif not line.id:
@@ -146,6 +148,22 @@ class Transcript:
             self._end(interrupted=True)
         for request in unanswered:
             self._requests.give_up(request)
+
+    def _stored_since_shown(self, shown: list[Line], first: int) -> list[Request]:
+        """The requests that an earlier history has shown, and that the server had stored when it was killed.
+
+        Args:
+            first: the number of the first of these lines.
+        """
+        stored = []
+        for request in self._requests:
+            number, request.number = request.number, None
+            if number is None or not first <= number < first + len(shown):
+                continue
+            line = shown[number - first]
+            if line.is_user and self._requests.find(number, line.id, line.text) and not line.id:
+                stored.append(request)
+        return stored
 
     def pass_over(self, count: int) -> None:
         """Skips the messages up to number `count`, except the last one, which may be an open answer."""

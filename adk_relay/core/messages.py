@@ -376,6 +376,8 @@ class Error:
     """For the user: what went wrong, and what to do."""
     id: str = ""
     """That of the text that was refused; "": the error is not about a text."""
+    tool_id: str = ""
+    """That of the tool call whose answer was refused; "": the error is not about one."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -318,7 +318,7 @@ class Socket:
                     self._heartbeat.content_came()
                 await self._perform(command)
             except BadFrameError as bad:
-                self._outbox.enqueue(Error(bad.code, str(bad), bad.id))
+                self._outbox.enqueue(Error(bad.code, str(bad), bad.id, bad.tool_id))
                 bad_frames += 1
                 if bad_frames == _MAX_BAD_FRAMES or self.attends == "own":
                     why = "a bad request" if self.attends == "own" else f"{bad_frames} bad frames in a row"

@@ -374,6 +374,7 @@ async def test_answers_that_cannot_be_used(gemini: GeminiLive) -> None:
             await alice.send(type="tool_result", **more)
             refusal = (await alice.until(lambda said: said.get("type") == "error"))[-1]
             assert refusal["code"] == code, more
+            assert refusal.get("tool_id", 5) == more["tool_id"], more
         assert await alice.ask("again") == "You said: again."
         async with client(port) as bob:
             await pending(bob)  # it still waits

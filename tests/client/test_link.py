@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +19,11 @@ from adk_relay.client.command import main
 from adk_relay.client.connection import comes_back
 from adk_relay.client.link import Link
 from adk_relay.client.state import TRANSITIONS, State, StateError
+from support.chat import created, guest
+from support.killable import GATED, GatedStore, a_process
 from support.linked import Linked, Reports
 from support.process import HANGS
+from support.proxy import network
 from support.server import ROOT, serving
 from support.terminal import environment, talkative
 
@@ -284,3 +289,52 @@ def test_the_command_has_the_name_it_is_called_by(capsys: pytest.CaptureFixture[
         assert main(["--url", "ftp://example"], prog) == 1
         said = capsys.readouterr()
         assert (said.out, said.err) == ("", f"{prog}: 'ftp://example' is not an http:// or https:// URL.\n")
+
+
+# ---- a server that is killed -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_stored", [False, True], ids=["never stored", "stored, but not acked"])
+async def test_an_unstored_text_was_seen_in_a_history_before_the_server_was_killed(
+    is_stored: bool, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    store = GatedStore(tmp_path)
+    async with AsyncExitStack() as stack:
+        async with a_process(port, tmp_path, **GATED):
+            room = await created(port)
+            between, there = await stack.enter_async_context(network(port))
+            client = await stack.enter_async_context(linked(there, room))
+            await client.becomes(State.CONNECTED)
+            async with guest(port, room) as other:
+                client.link.ask("before")
+                await other.turn()
+                await store.has("You said: before")
+                store.close()
+                client.link.ask("precious")
+                await other.until(lambda said: said.get("text") == "precious")
+            between.cut()
+            await client.becomes(State.WAITING)
+            between.mend()
+            client.link.connect()
+            await client.becomes(State.CONNECTED)  # it has read the history
+            if is_stored:
+                between.down.clear()  # so there is no ack
+                store.open()
+                await store.has("precious")
+        between.cut()
+        await client.becomes(State.WAITING)
+        if not is_stored:
+            store.open()
+        async with a_process(port, tmp_path, **GATED):
+            between.mend()
+            client.link.connect()
+            await client.becomes(State.CONNECTED)
+            client.link.ask("after")
+            await client.until(lambda: any("You said: after" in answer for answer in client.seen.answers))
+            assert store.texts() == ["before", "precious", "after"]
+            said = [answer.partition("You said: ")[2].split()[0] for answer in client.seen.answers]
+            assert said == (["before", "after"] if is_stored else ["before", "precious", "after"])
+            assert client.seen.lines == []  # all of it was written here
+            await stack.aclose()  # before the server goes

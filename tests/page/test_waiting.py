@@ -34,6 +34,7 @@ async def test_a_confirmation_is_asked_for(gemini: GeminiLive, browser: Browser,
         await tab.say("go")
         card = tab.page.get_by_role("region", name="May the agent use delete_file?")
         await expect(card).to_contain_text("<b>a.txt</b>")
+        await expect(tab.page.locator(".tool .tool-state")).to_have_text("asks first")
         await expect(tab.page.locator(".open, .expected")).to_have_count(0)
         assert await violations(tab.page) == []
         await tab.page.reload()  # it still waits

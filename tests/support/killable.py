@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from support.browser import until
@@ -20,15 +22,68 @@ from adk_relay.adk.rehearsal import Rehearsal
 root_agent = LlmAgent(name="parrot", model=Rehearsal(words_per_second=40))
 """
 
+GATED_STORE = """
+import asyncio
+from pathlib import Path
+
+from google.adk.cli.service_registry import get_service_registry
+from adk_relay.adk.sqlite import Sqlite
+
+
+class Gated(Sqlite):
+    async def append_event(self, session, event):
+        while Path("held").exists():
+            await asyncio.sleep(0.01)
+        return await super().append_event(session, event)
+
+
+get_service_registry().register_session_service("gated", lambda uri, **_: Gated("session.db"))
+"""
+
+GATED = {"RELAY_SESSIONS": "gated://", "RELAY_REPLAY_SECONDS": "0"}
+"""Settings of `a_process`. What a client has missed is told as a whole."""
+
+
+class GatedStore:
+    """The store of a relay that runs in this folder with `GATED`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "session.db"
+        self._held = folder / "held"
+
+    def close(self) -> None:
+        """From now on nothing is stored."""
+        self._held.touch()
+
+    def open(self) -> None:
+        self._held.unlink()
+
+    def texts(self) -> list[str]:
+        """The texts of users that are stored, the first one first."""
+        with closing(sqlite3.connect(self._file)) as database:
+            rows = database.execute("SELECT event_data FROM events ORDER BY timestamp, rowid").fetchall()
+        events = [json.loads(data) for (data,) in rows]
+        return [event["content"]["parts"][0]["text"] for event in events if event["author"] == "user"]
+
+    async def has(self, words: str) -> None:
+        """Waits until an event with these words is stored."""
+
+        async def find() -> bool:
+            with closing(sqlite3.connect(self._file)) as database:
+                query = "SELECT 1 FROM events WHERE instr(event_data, ?)"
+                return database.execute(query, (words,)).fetchone() is not None
+
+        await until(find, bool)
+
 
 @asynccontextmanager
-async def a_process(port: int, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A relay that can be killed without a word."""
-    (folder / "parrot.py").write_text(OWN_AGENT)
+async def a_process(port: int, folder: Path, **settings: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A relay that can be killed without a word. With `GATED`, a `GatedStore` can hold up its store."""
+    (folder / "parrot.py").write_text(OWN_AGENT + GATED_STORE)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "relay.py"), "--port", str(port)),
         cwd=folder,
-        env=os.environ | {"RELAY_AGENT": "parrot:root_agent"},
+        env=os.environ | {"RELAY_AGENT": "parrot:root_agent"} | settings,
         stderr=asyncio.subprocess.DEVNULL,
     )
 
@@ -42,7 +97,7 @@ async def a_process(port: int, folder: Path) -> AsyncIterator[asyncio.subprocess
         return True
 
     try:
-        await until(answers, bool, timeout=30)
+        await until(answers, bool, timeout=120)
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):

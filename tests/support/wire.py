@@ -80,7 +80,7 @@ SAMPLES: list[Message] = [
     Reset("e", deleted=True),
     Dropped("down", 480.0),
     Status("live"),
-    Error("busy", "Too much.", "c0ffee"),
+    Error("busy", "Too much.", "c0ffee", "call-2"),
     Ended("idle"),
 ]
 """Each message that a conversation can emit, with all that it can carry."""

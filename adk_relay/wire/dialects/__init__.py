@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from adk_relay.core.messages import (
     Answer,
+    Error,
     Input,
     Message,
     ReadOlder,
@@ -42,11 +43,13 @@ class BadFrameError(Exception):
     Attributes:
         code: for programs, such as `bad_data`.
         id: the id of the text that is wrong; "": it has none, or the frame is no text.
+        tool_id: the call that the frame answers; "": it answers none.
     """
 
-    def __init__(self, code: str, message: str, id: str = "") -> None:
+    def __init__(self, code: str, message: str, id: str = "", tool_id: str = "") -> None:
         self.code = code
         self.id = id
+        self.tool_id = tool_id
         super().__init__(message)
 
 
@@ -194,6 +197,12 @@ def id_field(text_id: str) -> dict[str, Any]:
     return {"id": text_id} if text_id else {}
 
 
+def error_fields(error: Error) -> dict[str, Any]:
+    """What is wrong, and with which text or which answer to a tool call, if it is about one."""
+    fields = {"code": error.code, "message": error.message, **id_field(error.id)}
+    return fields | ({"tool_id": error.tool_id} if error.tool_id else {})
+
+
 _MAX_TOOL_ID_CHARS = 256
 
 
@@ -207,11 +216,11 @@ def tool_result(fields: dict[str, Any]) -> ToolResult:
     if not (isinstance(tool_id, str) and 0 < len(tool_id) <= _MAX_TOOL_ID_CHARS):
         raise BadFrameError("bad_data", "tool_id must be that of a tool_start.")
     if "result" not in fields:
-        raise BadFrameError("bad_data", "There is no result.")
+        raise BadFrameError("bad_data", "There is no result.", tool_id=tool_id)
     length = len(to_json(fields["result"]).encode())
     if length > MAX_TOOL_BYTES:
         message = f"The result has {length} bytes; at most {MAX_TOOL_BYTES} are allowed."
-        raise BadFrameError("too_large", message)
+        raise BadFrameError("too_large", message, tool_id=tool_id)
     return ToolResult(tool_id, fields["result"])
 
 

@@ -34,6 +34,7 @@ from adk_relay.wire.dialects import (
     Welcome,
     credit_fields,
     cut,
+    error_fields,
     id_field,
     json_object,
     once,
@@ -147,8 +148,8 @@ def _encoder(session_id: str) -> Encode:
                 )
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
-            case Error(code, text, text_id):
-                return (frame("error", code=code, message=text, **id_field(text_id)),)
+            case Error():
+                return (frame("error", **error_fields(message)),)
             case _:
                 return None
 

@@ -43,6 +43,7 @@ from adk_relay.wire.dialects import (
     Welcome,
     credit_fields,
     cut,
+    error_fields,
     id_field,
     json_object,
     once,
@@ -260,8 +261,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "dropped", "direction": direction, "audio_ms": round(audio_ms)}
         case Status(state):
             return {"type": "status", "state": state}
-        case Error(code, text, text_id):
-            return {"type": "error", "code": code, "message": text} | id_field(text_id)
+        case Error():
+            return {"type": "error", **error_fields(message)}
         case Gap(first, last, lines, older):
             return {"type": "gap", "from": first, "to": last, "messages": lines} | _older_field(older)
         case Older(lines, older):

@@ -1,0 +1,28 @@
+// The bar above a room's messages: its name, links to it, and what can be done with it.
+
+import { ask, here } from "./api.js";
+
+const $ = (id) => document.getElementById(id);
+
+export class RoomBar {
+  #room = ""; // the id of the room that the page shows; empty: none
+
+  // `failed(why)`: the server has refused to clear or to delete the room.
+  constructor(failed) {
+    const change = (what, method, path) => {
+      if (!confirm(`${what} this room, and all that was said in it, for everybody?`)) return;
+      ask(method, path).catch(({ message }) => failed(message));
+    };
+    $("clear").addEventListener("click", () => change("Clear", "POST", `sessions/${this.#room}/clear`));
+    $("delete").addEventListener("click", () => change("Delete", "DELETE", `sessions/${this.#room}`));
+  }
+
+  show(room) {
+    this.#room = room;
+    $("room-name").textContent = room ? `Room ${room}` : "No room yet";
+    $("room-actions").hidden = !room;
+    $("window").href = room && `#${room}`;
+    // The same conversation in the main page, by the live dialect: all rooms belong to the guest.
+    $("speak").href = room && here(`./?user=guest&session=${room}`);
+  }
+}
