@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from adk_relay import memory, settings, shipped
+from adk_relay import memory, settings, shipped, tracing
 from adk_relay.advice import advice
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
 from adk_relay.core.logs import one_line
@@ -37,6 +38,7 @@ from adk_relay.wire.handshake import accept, attempt, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
 from adk_relay.wire.targets import NoSuchTargetError, mount_point, offers_subprotocol, path_of, target_of
+from adk_relay.wire.tracing import traced
 from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from google.adk.apps import App
     from google.adk.auth.credential_service.base_credential_service import BaseCredentialService
     from google.adk.workflow import BaseNode
+
+    from adk_relay.metrics import Collector
 
 log = logging.getLogger("relay")
 
@@ -72,6 +76,7 @@ class Relay:
     ) -> None:
         # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
         from adk_relay.adk.conversations import Conversations
+        from adk_relay.metrics import MetricsServer
 
         values = settings.complete(options)
         # adk: it handles messages and listeners, and knows nothing of sockets.
@@ -104,6 +109,9 @@ class Relay:
         self._api = Api(
             self.conversations, self._limits, lambda: len(self._sockets), self._draining.retry_after
         )
+        # On a port of its own. With a guard, `self._metrics.text()` may be served here, too.
+        lag = self.conversations.stats.loop_lag
+        self._metrics = MetricsServer(self.metrics(), lag, values["metrics_host"], values["metrics_port"])
 
     @classmethod
     def from_env(cls) -> Relay:
@@ -118,6 +126,7 @@ class Relay:
 
         settings.load_env_files(Path.cwd())
         settings.show_logs()
+        tracing.export_traces()
         values = settings.from_environment()
         is_chosen = values.get("model") == "rehearsal"
         agent, file, origin = agent_to_serve(values.get("agent"), Path.cwd(), with_rehearsal=is_chosen)
@@ -154,6 +163,7 @@ class Relay:
         """Starts, also again after an end: for a host that passes no lifespan on, `async with relay:`."""
         await self.conversations.prepare()
         self._draining.reset()
+        await self._metrics.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -176,12 +186,28 @@ class Relay:
         for socket in [*self._sockets]:
             socket.stop(frame)
         await self.conversations.aclose()
+        self._metrics.close()
+
+    @property
+    def sockets(self) -> Collection[Socket]:
+        """The WebSockets that are open."""
+        return self._sockets
+
+    def metrics(self) -> Collector:
+        """Its metrics, for a host's own Prometheus registry: `REGISTRY.register(relay.metrics())`."""
+        from adk_relay.metrics import Collector
+
+        return Collector({self.conversations.app_name: self})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             event = await receive()
             if event["type"] == "lifespan.startup":
-                await self.__aenter__()
+                try:
+                    await self.__aenter__()
+                except OSError as error:  # the port of the metrics is not free
+                    await send({"type": "lifespan.startup.failed", "message": f"relay: {error}"})
+                    return
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self.aclose()
@@ -212,6 +238,7 @@ class Relay:
             response = self._files[path].response(etags)
         if response:
             start, body = response
+            self.conversations.stats.responses.count(str(start["status"]))
             # The response to HEAD has no body, but the same Content-Length (RFC 9110 section 9.3.2).
             sent = b"" if method == "HEAD" else body
             with suppress(TimeoutError):  # a peer that does not read
@@ -222,6 +249,7 @@ class Relay:
     # ---- WebSockets ----
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refused = self.conversations.stats.refused
         try:
             # wire: the path and the query choose the dialect.
             target = target_of(scope)
@@ -229,14 +257,15 @@ class Relay:
                 # adk: only the session service knows which user a session belongs to.
                 await self.conversations.check(target.user_id, target.session_id)
         except (NoSuchTargetError, UnknownConversationError) as refusal:
-            await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
+            await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal), refused=refused)
             return
         except StoreError:
-            await refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason)
+            await refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason, refused=refused)
             return
         later = self._draining.retry_after()
         if later or self.conversations.is_closing():
-            await refuse(scope, receive, send, SERVER_STOPPING, 503, SERVER_STOPPING.reason, *later)
+            stopping = SERVER_STOPPING
+            await refuse(scope, receive, send, stopping, 503, stopping.reason, *later, refused=refused)
             return
         if not await accept(scope, receive, send):
             return
@@ -255,7 +284,8 @@ class Relay:
         )
         self._sockets.add(socket)
         try:
-            await socket.serve(scope.get("client"), target.user_id, target.session_id, target.after)
+            with traced(scope, socket):
+                await socket.serve(scope.get("client"), target.user_id, target.session_id, target.after)
         finally:
             self._sockets.discard(socket)
 
@@ -276,14 +306,16 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": f"relay: {error}"})
         return
 
-    async def started(event: Event) -> None:
+    async def tell(event: Event) -> None:
         if event["type"] == "lifespan.startup.complete":
             memory.settle()  # not in `Relay`: in a host's process, this is for the host to decide
             if sentence := advice(scope, receive):
                 log.info("%s", sentence)
+        else:
+            await tracing.flush()
         await send(event)
 
-    await relay(scope, receive, started if scope["type"] == "lifespan" else send)
+    await relay(scope, receive, tell if scope["type"] == "lifespan" else send)
 
 
 if __name__ == "__main__":

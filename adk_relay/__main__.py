@@ -6,9 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from adk_relay import __version__
-from adk_relay.settings import SETTINGS, Setting
+from adk_relay.settings import SETTINGS, Setting, load_env_files
 
 _HELP = """\
 Serve a Google ADK live agent over WebSockets, or talk with the agent of a server.
@@ -91,6 +92,7 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
 
     from adk_relay import server  # it imports uvicorn, which is slow, and --help does not need it
 
+    load_env_files(Path.cwd())  # it may set RELAY_LOG
     config = server.config("relay:app", arguments.host, arguments.port, arguments.log_level)
     served = server.Server(config)
     served.run()

@@ -15,10 +15,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import uvicorn
+from uvicorn.config import LOGGING_CONFIG
 
 from adk_relay.advice import RELAY_SERVE
 from adk_relay.bounds import MAX_FRAME, MAX_HEAD
 from adk_relay.core.logs import failure, one_line
+from adk_relay.settings import log_config
 
 log = logging.getLogger("relay")
 
@@ -50,6 +52,7 @@ def config(app: str, host: str, port: int, log_level: str) -> uvicorn.Config:
         host=host,
         port=port,
         log_level=log_level,
+        log_config=log_config(LOGGING_CONFIG),
         http=bounded[0] if bounded else "h11",
         ws=bounded[1] if bounded else "auto",
         h11_max_incomplete_event_size=MAX_HEAD,

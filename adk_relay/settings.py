@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
-from adk_relay.core.logs import one_line
+from adk_relay.core.logs import JsonFormatter, NoTraceback, TextFormatter, one_line
 
 if TYPE_CHECKING:
     from google.adk.artifacts import BaseArtifactService
@@ -46,6 +46,8 @@ class Options(TypedDict, total=False):
     replay_seconds: float
     sound: str
     drain: float
+    metrics_port: int
+    metrics_host: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,14 @@ SETTINGS = {
             is_argument=False,
         ),
         Setting(
+            "log",
+            str,
+            "text",
+            "text: a log for people; json: one JSON object a line, uvicorn's lines too",
+            choices=("text", "json"),
+            is_argument=False,
+        ),
+        Setting(
             "sessions",
             str,
             "sqlite:///.adk/session.db",
@@ -227,6 +237,10 @@ SETTINGS = {
             "Seconds that answers under way get when relay serve is told to stop; 0: none",
             ">= 0",
         ),
+        Setting("metrics_port", int, 0, "Port of /metrics, for Prometheus; 0: none", ">= 0"),
+        Setting(
+            "metrics_host", str, "127.0.0.1", "Address that the metrics are served on; 0.0.0.0: all of them"
+        ),
     )
 }
 """All settings, by name, in the order in which they are shown."""
@@ -289,10 +303,33 @@ def load_env_files(folder: Path) -> None:
 
 
 def show_logs() -> None:
-    """Shows relay's log lines if logging is not configured: ASGI servers configure only their own loggers."""
+    """Shows relay's log lines if logging is not configured: ASGI servers configure only their own loggers.
+
+    With RELAY_LOG=json, uvicorn's lines get the same form.
+
+    Raises:
+        SettingsError: RELAY_LOG is wrong.
+    """
+    try:
+        SETTINGS["log"].check(form := os.environ.get("RELAY_LOG") or SETTINGS["log"].default)
+    except ValueError as error:
+        raise SettingsError(f"RELAY_LOG: {error}") from None
+    logging.getLogger("uvicorn.error").addFilter(NoTraceback())
+    formatter = JsonFormatter() if form == "json" else TextFormatter()
     if log.level == logging.NOTSET:
         log.setLevel(logging.getLogger("uvicorn.error").level or logging.INFO)  # uvicorn's --log-level
     if not logging.getLogger().handlers and not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(levelname)s:     relay: %(message)s"))
-        log.addHandler(handler)
+        log.addHandler(shown := logging.StreamHandler())
+        shown.setFormatter(formatter)
+    if form == "json":
+        for name in ("uvicorn", "uvicorn.access"):
+            for handler in logging.getLogger(name).handlers:
+                handler.setFormatter(formatter)
+
+
+def log_config(uvicorns: dict[str, Any]) -> dict[str, Any]:
+    """How uvicorn is to configure its loggers: as `uvicorns` says, but with RELAY_LOG=json in JSON."""
+    if os.environ.get("RELAY_LOG") != "json":
+        return uvicorns
+    formatter = {"()": "adk_relay.core.logs.JsonFormatter"}
+    return {**uvicorns, "formatters": dict.fromkeys(uvicorns["formatters"], formatter)}

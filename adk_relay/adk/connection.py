@@ -9,6 +9,7 @@ events to an observer, and turns every loss into a `LostConnection`, which ADK d
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from contextvars import ContextVar
@@ -32,6 +33,7 @@ from adk_relay.core.messages import UserAudio
 
 if TYPE_CHECKING:  # it is made of translated events, and those of a run
     from adk_relay.adk.answers import Answers
+    from adk_relay.adk.meter import Meter
 
 _CONNECT_TIMEOUT = 15.0
 """Seconds for the handshake and the setup of a connection."""
@@ -68,6 +70,9 @@ class Observer(Hearer, Screened, Protocol):
 
     answers: Answers
     """The run's tool calls that wait for a user."""
+
+    meter: Meter
+    """Measures the conversation."""
 
     def connected(self, connection: WatchedConnection) -> None:
         """The connection is set up."""
@@ -114,7 +119,7 @@ class _Watched(BaseLlm):
 
     @asynccontextmanager
     async def connect(self, llm_request: LlmRequest) -> AsyncIterator[BaseLlmConnection]:
-        watcher = observer.get()
+        watcher, began = observer.get(), time.monotonic()
         opening: AbstractAsyncContextManager[BaseLlmConnection] = super().connect(llm_request)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
@@ -125,6 +130,7 @@ class _Watched(BaseLlm):
             raise _lost(error, self.model) from error
         connection = WatchedConnection(inner, watcher, self.model)
         watcher.connected(connection)
+        watcher.meter.connected(time.monotonic() - began, is_short=connection.short_way is not None)
         try:
             yield connection
         finally:
@@ -173,6 +179,7 @@ class WatchedConnection(BaseLlmConnection):
         self._watcher.sending(None)
         try:
             await self.inner.send_realtime(blob)  # type: ignore[arg-type]  # annotated too narrowly
+            self._watcher.meter.gave(blob)
         except Exception as error:
             await self._fail(error)
         self._watcher.sent()
@@ -183,6 +190,7 @@ class WatchedConnection(BaseLlmConnection):
         self._watcher.sending(None)
         try:
             await self.short_way.send_sound(sound)
+            self._watcher.meter.gave(sound)
         except Exception as error:
             await self._fail(error)
         self._watcher.sent()

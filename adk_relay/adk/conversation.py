@@ -10,6 +10,7 @@ from adk_relay.adk.failures import explain
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.keeping import keep_unsaid
+from adk_relay.adk.meter import Meter
 from adk_relay.adk.older import OlderReader
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
@@ -71,6 +72,7 @@ class Conversation:
         self.session = StoredSession(
             home.service, home.reader, home.stats, home.app_name, user_id, session_id
         )
+        self.meter = Meter(home.stats, session_id)
         self._requests = Requests(home.stats)
         self.room = Room(self._requests, replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
         self._home = home
@@ -94,7 +96,7 @@ class Conversation:
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
         self._grace: asyncio.TimerHandle | None = None  # set while there is no listener
         self._loading = asyncio.create_task(self._load(), name=f"history {self._label}")
-        self._task = asyncio.create_task(self._main(), name=f"conversation {self._label}")
+        self._task = asyncio.create_task(self.meter.own(self._main()), name=f"conversation {self._label}")
 
     # ---- for the listeners ----
 
@@ -113,6 +115,7 @@ class Conversation:
         if self._grace:
             self._grace.cancel()
             self._grace = None
+        self.meter.came()
         self.room.enter(listener, after)
         self.waiting.tell(listener)
         self._idleness.watch()
@@ -122,11 +125,7 @@ class Conversation:
             self._runs.want()
 
     def detach(self, listener: Listener, *, at_once: bool = False) -> None:
-        """Removes a listener; when it was the last, the conversation ends after the grace.
-
-        Args:
-            at_once: its client will not come back, so there is no grace.
-        """
+        """Removes a listener. When it was the last, the conversation ends after the grace, or `at_once`."""
         is_alone, is_given_up = self.room.listeners == [listener], False
         if listener.attends == "own":  # nobody else waits for the answers to its requests
             is_given_up = self._writing.withdraw(listener) and is_alone
@@ -160,6 +159,7 @@ class Conversation:
             case UserTyping(typing):
                 self.room.set_typing(listener, typing)
             case UserText():
+                self.meter.wrote()
                 self._writing.say(user_input, listener)
             case AudioEnd():
                 self._floor.end(listener.connection_id)
@@ -173,8 +173,6 @@ class Conversation:
 
     def ask(self, text: UserText, listener: Listener) -> None:
         """Takes a text whose answer `listener` waits for. It waits until those before it are answered.
-
-        A repeated id isn't asked again; the latest sender gets the answer.
 
         Raises:
             BusyError: 16 wait already.
@@ -225,6 +223,7 @@ class Conversation:
         self._idleness.touch()
         if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
             self._note_whose()
+        self.meter.note(message, self._requests)
         if isinstance(message, ToolStart) and message.is_pending:
             self.waiting.note(message)
         match message:
@@ -273,6 +272,7 @@ class Conversation:
 
     def _end_turn(self, end: TurnEnd) -> None:
         self.session.touch()
+        self.meter.ended(end)
         self.room.publish(end)
         self._home.failing.ended(end)
         self._writing.answered()
@@ -288,6 +288,7 @@ class Conversation:
     def _hear(self, sound: UserAudio | ActivityStart | AudioEnd) -> None:
         if self._runs.answers_alone:
             return
+        self.meter.heard(sound)
         self._inbox.add(sound)
         # An end of sound alone (its speaker has left) is no reason to connect to the model.
         if not isinstance(sound, AudioEnd):
@@ -297,6 +298,7 @@ class Conversation:
         self.room.send_to(connection_id, Error("busy", "Somebody else is speaking: wait until they pause."))
 
     def _dropped_up(self, ms: float) -> None:
+        self.meter.stats.dropped_up_ms += ms
         self.room.send_to(self._floor.speaker or self._floor.last_speaker, Dropped("up", ms))
 
     def _would_cut_in(self) -> bool:
@@ -327,12 +329,9 @@ class Conversation:
         finally:
             if self._grace:
                 self._grace.cancel()
-            self._idleness.close()
             self._loading.cancel()
-            self.older.close()
-            self.session.close()
-            self._writing.close()
-            self.room.close()
+            for part in (self._idleness, self.older, self.session, self._writing, self.room, self.meter):
+                part.close()
             self._home.forget(self)
 
     async def _come_to_rest(self, reason: Stop) -> bool:
@@ -386,7 +385,7 @@ class Conversation:
             self._runs.begin_with("")
         self._runs.give_up()
         self.room.history.interrupt()
-        self._dismiss(explain(error, self._home.model), Ended("failed"))
+        self._dismiss(self.meter.failed(explain(error, self._home.model)), Ended("failed"))
 
     def _dismiss(self, *last_messages: Message) -> None:
         """Gives up all requests, and sends these messages to every listener."""

@@ -31,7 +31,7 @@ from adk_relay.core.history import limited
 from adk_relay.core.interfaces import GUEST, StoppingError, StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line
-from adk_relay.core.requests import Stats
+from adk_relay.core.stats import Stats
 
 log = logging.getLogger("relay.agent")
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
+from tenacity import RetryCallState
+
 from adk_relay.adk.connection import LostConnection
 from adk_relay.core.logs import failure, one_line
 from adk_relay.core.messages import Error
+
+log = logging.getLogger("relay.agent")
 
 
 def what_failed(error: BaseException | None) -> str:
@@ -36,3 +43,19 @@ def explain(error: Exception, model: str) -> Error:
     else:
         return Error("model_unavailable", "The model could not be reached. Please try again later.")
     return Error("model_refused", text)
+
+
+def log_retry(label: str, most: int) -> Callable[[RetryCallState], None]:
+    """A function for tenacity, which logs that something failed and is tried again.
+
+    Args:
+        label: names the conversation.
+        most: how often it is tried.
+    """
+
+    def log_it(tries: RetryCallState) -> None:
+        error = tries.outcome.exception() if tries.outcome else None
+        failed, number = what_failed(error), tries.attempt_number + 1
+        log.warning("%s: %s; try %d of %d in %.1f s", label, failed, number, most, tries.upcoming_sleep)
+
+    return log_it

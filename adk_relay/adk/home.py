@@ -10,7 +10,7 @@ from google.adk.sessions import BaseSessionService
 from adk_relay.adk.failing import Failing
 from adk_relay.adk.reading import Reader
 from adk_relay.adk.runner import WatchedRunner
-from adk_relay.core.requests import Stats
+from adk_relay.core.stats import Stats
 
 if TYPE_CHECKING:
     from adk_relay.adk.conversation import Conversation

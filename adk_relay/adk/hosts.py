@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from adk_relay.adk.meter import Meter
 from adk_relay.core.messages import Message, Place, UserText
 
 
@@ -19,6 +20,9 @@ class Teller(Protocol):
 
 class RunHost(Teller, Protocol):
     """What a run needs."""
+
+    @property
+    def meter(self) -> Meter: ...
 
     def place(self, of_answer: bool) -> Place:
         """The place of the next message; with `of_answer`, that of the open answer if it has text."""

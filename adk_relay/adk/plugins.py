@@ -121,6 +121,7 @@ class Plugins(PluginManager):
     async def run_before_tool_callback(
         self, *, tool: BaseTool, tool_args: dict[str, Any], tool_context: ToolContext
     ) -> dict[str, Any] | None:
+        self._run().meter.trace_tool()
         result = await super().run_before_tool_callback(
             tool=tool, tool_args=tool_args, tool_context=tool_context
         )

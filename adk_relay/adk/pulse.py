@@ -6,6 +6,8 @@ import time
 
 from google.adk.events import Event
 
+from adk_relay.core.stats import Sound
+
 _STALLED_AFTER = 5.0
 """Seconds in which an open connection must take what is sent; otherwise it counts as lost."""
 
@@ -25,11 +27,15 @@ class Pulse:
     Only the connection's own time counts. What the agent's callbacks, its tools and the store take is not
     counted here: nothing is being sent then, and the run does not ask for the silence.
 
+    Args:
+        sound: counts the model's sound; None: nobody reads the counters.
+
     Invariants:
         A text is being sent only while something is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sound: Sound | None = None) -> None:
+        self._sound = sound or Sound()
         self._heard_at = time.monotonic()  # when the last that was heard or sent is over
         self._is_talk = False  # the open answer has sound
         self._sending_since: float | None = None
@@ -39,14 +45,19 @@ class Pulse:
         """There is a new connection."""
         self._heard_at, self._sending_since, self._is_text = time.monotonic(), None, False
 
-    def heard(self, seconds: float, *, is_first: bool = False) -> None:
+    def heard(self, seconds: float, *, is_first: bool = False, is_short: bool = False) -> None:
         """The model has sent something.
 
         Args:
             seconds: how long it takes to play. A model that assumes that its sound is played as it comes
                 completes its turn only after that.
             is_first: no answer was open.
+            is_short: it is sound that has gone past ADK.
         """
+        if is_short:
+            self._sound.short += seconds
+        else:
+            self._sound.long += seconds
         self._is_talk = seconds > 0 or (self._is_talk and not is_first)
         self._heard_at = max(self._heard_at, time.monotonic()) + seconds
 

@@ -91,7 +91,7 @@ class Run:
         self._session_id = session_id
         self._read = read
         self._inbox = inbox
-        self._host = host
+        self._host, self.meter = host, host.meter
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
         self.translator = Translator(host.number, host.place, owed=owed, text=owed_text)
         self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
@@ -111,7 +111,7 @@ class Run:
         self._completed_turn = False
         self._connection: WatchedConnection | None = None
         self._connected_at: float | None = None
-        self._pulse = Pulse()
+        self._pulse = Pulse(host.meter.stats.sound_down)
         self._is_renewed = False  # the next run is to begin with a new connection
         self._is_answered = False  # the next run is to begin with a user's answer to a tool call
         self._release: asyncio.TimerHandle | None = None  # set while texts are held
@@ -311,7 +311,7 @@ class Run:
 
     def hear(self, pcm: bytes) -> None:
         was_open = self.turn.is_open
-        self._pulse.heard(len(pcm) / SOUND_RATE, is_first=not was_open)
+        self._pulse.heard(len(pcm) / SOUND_RATE, is_first=not was_open, is_short=True)
         for message in self.translator.sound(pcm):
             self._host.emit(message)
         if not was_open:

@@ -22,7 +22,7 @@ from tenacity import (
 )
 
 from adk_relay.adk.connection import LostConnection
-from adk_relay.adk.failures import what_failed
+from adk_relay.adk.failures import log_retry, what_failed
 from adk_relay.adk.hosts import RunsHost
 from adk_relay.adk.run import Run
 from adk_relay.adk.runner import WatchedRunner
@@ -239,7 +239,7 @@ class Runs:
             wait=wait_random_exponential(multiplier=0.5, max=10),
             stop=stop_after_attempt(_TRIES) | stop_after_delay(_TRY_FOR),
             sleep=self._pause,
-            before_sleep=self._log_retry,
+            before_sleep=log_retry(self._label, _TRIES),
             reraise=True,
         ):
             with attempt:
@@ -274,16 +274,19 @@ class Runs:
             read=self._read,
             answers=self._answers,
         )
-        driving = asyncio.create_task(run.drive(), name=f"run {self._label}")
+        driving = asyncio.create_task(self._host.meter.run(run.drive()), name=f"run {self._label}")
         error = await self._watch(run, driving)
         self.run = None
         if self.stop_reason is not None:
             error = None
         elif error is None and run.is_unconnected and run.turn.is_open:
+            self._host.meter.run_ended(self._label, "done")
             return await self._answered_alone(run)
         elif error is None and (run.turn.owed or not (run.is_leaving or run.has_progressed)):
             # A normal close in the middle of an answer, or before any progress, is a loss, too.
             error = LostConnection(1000, "the service closed the connection early")
+        how = "lost" if error else "renewed" if run.is_leaving else "done"
+        self._host.meter.run_ended(self._label, how if self.stop_reason is None else "stopped")
         # Only a run that was not ended from outside has come to the end of what its agents do.
         goes_on_there = self.stop_reason is not Stop.RESET and (error is not None or run.is_closed)
         self._agent = run.agent if goes_on_there else ""
@@ -382,17 +385,6 @@ class Runs:
     async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), seconds)
-
-    def _log_retry(self, tries: RetryCallState) -> None:
-        error = tries.outcome.exception() if tries.outcome else None
-        log.warning(
-            "%s: %s; try %d of %d in %.1f s",
-            self._label,
-            what_failed(error),
-            tries.attempt_number + 1,
-            _TRIES,
-            tries.upcoming_sleep,
-        )
 
     def check(self) -> None:
         """Asserts the invariants."""

@@ -18,7 +18,7 @@ from google.genai import types
 from pydantic_core import to_jsonable_python
 
 from adk_relay.adk.connection import observer
-from adk_relay.core.logs import failure
+from adk_relay.core.logs import failure, one_line
 
 _sync_runner: ModuleType | None
 try:
@@ -37,7 +37,8 @@ def on_tool_error(
     """The last of an agent's `on_tool_error_callback`s: without it, ADK would end the run."""
     if isinstance(error, asyncio.CancelledError):
         return None  # the run ends
-    log.error("tool %s failed: %s", tool.name, failure(error))
+    observer.get().meter.tool_failed(tool.name)
+    log.error("tool %s failed: %s", one_line(tool.name), failure(error))
     return {"status": "error", "message": f"The tool {tool.name} failed."}
 
 

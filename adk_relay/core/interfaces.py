@@ -7,8 +7,8 @@ from typing import Protocol
 
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStart, UserText
-from adk_relay.core.requests import Stats
 from adk_relay.core.room import After, Room
+from adk_relay.core.stats import Stats
 
 GUEST = "guest"
 """The user who owns the conversations of the chat and turn dialects and of HTTP."""

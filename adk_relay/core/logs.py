@@ -1,6 +1,22 @@
-"""Foreign texts in the log: each is made one printable line."""
+"""The log: which connection and conversation a line is about, and foreign texts that can't forge lines.
+
+Each line of relay's loggers has the attributes `connection` and `conversation`, for the formatters here and
+for those of a host. They are "" where a line is about none.
+"""
 
 from __future__ import annotations
+
+import json
+import logging
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any
+
+connection_id: ContextVar[str] = ContextVar("connection_id", default="")
+"""The socket or HTTP request that this context works for."""
+
+conversation_id: ContextVar[str] = ContextVar("conversation_id", default="")
+"""The conversation that this context works for."""
 
 
 def failure(error: BaseException | None) -> str:
@@ -11,4 +27,69 @@ def failure(error: BaseException | None) -> str:
 def one_line(value: object, limit: int = 500) -> str:
     """The text of a peer, a tool or a service as one printable line, so that it can't forge log lines."""
     text = " ".join(str(value).split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
+    return _printable(text[:limit])
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+class _Lines(logging.Filter):
+    """Adds the ids to each line, and makes each message one printable line, whatever it was made of."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for name, variable in (("connection", connection_id), ("conversation", conversation_id)):
+            if not hasattr(record, name):
+                setattr(record, name, variable.get())
+        message = record.getMessage()
+        if not message.isprintable():
+            record.msg, record.args = _printable(message), None
+        return True
+
+
+class NoTraceback(logging.Filter):
+    """For uvicorn's logger: an invalid frame is what a peer has done, and worth a line, but no traceback."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], UnicodeDecodeError):
+            record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """For people: the level, the message, and the ids that the message does not name."""
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s:     relay: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        line = super().formatMessage(record)
+        ids = [
+            f"{name} {found}"
+            for name in ("conversation", "connection")
+            if (found := getattr(record, name, "")) and found not in record.message
+        ]
+        return f"{line} ({', '.join(ids)})" if ids else line
+
+
+class JsonFormatter(logging.Formatter):
+    """For machines: one JSON object a line, a traceback included. It also takes lines of other loggers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for name in ("connection", "conversation"):
+            if found := getattr(record, name, ""):
+                fields[name] = found
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+for _name in ("relay", "relay.agent"):
+    logging.getLogger(_name).addFilter(_Lines())

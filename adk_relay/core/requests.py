@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import UserText
+from adk_relay.core.stats import Stats as Stats
 
 _MAX_WAITING = 16
 """Requests of one conversation that may wait."""
@@ -15,23 +17,6 @@ _MAX_WAITING = 16
 
 class BusyError(Exception):
     """Too many requests wait already; the text says what to do."""
-
-
-@dataclass(slots=True)
-class Stats:
-    """Requests for an answer, and conversations that were made, since the start."""
-
-    requests: int = 0
-    successful: int = 0
-    failed: int = 0
-    seconds: float = 0.0
-    """How long the successful ones took, all together."""
-    created: int = 0
-
-    def fail_early(self) -> None:
-        """Counts a request that failed before its conversation was open."""
-        self.requests += 1
-        self.failed += 1
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +27,10 @@ class Request:
     listener: Listener
     began: float = 0.0
     """When its turn came, as `time.monotonic()`."""
+    came: float = field(default_factory=time.monotonic)
+    """When it was made."""
+    context: Context = field(default_factory=copy_context)
+    """The context of the listener's task: it has what traces and the log call the listener."""
 
 
 class Requests:

@@ -248,7 +248,8 @@ class Api:
         assert ask.session_id
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
-        listener = HttpListener(Outbox(encode, self._limits.queue_bytes))
+        traffic = self._conversations.stats.traffic_of("http")
+        listener = HttpListener(Outbox(encode, self._limits.queue_bytes, traffic))
         try:
             conversation = await self._conversations.open(GUEST, ask.session_id)
         except StoreError:

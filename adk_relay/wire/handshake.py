@@ -11,6 +11,7 @@ import asyncio
 import logging
 
 from adk_relay.core.logs import failure, one_line
+from adk_relay.core.stats import Tally
 from adk_relay.wire import http
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.closing import CloseFrame
@@ -39,6 +40,7 @@ async def refuse(
     status: int,
     reason: str,
     *headers: tuple[bytes, bytes],
+    refused: Tally,
 ) -> None:
     """Refuses a WebSocket in a way that shows the client the reason.
 
@@ -47,10 +49,14 @@ async def refuse(
     send one.
 
     Args:
+        status: of that response.
+        reason: for the client and the log.
         headers: of the HTTP response. With a Retry-After every client gets that response: a proxy in front
             then asks another server, and a browser comes back after a pause, as after a lost connection.
+        refused: counts it by the frame's own reason: `reason` may hold what the client has sent.
     """
     is_passing = any(name == b"retry-after" for name, _ in headers)
+    refused.count(frame.reason)
     client = scope.get("client")
     log.info(
         "a WebSocket from %s was refused: %d %s", client[0] if client else "?", frame.code, one_line(reason)

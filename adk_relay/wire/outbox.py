@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from adk_relay.core.merging import merge, merge_dropped
-from adk_relay.core.messages import Audio, Dropped, Message, TurnEnd
+from adk_relay.core.messages import Audio, Dropped, Error, Message, TurnEnd
+from adk_relay.core.stats import Traffic
 from adk_relay.wire.closing import TOO_SLOW, Close, CloseFrame
 
 Frame = str | bytes
@@ -57,9 +58,10 @@ class Outbox:
     Args:
         encode: turns a message into this socket's frames.
         limit: how many bytes of encoded frames may wait.
+        traffic: counts errors and dropped sound; None: nobody reads the counters.
     """
 
-    def __init__(self, encode: Encode, limit: int) -> None:
+    def __init__(self, encode: Encode, limit: int, traffic: Traffic | None = None) -> None:
         self.encode = encode
         self._limit = limit
         self._entries: deque[_Entry] = deque()
@@ -75,6 +77,7 @@ class Outbox:
         """What waits, in encoded bytes."""
         self.dropped_ms = 0.0
         """Sound dropped at the bound since the beginning, in milliseconds."""
+        self._traffic = traffic or Traffic()
 
     def check(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
@@ -89,6 +92,8 @@ class Outbox:
             return
         if isinstance(message, TurnEnd) and message.interrupted:
             self.recall_audio()
+        elif isinstance(message, Error):
+            self._traffic.errors.count(message.code)
         encoded = self.encode(message)
         if encoded is None:
             return
@@ -212,6 +217,7 @@ class Outbox:
             assert isinstance(entry.message, Audio)
             ms = len(entry.message.pcm) / _PCM_BYTES_PER_MS
             self.dropped_ms += ms
+            self._traffic.dropped_ms += ms
             self._replace(entry, Dropped("down", ms), None, _NOTE_BYTES)
         if self.bytes > self._limit:
             self.discard(TOO_SLOW)

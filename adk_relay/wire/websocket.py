@@ -17,10 +17,11 @@ from adk_relay.core.interfaces import (
     StoreError,
     UnknownConversationError,
 )
-from adk_relay.core.logs import one_line
+from adk_relay.core.logs import connection_id, conversation_id, one_line
 from adk_relay.core.messages import (
     Ended,
     Error,
+    Gap,
     Interrupt,
     Message,
     ReadOlder,
@@ -51,7 +52,7 @@ from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect
 from adk_relay.wire.handshake import send_close
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.limits import Limits
-from adk_relay.wire.outbox import Frame, Outbox
+from adk_relay.wire.outbox import Frame, Outbox, size
 from adk_relay.wire.pacing import Pace
 from adk_relay.wire.writer import Writer, brief
 
@@ -101,17 +102,21 @@ class Socket:
         self.connection_id = secrets.token_urlsafe(9)
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
+        self.dialect = dialect.name
         self._conversations = conversations
         self._limits = limits
         self._dialect = dialect
         self._receive = receive
         self._send = send
         self._conversation: Conversation | None = None
+        self.session_id = ""  # of the conversation that it attends, or attended last
         self._is_bound = False
         self._is_over = False
-        self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes)
+        self.end = SERVER_STOPPING  # how it is closed, when it is over
+        self._traffic = traffic = conversations.stats.traffic_of(dialect.name)
+        self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes, traffic)
         self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
-        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace)
+        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace, traffic)
         self._label = dialect.name
         """What the socket is called in the log."""
         self._debug = log.isEnabledFor(logging.DEBUG)
@@ -126,6 +131,11 @@ class Socket:
             assert not self._outbox.bytes
         self._outbox.check()
         self._heartbeat.check(time.monotonic())
+
+    @property
+    def gauges(self) -> tuple[Conversation | None, int]:
+        """For the metrics: the conversation that it attends, and the bytes that wait to be sent."""
+        return self._conversation, self._outbox.bytes
 
     # ---- for the conversation (adk_relay.core.room.Listener): nothing here waits ----
 
@@ -147,6 +157,8 @@ class Socket:
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that the client has missed."""
+        self._traffic.returned += 1
+        self._traffic.gaps += bool(messages) and isinstance(messages[0], Gap)
         self._outbox.replay(messages)
 
     def stop(self, frame: CloseFrame = SERVER_STOPPING) -> None:
@@ -174,8 +186,10 @@ class Socket:
             user_id, session_id: the conversation that its URL names; None: its commands name one.
             after: the last message that the client has got.
         """
-        began = time.monotonic()
-        end, peer_is_gone = SERVER_STOPPING, False
+        began, address = time.monotonic(), client[0] if client else "?"
+        self._traffic.opened += 1
+        connection_id.set(self.connection_id)
+        peer_is_gone = False
         if connected := self._dialect.connected(self.connection_id, self._conversations.model):
             self._outbox.enqueue_frame(connected)
         try:
@@ -184,41 +198,41 @@ class Socket:
                 self._is_bound = True
                 try:
                     self._enter(await self._conversations.open(user_id, session_id), after)
+                    self._conversations.stats.opening.observe(time.monotonic() - began)
                 except StoreError:
                     self._fail()
+            self._log(f": opened from {address}")
             await self._run()
         except StoppingError:
             pass
         except UnknownConversationError as unknown:  # another user took this id first
-            end = NOT_FOUND.because(str(unknown))
+            self.end = NOT_FOUND.because(str(unknown))
         except Close as close:
-            end, peer_is_gone = close.frame, isinstance(close, PeerGone)
+            self.end, peer_is_gone = close.frame, isinstance(close, PeerGone)
         except Exception:
-            end = INTERNAL_ERROR
+            self.end = INTERNAL_ERROR
             log.exception("%s: the socket failed", self._label)
         finally:
-            session = self._conversation.session_id if self._conversation else "no conversation"
+            self._log(
+                f" from {address}: {time.monotonic() - began:.1f} s, {self._frames_in} frames in,"
+                f" {self._writer.frames} out, {self._outbox.dropped_ms:.0f} ms of sound dropped,"
+                f" closed {one_line(f'{self.end.code} {self.end.reason}')}"
+            )
             # uvicorn closes with SERVER_RESTARTS when it stops: the run has to end now, while uvicorn waits
             # for its connections. A client that closes with this code only gives up its own grace.
-            self._leave(at_once=end.code == SERVER_RESTARTS.code)
-            self._outbox.discard(end)
+            self._leave(at_once=self.end.code == SERVER_RESTARTS.code)
+            self._outbox.discard(self.end)
             self._is_over = True
-            log.info(
-                "%s %s in %s from %s: %.1f s, %d frames in, %d out, %.0f ms of sound dropped, closed %s",
-                self._label,
-                self.connection_id,
-                session,
-                client[0] if client else "?",
-                time.monotonic() - began,
-                self._frames_in,
-                self._writer.frames,
-                self._outbox.dropped_ms,
-                one_line(f"{end.code} {end.reason}"),
-            )
-            if not peer_is_gone:
-                await send_close(
-                    self._send, end
-                )  # also if the server cancels this task: some do when they stop
+            if not peer_is_gone:  # also if the server cancels this task: some do when they stop
+                await send_close(self._send, self.end)
+
+    def _log(self, what: str) -> None:
+        """Writes a line about the socket."""
+        session = self._conversation.session_id if self._conversation else ""
+        where = session or "no conversation"
+        log.info(
+            "%s %s in %s%s", self._label, self.connection_id, where, what, extra={"conversation": session}
+        )
 
     async def _run(self) -> None:
         """Runs the three tasks until the first one fails, and raises its error.
@@ -262,6 +276,8 @@ class Socket:
         )
         if welcome:
             self._outbox.enqueue_frame(welcome)
+        self.session_id = conversation.session_id
+        conversation_id.set(self.session_id)
         if not is_inside:
             conversation.attach(self, after)
             self._conversation = conversation
@@ -285,11 +301,13 @@ class Socket:
             if event["type"] == "websocket.disconnect":
                 raise PeerGone(event.get("code", 1005), event.get("reason") or "")
             self._heartbeat.frame_came(time.monotonic())
-            self._frames_in += 1
-            if self._frames_in % _FRAMES_A_TURN == 0:
-                await asyncio.sleep(0)  # `receive` returns at once while frames wait
             text = event.get("text")
             frame: Frame = event["bytes"] if text is None else text
+            self._frames_in += 1
+            self._traffic.frames_in += 1
+            self._traffic.bytes_in += size(frame)
+            if self._frames_in % _FRAMES_A_TURN == 0:
+                await asyncio.sleep(0)  # `receive` returns at once while frames wait
             if self._debug:
                 log.debug("[CLIENT TO AGENT] %s: %s", self._label, brief(frame))
             text_id = ""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from typing import NoReturn
 
 from adk_relay.core.logs import one_line
+from adk_relay.core.stats import Traffic
 from adk_relay.wire.asgi import Event, Send
 from adk_relay.wire.closing import PeerGone
 from adk_relay.wire.heartbeat import Heartbeat
@@ -44,6 +45,7 @@ class Writer:
         ping: the frame that the heartbeat has to know of; None: the dialect has none.
         label: what the socket is called in the log.
         pace: holds back what is sent, because `send` never waits; None: `send` waits for a slow peer.
+        traffic: counts what is sent.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Writer:
         ping: Frame | None,
         label: str,
         pace: Pace | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self.label = label
         self.frames = 0
@@ -64,6 +67,7 @@ class Writer:
         self._heartbeat = heartbeat
         self._ping = ping
         self._pace = pace
+        self._traffic = traffic or Traffic()
         self._debug = log.isEnabledFor(logging.DEBUG)
         self._parked: asyncio.Future[None] | None = None
         """What the task waits for; None: it is not parked."""
@@ -117,7 +121,7 @@ class Writer:
         except Exception as error:
             await self._failed(error)
         self._heartbeat.send_ended(time.monotonic(), is_ping=frame is self._ping)
-        self.frames += 1
+        self._count(frame)
         if self._pace:
             self._pace.sent(size(frame))
 
@@ -157,7 +161,7 @@ class Writer:
             self._wake()
         else:
             if rest is None:
-                self.frames += 1
+                self._count(frame)
             else:
                 self._heartbeat.send_began(now)
                 self._begun = frame, rest
@@ -171,6 +175,11 @@ class Writer:
             if not self._parked.done():  # it is when the task was canceled just now
                 self._parked.set_result(None)
             self._parked = None
+
+    def _count(self, frame: Frame) -> None:
+        self.frames += 1
+        self._traffic.frames_out += 1
+        self._traffic.bytes_out += size(frame)
 
     def _log(self, frame: Frame) -> None:
         log.debug("[AGENT TO CLIENT] %s: %s", self.label, brief(frame))

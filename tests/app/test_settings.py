@@ -74,7 +74,7 @@ def test_a_variable_that_is_no_setting_is_a_warning(
     ]
 
 
-@pytest.mark.parametrize("setting", [each for each in SETTINGS.values() if each.choices], ids=named)
+@pytest.mark.parametrize("setting", [each for each in ARGUMENTS if each.choices], ids=named)
 def test_relay_takes_the_choices_and_nothing_else(setting: Setting) -> None:
     for choice in setting.choices:
         a_relay(**{setting.name: choice})

@@ -302,7 +302,7 @@ async def test_an_unstored_text_was_seen_in_a_history_before_the_server_was_kill
         port = free.getsockname()[1]
     store = GatedStore(tmp_path)
     async with AsyncExitStack() as stack:
-        async with a_process(port, tmp_path, **GATED):
+        async with a_process(port, tmp_path, settings=GATED):
             room = await created(port)
             between, there = await stack.enter_async_context(network(port))
             client = await stack.enter_async_context(linked(there, room))
@@ -327,7 +327,7 @@ async def test_an_unstored_text_was_seen_in_a_history_before_the_server_was_kill
         await client.becomes(State.WAITING)
         if not is_stored:
             store.open()
-        async with a_process(port, tmp_path, **GATED):
+        async with a_process(port, tmp_path, settings=GATED):
             between.mend()
             client.link.connect()
             await client.becomes(State.CONNECTED)

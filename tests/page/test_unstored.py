@@ -26,7 +26,7 @@ async def test_an_unstored_text_was_seen_in_a_gap_before_the_server_was_killed(
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     async with contextlib.AsyncExitStack() as stack:
-        async with a_process(port, tmp_path, **GATED):
+        async with a_process(port, tmp_path, settings=GATED):
             store = GatedStore(tmp_path)
             room = await created(port)
             between, there = await stack.enter_async_context(network(port))
@@ -56,7 +56,7 @@ async def test_an_unstored_text_was_seen_in_a_gap_before_the_server_was_killed(
         await expect(waiting).to_have_count(1)
         if not is_stored:
             store.open()
-        async with a_process(port, tmp_path, **GATED):
+        async with a_process(port, tmp_path, settings=GATED):
             between.mend()
             await tab.online()
             await expect(waiting).to_have_count(0)

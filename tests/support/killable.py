@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
@@ -78,14 +78,14 @@ class GatedStore:
 
 @asynccontextmanager
 async def a_process(
-    port: int, folder: Path, speed: int = 40, **settings: str
+    port: int, folder: Path, *, speed: int = 40, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """A relay that can be killed without a word. With `GATED`, a `GatedStore` can hold up its store."""
     (folder / "parrot.py").write_text(OWN_AGENT.format(speed=speed) + GATED_STORE)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(ROOT / "relay.py"), "--port", str(port)),
         cwd=folder,
-        env=os.environ | {"RELAY_AGENT": "parrot:root_agent"} | settings,
+        env=os.environ | {"RELAY_AGENT": "parrot:root_agent"} | dict(settings or {}),
         stderr=asyncio.subprocess.DEVNULL,
     )
 
