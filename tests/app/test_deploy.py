@@ -37,64 +37,20 @@ from support.wheel import build_wheel
 DEPLOY = ROOT / "deploy"
 
 
-@asynccontextmanager
-async def nginx(port: int, folder: Path) -> AsyncIterator[int]:
-    """The shipped configuration before a relay on `port`, with other ports and paths; yields its own port."""
-    program = need("nginx", "nginx-light")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        outside = probe.getsockname()[1]
-    shipped = (DEPLOY / "nginx.conf").read_text()
-    scratch = "".join(
-        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    for old, new in {
-        "listen 80;": f"listen 127.0.0.1:{outside};",
-        "server 127.0.0.1:8000;": f"server 127.0.0.1:{port};",
-        "/run/nginx.pid": f"{folder}/nginx.pid",
-        "/var/log/nginx/": f"{folder}/",
-        "\nhttp {\n": f"\nhttp {{ {scratch}\n",
-    }.items():
-        assert old in shipped
-        shipped = shipped.replace(old, new)
-    (folder / "nginx.conf").write_text(shipped)
-    process = await asyncio.create_subprocess_exec(
-        program, "-c", str(folder / "nginx.conf"), "-e", f"{folder}/error.log", "-g", "daemon off;"
-    )
-    try:
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", outside)
-                    break
-                except ConnectionRefusedError:
-                    assert process.returncode is None, (folder / "error.log").read_text()
-                    await asyncio.sleep(0.01)
-            writer.close()
-            await writer.wait_closed()
-        yield outside
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-    complaints = (folder / "error.log").read_text().splitlines()
-    # Said to everybody who is not root, and right.
-    assert [line for line in complaints if '"user" directive' not in line] == []
-
-
 @pytest.mark.parametrize("prefix", ["", "/relay"])
 async def test_turns_through_nginx(
     gemini: GeminiLive, tmp_path: Path, caplog: pytest.LogCaptureFixture, prefix: str
 ) -> None:
     caplog.set_level(logging.INFO, "relay")
-    async with serving(a_relay()) as port, nginx(port, tmp_path) as outside:
-        async with client(outside, path=prefix) as alice:
+    async with serving(a_relay()) as port, nginx(tmp_path, port) as front:
+        async with client(front.port, path=prefix, ssl=front.tls) as alice:
             assert await alice.ask("hello") == "You said: hello."
         # From another of the loopback's addresses, so that it can be told from nginx's own.
         from_afar: dict[str, Any] = {
             "local_addr": ("127.0.0.2", 0),
             "additional_headers": {"X-Forwarded-For": "192.0.2.66"},
         }
-        async with client(outside, "bob", audio=True, path=prefix, **from_afar) as bob:
+        async with client(front.port, "bob", audio=True, path=prefix, ssl=front.tls, **from_afar) as bob:
             await bob.socket.send(speech(300) + silence(400))
             frames = await bob.turn()
             assert words(frames) == "I heard you."
@@ -110,7 +66,7 @@ async def test_turns_through_nginx(
 @pytest.mark.parametrize("prefix", ["", "/relay"])
 async def test_page_through_nginx(tmp_path: Path, prefix: str) -> None:
     """Whatever the page asks for, and what that asks for, is there, with the headers that relay gave it."""
-    async with serving(a_relay()) as port, nginx(port, tmp_path) as outside, browsing(outside) as http:
+    async with serving(a_relay()) as port, nginx(tmp_path, port) as front, front.browsing() as http:
         found = await _crawl(http, prefix or "/")
         health = (await http.get(f"{prefix}/health")).json()
     assert health["status"] == "ok"
@@ -148,7 +104,7 @@ async def _crawl(http: httpx.AsyncClient, start: str) -> dict[str, httpx.Respons
 
 
 async def test_page_through_nginx_is_asked_for_again_and_not_sent_again(tmp_path: Path) -> None:
-    async with serving(a_relay()) as port, nginx(port, tmp_path) as outside, browsing(outside) as http:
+    async with serving(a_relay()) as port, nginx(tmp_path, port) as front, front.browsing() as http:
         first = await http.get("/relay")
         assert [redirect.headers["location"] for redirect in first.history] == ["/relay/"]
         assert first.headers["content-encoding"] == "gzip"
@@ -158,59 +114,23 @@ async def test_page_through_nginx_is_asked_for_again_and_not_sent_again(tmp_path
 
 @pytest.mark.parametrize("prefix", ["", "/relay"])
 async def test_refusals_through_nginx(tmp_path: Path, prefix: str) -> None:
-    async with serving(a_relay()) as port, nginx(port, tmp_path) as outside:
-        await _is_refused(f"ws://127.0.0.1:{outside}{prefix}")
+    async with serving(a_relay()) as port, nginx(tmp_path, port) as front:
+        await _is_refused(f"wss://127.0.0.1:{front.port}{prefix}", front.tls)
 
 
-async def _is_refused(url: str) -> None:
+async def _is_refused(url: str, tls: ssl.SSLContext | None = None) -> None:
     """A client of relay's own sees a close code with a reason, any other an HTTP response with one."""
-    async with connect(f"{url}/ws/no%20body", subprotocols=[Subprotocol("relay.v1")], proxy=None) as socket_:
+    protocols = [Subprotocol("relay.v1")]
+    async with connect(f"{url}/ws/no%20body", subprotocols=protocols, proxy=None, ssl=tls) as socket_:
         with pytest.raises(ConnectionClosed) as closed:
             await asyncio.wait_for(socket_.recv(), 5)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4404
     assert closed.value.rcvd.reason.startswith("user_id is 1 to 128")
     with pytest.raises(InvalidStatus) as refused:
-        await connect(f"{url}/ws/alice?is_audio=perhaps", proxy=None)
+        await connect(f"{url}/ws/alice?is_audio=perhaps", proxy=None, ssl=tls)
     assert refused.value.response.status_code == 404
     assert b"is_audio is true or false" in refused.value.response.body
-
-
-def test_service_and_container_start_uvicorn_as_documented() -> None:
-    unit = RawConfigParser(strict=False)
-    unit.read(DEPLOY / "relay.service")
-    program, *service = shlex.split(unit["Service"]["ExecStart"])
-    assert program.endswith("/uvicorn")
-    last = (DEPLOY / "Dockerfile").read_text().strip().splitlines()[-1]
-    program, *container = json.loads(last.removeprefix("CMD "))
-    assert program == "uvicorn"
-    [line] = re.findall(
-        r"^ +uvicorn (relay:app --.*)$", (ROOT / "docs" / "production.md").read_text(), re.MULTILINE
-    )
-    for arguments in (service, container, shlex.split(line)):
-        options = cast(Any, uvicorn_command).make_context("uvicorn", arguments).params
-        assert options["app"] == "relay:app"
-        assert options["timeout_graceful_shutdown"] == 3
-        assert options["ws_per_message_deflate"] is False
-
-
-def test_the_container_builds_the_same_wheel(tmp_path: Path) -> None:
-    """From the files alone that the Dockerfile copies."""
-    source = tmp_path / "src"
-    source.mkdir()
-    for line in re.findall(r"^COPY (.*)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE):
-        *names, target = line.split()
-        for name in names:
-            if (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, source / target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                (source / target).mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, source / target)
-    wheels = []
-    for folder in (ROOT, source):
-        with ZipFile(build_wheel(folder, tmp_path / f"of {folder.name}")) as archive:
-            wheels.append({*archive.namelist()})
-    assert wheels[0] == wheels[1]
 
 
 # ---- another server --------------------------------------------------------------------------

@@ -93,10 +93,11 @@ class Chat(Client):
 
 @asynccontextmanager
 async def chat(port: int, session_id: str = "", **options: Any) -> AsyncIterator[Chat]:
-    """A connected chat client, in the session if one is named."""
+    """A connected chat client, in the session if one is named; with `ssl`, over TLS."""
     # Frames are read at once, or closing a client that has not read all of them would take long.
     options = {"max_queue": None, "open_timeout": 60} | options
-    async with connect(f"ws://127.0.0.1:{port}/ws", proxy=None, **options) as socket:
+    scheme = "wss" if "ssl" in options else "ws"
+    async with connect(f"{scheme}://127.0.0.1:{port}/ws", proxy=None, **options) as socket:
         connected = json.loads(await socket.recv())
         assert connected["type"] == "connected"
         check(connected)

@@ -92,8 +92,9 @@ async def client(
     query: str = "",
     **options: Any,
 ) -> AsyncIterator[Client]:
-    """A connected client, which has got its hello."""
-    url = f"ws://127.0.0.1:{port}{path}/ws/{user}?is_audio={str(audio).lower()}{query}"
+    """A connected client, which has got its hello; with `ssl`, over TLS."""
+    scheme = "wss" if "ssl" in options else "ws"
+    url = f"{scheme}://127.0.0.1:{port}{path}/ws/{user}?is_audio={str(audio).lower()}{query}"
     subprotocols = [Subprotocol("relay.v1")] if subprotocol else None
     options = {"open_timeout": 60} | options
     async with connect(url, subprotocols=subprotocols, proxy=None, **options) as connection:
