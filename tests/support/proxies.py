@@ -18,6 +18,7 @@ from support.servers import free_port
 
 DEPLOY = ROOT / "deploy"
 
+
 @dataclass(frozen=True)
 class Front:
     """A proxy that runs.
@@ -150,7 +151,7 @@ def caddyfile(folder: Path, outside: int, plain: int, relays: tuple[int, int]) -
     return shipped(
         "Caddyfile",
         {
-            "\n{\n": f"\n{{\n\tadmin off\n\thttp_port {plain}\n\thttps_port {outside}\n\tpersist_config off\n",
+            "\n{\n": f"\n{{\n\tadmin off\n\thttp_port {plain}\n\thttps_port {outside}\n",
             "{$SITE:relay.example.com} {\n": "https://127.0.0.1 {\n\tbind 127.0.0.1\n"
             f"\ttls {folder}/chain.pem {folder}/key.pem\n",
             "127.0.0.1:8000": f"127.0.0.1:{relays[0]}",
