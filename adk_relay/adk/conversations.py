@@ -25,7 +25,7 @@ from adk_relay.adk.services import Credentials, Services, artifact_service, memo
 from adk_relay.adk.session import OLD_APP_NAME, create_session, default_id
 from adk_relay.adk.speech import is_push_to_talk
 from adk_relay.adk.starts import Starts, prepare
-from adk_relay.adk.store import has_sessions, reader_of, session_service
+from adk_relay.adk.store import has_sessions, make_tables, reader_of, session_service
 from adk_relay.adk.tree import app_of, live_models, what_is_not_watched
 from adk_relay.core.history import limited
 from adk_relay.core.interfaces import GUEST, StoppingError, StoreError, Summary, UnknownConversationError
@@ -144,6 +144,7 @@ class Conversations:
         if self._closing and self._closing.done():
             self._closing = None
         await prepare(self.runner.plugin_manager.models())
+        await make_tables(self.service)
         if self.app_name != OLD_APP_NAME and await has_sessions(self.reader, OLD_APP_NAME):
             log.warning(
                 "the session store has conversations of an earlier relay, which this one does not show:"

@@ -45,9 +45,11 @@ class Probe:
     async def _try(self) -> None:
         try:
             async with asyncio.timeout(_WAIT):
-                with suppress(AlreadyExistsError):
-                    await self._service.create_session(app_name=self._app_name, **_NOBODY)
-                await self._service.delete_session(app_name=self._app_name, **_NOBODY)
+                try:
+                    await self._write()
+                except Exception:
+                    # In a new database the first sessions of two relays can collide, in MariaDB for example.
+                    await self._write()
         except Exception as error:
             if self._works:
                 log.error("the session service failed: %s", failure(error))
@@ -57,3 +59,8 @@ class Probe:
         finally:
             self._tried_at = time.monotonic()
             self._trying = None
+
+    async def _write(self) -> None:
+        with suppress(AlreadyExistsError):
+            await self._service.create_session(app_name=self._app_name, **_NOBODY)
+        await self._service.delete_session(app_name=self._app_name, **_NOBODY)

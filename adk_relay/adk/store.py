@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import urlparse
 
@@ -15,6 +16,15 @@ from adk_relay.adk.sqlite import Sqlite, SqliteReader
 
 _DRIVERS = {"postgresql": "asyncpg", "mysql": "aiomysql", "mariadb": "aiomysql"}
 """A driver that SQLAlchemy can await, by the first word of a scheme."""
+
+_TRIES = 3
+"""How often the tables are made at the start: see `make_tables`."""
+
+_PAUSE = 0.2
+"""Seconds between two tries."""
+
+_WAIT = 5.0
+"""Seconds that the start waits for a database that does not answer."""
 
 
 def session_service(uri: str) -> BaseSessionService:
@@ -80,3 +90,23 @@ def reader_of(service: BaseSessionService) -> Reader:
 async def has_sessions(reader: Reader, app_name: str) -> bool:
     """Whether a sqlite file has sessions under this name. Others are not asked: it may take long."""
     return isinstance(reader, SqliteReader) and await reader.has_sessions(app_name)
+
+
+async def make_tables(service: BaseSessionService) -> None:
+    """Makes the tables of a SQL database when the server starts, not before the first conversation.
+
+    If several relays start at once with an empty database, each tries to make them, and all but one fail; the
+    next time they find them. What else goes wrong is told later, by what needs the database.
+    """
+    prepare: Any = getattr(service, "prepare_tables", None)
+    if prepare is None:
+        return
+    for _ in range(_TRIES):
+        try:
+            async with asyncio.timeout(_WAIT):
+                await prepare()
+            return
+        except TimeoutError:
+            return
+        except Exception:
+            await asyncio.sleep(_PAUSE)

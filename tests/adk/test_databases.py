@@ -75,3 +75,15 @@ async def test_a_long_conversation_in_a_database_is_read_in_pages(server: Server
     assert await reader.owner("app", "s", "bob") == "alice"
     assert await reader.owner("app", "t", "alice") is None
     await service.close()  # type: ignore[attr-defined]
+
+
+async def test_relays_that_start_at_once_with_an_empty_database(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each makes the tables, and asks whether the store works, while the others do."""
+    relays = [a_relay(rehearsal(), sessions=server.uri) for _ in range(4)]
+    await asyncio.gather(*(relay.__aenter__() for relay in relays))
+    ready = await asyncio.gather(*(relay.conversations.is_ready() for relay in relays))
+    await asyncio.gather(*(relay.aclose() for relay in relays))
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    assert ready == [True] * 4
