@@ -7,11 +7,11 @@ import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from adk_relay.core.answer import Asked
 from adk_relay.core.history import History
 from adk_relay.core.journal import Journal
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
-    Asked,
     Audio,
     Gap,
     Message,

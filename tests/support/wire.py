@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Source, Usage
 from adk_relay.core.going_away import GoingAway
 from adk_relay.core.messages import (
     Ack,
-    Answer,
-    Asked,
     Audio,
     Dropped,
     Ended,
@@ -26,7 +25,6 @@ from adk_relay.core.messages import (
     Status,
     Taken,
     Text,
-    ToolCall,
     ToolComplete,
     ToolStart,
     Transcript,

@@ -12,17 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from adk_relay.core.messages import (
-    Answer,
-    Error,
-    Input,
-    Message,
-    ReadOlder,
-    ToolResult,
-    ToolStart,
-    TurnEnd,
-    UserText,
-)
+from adk_relay.core.answer import Answer
+from adk_relay.core.messages import Error, Input, Message, ReadOlder, ToolResult, ToolStart, TurnEnd, UserText
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024

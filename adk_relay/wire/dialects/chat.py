@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
+from adk_relay.core.answer import Asked
 from adk_relay.core.going_away import GoingAway
 from adk_relay.core.messages import (
     Ack,
-    Asked,
     Error,
     Message,
     Presence,
