@@ -15,29 +15,26 @@ here:
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
 from collections.abc import Collection
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
-from adk_relay import memory, settings, shipped, tracing
-from adk_relay.advice import advice
+from adk_relay import settings, shipped
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
-from adk_relay.core.logs import one_line
+from adk_relay.from_environment import relay_from_environment, with_process
 from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
 from adk_relay.wire.api import Api
-from adk_relay.wire.asgi import Event, Receive, Scope, Send
+from adk_relay.wire.asgi import Receive, Scope, Send
 from adk_relay.wire.closing import NOT_FOUND, SERVER_RESTARTS, SERVER_STOPPING, STORE_FAILED, CloseFrame
 from adk_relay.wire.draining import Draining
-from adk_relay.wire.handshake import accept, attempt, refuse, send_close
+from adk_relay.wire.files import Files
+from adk_relay.wire.handshake import accept, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
-from adk_relay.wire.targets import NoSuchTargetError, mount_point, offers_subprotocol, path_of, target_of
+from adk_relay.wire.responding import send_response
+from adk_relay.wire.targets import NoSuchTargetError, offers_subprotocol, path_of, target_of
 from adk_relay.wire.tracing import traced
 from adk_relay.wire.websocket import Socket
 
@@ -48,8 +45,6 @@ if TYPE_CHECKING:
     from google.adk.workflow import BaseNode
 
     from adk_relay.metrics import Collector
-
-log = logging.getLogger("relay")
 
 
 class Relay:
@@ -103,7 +98,7 @@ class Relay:
             values["pong_timeout"],
             values["idle_timeout"],
         )
-        self._files = http.static_files(shipped("static"))
+        self._files = Files(shipped("static"))
         self._sockets: set[Socket] = set()
         self._draining = Draining(values["drain"], self._sockets)
         self._api = Api(
@@ -120,29 +115,7 @@ class Relay:
         Raises:
             SettingsError: a variable is wrong, or the agent needs credentials and there are none.
         """
-        from adk_relay.adk.credentials import missing_credentials
-        from adk_relay.adk.models import run_config
-        from adk_relay.agents import agent_to_serve
-
-        settings.load_env_files(Path.cwd())
-        settings.show_logs()
-        tracing.export_traces()
-        values = settings.from_environment()
-        is_chosen = values.get("model") == "rehearsal"
-        agent, file, origin = agent_to_serve(values.get("agent"), Path.cwd(), with_rehearsal=is_chosen)
-        arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
-        config = run_config(values.get("voice"), values.get("language"))
-        try:
-            relay = cls(agent, run_config=config, **arguments)
-        except (TypeError, ValueError, OSError) as error:
-            where = f"{origin}: " if isinstance(error, TypeError) else ""
-            raise SettingsError(where + one_line(error)) from error
-        log.info("serving the agent %s, from %s", agent.name, file)
-        if relay.conversations.is_rehearsal:
-            why = "RELAY_MODEL selects it." if is_chosen else missing_credentials()
-            why = why or "The agent itself has this model."
-            log.warning("This is the rehearsal agent, which only repeats what it hears. %s", why)
-        return relay
+        return relay_from_environment(cls)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.conversations.use_loop():
@@ -224,27 +197,11 @@ class Relay:
                 response = await self._api.respond(handler, scope, receive, send)
             else:
                 response = http.not_allowed(*handlers)
-        elif not (path == "" or path in self._files):
-            response = http.HttpError(404, "There is nothing here.").response()
-        elif method not in ("GET", "HEAD"):
-            response = http.not_allowed("GET")
-        elif path == "":
-            # The mount point itself, without the slash that the page's relative URLs need. The target begins
-            # with "./", because otherwise a prefix that contains a colon would be read as a URL scheme.
-            target = f"./{mount_point(scope)}/"
-            response = http.text(307, f"See {target}", (b"location", target.encode()))
         else:
-            etags = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
-            response = self._files[path].response(etags)
+            response = self._files.response(scope, path, method)
         if response:
-            start, body = response
-            self.conversations.stats.responses.count(str(start["status"]))
-            # The response to HEAD has no body, but the same Content-Length (RFC 9110 section 9.3.2).
-            sent = b"" if method == "HEAD" else body
-            with suppress(TimeoutError):  # a peer that does not read
-                async with asyncio.timeout(self._limits.slow_timeout):
-                    if await attempt(send, start):
-                        await attempt(send, {"type": "http.response.body", "body": sent})
+            self.conversations.stats.responses.count(str(response[0]["status"]))
+            await send_response(send, response, method, self._limits.slow_timeout)
 
     # ---- WebSockets ----
 
@@ -306,16 +263,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": f"relay: {error}"})
         return
 
-    async def tell(event: Event) -> None:
-        if event["type"] == "lifespan.startup.complete":
-            memory.settle()  # not in `Relay`: in a host's process, this is for the host to decide
-            if sentence := advice(scope, receive):
-                log.info("%s", sentence)
-        else:
-            await tracing.flush()
-        await send(event)
-
-    await relay(scope, receive, tell if scope["type"] == "lifespan" else send)
+    await relay(scope, receive, with_process(scope, receive, send) if scope["type"] == "lifespan" else send)
 
 
 if __name__ == "__main__":
