@@ -388,7 +388,7 @@ async def test_a_scrape_with_2000_sockets_is_quick(gemini: GeminiLive) -> None:
             for number in range(2000)
         ]
         for socket in sockets:
-            socket._conversation = conversation
+            socket.conversation = conversation
         relay._sockets.update(sockets)
         for number in range(2 * MOST_NAMES):
             relay.conversations.stats.tools.observe(f"tool {number}", 1.0)
@@ -399,6 +399,6 @@ async def test_a_scrape_with_2000_sockets_is_quick(gemini: GeminiLive) -> None:
             took.append(time.process_time() - began)
         relay._sockets.clear()
         for socket in sockets:
-            socket._conversation = None
+            socket.conversation = None
     assert b'relay_sockets{dialect="audio",relay="tester"} 1000.0' in text
     assert min(took) < 0.05, took
