@@ -19,22 +19,32 @@ import asyncio
 import logging
 import sys
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from adk_relay import memory, settings, shipped
 from adk_relay.core.interfaces import StoreError, UnknownConversationError
-from adk_relay.core.logs import one_line
+from adk_relay.core.logs import hide_tokens, one_line
+from adk_relay.core.visitor import Visitor
 from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
-from adk_relay.wire.api import Api
+from adk_relay.wire.admission import Admission
+from adk_relay.wire.api import OPEN, Api, Handler
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
+from adk_relay.wire.guard import Authenticate, Guard, Refused
 from adk_relay.wire.handshake import accept, attempt, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
-from adk_relay.wire.targets import NoSuchTargetError, mount_point, offers_subprotocol, path_of, target_of
+from adk_relay.wire.targets import (
+    NoSuchTargetError,
+    for_visitor,
+    mount_point,
+    offers_subprotocol,
+    path_of,
+    target_of,
+)
 from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
@@ -53,6 +63,7 @@ class Relay:
         agent: any ADK agent, Workflow or App.
         run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
         credentials: an ADK credential service; None: in memory.
+        authenticate: from an ASGI scope to a user's id, a `Visitor`, or None, which refuses; sync or async.
         options: settings. `adk_relay/settings.py` has the meaning, the range and the default of each.
 
     Raises:
@@ -66,6 +77,7 @@ class Relay:
         *,
         run_config: RunConfig | None = None,
         credentials: BaseCredentialService | None = None,
+        authenticate: Authenticate | None = None,
         **options: Unpack[Options],
     ) -> None:
         # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
@@ -88,6 +100,10 @@ class Relay:
             replay_seconds=values["replay_seconds"],
             sound=values["sound"],
         )
+        # Who may come in, and as whom.
+        one_use = values["one_use"] == "true"
+        self._guard = Guard(values["secret"], values["jwks"], one_use=one_use, authenticate=authenticate)
+        hide_tokens()
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
         self._limits = Limits(
             values["queue_bytes"],
@@ -98,7 +114,7 @@ class Relay:
         )
         self._files = http.static_files(shipped("static"))
         self._sockets: set[Socket] = set()
-        self._api = Api(self.conversations, self._limits, lambda: len(self._sockets))
+        self._api = Api(self.conversations, self._limits, self._guard, lambda: len(self._sockets))
 
     @classmethod
     def from_env(cls) -> Relay:
@@ -175,7 +191,7 @@ class Relay:
         response: http.Response | None
         if handlers := self._api.handlers(path):
             if handler := handlers.get("GET" if method == "HEAD" else method):
-                response = await self._api.respond(handler, scope, receive, send)
+                response = await self._call(handler, path, scope, receive, send)
             else:
                 response = http.not_allowed(*handlers)
         elif not (path == "" or path in self._files):
@@ -199,15 +215,28 @@ class Relay:
                     if await attempt(send, start):
                         await attempt(send, {"type": "http.response.body", "body": sent})
 
+    async def _call(
+        self, handler: Handler, path: str, scope: Scope, receive: Receive, send: Send
+    ) -> http.Response | None:
+        try:
+            visitor = Visitor() if path in OPEN else await self._guard.admit(scope)
+        except Refused as refused:
+            return refused.response()
+        return await self._api.respond(handler, visitor, scope, receive, send)
+
     # ---- WebSockets ----
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            visitor = await self._guard.admit(scope)
             # wire: the path and the query choose the dialect.
-            target = target_of(scope)
+            target = for_visitor(target_of(scope), visitor)
             if target.user_id and target.session_id:
                 # adk: only the session service knows which user a session belongs to.
                 await self.conversations.check(target.user_id, target.session_id)
+        except Refused as no:
+            await refuse(scope, receive, send, no.frame, no.status, no.reason, *no.headers)
+            return
         except (NoSuchTargetError, UnknownConversationError) as refusal:
             await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))
             return
@@ -227,6 +256,7 @@ class Relay:
             self.conversations,
             self._limits,
             target.dialect,
+            Admission(visitor, partial(self._guard.renew, scope)),
             receive,
             send,
             knows_pings=offers_subprotocol(scope),

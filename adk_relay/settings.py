@@ -45,6 +45,9 @@ class Options(TypedDict, total=False):
     replay_bytes: int
     replay_seconds: float
     sound: str
+    secret: str | None
+    jwks: str | None
+    one_use: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +221,25 @@ SETTINGS = {
             "short",
             "short: sound goes past ADK unless somebody in ADK wants to see it; long: always through ADK",
             choices=("short", "long"),
+        ),
+        Setting(
+            "secret",
+            str,
+            None,
+            "Secret of at least 32 bytes that signs tokens (HS256); if set, clients need a token",
+        ),
+        Setting(
+            "jwks",
+            str,
+            None,
+            "File or URL of the keys that verify tokens (RS256, ES256); if set, clients need a token",
+        ),
+        Setting(
+            "one_use",
+            str,
+            "false",
+            "true: each token opens one WebSocket only",
+            choices=("false", "true"),
         ),
     )
 }

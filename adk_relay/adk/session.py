@@ -98,7 +98,9 @@ class StoredSession:
     async def counted(self) -> None:
         """Waits until the history knows how many messages there are before those that it has."""
         if self._counting:
-            await asyncio.shield(self._counting)
+            await asyncio.wait([self._counting])
+            if not self._counting.cancelled():  # it is if the conversation was closed meanwhile
+                self._counting.result()
 
     async def before(self, number: int | None, history: History) -> tuple[list[Line], int]:
         """The messages before the one with this number (None: the last), and the number of the first one."""

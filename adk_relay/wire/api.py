@@ -12,12 +12,11 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
-    GUEST,
     Conversations,
     StoppingError,
     StoreError,
@@ -28,8 +27,10 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.messages import Line
 from adk_relay.core.requests import BusyError
+from adk_relay.core.visitor import Visitor
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.dialects import BadFrameError, tool_result, turn
+from adk_relay.wire.guard import Guard
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
@@ -51,7 +52,10 @@ b"": there is no such header, so the client is not a browser.
 _EVENT_STREAM = re.compile(rb"text/event-stream(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 """Matches an Accept header that asks for server-sent events (RFC 9110 section 12.5.1)."""
 
-Handler = Callable[[Scope, Receive, Send], Awaitable[Response | None]]
+OPEN = ("/health", "/ready")
+"""The paths that need no token: they are for what watches the server."""
+
+Handler = Callable[[Visitor, Scope, Receive, Send], Awaitable[Response | None]]
 
 
 class Api:
@@ -60,25 +64,31 @@ class Api:
     Args:
         conversations: the conversations that it serves.
         limits: the limits of a request.
+        guard: issues invitations.
         connections: returns how many WebSockets are open.
     """
 
-    def __init__(self, conversations: Conversations, limits: Limits, connections: Callable[[], int]) -> None:
+    def __init__(
+        self, conversations: Conversations, limits: Limits, guard: Guard, connections: Callable[[], int]
+    ) -> None:
         self._conversations = conversations
         self._limits = limits
+        self._guard = guard
         self._connections = connections
         self._start = time.time()
         self._began = time.monotonic()
 
-    async def respond(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """The response to a request; None: it was sent already, or the client has gone."""
+    async def respond(
+        self, handler: Handler, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response | None:
+        """The response to a visitor's request; None: it was sent already, or the client has gone."""
         try:
             if scope["method"] not in ("GET", "HEAD") and _header(scope, b"sec-fetch-site") not in _OWN_SITE:
                 raise HttpError(403, "A page of another site may not change anything here.")
             length = _header(scope, b"content-length")
             if length.isdigit() and int(length) > MAX_BODY_BYTES:
                 raise HttpError(413, _TOO_LONG)
-            return await handler(scope, receive, send)
+            return await handler(visitor, scope, receive, send)
         except HttpError as error:
             return error.response()
         except BadFrameError as bad:
@@ -119,15 +129,15 @@ class Api:
 
     # ---- health and statistics ----
 
-    async def _health(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _health(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         return as_json({"status": "ok", **self._counts()})
 
-    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _ready(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         if not await self._conversations.is_ready():
             raise HttpError(503, "Conversations can't be stored now. The server's log says why.")
         return as_json({"status": "ready"})
 
-    async def _stats(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _stats(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         stats = self._conversations.stats
         return as_json(
             {
@@ -154,22 +164,27 @@ class Api:
 
     # ---- conversations ----
 
-    async def _create(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _create(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
+        if visitor.session_id is not None:
+            raise HttpError(403, "You were invited to one conversation only.")
         body = await self._body(receive)
         fields = _json_object(body) if body.strip() else {}
         if not isinstance(fields.get("model_id"), str | None):
             raise HttpError(400, "model_id must be a string.")
-        session_id = await self._conversations.create()
+        session_id = await self._conversations.create(visitor.owner)
         return as_json(
             {"session_id": session_id, "model": self._conversations.model, "timestamp": _iso(time.time())}
         )
 
-    async def _list(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _list(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         limit = query.get("limit", [str(_DEFAULT_LIMIT)])[-1]
         if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MAX_LIMIT:
             raise HttpError(400, f"limit must be a number from 1 to {_MAX_LIMIT}.")
-        summaries = await self._conversations.list(int(limit))
+        if visitor.session_id is None:
+            summaries = await self._conversations.list(visitor.owner, int(limit))
+        else:
+            summaries = [(await self._conversations.read(visitor.owner, visitor.session_id))[0]]
         return as_json(
             {
                 "active_sessions": self._conversations.active,
@@ -188,13 +203,16 @@ class Api:
             }
         )
 
-    async def _read(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _read(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        _allow(visitor, session_id, "read")
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         before = query.get("before", [None])[-1]
         if before is not None and not re.fullmatch("[1-9][0-9]{0,8}", before):
             raise HttpError(400, "before must be the number of a message.")
         number = None if before is None else int(before)
-        summary, lines, first = await self._conversations.read(session_id, number)
+        summary, lines, first = await self._conversations.read(visitor.owner, session_id, number)
         return as_json(
             {
                 "session_id": session_id,
@@ -209,17 +227,26 @@ class Api:
             }
         )
 
-    async def _delete(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
-        await self._conversations.reset(session_id, delete=True)
+    async def _delete(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        _allow(visitor, session_id, "own")
+        await self._conversations.reset(visitor.owner, session_id, delete=True)
         return as_json({"message": f"The session {session_id} was deleted."})
 
-    async def _clear(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
-        await self._conversations.reset(session_id, delete=False)
+    async def _clear(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        _allow(visitor, session_id, "own")
+        await self._conversations.reset(visitor.owner, session_id, delete=False)
         return as_json({"message": f"The session {session_id} was cleared."})
 
-    async def _answer_tool(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _answer_tool(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        _allow(visitor, session_id, "write")
         answer = tool_result(_json_object(await self._body(receive)))
-        conversation = await self._conversations.find(session_id)
+        conversation = await self._conversations.find(visitor.owner, session_id)
         try:
             conversation.waiting.answer(answer)
         except UnknownToolError as unknown:
@@ -230,14 +257,15 @@ class Api:
 
     # ---- one turn ----
 
-    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
+    async def _chat(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response | None:
         ask = turn.request(_json_object(await self._body(receive)))
         assert ask.session_id
+        _allow(visitor, ask.session_id, "write")
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
         listener = HttpListener(Outbox(encode, self._limits.queue_bytes))
         try:
-            conversation = await self._conversations.open(GUEST, ask.session_id)
+            conversation = await self._conversations.open(visitor.owner, ask.session_id)
         except StoreError:
             self._conversations.stats.fail_early()
             raise
@@ -292,6 +320,21 @@ class Api:
             body = frame if isinstance(frame, bytes) else frame.encode()
             await send_in_time({"type": "http.response.body", "body": body, "more_body": True})
         await send_in_time({"type": "http.response.body", "body": b""})
+
+
+def _allow(visitor: Visitor, session_id: str, right: Literal["read", "write", "own"]) -> None:
+    """Checks what somebody who was invited to a conversation may do with one. A user may do all with its own.
+
+    Raises:
+        UnknownConversationError: it is another conversation.
+        HttpError: the invitation does not go that far.
+    """
+    if not visitor.reaches(session_id):
+        raise UnknownConversationError(session_id)
+    if not visitor.may_write and right == "write":
+        raise HttpError(403, "You were invited to listen only.")
+    if visitor.session_id is not None and right == "own":
+        raise HttpError(403, "Only the user whose conversation this is may do this.")
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -32,7 +32,13 @@ async def accept(scope: Scope, receive: Receive, send: Send) -> bool:
 
 
 async def refuse(
-    scope: Scope, receive: Receive, send: Send, frame: CloseFrame, status: int, reason: str
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    frame: CloseFrame,
+    status: int,
+    reason: str,
+    *headers: tuple[bytes, bytes],
 ) -> None:
     """Refuses a WebSocket in a way that shows the client the reason.
 
@@ -50,7 +56,7 @@ async def refuse(
     elif not await _connected(receive):
         pass
     elif "websocket.http.response" in (scope.get("extensions") or {}):
-        start, body = http.HttpError(status, reason).response()
+        start, body = http.HttpError(status, reason, *headers).response()
         if await attempt(send, {**start, "type": "websocket.http.response.start"}):
             await attempt(send, {"type": "websocket.http.response.body", "body": body})
         await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
-    GUEST,
     Conversation,
     Conversations,
     StoppingError,
@@ -18,9 +17,10 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import one_line
-from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserAudio, UserText
+from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserAudio
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
+from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive, Send
 from adk_relay.wire.closing import (
     BAD_FRAMES,
@@ -28,6 +28,7 @@ from adk_relay.wire.closing import (
     CONVERSATION_ENDED,
     CONVERSATION_ENDED_TEXT,
     DONE,
+    FORBIDDEN,
     INTERNAL_ERROR,
     NOT_FOUND,
     SERVER_RESTARTS,
@@ -37,7 +38,17 @@ from adk_relay.wire.closing import (
     CloseFrame,
     PeerGone,
 )
-from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, Welcome
+from adk_relay.wire.dialects import (
+    Ask,
+    BadFrameError,
+    Command,
+    Create,
+    Dialect,
+    Join,
+    NewToken,
+    Welcome,
+    text_id_of,
+)
 from adk_relay.wire.handshake import send_close
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.limits import Limits
@@ -70,6 +81,7 @@ class Socket:
         - The outbox and the heartbeat keep their own invariants.
 
     Args:
+        admission: what its client may do, and until when.
         knows_pings: the client has said that it answers pings.
         pace: holds back what is sent, because `send` never waits; None: `send` waits for a slow peer.
     """
@@ -79,6 +91,7 @@ class Socket:
         conversations: Conversations,
         limits: Limits,
         dialect: Dialect,
+        admission: Admission,
         receive: Receive,
         send: Send,
         *,
@@ -91,6 +104,7 @@ class Socket:
         self._conversations = conversations
         self._limits = limits
         self._dialect = dialect
+        self._admission = admission
         self._receive = receive
         self._send = send
         self._conversation: Conversation | None = None
@@ -274,18 +288,16 @@ class Socket:
                 await asyncio.sleep(0)  # `receive` returns at once while frames wait
             text = event.get("text")
             frame: Frame = event["bytes"] if text is None else text
-            if self._debug:
-                log.debug("[CLIENT TO AGENT] %s: %s", self._label, brief(frame))
             text_id = ""
             try:
-                command = self._dialect.decode(frame)
+                command = self._decode(frame)
                 bad_frames = 0
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
                     self._heartbeat.content_came()
-                    if self._conversation:
+                    if self._admission.takes_sound() and self._conversation:
                         self._conversation.handle(command, self)
                     continue
-                text_id = _text_id(command)
+                text_id = text_id_of(command)
                 if command not in ("ping", "pong"):
                     self._heartbeat.content_came()
                 await self._perform(command)
@@ -303,28 +315,47 @@ class Socket:
                 self._refuse("unknown_session", unknown, text_id, UNKNOWN_SESSION)
             except (BusyError, InboxFullError) as busy:
                 self._refuse("busy", busy, text_id, BUSY)
+            except NotAllowedError as why:
+                self._refuse("not_allowed", why, text_id, FORBIDDEN)
+
+    def _decode(self, frame: Frame) -> Command:
+        if not self._debug:
+            return self._dialect.decode(frame)
+        shown = brief(frame)
+        try:
+            command = self._dialect.decode(frame)
+            if isinstance(command, NewToken):
+                shown = "a new token"
+            return command
+        finally:
+            log.debug("[CLIENT TO AGENT] %s: %s", self._label, shown)
 
     async def _perform(self, command: Command) -> None:
         """Does what a command asks for."""
         conversation = self._conversation
+        visitor = self._admission.visitor
+        if isinstance(command, NewToken):
+            await self._admission.renew(command.token)
+            return
+        self._admission.check(command)
         match command:
             case "ping":
                 self._outbox.enqueue_first("pong", self._dialect.pong(self.connection_id))
             case "pong":
                 self._heartbeat.pong_came()
             case Create():
-                session_id = await self._conversations.create()
-                self._enter(await self._conversations.find(session_id), is_new=True)
+                if visitor.session_id is not None:
+                    raise NotAllowedError("You were invited to one conversation only.")
+                session_id = await self._conversations.create(visitor.owner)
+                self._enter(await self._open(session_id), is_new=True)
             case Join(session_id):
-                self._enter(await self._conversations.find(session_id))
+                self._enter(await self._open(session_id))
             case Ask() if conversation and self.attends == "own":
                 pass  # a turn socket makes one request, and this one has made it
             case Ask(text, session_id):
-                if session_id and not (conversation and conversation.session_id == session_id):
-                    if self.attends == "own":  # clients of the turn dialect may choose the id of a new one
-                        self._enter(await self._conversations.open(GUEST, session_id))
-                    else:
-                        self._enter(await self._conversations.find(session_id))
+                wanted = session_id or (None if conversation else visitor.session_id)
+                if wanted and not (conversation and conversation.session_id == wanted):
+                    self._enter(await self._open(wanted))
                 elif not conversation:
                     await self._perform(Create())
                 if self._conversation:
@@ -333,6 +364,14 @@ class Socket:
                 if isinstance(command, Interrupt):  # it also stops an answer that is over but still queued
                     self._outbox.recall_audio()
                 conversation.handle(command, self)
+
+    async def _open(self, session_id: str) -> Conversation:
+        """The conversation that a command names. Clients of the turn dialect may name a new one."""
+        visitor = self._admission.visitor
+        if not visitor.reaches(session_id):
+            raise UnknownConversationError(session_id)
+        opening = self._conversations.open if self.attends == "own" else self._conversations.find
+        return await opening(visitor.owner, session_id)
 
     def _fail(self) -> None:
         """Ends the socket because the session service has failed."""
@@ -348,18 +387,18 @@ class Socket:
     # ---- watching ----
 
     async def _watch(self) -> None:
-        """Pings a quiet client, and closes the socket of one that stalls, is dead or is idle."""
+        """Pings a quiet client, and closes the socket of one that stalls, is dead, idle or without token."""
         while True:
             now = time.monotonic()
             due = self._heartbeat.look(now, attends=self._conversation is not None)
+            token = self._admission.look(time.time())
             if due.close:
                 raise Close(due.close)
+            # A request that was made in time is answered.
+            if token.close and not (self.attends == "own" and self._conversation):
+                raise Close(token.close)
+            if token.expires_in and (told := self._dialect.expiring(round(token.expires_in))):
+                self._outbox.enqueue_frame(told)
             if due.ping and self._dialect.ping:
                 self._outbox.enqueue_first("ping", self._dialect.ping)
-            await asyncio.sleep(max(due.again - now, 0.001))
-
-
-def _text_id(command: Command) -> str:
-    """The id that a client has given its text, if the command is a text with one."""
-    text = command.text if isinstance(command, Ask) else command
-    return text.id if isinstance(text, UserText) else ""
+            await asyncio.sleep(max(min(due.again - now, token.again), 0.001))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adk_relay.core.messages import Answer, Input, Message, ToolResult, ToolStart, TurnEnd, UserText
@@ -61,7 +61,14 @@ class Ask:
     session_id: str | None
 
 
-Command = Input | Create | Join | Ask | Literal["ping", "pong"]
+@dataclass(slots=True, frozen=True)
+class NewToken:
+    """A token in place of the one that expires."""
+
+    token: str = field(repr=False)
+
+
+Command = Input | Create | Join | Ask | NewToken | Literal["ping", "pong"]
 """Everything that a client's frame can ask for."""
 
 
@@ -96,6 +103,7 @@ class Dialect:
         welcome: makes the frame that tells a client it has entered a conversation; None: there is none.
         ping: the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
+        expiring: makes the frame that says when, in seconds, the client's token expires; None: there is none.
         is_audio: the client wants sound.
         attends: which messages its sockets get (see `adk_relay.core.listener.Listener`).
     """
@@ -107,6 +115,7 @@ class Dialect:
     welcome: Callable[[Welcome], Frame | None]
     ping: Frame | None
     pong: Callable[[str], Frame]
+    expiring: Callable[[int], Frame | None]
     is_audio: bool
     attends: Literal["all", "newest", "own"]
 
@@ -204,6 +213,24 @@ def tool_result(fields: dict[str, Any]) -> ToolResult:
         message = f"The result has {length} bytes; at most {MAX_TOOL_BYTES} are allowed."
         raise BadFrameError("too_large", message)
     return ToolResult(tool_id, fields["result"])
+
+
+def new_token(fields: dict[str, Any]) -> NewToken:
+    """A token in place of the one that expires.
+
+    Raises:
+        BadFrameError: there is none.
+    """
+    token = fields.get("token")
+    if not isinstance(token, str):
+        raise BadFrameError("bad_data", "token must be a string.")
+    return NewToken(token)
+
+
+def text_id_of(command: Command) -> str:
+    """The id that a client has given its text, if the command is a text with one."""
+    text = command.text if isinstance(command, Ask) else command
+    return text.id if isinstance(text, UserText) else ""
 
 
 def start_fields(message: ToolStart) -> dict[str, Any]:

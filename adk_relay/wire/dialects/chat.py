@@ -36,6 +36,7 @@ from adk_relay.wire.dialects import (
     cut,
     id_field,
     json_object,
+    new_token,
     once,
     session_id_of,
     start_fields,
@@ -45,7 +46,7 @@ from adk_relay.wire.dialects import (
 )
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
-_TYPES = "create_session, join_session, chat, tool_result, typing_start, typing_stop, ping"
+_TYPES = "create_session, join_session, chat, tool_result, typing_start, typing_stop, token, ping"
 _PREVIEW = 80
 """Characters in the preview of a message."""
 
@@ -74,6 +75,8 @@ def decode(frame: Frame) -> Command:
             return UserTyping(True)
         case "typing_stop":
             return UserTyping(False)
+        case "token":
+            return new_token(fields)
         case "ping":
             return "ping"
         case _:
@@ -209,6 +212,7 @@ CHAT = Dialect(
     welcome=_welcome,
     ping=None,
     pong=lambda connection_id: _frame("pong", connection_id=connection_id),
+    expiring=lambda seconds: _frame("token_expiring", expires_in=seconds),
     is_audio=False,
     attends="all",
 )

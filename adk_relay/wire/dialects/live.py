@@ -43,6 +43,7 @@ from adk_relay.wire.dialects import (
     cut,
     id_field,
     json_object,
+    new_token,
     once,
     start_fields,
     to_json,
@@ -62,7 +63,8 @@ MAX_IMAGE_BYTES = 4 * 1024 * 1024
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = (
-    "activity_start, activity_end, audio_end, interrupt, tool_result, typing_start, typing_stop, ping, pong"
+    "activity_start, activity_end, audio_end, interrupt, tool_result, typing_start, typing_stop, token, ping,"
+    " pong"
 )
 
 _SOUND_HEAD = re.compile(r'\{"mime_type": ?"audio/pcm(?:;(rate=\d+))?", ?"data": ?"')
@@ -98,6 +100,8 @@ def decode(frame: Frame) -> Command:
             return Interrupt()
         case "tool_result":
             return tool_result(fields)
+        case "token":
+            return new_token(fields)
         case "typing_start":
             return UserTyping(True)
         case "typing_stop":
@@ -307,6 +311,7 @@ def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:
         welcome=_welcome,
         ping=PING,
         pong=lambda connection_id: PONG,
+        expiring=lambda seconds: to_json({"type": "token_expiring", "expires_in": seconds}),
         is_audio=is_audio,
         attends="all",
     )
