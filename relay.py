@@ -44,6 +44,7 @@ from adk_relay.wire.targets import (
     offers_subprotocol,
     path_of,
     target_of,
+    with_name,
 )
 from adk_relay.wire.websocket import Socket
 
@@ -228,7 +229,7 @@ class Relay:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            visitor = await self._guard.admit(scope)
+            visitor = with_name(await self._guard.admit(scope), scope)
             # wire: the path and the query choose the dialect.
             target = for_visitor(target_of(scope), visitor)
             if target.user_id and target.session_id:

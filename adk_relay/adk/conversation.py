@@ -225,7 +225,8 @@ class Conversation:
             self.waiting.note(message)
         match message:
             case Transcript():
-                self.room.publish(replace(message, connection_id=self._floor.last_speaker))
+                by = self._floor.last_speaker
+                self.room.publish(replace(message, connection_id=by, name=self.room.name_of(by)))
             case TurnEnd(goes_on=False):
                 self._end_turn(message)
             case _ if isinstance(message, Numbered):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 GUEST = "guest"
 """The user whose conversations are shared by all clients where nobody signs in."""
 
+MAX_NAME_CHARS = 64
 MAX_USER_CHARS = 128
 """The longest user id, as in the path of the live dialect."""
 
@@ -63,3 +64,8 @@ def subject_of(user_id: str) -> str:
     """The subject that `user_id_of` turns into this user id."""
     plain = re.sub(rb"~([0-9A-F]{2})", lambda found: bytes.fromhex(found[1].decode()), user_id.encode())
     return plain.decode()
+
+
+def name_of(text: str) -> str:
+    """A person's name, as the others are told it: printable characters in one line, at most 64."""
+    return "".join(char for char in " ".join(text.split()) if char.isprintable())[:MAX_NAME_CHARS]

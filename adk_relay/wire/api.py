@@ -30,7 +30,7 @@ from adk_relay.core.requests import BusyError
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.dialects import BadFrameError, tool_result, turn
-from adk_relay.wire.guard import Guard
+from adk_relay.wire.guard import Guard, invitation
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
@@ -121,6 +121,8 @@ class Api:
                 return {"GET": partial(self._read, session_id), "DELETE": partial(self._delete, session_id)}
             case ["sessions", session_id, "clear"]:
                 return {"POST": partial(self._clear, session_id)}
+            case ["sessions", session_id, "invite"]:
+                return {"POST": partial(self._invite, session_id)}
             case ["sessions", session_id, "tool_result"]:
                 return {"POST": partial(self._answer_tool, session_id)}
             case ["api", "v1", "chat"]:
@@ -255,6 +257,16 @@ class Api:
             raise HttpError(400, str(unfit)) from None
         return as_json({"message": f"The call {answer.tool_id} was answered."})
 
+    async def _invite(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        ttl, role, name = invitation(_json_object(await self._body(receive)))
+        _allow(visitor, session_id, "own")
+        await self._conversations.check(visitor.owner, session_id)
+        token = self._guard.invite(visitor, session_id, ttl, role, name)
+        expires_at = _iso(time.time() + ttl)
+        return as_json({"token": token, "session_id": session_id, "role": role, "expires_at": expires_at})
+
     # ---- one turn ----
 
     async def _chat(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response | None:
@@ -263,7 +275,7 @@ class Api:
         _allow(visitor, ask.session_id, "write")
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
-        listener = HttpListener(Outbox(encode, self._limits.queue_bytes))
+        listener = HttpListener(Outbox(encode, self._limits.queue_bytes), visitor.name)
         try:
             conversation = await self._conversations.open(visitor.owner, ask.session_id)
         except StoreError:

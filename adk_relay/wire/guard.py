@@ -14,14 +14,15 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 from adk_relay.core.logs import failure
-from adk_relay.core.visitor import Visitor, subject_of, user_id_of
+from adk_relay.core.visitor import Visitor, name_of, subject_of, user_id_of
 from adk_relay.wire.asgi import Scope
 from adk_relay.wire.closing import BUSY, FORBIDDEN, INTERNAL_ERROR, SIGN_IN, STORE_FAILED, CloseFrame
 from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
-from adk_relay.wire.tokens import BadTokenError, Token, Tokens, name_of, token_of, with_token
+from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
 
 log = logging.getLogger("relay")
 
@@ -30,6 +31,10 @@ Authenticate = Callable[[Scope], "Visitor | str | Awaitable[Visitor | str | None
 
 _MAX_USED = 100_000
 """How many tokens that were used and have not expired are remembered: about 20 MB."""
+
+
+_MAX_TTL = 30 * 24 * 3600
+"""Seconds that an invitation holds at most."""
 
 
 class Refused(Exception):
@@ -148,14 +153,12 @@ class Guard:
         """A token for one conversation of a user.
 
         Raises:
-            HttpError: there is no secret to sign it with, or the visitor was invited itself.
+            HttpError: there is no secret to sign it with.
         """
         if not (self._tokens and self._tokens.can_issue) or visitor.user_id is None:
             raise HttpError(501, "Invitations are signed with RELAY_SECRET, which is not set.")
-        if visitor.session_id is not None:
-            raise HttpError(403, "Only the user whose conversation this is may invite others.")
-        invitation = {"session_id": session_id, "role": role}
-        return self._tokens.issue(subject_of(visitor.user_id), ttl, name=name, invitation=invitation)
+        claim = {"session_id": session_id, "role": role}
+        return self._tokens.issue(subject_of(visitor.user_id), ttl, name=name, invitation=claim)
 
     async def _ask_host(self, authenticate: Authenticate, scope: Scope) -> Visitor:
         try:
@@ -178,10 +181,26 @@ class Guard:
         if not token.jti:
             raise sign_in("The token has no jti, so it can't be used once only.", had_token=True)
         assert token.visitor.expires_at is not None
-        if self._used.is_full():
-            raise Refused(503, BUSY, "Too many tokens are in use now.", [(b"retry-after", b"30")])
-        if not self._used.add(f"{token.issuer}\n{token.jti}", token.visitor.expires_at):
+        if (used := _digest(token)) in self._used:
             raise sign_in("The token was used already: it opens one socket only.", had_token=True)
+        if not self._used.add(used, token.visitor.expires_at):
+            raise Refused(503, BUSY, "Too many tokens are in use now.", [(b"retry-after", b"30")])
+
+
+def invitation(fields: dict[str, Any]) -> tuple[float, str, str]:
+    """The ttl in seconds, the role and the name that the body of an invitation asks for.
+
+    Raises:
+        HttpError: they are not valid.
+    """
+    ttl, role, name = fields.get("ttl", 3600), fields.get("role", "write"), fields.get("name", "")
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 1 <= ttl <= _MAX_TTL:
+        raise HttpError(400, f"ttl is a number of seconds, from 1 to {_MAX_TTL}.")
+    if role not in ROLES:
+        raise HttpError(400, f"role is {' or '.join(ROLES)}.")
+    if not isinstance(name, str):
+        raise HttpError(400, "name must be a string.")
+    return ttl, role, name_of(name)
 
 
 class _Used:
@@ -199,18 +218,22 @@ class _Used:
         assert {each for _, each in self._until} == self._ids
         assert len(self._until) == len(self._ids) <= _MAX_USED
 
-    def is_full(self) -> bool:
-        """Whether no more can be remembered. Those that have expired are forgotten."""
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._ids
+
+    def add(self, digest: bytes, expires_at: float) -> bool:
+        """Remembers a token that was not used before. False: no more can be remembered."""
         now = time.time()
         while self._until and self._until[0][0] < now:
             self._ids.discard(heapq.heappop(self._until)[1])
-        return len(self._ids) >= _MAX_USED
-
-    def add(self, jti: str, expires_at: float) -> bool:
-        """Remembers a token. False: it was used before."""
-        digest = hashlib.sha256(jti.encode(errors="surrogatepass")).digest()[:16]
-        if digest in self._ids:
+        if len(self._ids) >= _MAX_USED:
             return False
         self._ids.add(digest)
         heapq.heappush(self._until, (expires_at, digest))
         return True
+
+
+def _digest(token: Token) -> bytes:
+    """What identifies a token, in few bytes, however long its `jti` is."""
+    text = f"{token.issuer}\n{token.jti}"
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:16]

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, quote
 
 from adk_relay.core.interfaces import UnknownConversationError
 from adk_relay.core.room import After
-from adk_relay.core.visitor import Visitor
+from adk_relay.core.visitor import Visitor, name_of
 from adk_relay.wire.asgi import Scope
 from adk_relay.wire.dialects import NAME, SESSION_ID, Dialect, is_name, is_session_id
 from adk_relay.wire.dialects.chat import CHAT
@@ -68,6 +68,12 @@ def target_of(scope: Scope) -> Target:
     binary = offers_subprotocol(scope)
     dialect = live(is_audio=is_audio == "true", binary=binary, newest=not (binary or session_id))
     return Target(dialect, found[1], session_id, _after(after) if after is not None else None)
+
+
+def with_name(visitor: Visitor, scope: Scope) -> Visitor:
+    """The visitor with the name that it has chosen, in `?name=`, unless its token has one."""
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    return visitor if visitor.name else replace(visitor, name=name_of(query.get("name", [""])[-1]))
 
 
 def for_visitor(target: Target, visitor: Visitor) -> Target:

@@ -25,7 +25,7 @@ from urllib.parse import parse_qs
 
 import jwt
 
-from adk_relay.core.visitor import Visitor, user_id_of
+from adk_relay.core.visitor import Visitor, name_of, user_id_of
 from adk_relay.wire.asgi import Scope
 from adk_relay.wire.jwks import ALGORITHMS, KeySet
 
@@ -37,7 +37,6 @@ LEEWAY = 5.0
 """Seconds by which the clocks of servers may differ."""
 
 MAX_TOKEN_CHARS = 8 * 1024
-MAX_NAME_CHARS = 64
 
 ROLES = ("write", "listen")
 
@@ -126,10 +125,6 @@ class Tokens:
     async def _key(self, header: dict[str, Any]) -> tuple[str, Any]:
         """The algorithm of a token, and the key that verifies it."""
         algorithm, key_id = header.get("alg"), header.get("kid")
-        if (
-            "crit" in header or "b64" in header
-        ):  # extensions that have to be understood (RFC 7515 section 4.1.11)
-            raise BadTokenError("The token needs what relay does not know.")
         if algorithm == "HS256" and self._secret is not None:
             return algorithm, self._secret
         if isinstance(algorithm, str) and algorithm in ALGORITHMS and self._keys:
@@ -146,7 +141,6 @@ class Tokens:
         *,
         name: str = "",
         invitation: dict[str, str] | None = None,
-        expires_at: float = math.inf,
     ) -> str:
         """A new token.
 
@@ -154,7 +148,6 @@ class Tokens:
             subject: the user.
             ttl: seconds that it holds.
             invitation: the claim of that name.
-            expires_at: it does not hold longer than this, as `time.time()`.
         """
         if self._secret is None:
             raise ValueError("tokens are signed with RELAY_SECRET, which is not set")
@@ -163,7 +156,7 @@ class Tokens:
             "sub": subject,
             "aud": AUDIENCE,
             "iat": int(now),
-            "exp": int(min(now + ttl, expires_at)),
+            "exp": int(now + ttl),
             "jti": secrets.token_urlsafe(12),
         }
         if name:
@@ -208,11 +201,6 @@ def _token(claims: dict[str, Any]) -> Token:
         expires + LEEWAY,
     )
     return Token(visitor, jti, issuer)
-
-
-def name_of(text: str) -> str:
-    """A person's name, as the others are told it: printable characters in one line, at most 64."""
-    return "".join(char for char in " ".join(text.split()) if char.isprintable())[:MAX_NAME_CHARS]
 
 
 def token_of(scope: Scope) -> str | None:

@@ -20,6 +20,7 @@ from adk_relay.core.logs import one_line
 from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserAudio
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
+from adk_relay.wire import frame_log
 from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive, Send
 from adk_relay.wire.closing import (
@@ -54,7 +55,7 @@ from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
 from adk_relay.wire.pacing import Pace
-from adk_relay.wire.writer import Writer, brief
+from adk_relay.wire.writer import Writer
 
 log = logging.getLogger("relay")
 
@@ -99,6 +100,7 @@ class Socket:
         pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
+        self.name = admission.visitor.name
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
         self._conversations = conversations
@@ -256,6 +258,7 @@ class Socket:
                 message_count=room.history.message_count,
                 is_new=is_new,
                 push_to_talk=self._conversations.push_to_talk,
+                may_write=self._admission.visitor.may_write,
             )
         )
         if welcome:
@@ -290,7 +293,10 @@ class Socket:
             frame: Frame = event["bytes"] if text is None else text
             text_id = ""
             try:
-                command = self._decode(frame)
+                if self._debug:
+                    command = frame_log.decode(self._dialect, frame, self._label)
+                else:
+                    command = self._dialect.decode(frame)
                 bad_frames = 0
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
                     self._heartbeat.content_came()
@@ -317,18 +323,6 @@ class Socket:
                 self._refuse("busy", busy, text_id, BUSY)
             except NotAllowedError as why:
                 self._refuse("not_allowed", why, text_id, FORBIDDEN)
-
-    def _decode(self, frame: Frame) -> Command:
-        if not self._debug:
-            return self._dialect.decode(frame)
-        shown = brief(frame)
-        try:
-            command = self._dialect.decode(frame)
-            if isinstance(command, NewToken):
-                shown = "a new token"
-            return command
-        finally:
-            log.debug("[CLIENT TO AGENT] %s: %s", self._label, shown)
 
     async def _perform(self, command: Command) -> None:
         """Does what a command asks for."""

@@ -89,6 +89,7 @@ class Welcome:
     message_count: int
     is_new: bool
     push_to_talk: bool = False
+    may_write: bool = True
 
 
 @dataclass(slots=True, frozen=True)
@@ -192,6 +193,11 @@ def text_of(fields: dict[str, Any], field: str, text_id: str = "") -> str:
 def id_field(text_id: str) -> dict[str, Any]:
     """The `id` of a text on the wire; there is no such field for a text without one."""
     return {"id": text_id} if text_id else {}
+
+
+def name_field(name: str) -> dict[str, Any]:
+    """The `name` of a person on the wire; there is no such field for a person without one."""
+    return {"name": name} if name else {}
 
 
 _MAX_TOOL_ID_CHARS = 256

@@ -36,6 +36,7 @@ from adk_relay.wire.dialects import (
     cut,
     id_field,
     json_object,
+    name_field,
     new_token,
     once,
     session_id_of,
@@ -133,6 +134,7 @@ def _encoder(session_id: str) -> Encode:
                         role="user",
                         message=message.text,
                         connection_id=message.connection_id,
+                        **name_field(message.name),
                     ),
                 )
             case ToolStart(is_pending=True):
@@ -141,12 +143,16 @@ def _encoder(session_id: str) -> Encode:
             case ToolComplete(was_pending=True):
                 tool = {"tool_id": message.tool_id, "tool_name": message.tool_name}
                 return (frame("tool_complete", **tool, **cut("result", message.result)),)
-            case Typing(connection_id, typing):  # not in a tuple: frames in a tuple are never merged
-                return update("user_typing", connection_id=connection_id, typing=typing)
-            case Presence(joined, left):
-                return (
-                    *(update("user_joined", connection_id=connection_id) for connection_id in joined),
-                    *(update("user_disconnected", connection_id=connection_id) for connection_id in left),
+            case Typing(connection_id, typing, name):  # not in a tuple: frames in a tuple are never merged
+                return update("user_typing", connection_id=connection_id, typing=typing, **name_field(name))
+            case Presence(joined, left, names=named):
+                names = dict(named)
+                return tuple(
+                    update(
+                        update_type, connection_id=connection_id, **name_field(names.get(connection_id, ""))
+                    )
+                    for update_type, changed in (("user_joined", joined), ("user_disconnected", left))
+                    for connection_id in changed
                 )
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
@@ -194,6 +200,7 @@ def _welcome(welcome: Welcome) -> Frame:
         "session_id": welcome.session_id,
         "model": welcome.model,
         "connection_id": welcome.connection_id,
+        **({} if welcome.may_write else {"role": "listen"}),
     }
     if welcome.is_new:
         return _frame("session_created", **fields)

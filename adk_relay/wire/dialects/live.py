@@ -43,6 +43,7 @@ from adk_relay.wire.dialects import (
     cut,
     id_field,
     json_object,
+    name_field,
     new_token,
     once,
     start_fields,
@@ -229,13 +230,14 @@ def _fields(message: Message) -> dict[str, Any] | None:
                 "type": "transcript",
                 "role": "user",
                 "connection_id": connection_id,
+                **name_field(message.name),
                 "text": text,
                 "final": final,
                 "seq": seq,
             }
         case Written(seq, text, connection_id, text_id):
             written = {"type": "message", "role": "user", "connection_id": connection_id, "text": text}
-            return written | id_field(text_id) | {"seq": seq}
+            return written | name_field(message.name) | id_field(text_id) | {"seq": seq}
         case TurnEnd(seq, interrupted):
             # The page of ADK's custom-streaming sample expects null for "no".
             return {
@@ -262,9 +264,10 @@ def _fields(message: Message) -> dict[str, Any] | None:
         case Ack(text_id):
             return {"type": "ack", "id": text_id}
         case Presence(joined, left, connections):
-            return {"type": "presence", "joined": joined, "left": left, "connections": connections}
-        case Typing(connection_id, typing):
-            return {"type": "typing", "connection_id": connection_id, "typing": typing}
+            presence = {"type": "presence", "joined": joined, "left": left, "connections": connections}
+            return presence | ({"names": dict(message.names)} if message.names else {})
+        case Typing(connection_id, typing, name):
+            return {"type": "typing", "connection_id": connection_id, **name_field(name), "typing": typing}
         case Reset(epoch, deleted):
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
         case _:  # TurnStart, Taken and Ended have no frame in this dialect
@@ -297,6 +300,7 @@ def _welcome(welcome: Welcome) -> Frame:
             "epoch": welcome.epoch,
             "seq": welcome.seq,
             **({"push_to_talk": True} if welcome.push_to_talk else {}),
+            **({} if welcome.may_write else {"role": "listen"}),
         }
     )
 
