@@ -29,7 +29,7 @@ from adk_relay.core.messages import Line
 from adk_relay.core.requests import BusyError
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
-from adk_relay.wire.dialects import BadFrameError, tool_result, turn
+from adk_relay.wire.dialects import BadFrameError, is_session_id, tool_result, turn
 from adk_relay.wire.guard import Guard, invitation
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
@@ -262,6 +262,8 @@ class Api:
     ) -> Response:
         ttl, role, name = invitation(_json_object(await self._body(receive)))
         _allow(visitor, session_id, "own")
+        if not is_session_id(session_id):
+            raise UnknownConversationError(session_id)
         await self._conversations.check(visitor.owner, session_id)
         token = self._guard.invite(visitor, session_id, ttl, role, name)
         expires_at = _iso(time.time() + ttl)

@@ -156,7 +156,7 @@ class Guard:
             HttpError: there is no secret to sign it with.
         """
         if not (self._tokens and self._tokens.can_issue) or visitor.user_id is None:
-            raise HttpError(501, "Invitations are signed with RELAY_SECRET, which is not set.")
+            raise HttpError(409, "Invitations are signed with RELAY_SECRET, which is not set.")
         claim = {"session_id": session_id, "role": role}
         return self._tokens.issue(subject_of(visitor.user_id), ttl, name=name, invitation=claim)
 
