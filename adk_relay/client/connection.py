@@ -190,7 +190,9 @@ class Connection:
         self._stats.attempts += 1
         try:
             url = "ws" + self._http.url.removeprefix("http") + "/ws"
-            socket = await connect(url, close_timeout=1, max_size=2**24)
+            socket = await connect(
+                url, close_timeout=1, max_size=2**24, additional_headers=self._http.headers
+            )
         except (OSError, InvalidHandshake) as error:
             raise await self._refused(error, tries.attempt_number) from None
         except (WebSocketException, ImportError) as error:  # some proxies need another library
@@ -225,6 +227,12 @@ class Connection:
     async def _refused(self, error: OSError | InvalidHandshake, attempt: int) -> Problem:
         """The error that is raised if no WebSocket could be opened."""
         status = error.response.status_code if isinstance(error, InvalidStatus) else 0
+        if (
+            isinstance(error, InvalidStatus)
+            and status in (401, 403)
+            and (why := _detail(error.response.body))
+        ):
+            return Problem(why)  # the relay has said it, and not a proxy
         is_final = bool(status) and status not in _PASSING_STATUS
         # Some proxies refuse a WebSocket, others hang up or stay silent. So does a server that restarts.
         if is_final or ((attempt > 2 or self._once) and not isinstance(error, ConnectionError)):
@@ -267,3 +275,11 @@ class Connection:
 async def _send(socket: ClientConnection, frame: str) -> None:
     with suppress(ConnectionClosed):  # the task that reads from the socket sees it too
         await socket.send(frame)
+
+
+def _detail(body: bytes | None) -> str:
+    """Why the server has refused; "": it does not say."""
+    try:
+        return str(cleaned(json.loads(body or b"")["detail"]))
+    except (ValueError, LookupError, TypeError):
+        return ""

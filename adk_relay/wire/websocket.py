@@ -297,7 +297,8 @@ class Socket:
                     command = frame_log.decode(self._dialect, frame, self._label)
                 else:
                     command = self._dialect.decode(frame)
-                bad_frames = 0
+                if not isinstance(command, NewToken):  # guesses count as bad frames
+                    bad_frames = 0
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
                     self._heartbeat.content_came()
                     if self._admission.takes_sound() and self._conversation:
