@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
+from websockets.http11 import Response
 
 from adk_relay.client.http import Http
 from adk_relay.client.state import State
@@ -227,12 +228,8 @@ class Connection:
     async def _refused(self, error: OSError | InvalidHandshake, attempt: int) -> Problem:
         """The error that is raised if no WebSocket could be opened."""
         status = error.response.status_code if isinstance(error, InvalidStatus) else 0
-        if (
-            isinstance(error, InvalidStatus)
-            and status in (401, 403)
-            and (why := _detail(error.response.body))
-        ):
-            return Problem(why)  # the relay has said it, and not a proxy
+        if isinstance(error, InvalidStatus) and (refusal := _refusal(error.response)):
+            return Problem(refusal)
         is_final = bool(status) and status not in _PASSING_STATUS
         # Some proxies refuse a WebSocket, others hang up or stay silent. So does a server that restarts.
         if is_final or ((attempt > 2 or self._once) and not isinstance(error, ConnectionError)):
@@ -277,9 +274,11 @@ async def _send(socket: ClientConnection, frame: str) -> None:
         await socket.send(frame)
 
 
-def _detail(body: bytes | None) -> str:
-    """Why the server has refused; "": it does not say."""
+def _refusal(response: Response) -> str:
+    """Why the relay does not let this user in; "": something else has answered, or it says another thing."""
+    if response.status_code not in (401, 403):
+        return ""
     try:
-        return str(cleaned(json.loads(body or b"")["detail"]))
+        return str(cleaned(json.loads(response.body or b"")["detail"]))
     except (ValueError, LookupError, TypeError):
         return ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support.api import rehearsal
-from support.chat import chat, end
+from support.chat import chat, end, taken
 from support.client import Client, Json, client
 from support.server import a_relay, serving
 from support.tokens import SECRET, token, web, with_token
@@ -42,22 +44,22 @@ async def closed(who: Client) -> tuple[list[Json], int, str]:
 
 @pytest.mark.parametrize("dialect", [client, chat])
 async def test_a_socket_is_closed_when_its_token_expires(dialect: Any) -> None:
-    expires = time.time() - 4  # it holds a second more, by the leeway
+    expires = time.time() - 2  # it holds three seconds more, by the leeway
     async with a_guarded_relay() as port, dialect(port, **with_token(token(exp=expires))) as alice:
         frames, code, reason = await closed(alice)
         assert kinds(frames) == ["token_expiring"]
-        assert 0 <= frames[0]["expires_in"] <= 1
+        assert 0 <= frames[0]["expires_in"] <= 3
         assert (code, reason) == (4401, "the token has expired")
         assert time.time() >= expires + 5
 
 
 @pytest.mark.parametrize("dialect", [client, chat])
 async def test_a_new_token_keeps_the_socket_open(dialect: Any) -> None:
-    expires = time.time() - 3
+    expires = time.time() - 1
     async with a_guarded_relay() as port, dialect(port, **with_token(token(exp=expires))) as alice:
         assert (await alice.next())["type"] == "token_expiring"
-        await alice.send(type="token", token=token(exp=time.time() + 26))  # it is told of this end, too
-        assert 25 < (await alice.next())["expires_in"] <= 31 or (await alice.next())["expires_in"] <= 31
+        await alice.send(type="token", token=token(exp=time.time() + 20))  # it is told of this end, too
+        assert 20 < (await alice.next())["expires_in"] <= 30
         await alice.send(type="token", token=token(exp=time.time() + 300))
         while time.time() < expires + 6:
             await alice.send(type="ping")
@@ -110,17 +112,15 @@ async def test_a_new_token_opens_nothing_twice() -> None:
 
 
 async def test_a_request_that_was_made_in_time_is_answered() -> None:
-    from websockets.asyncio.client import connect
-
     async with a_guarded_relay() as port:
         url = f"ws://127.0.0.1:{port}/api/v1/chat/stream"
-        short = token(exp=time.time() - 4)
+        short = token(exp=time.time() - 2)
         async with connect(url, proxy=None, **with_token(short)) as socket:
             who = Client(socket, {})
             await who.send(session_id="kitchen", message="count slowly " * 40)
             frames, code = await end(who)
             assert (frames[-1], code) == ({"type": "done"}, 1000)
-        short = token(exp=time.time() - 4)
+        short = token(exp=time.time() - 2)
         async with connect(url, proxy=None, **with_token(short)) as socket:
             assert await end(Client(socket, {})) == ([], 4401)
 
@@ -159,15 +159,10 @@ async def test_somebody_who_was_invited_takes_part_in_this_conversation_only() -
         assert heard[-1]["name"] == "Bob"
         assert {"elsewhere"}.isdisjoint(said.get("state") for said in alice.frames)
 
-        for path in ("/ws/bob?session_id=cellar", "/ws/bob?session_id=live-alice", "/ws/bob?session_id=new1"):
-            with pytest.raises(Exception, match="HTTP 404"):
-                async with client(
-                    port,
-                    path.removeprefix("/ws/").partition("?")[0],
-                    query="&" + path.partition("?")[2],
-                    subprotocol=False,
-                    **with_token(guest),
-                ):
+        for session_id in ("cellar", "live-alice", "new1"):
+            query, options = f"&session_id={session_id}", with_token(guest)
+            with pytest.raises(InvalidStatus, match="HTTP 404"):
+                async with client(port, query=query, subprotocol=False, **options):
                     pass
         async with chat(port, **with_token(guest)) as bob_in_chat:
             for frame in ({"type": "join_session", "session_id": "cellar"}, {"type": "create_session"}):
@@ -212,7 +207,7 @@ async def test_somebody_who_was_invited_to_listen_only_listens() -> None:
                 refusal = (await bob.until(lambda said: said.get("type") == "error"))[-1]
                 assert refusal["code"] == "not_allowed"
             for _ in range(30):  # sound is refused once, and ignored
-                await bob.send(mime_type="audio/pcm", data="AAAA")
+                await bob.send(mime_type="audio/pcm", data="AAAAAAAA")
             await bob.send(type="ping")
             heard = await bob.until(lambda said: said.get("type") == "pong")
             assert kinds(heard).count("error") == 1
@@ -226,8 +221,6 @@ async def test_somebody_who_was_invited_to_listen_only_listens() -> None:
                 assert (await bob_in_chat.get("error"))["code"] == "not_allowed"
             await bob_in_chat.chat("hello")
             assert (await bob_in_chat.get("error"))["code"] == "not_allowed"
-        from websockets.asyncio.client import connect
-
         async with connect(
             f"ws://127.0.0.1:{port}/api/v1/chat/stream", proxy=None, **with_token(ear)
         ) as socket:
@@ -257,7 +250,7 @@ async def test_who_can_invite() -> None:
         early = await invited(port, "attic")
         async with client(port, query="&session_id=attic", **with_token(token("bob"))) as bob:
             await bob.ask("mine")
-            with pytest.raises(Exception, match="HTTP 404"):
+            with pytest.raises(InvalidStatus, match="HTTP 404"):
                 async with client(port, subprotocol=False, **with_token(early)):
                     pass
     async with a_guarded_relay(secret=None) as port:
@@ -283,7 +276,9 @@ async def test_names_are_told_in_both_dialects() -> None:
             assert (await reader.get("message_added"))["name"] == "Ann B."
             message = await nameless.until(lambda said: said.get("type") == "message")
             assert message[-1]["name"] == "Ann B."
-            joined = [said for said in nameless.presence if "names" in said]
+            async with asyncio.timeout(60):
+                while not (joined := [said for said in nameless.presence if "names" in said]):
+                    await taken(nameless)
             assert joined[0]["names"] == {ann.hello["connection_id"]: "Ann B."}
             await nameless.say("you")
             assert "name" not in await reader.get("message_added")
