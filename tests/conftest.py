@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -45,6 +46,12 @@ async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
 
     async with stand_in(monkeypatch) as service:
         yield service
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where sessions are kept: in memory, and in a file."""
+    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/sessions.db"
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from google.adk.agents.live_request_queue import LiveRequest
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.calls import keep
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.waiting import answer_events, requests
 from adk_relay.core.messages import Message
@@ -28,7 +29,7 @@ class Answers:
         is_behind: returns whether events of ADK were not translated yet.
 
     Invariants:
-        Only while a context is known, a call is open.
+        Only while a context is known, a call is open. Only while a call is open, a turn is to end for it.
     """
 
     def __init__(
@@ -44,23 +45,31 @@ class Answers:
         self._is_behind = is_behind
         self._context: InvocationContext | None = None
         self._open: set[str] = set()
+        self._must_pause = False  # a call has opened, and the turn goes on for the users
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert self._context or not self._open, "a call is open, and ADK's context is not known"
+        assert self._open or not self._must_pause, "a turn is to end for a call, and none is open"
 
     def began(self, context: InvocationContext) -> None:
-        """ADK has begun the run."""
+        """An agent has begun, or the run, which in a workflow is no agent's."""
         self._context = context
 
-    def waits(self, tool_id: str) -> None:
-        """A tool has returned nothing."""
+    def waits(self, tool_id: str, *, speaks_on: bool) -> None:
+        """A tool has returned nothing.
+
+        Args:
+            speaks_on: the model does not wait for this tool before it goes on, and completes its turn.
+        """
         self._open.add(tool_id)
+        self._must_pause = self._must_pause or not speaks_on
         self.pause()
 
     def forget_open(self) -> None:
         """The user has said something, or there is a new connection: the model waits for no result."""
         self._open.clear()
+        self._must_pause = False
 
     def is_open(self, tool_id: str) -> bool:
         """Whether the model waits for the result of this call."""
@@ -68,9 +77,11 @@ class Answers:
 
     def pause(self) -> None:
         """Ends the turn for the users if the model says nothing more before it has a result."""
-        if self._open and not self._is_behind():
+        if self._must_pause and not self._is_behind():
             for message in self._translator.pause():
                 self._emit(message)
+            # Once: what the model says after that is another turn.
+            self._must_pause = self._translator.turn.is_open
 
     async def ask(self, event: Event) -> None:
         """Asks for what a tool needs, if its result says that it needs something."""
@@ -85,6 +96,7 @@ class Answers:
         """Stores the answer to an open call; returns the request that gives it to the model."""
         assert answer.function_response and self._context
         self._open.discard(answer.function_response.id or "")
+        self._must_pause = self._must_pause and bool(self._open)
         for event in answer_events([answer], self._context.session.events):
             await self._append(event)
         self._unstored.remove(answer)
@@ -95,4 +107,5 @@ class Answers:
         """Stores an event in the run's own session, as ADK's tasks do."""
         assert self._context
         event.invocation_id = self._context.invocation_id
+        keep(event, self._context.session)
         await self._context.session_service.append_event(session=self._context.session, event=event)

@@ -15,7 +15,7 @@ from adk_relay.core.messages import Line
 _LATE = 60.0
 """Seconds in which an event may still be stored before others: ADK numbers them when they begin."""
 
-_OVERLAP = 3
+_OVERLAP = 32
 """How many messages before a mark are read again, because what follows may change them."""
 
 

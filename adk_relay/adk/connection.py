@@ -9,7 +9,7 @@ events to an observer, and turns every loss into a `LostConnection`, which ADK d
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
@@ -128,11 +128,7 @@ class _Watched(BaseLlm):
         try:
             yield connection
         finally:
-            try:
-                async with asyncio.timeout(_CLOSE_TIMEOUT):
-                    await opening.__aexit__(None, None, None)
-            except TimeoutError:
-                _abort(inner)
+            await _end(opening.__aexit__(None, None, None), inner)
 
 
 class WatchedConnection(BaseLlmConnection):
@@ -208,9 +204,9 @@ class WatchedConnection(BaseLlmConnection):
             if self._failure:
                 raise self._failure from error
             lost = _lost(error, self.model)
-            if lost.code != 1000:
+            if lost.code != 1000 and not self._renewal:
                 raise lost from error
-            # The service closed normally (1000): returning here ends the run without an error.
+            # The service or relay has closed it: returning here ends the run without an error.
             if self._renewal:
                 yield LlmResponse(
                     live_session_resumption_update=types.LiveServerSessionResumptionUpdate(
@@ -229,7 +225,7 @@ class WatchedConnection(BaseLlmConnection):
         """
         if not self._renewal:
             self._renewal = handle
-            self._closing = asyncio.create_task(self.inner.close())
+            self._closing = asyncio.create_task(_end(self.inner.close(), self.inner))
 
     async def close(self) -> None:
         self._is_closed = True
@@ -302,8 +298,16 @@ def _seconds(duration: str | None) -> float:
         return 0.0
 
 
+async def _end(closing: Coroutine[Any, Any, object], connection: BaseLlmConnection) -> None:
+    """Closes a connection in time. The socket of a peer that does not finish the handshake is freed."""
+    try:
+        async with asyncio.timeout(_CLOSE_TIMEOUT):
+            await closing
+    except TimeoutError:
+        _abort(connection)
+
+
 def _abort(connection: Any) -> None:
-    """Frees the socket of a peer that does not finish the closing handshake."""
     socket = getattr(getattr(connection, "_gemini_session", None), "_ws", None)
     if transport := getattr(socket, "transport", None):
         transport.abort()

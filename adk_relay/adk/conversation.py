@@ -29,6 +29,7 @@ from adk_relay.core.messages import (
     Interrupt,
     Message,
     Numbered,
+    Place,
     Status,
     Text,
     ToolResult,
@@ -216,6 +217,9 @@ class Conversation:
 
     def number(self) -> int:
         return self.room.number()
+
+    def place(self, of_answer: bool) -> Place:
+        return self.room.place(of_answer)
 
     def emit(self, message: Message) -> None:
         self._idleness.touch()

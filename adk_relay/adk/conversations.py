@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from google.adk.agents.run_config import RunConfig
@@ -264,7 +265,8 @@ class Conversations:
         if (conversation := self._open.get(session_id)) and _exists(conversation):
             history = conversation.room.history
             lines, first = await _of_store(conversation.session.before(before, history))
-            return await _of_store(_summary(conversation)), lines, first
+            summary = await _of_store(_summary(conversation))
+            return replace(summary, pending=tuple(conversation.waiting.calls)), lines, first
         found = await _of_store(self._catalog.read(user_id, session_id, before))
         if found is None:
             raise UnknownConversationError(session_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from adk_relay.core.messages import Message, UserText
+from adk_relay.core.messages import Message, Place, UserText
 
 
 class Teller(Protocol):
@@ -19,6 +19,9 @@ class Teller(Protocol):
 
 class RunHost(Teller, Protocol):
     """What a run needs."""
+
+    def place(self, of_answer: bool) -> Place:
+        """The place of the next message; with `of_answer`, that of the open answer if it has text."""
 
     def connected(self) -> None:
         """The connection to the model is there."""

@@ -23,7 +23,7 @@ async def keep_unsaid(
         found = await session.find() if texts else None
         for index, text in enumerate(texts):
             if found and not text.is_stored:
-                await session.append_text(found, text.text)
+                await session.append_text(found, text)
                 stored(text)
                 texts[index] = replace(text, is_stored=True)
     except Exception as error:

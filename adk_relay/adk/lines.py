@@ -8,10 +8,18 @@ from typing import Any, NamedTuple
 
 from google.adk.events import Event
 
-from adk_relay.core.messages import Line
+from adk_relay.core.messages import Line, Place
 
 GOES_ON = "relay_goes_on"
 """Marks an event, in its metadata: a lost connection has cut this answer, and the next event is its rest."""
+
+
+PLACE = "relay_place"
+"""Marks an event with the place of its words among all that the listeners were told, as a list.
+
+ADK stores a text only when the model takes it, and an answer only when it ends. The mark of a text is in the
+state that ADK stores with it, that of any other event in its metadata.
+"""
 
 
 class Said(NamedTuple):
@@ -25,6 +33,8 @@ class Said(NamedTuple):
     """The transcript of an agent's speech."""
     goes_on: bool
     interrupted: bool
+    place: Place | None = None
+    """None: it is not known."""
 
     def lines(self) -> Iterator[Line]:
         if self.text:
@@ -49,8 +59,9 @@ def said_by(event: Event) -> Said:
         "".join(part.text or "" for part in parts if not part.thought),
         (heard and heard.text) or "",
         (spoken and spoken.text) or "",
-        GOES_ON in (event.custom_metadata or ()),
+        bool((event.custom_metadata or {}).get(GOES_ON)),
         bool(event.interrupted),
+        _place(event.custom_metadata) or _place(event.actions.state_delta),
     )
 
 
@@ -64,20 +75,43 @@ def said_in(stored: Mapping[str, Any]) -> Said:
         "".join(part.get("text") or "" for part in parts if not part.get("thought")),
         (stored.get("input_transcription") or {}).get("text") or "",
         (stored.get("output_transcription") or {}).get("text") or "",
-        GOES_ON in (stored.get("custom_metadata") or ()),
+        bool((stored.get("custom_metadata") or {}).get(GOES_ON)),
         bool(stored.get("interrupted")),
+        _place(stored.get("custom_metadata")) or _place((stored.get("actions") or {}).get("state_delta")),
     )
+
+
+def has_words(event: Event) -> bool:
+    """Whether an event that is to be stored holds anything of the messages."""
+    return any(said_by(event).lines())
+
+
+def mark(event: Event, place: Place) -> None:
+    """Marks an event with the place of its words."""
+    event.custom_metadata = {**(event.custom_metadata or {}), PLACE: [*place]}
+
+
+def _place(marks: Mapping[str, Any] | None) -> Place | None:
+    match (marks or {}).get(PLACE):
+        case [str(epoch), int(seq)]:
+            return Place(epoch, seq)
+    return None
 
 
 class Lines:
     """Makes messages of events, one event after the other.
 
+    Messages whose places are known stand in the order in which they were told. Those of one place are one
+    message: an answer that a tool or a lost connection has cut into several events.
+
     Invariants:
         `first` is the number of the first message in `kept`; the numbers begin with 1.
+        `kept` and `_places` have the same length.
     """
 
     def __init__(self) -> None:
         self.kept: list[Line] = []
+        self._places: list[Place | None] = []
         self.first = 1
         self.by_user = 0
         """How many messages are a user's, also of those that are not kept any more."""
@@ -91,30 +125,46 @@ class Lines:
 
     def add(self, said: Said) -> None:
         """Adds what an event holds."""
-        kept = self.kept
         for line in said.lines():
-            if self._goes_on and line.role == "agent" and kept and kept[-1].role == "agent":
-                line = replace(line, text=kept.pop().text + line.text)
-            kept.append(line)
+            self._add(line, said.place)
             self.by_user += line.role == "user"
             self._goes_on = said.goes_on
         if said.interrupted:
-            if self._cut < self.count - 1 and [line.role for line in kept[-3:]] == ["user", "user", "agent"]:
+            kept = self.kept
+            is_unplaced = kept and not self._places[-1]  # stored before places were marked
+            roles = [line.role for line in kept[-3:]]
+            if is_unplaced and self._cut < self.count - 1 and roles == ["user", "user", "agent"]:
                 # ADK stores a text at once, but the answer that the text interrupts only when it ends.
                 kept[-2:] = [kept[-1], kept[-2]]
             self._cut = self.count
+
+    def _add(self, line: Line, place: Place | None) -> None:
+        kept, places, at = self.kept, self._places, len(self.kept)
+        while at and place and _is_later(places[at - 1], place):
+            at -= 1
+        is_rest = self._goes_on or (at and place and places[at - 1] == place)
+        if is_rest and at and line.role == kept[at - 1].role == "agent":
+            kept[at - 1] = replace(line, text=kept[at - 1].text + line.text)
+            return
+        kept.insert(at, line)
+        places.insert(at, place)
 
     def forget(self, keep: int) -> None:
         """Keeps only the last messages."""
         if (too_many := len(self.kept) - keep) > 0:
             del self.kept[:too_many]
+            del self._places[:too_many]
             self.first += too_many
 
     def copy(self) -> Lines:
         """A copy that goes on from here."""
         copy = Lines()
-        copy.__dict__.update(self.__dict__, kept=[*self.kept])
+        copy.__dict__.update(self.__dict__, kept=[*self.kept], _places=[*self._places])
         return copy
+
+
+def _is_later(place: Place | None, than: Place) -> bool:
+    return place is not None and place.epoch == than.epoch and place.seq > than.seq
 
 
 def lines_of(events: Iterable[Event]) -> list[Line]:

@@ -24,6 +24,7 @@ from google.adk.tools.tool_context import ToolContext
 from google.adk.workflow import BaseNode
 from google.genai import types
 
+from adk_relay.adk.calls import keep, keep_change
 from adk_relay.adk.connection import Observer, watched
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.screening import text_of
@@ -109,9 +110,12 @@ class Plugins(PluginManager):
             # ADK and google-genai can neither store nor send a result that is not JSON.
             answer.response = jsonable(answer.response)
         self._run().entered(event)
+        keep(event, invocation_context.session)
         changed = await super().run_on_event_callback(invocation_context=invocation_context, event=event)
-        if changed and event.custom_metadata:
-            changed.custom_metadata = {**(changed.custom_metadata or {}), **event.custom_metadata}
+        if changed:
+            keep_change(changed, event)
+            if event.custom_metadata:
+                changed.custom_metadata = {**(changed.custom_metadata or {}), **event.custom_metadata}
         return changed
 
     async def run_before_tool_callback(
@@ -158,6 +162,7 @@ class Plugins(PluginManager):
 
             vars(copy)["canonical_live_model_async"] = chosen
         context.agent = copy
+        self._run().answers.began(context)
         config = context.run_config
         if config and (resumption := config.session_resumption) and resumption.handle and not resumes:
             # A handle is one agent's. ADK would let the next agent of a sequence resume with it, too.

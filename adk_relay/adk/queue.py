@@ -11,6 +11,7 @@ from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.lines import PLACE
 from adk_relay.adk.sound import blob_of
 from adk_relay.adk.speech import Speech
 from adk_relay.core.inbox import Inbox
@@ -57,7 +58,7 @@ class RequestQueue(LiveRequestQueue):
         self._own: deque[LiveRequest] = deque()
         self._next: deque[UserAudio | LiveRequest] = deque()  # what the model gets for the input taken last
         self.is_handover = False
-        """ADK changes from one agent to another: the user's input waits for the new one."""
+        """ADK changes from one connection to another: the user's input waits for the new one."""
         self._news = asyncio.Event()  # during a handover: `get` is to look again
         self.unsettled: tuple[UserText, float] | None = None
         """The last text that ADK took and may not have stored, and the `time.time()` when it took it."""
@@ -82,13 +83,18 @@ class RequestQueue(LiveRequestQueue):
         self.send(LiveRequest(content=content, partial=partial))
 
     def begin_handover(self) -> None:
-        """To be called when another agent takes over. ADK uses the old connection for another second."""
+        """To be called when the connection is given up. ADK uses it for another second."""
         self.is_handover = True
 
     def end_handover(self) -> None:
         """To be called when an agent begins: ADK has left the old connection."""
         self.is_handover = False
         self._wake()
+
+    def connected(self) -> None:
+        """To be called when there is a new connection."""
+        self._next = deque(self._speech.restart(self._next))
+        self.end_handover()
 
     def _wake(self) -> None:
         self._inbox.ready.set()
@@ -142,8 +148,11 @@ class RequestQueue(LiveRequestQueue):
                         if not user_input.is_stored:
                             self.unsettled = (user_input, time.time())
                         content = types.Content(role="user", parts=[types.Part(text=text)])
-                        # ADK does not store a partial text. The connection sends it as a whole one.
-                        return LiveRequest(content=content, partial=user_input.is_stored)
+                        if user_input.is_stored:
+                            # ADK does not store a partial text. The connection sends it as a whole one.
+                            return LiveRequest(content=content, partial=True)
+                        place = {PLACE: [*user_input.place]} if user_input.place else None
+                        return LiveRequest(content=content, state_delta=place)
                     case UserImage(data, mime_type):
                         return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
             self._inbox.ready.clear()

@@ -93,7 +93,7 @@ class Run:
         self._inbox = inbox
         self._host = host
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
-        self.translator = Translator(host.number, owed=owed, text=owed_text)
+        self.translator = Translator(host.number, host.place, owed=owed, text=owed_text)
         self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
         self._queue = RequestQueue(
             inbox, self._taken, host.stored, self._sender_failed, self._speech, self.answers.result
@@ -113,6 +113,7 @@ class Run:
         self._connected_at: float | None = None
         self._pulse = Pulse()
         self._is_renewed = False  # the next run is to begin with a new connection
+        self._is_answered = False  # the next run is to begin with a user's answer to a tool call
         self._release: asyncio.TimerHandle | None = None  # set while texts are held
         self._failure: Exception | None = None  # of ADK's sending task
         self._leave_by: float | None = None  # the deadline, after the service has sent goAway
@@ -183,6 +184,7 @@ class Run:
             self._inbox.ready.set()
         else:
             self._leave_by = time.monotonic() + _ANSWER_WAITS
+            self._is_answered = True
             self._close_if_at_rest()
 
     def close(self) -> None:
@@ -295,6 +297,7 @@ class Run:
 
     def entered(self, event: Event) -> None:
         self.screening.note(event)
+        self.translator.note_place(event)
         if self.is_unconnected:
             show_to_model(event)
         self.under_way += 1
@@ -327,7 +330,7 @@ class Run:
         # Not only at the start: a sub-agent that takes over opens its own connection.
         self.handle = self._leave_by = None
         self.answers.forget_open()
-        self._speech.restart()
+        self._queue.connected()
         self._connection, self._connected_at = connection, time.monotonic()
         self._pulse.connected()
         self.turn.sent()
@@ -372,9 +375,10 @@ class Run:
     def _close_if_at_rest(self) -> None:
         if not self.is_at_rest:
             return
-        if self._runner.can_begin_with(self.agent):
+        if self._is_answered or self._runner.can_begin_with(self.agent):
             self.close()
         elif self.handle and self._connection:
+            self._queue.begin_handover()
             self._connection.renew(self.handle)  # in this run: the next one would begin the program anew
 
     def _take_unasked(self, event: Event) -> None:

@@ -170,8 +170,9 @@ class Runs:
         self._wanted = self._wanted or bool(self._inbox or self._owed or self._answers)
 
     def unwant(self) -> None:
-        """No run is wanted any more."""
+        """No run is wanted any more: the conversation was emptied, and its tool calls with it."""
         self._wanted = False
+        self._answers.clear()
 
     async def needed(self) -> Stop | None:
         """Waits until a run is wanted (returns None) or the runs are stopped (returns the reason)."""
@@ -324,7 +325,7 @@ class Runs:
         run.translator.lose(goes_on=False)
         self.begin_with("")
         if text := run.answered_alone:
-            await self._session.append_text(await self._session.find(), text.text)
+            await self._session.append_text(await self._session.find(), text)
             self._host.stored(text)
         self._inbox.clear_sound()
         self.end_reconnecting()
@@ -370,7 +371,7 @@ class Runs:
                 run.turn.take_back(text)
                 self._owed, self._owed_text = run.turn.owed, run.turn.owed_text
         if unstored:
-            await self._session.append_cut_answer(session, run.translator.author, unstored, goes_on=goes_on)
+            await self._session.append(session, run.translator.cut_answer(goes_on=goes_on))
 
     def _is_transient(self, error: BaseException) -> bool:
         """Whether to try again: always, once the model has been reached."""

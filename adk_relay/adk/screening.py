@@ -4,8 +4,8 @@ ADK stores a user's text before it asks the callbacks about it, and a connection
 model all that is stored. So relay leaves out of that history
 
 - what was refused: the event with which the callback refuses it is marked;
-- what nobody has decided on: a text after which nothing has come in its run. If the text is still to be
-  answered, it is given to ADK again, which asks the callbacks anew.
+- what nobody has decided on: a text after which nothing has come in its run, or that no run was given. If
+  the text is still to be answered, it is given to ADK again, which asks the callbacks anew.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Screening:
     def _is_undecided(self, event: Event, after: Event | None) -> bool:
         if event.author != "user" or not event.content or text_of(event.content) in ("", self._allowed):
             return False
-        return after is None or after.invocation_id != event.invocation_id
+        # A text that relay itself has stored belongs to no run: no callback was asked.
+        return not event.invocation_id or after is None or after.invocation_id != event.invocation_id
 
 
 def is_screened(root: BaseNode, plugins: Sequence[BasePlugin]) -> bool:

@@ -12,9 +12,10 @@ from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
 from adk_relay.adk.archive import Archive
-from adk_relay.adk.lines import GOES_ON, lines_of, said_by
+from adk_relay.adk.calls import keep, waiting_in, with_waiting
+from adk_relay.adk.lines import lines_of, mark, said_by
 from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
-from adk_relay.adk.waiting import ends_in_answer, skip, waiting_in
+from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
 from adk_relay.core.messages import Line, ToolStart, UserText
 from adk_relay.core.requests import Stats
@@ -81,7 +82,7 @@ class StoredSession:
         if session is None:
             return
         self.is_kept = True
-        self.waiting = waiting_in(session.events)
+        self.waiting = waiting_in(with_waiting(session))
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time
         lines = lines_of(session.events)
@@ -140,6 +141,7 @@ class StoredSession:
             self.created_at = created_at(session)
         self.is_kept = True
         session.events = _fitting(session.events)
+        session.events = with_waiting(session)
         return session
 
     async def create(self) -> None:
@@ -176,23 +178,12 @@ class StoredSession:
             at_hand.expiry.cancel()
         return at_hand
 
-    async def append_text(self, session: Session, text: str) -> None:
+    async def append_text(self, session: Session, text: UserText) -> None:
         """Stores a user's text that no model was given."""
-        await self._append(session, "user", types.Content(role="user", parts=[types.Part(text=text)]))
-
-    async def append_cut_answer(self, session: Session, author: str, text: str, *, goes_on: bool) -> None:
-        """Stores what an agent had said of an answer when its connection was lost.
-
-        Args:
-            goes_on: another run says the rest.
-        """
-        content = types.Content(role="model", parts=[types.Part(text=text)])
-        await self._append(session, author, content, {GOES_ON: True} if goes_on else None)
-
-    async def _append(
-        self, session: Session, author: str, content: types.Content, marks: dict[str, bool] | None = None
-    ) -> None:
-        await self.append(session, Event(author=author, content=content, custom_metadata=marks))
+        event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text.text)]))
+        if text.place:
+            mark(event, text.place)
+        await self.append(session, event)
 
     async def skip_answer(self) -> None:
         """If the session ends with a user's answer to what ADK has asked, ADK leaves it aside from now on."""
@@ -202,6 +193,7 @@ class StoredSession:
 
     async def append(self, session: Session, event: Event) -> None:
         """Stores an event."""
+        keep(event, session)
         await self._service.append_event(session, event)
 
 

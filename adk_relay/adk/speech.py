@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from google.adk.agents.live_request_queue import LiveRequest
 from google.adk.agents.run_config import RunConfig
@@ -35,9 +35,23 @@ class Speech:
         self._rate = 16_000
         self._spoke_at: float | None = None  # when the user spoke last, if no final transcript has come
 
-    def restart(self) -> None:
-        """There is a new connection, which knows of no activity."""
+    def restart(self, left: Iterable[UserAudio | LiveRequest]) -> Iterator[UserAudio | LiveRequest]:
+        """There is a new connection, which knows of no activity.
+
+        Args:
+            left: what the connection before was not given any more.
+
+        Returns:
+            What the new one gets of it.
+        """
         self._is_active = False
+        for each in left:
+            if isinstance(each, UserAudio):
+                if self._push_to_talk:
+                    yield from self._activity(goes_on=True)
+                yield each
+            elif each.audio_stream_end:
+                yield each
 
     def told(self, speech: UserAudio | AudioEnd | ActivityStart) -> Iterator[UserAudio | LiveRequest]:
         """All that the model gets for an input, in order."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import aiosqlite
 from google.adk.events import Event
@@ -121,6 +124,7 @@ class Sqlite(SqliteSessionService):
             self._schema_ready = False  # ADK looks whether the tables are there
             opened = super()._get_db_connection()
             database = await opened.__aenter__()
+            _stop_at_exit(database)
             file = _file(self.path)
         try:
             yield database
@@ -133,6 +137,30 @@ class Sqlite(SqliteSessionService):
         kept, self._kept = self._kept, None
         if kept:
             await kept.opened.__aexit__(None, None, None)
+
+
+_connections: WeakSet[aiosqlite.Connection] = WeakSet()
+
+
+def _stop_at_exit(connection: aiosqlite.Connection) -> None:
+    """Ends the connection's thread with the process, if nobody closes the connection before.
+
+    daphne, for example, tells an application of no end. Python waits for the thread before it calls what is
+    registered with atexit, so the process would never end.
+    """
+    _connections.add(connection)
+    _watch_exit()
+
+
+@cache
+def _watch_exit() -> None:
+    def wait() -> None:
+        threading.main_thread().join()
+        for connection in [*_connections]:
+            with suppress(AttributeError):  # aiosqlite before 0.22
+                connection.stop()
+
+    threading.Thread(target=wait, name="sqlite exit", daemon=True).start()
 
 
 class SqliteReader:

@@ -14,6 +14,7 @@ from typing import Any
 from google.adk.agents.run_config import RunConfig
 from google.adk.tools.base_tool import BaseTool
 from google.adk.tools.tool_context import ToolContext
+from google.genai import types
 from pydantic_core import to_jsonable_python
 
 from adk_relay.adk.connection import observer
@@ -46,7 +47,8 @@ def after_tool(
     """The last of an agent's `after_tool_callback`s. ADK builds an event of what it returns."""
     if not tool_response and (tool.is_long_running or tool._defers_response):
         if tool.is_long_running and tool_context.function_call_id:
-            observer.get().answers.waits(tool_context.function_call_id)
+            speaks_on = tool.behavior is types.Behavior.NON_BLOCKING
+            observer.get().answers.waits(tool_context.function_call_id, speaks_on=speaks_on)
         return None  # ADK answers the call later
     return None if tool_response is None else plain(tool_response)
 

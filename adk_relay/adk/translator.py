@@ -14,16 +14,19 @@ from typing import AnyStr
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.calls import with_interim
 from adk_relay.adk.credits import Credits
+from adk_relay.adk.lines import GOES_ON, has_words, mark
 from adk_relay.adk.models import gemini_major
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn
-from adk_relay.adk.waiting import is_request, with_interim
+from adk_relay.adk.waiting import is_request
 from adk_relay.core.logs import one_line
 from adk_relay.core.messages import (
     Audio,
     Error,
     Message,
+    Place,
     Text,
     ToolComplete,
     ToolStart,
@@ -57,17 +60,26 @@ class Translator:
 
     Args:
         number: returns the next message's `seq`.
+        place: returns the place of the next message; with True, that of the next words of an answer.
         owed: what the user still waits for from the run before.
         text: the question that this is the answer to, if it was a text.
     """
 
-    def __init__(self, number: Callable[[], int], *, owed: Owed = "", text: UserText | None = None) -> None:
+    def __init__(
+        self,
+        number: Callable[[], int],
+        place: Callable[[bool], Place],
+        *,
+        owed: Owed = "",
+        text: UserText | None = None,
+    ) -> None:
         self.turn = Turn(owed=owed, text=text)
         self.unstored = ""
         """What the agent has said in this turn and ADK has not stored yet."""
-        self.author = ""
-        """The name of the agent that said it."""
+        self._author = ""  # the name of the agent that said it
+        self._place: Place | None = None  # that of the words of the open answer
         self._number = number
+        self._next_place = place
         self._credits = Credits()
         self._text = ""  # the chunks of text since the last whole text
         self._aloud = ""  # the same for the transcript of the agent's speech
@@ -76,6 +88,24 @@ class Translator:
         self._waiting: dict[str, ToolStart] = {}  # the calls of this run that wait for a user
         self._is_early = False  # the next `turn_complete` comes before the answer to the tools' results
         self._completes_early = False
+
+    def cut_answer(self, *, goes_on: bool) -> Event:
+        """What the agent has said and ADK has not stored, as an event: the connection was lost.
+
+        Args:
+            goes_on: another run says the rest.
+        """
+        content = types.Content(role="model", parts=[types.Part(text=self.unstored)])
+        event = Event(author=self._author, content=content, custom_metadata={GOES_ON: goes_on})
+        if self._place:
+            mark(event, self._place)
+        return event
+
+    def note_place(self, event: Event) -> None:
+        """An event is about to be stored: it is marked with the place of its words."""
+        if has_words(event):
+            is_of_answer = self.turn.is_open and event.author != "user"
+            mark(event, (is_of_answer and self._place) or self._next_place(is_of_answer))
 
     def messages(self, event: Event) -> list[Message]:
         """The messages that an event becomes, in order."""
@@ -113,10 +143,11 @@ class Translator:
     def pause(self) -> list[TurnEnd]:
         """The model waits for a user to answer a tool call: for now, its turn is over for the users.
 
-        A model that completes its turn before its tools have answered does so by itself.
+        Not yet, if other tools have not answered, or the model is about to complete a part of its turn.
         """
-        if self._tools or self._completes_early or not self.turn.is_open:
+        if self._tools or self._is_early or not self.turn.is_open:
             return []
+        self._place = None
         # What the service says of the end of this turn later is not passed on.
         return [self._turn_end()] if self.turn.interrupt() else []
 
@@ -162,6 +193,7 @@ class Translator:
     def _forget(self) -> None:
         self._credits.forget_grounding()
         self.unstored = self._text = self._aloud = ""
+        self._place = None
         self._is_early = False
         self._tools.clear()
 
@@ -177,10 +209,12 @@ class Translator:
         """A tool was called, and has not answered."""
         return bool(self._tools)
 
-    def _speaks(self, author: str) -> bool:
+    def _speaks(self, author: str, words: str = "") -> bool:
         """The agent says something; returns whether it is passed on."""
-        self.author = author
+        self._author = author
         self._is_early = False
+        if words and not self._place:
+            self._place = self._next_place(True)
         return self.turn.speak()
 
     def sound(self, pcm: bytes) -> list[Audio]:
@@ -198,7 +232,7 @@ class Translator:
                 return self.sound(blob.data)
             self._speaks(event.author)
         elif part.text and not part.thought:
-            is_passed_on = self._speaks(event.author)
+            is_passed_on = self._speaks(event.author, part.text)
             if event.partial:
                 self._text += part.text
                 self.unstored += part.text
@@ -263,7 +297,7 @@ class Translator:
         else:
             self._aloud += fresh
             self.unstored += fresh
-        if fresh and self._speaks(author):
+        if fresh and self._speaks(author, fresh):
             return [Text(self._number(), text, is_transcript=True) for text in _chunks(fresh, _TEXT_CHUNK)]
         return []
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.events import Event
@@ -22,6 +22,7 @@ from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai import types
 from pydantic import ValidationError
 
+from adk_relay.adk.calls import MOST, with_interim
 from adk_relay.adk.hosts import Teller
 from adk_relay.adk.tools import jsonable
 from adk_relay.core.interfaces import ToolResultError, UnknownToolError
@@ -31,9 +32,6 @@ from adk_relay.core.room import Room
 
 CONFIRMATION = functions.REQUEST_CONFIRMATION_FUNCTION_CALL_NAME
 CREDENTIAL = functions.REQUEST_EUC_FUNCTION_CALL_NAME
-
-_MOST = 64
-"""Calls of one conversation that wait at most: the oldest is forgotten."""
 
 
 class Answering(Protocol):
@@ -68,14 +66,19 @@ class Waiting:
         """A call waits, or waits with another interim result."""
         self._forget_epoch()
         self._calls[call.tool_id] = call
-        if len(self._calls) > _MOST:
+        if len(self._calls) > MOST:
             del self._calls[next(iter(self._calls))]
+
+    @property
+    def calls(self) -> list[ToolStart]:
+        """The calls that wait, the oldest first."""
+        self._forget_epoch()
+        return [*self._calls.values()]
 
     def tell(self, listener: Listener) -> None:
         """Tells a listener that has just come which calls wait. It may have been told before."""
-        self._forget_epoch()
         if listener.attends != "own":
-            for call in self._calls.values():
+            for call in self.calls:
                 listener.deliver(unnumbered(call))
 
     def take(self, answer: ToolResult, listener: Listener) -> None:
@@ -187,30 +190,6 @@ def requests(context: InvocationContext, event: Event) -> list[Event]:
 def is_request(name: str | None) -> bool:
     """Whether a call is one of ADK's own, which asks for a confirmation or for credentials."""
     return name in (CONFIRMATION, CREDENTIAL)
-
-
-def waiting_in(events: Iterable[Event]) -> list[ToolStart]:
-    """The calls that wait in a session."""
-    calls: dict[str, ToolStart] = {}
-    for event in events:
-        for call in event.get_function_calls():
-            if call.id and call.id in (event.long_running_tool_ids or ()):
-                when = datetime.fromtimestamp(event.timestamp, UTC).isoformat(timespec="milliseconds")
-                name, arguments = call.name or "", jsonable(call.args)
-                calls[call.id] = ToolStart(0, call.id, name, arguments, when, is_pending=True)
-        for response in event.get_function_responses():
-            if event.author == "user":
-                calls.pop(response.id or "", None)
-            elif waiting := calls.get(response.id or ""):
-                calls[waiting.tool_id] = with_interim(waiting, jsonable(response.response))
-    return [*calls.values()]
-
-
-def with_interim(call: ToolStart, interim: Any, seq: int = 0) -> ToolStart:
-    """A waiting call, with what its tool has returned so far."""
-    return ToolStart(
-        seq, call.tool_id, call.tool_name, call.arguments, call.timestamp, call.late, True, interim
-    )
 
 
 def unnumbered(call: ToolStart) -> ToolStart:

@@ -9,12 +9,13 @@ import time
 from contextlib import suppress
 from typing import Any, Self
 
+from adk_relay.client.calls import Call, Calls
 from adk_relay.client.connection import Connection
 from adk_relay.client.http import Http, Json
 from adk_relay.client.requests import Requests
 from adk_relay.client.state import State
 from adk_relay.client.stats import Stats
-from adk_relay.client.transcript import Transcript
+from adk_relay.client.transcript import Transcript, sources
 from adk_relay.client.untrusted import cleaned
 from adk_relay.client.view import Problem, View, name_of
 
@@ -34,7 +35,7 @@ class Link:
     Raises:
         Problem: the proxy that the environment names can't be used.
 
-    Invariants, which `check` asserts, with those of the connection and of the transcript. They hold
+    Invariants, which `check` asserts, with those of the connection, the transcript and the calls. They hold
     whenever another task runs:
         JOINING has a `session_id`, CREATING has none.
         In CONNECTED, no text waits to be sent.
@@ -57,6 +58,7 @@ class Link:
         self._names: dict[str, str] = {}  # the names of others, by connection id
         self._own_ids: set[str] = set()  # the connection ids that this client has had
         self._requests = Requests(self.stats)
+        self.calls = Calls(view)
         self._transcript = Transcript(view, self._requests, self.stats, self._own_ids)
         self._transcript.seen = None if session_id else 0
         self._is_typing = False  # whether the user is typing
@@ -65,6 +67,7 @@ class Link:
         """Asserts the invariants."""
         self._connection.check()
         self._transcript.check()
+        self.calls.check()
         if self.state is State.JOINING:
             assert self.session_id
         elif self.state is State.CREATING:
@@ -157,6 +160,24 @@ class Link:
         info = await self.http.request("GET", f"/sessions/{session_id}")
         await self._enter(session_id, int(info.get("message_count", 0)))
 
+    async def answer(self, call: Call, result: Any) -> None:
+        """Answers a tool call that waits.
+
+        Raises:
+            Problem: it does not wait any more, or its tool can't use this result.
+        """
+        body = {"tool_id": call.id, "result": result}
+        try:
+            await self.http.request("POST", f"/sessions/{self.session_id}/tool_result", json=body)
+        except Problem:
+            self.calls.refused(call)
+            raise
+        self.calls.complete(call.id, result)
+        if self.state is State.HTTP:
+            self._view.notice(
+                f"What the agent says to it is not shown without a WebSocket: /join {self.session_id}"
+            )
+
     # ---- frames ----
 
     async def take(self, raw: str | bytes) -> None:
@@ -182,6 +203,7 @@ class Link:
                     self._connection.become(State.CONNECTED)
                     self._send_waiting()
             case {"type": "session_joined", "message_count": int(count)}:
+                self.calls.joined()
                 if self.state is State.JOINING and await self._catch_up(count):
                     self._go_on()
             case {"type": "ack", "id": str(request_id)}:
@@ -192,6 +214,10 @@ class Link:
                 self._transcript.chunk(text, number)
             case {"type": "response_complete", "full_response": str(text), "message_count": int(count)}:
                 self._transcript.complete(frame, text, count)
+            case {"type": "tool_start"}:
+                self.calls.start(frame)
+            case {"type": "tool_complete", "tool_id": str(call_id)}:
+                self.calls.complete(call_id, frame.get("result"))
             case {"type": "session_update", "update_type": str(update)}:
                 self._updated(update, frame)
             case {"type": "status", "message": str(text), "ahead": int(ahead)} if ahead > 0:
@@ -228,6 +254,7 @@ class Link:
                 self._view.notice(f"{self.name_of(connection_id)} left.")
             case (("session_cleared" | "session_deleted"), _):
                 self._transcript.enter(0)
+                self.calls.forget()
                 if update == "session_deleted" and self.state is not State.JOINING:
                     self.session_id = None  # in JOINING, the server's answer to the join decides
                 self._view.changed()
@@ -247,6 +274,7 @@ class Link:
         if gone:  # it was deleted; or the server had it in memory only, and was restarted
             self.session_id = None
             self._transcript.enter(0)
+            self.calls.forget()
             self._view.notice("That conversation is gone. Your next message begins another.")
             self._go_on()
 
@@ -265,6 +293,7 @@ class Link:
         self._requests.give_up_sent()
         self.session_id = session_id
         self._transcript.enter(None)
+        self.calls.forget()
         self._view.changed()
         if self.state.is_greeted:
             self._join()
@@ -333,7 +362,12 @@ class Link:
             interrupted = bool(answer.get("interrupted"))
             if self._requests.close(request, succeeded=not interrupted):
                 self.stats.response_times.append(time.monotonic() - request.at)
+                for call in _objects(answer.get("tool_calls")):
+                    if call.get("pending") and call.get("result") is None:
+                        self.calls.start(call)
                 self._view.end(str(answer.get("content", "")), mine=True, interrupted=interrupted)
+                if lines := sources(answer):
+                    self._view.sources(lines)
         finally:
             self._requests.give_up(request)  # without an answer, it is unknown whether the server has it
         with suppress(Problem):  # so that these messages are not shown again when there is a WebSocket
@@ -341,3 +375,7 @@ class Link:
             if session_id == self.session_id:
                 self._transcript.seen = history.count
         return True
+
+
+def _objects(value: Any) -> list[Json]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -16,6 +16,8 @@ class Pipe:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._prog = prog
         self._line_is_open = False
+        self.question = ""  # what a tool call asks that waits for the user
+        self.has_answer = False
 
     def notice(self, text: str) -> None:
         print(f"{self._prog}: {text}", file=sys.stderr)
@@ -30,6 +32,7 @@ class Pipe:
 
     def chunk(self, text: str, *, mine: bool) -> None:
         if mine and not self.done.done():
+            self.has_answer = True
             try:
                 print(text, end="", flush=True)
                 self._line_is_open = not text.endswith("\n")
@@ -37,9 +40,16 @@ class Pipe:
                 self._finish(error)
 
     def end(self, rest: str, *, mine: bool, interrupted: bool) -> None:
-        self.chunk(f"{rest}\n", mine=mine)
+        if rest or self.has_answer or not self.question:
+            self.chunk(f"{rest}\n", mine=mine)
         if mine:
             self._finish(Problem("The answer was interrupted.") if interrupted else None)
+
+    def sources(self, lines: list[str]) -> None:
+        pass
+
+    def call(self, question: str, how: str) -> None:
+        self.question = question
 
     def typing(self, connection_id: str, typing: bool) -> None:
         pass
@@ -66,4 +76,10 @@ async def pipe(
         link.ask(text)
         await asyncio.wait([view.done])
     view.done.result()
+    if view.question:
+        here = f"{prog} --url {url} --session {link.session_id}"
+        waits = f"{view.question} Answer at a terminal: {here}"
+        if not view.has_answer:
+            raise Problem(waits)
+        view.notice(waits)
     return 0

@@ -31,11 +31,15 @@ COMMANDS = {
     "disconnect": "closes the connection until /connect",
     "ping": "measures the time to the server and back",
     "new": "begins another conversation",
+    "answer": "answers the oldest tool call that waits for you, or the one with that id; alone, lists them",
     "join": "goes to that conversation, and shows what was said there last; the id's beginning is enough",
     "info": "about this conversation",
     "sessions": "all conversations",
 }
 """Each command, with the text that /help has for it. Its method is named after it; /quit has none."""
+
+_ARGUMENTS = {"answer": " [ID] yes|no|JSON", "join": " ID"}
+"""What is typed after a command."""
 
 
 class Screen(Protocol):
@@ -88,7 +92,7 @@ class Commands:
     # ---- each command of the table ----
 
     async def _help(self, _: str) -> None:
-        self._screen.table((f"/{name}{' ID' * (name == 'join')}", text) for name, text in COMMANDS.items())
+        self._screen.table((f"/{name}{_ARGUMENTS.get(name, '')}", text) for name, text in COMMANDS.items())
         self._screen.notice(
             "Anything else is sent to the agent; put a space before a message that begins with /."
         )
@@ -152,9 +156,23 @@ class Commands:
             raise Problem("/join ID: /sessions lists them.")
         await self._link.join(await self._whole_id(argument))
 
+    async def _answer(self, argument: str) -> None:
+        calls = [*self._link.calls]
+        if not calls:
+            raise Problem("No tool call waits for an answer.")
+        if not argument:
+            self._screen.table(((call.id, call.question) for call in calls), "call", "what it asks")
+            return
+        first, _, rest = argument.partition(" ")
+        call = self._link.calls.find(first) if rest else None
+        call, answer = (call, rest.strip()) if call else (calls[0], argument)
+        await self._link.answer(call, call.result(answer))
+
     async def _info(self, _: str) -> None:
         info = await self._link.http.request("GET", f"/sessions/{self._session_id()}")
-        self._screen.table((name, value) for name, value in info.items() if name != "history")
+        del info["history"]
+        info["pending"] = ", ".join(call["tool_name"] for call in info.get("pending", ()))
+        self._screen.table(info.items())
 
     async def _sessions(self, _: str) -> None:
         sessions = (await self._link.http.request("GET", "/sessions"))["sessions"]

@@ -131,6 +131,14 @@ class Terminal:
             self.chunk(f"{rest}{' … (cut off)' * interrupted}", mine=mine)
         self._break()
 
+    def sources(self, lines: list[str]) -> None:
+        for line in lines:
+            self.notice(line)
+
+    def call(self, question: str, how: str) -> None:
+        self._say("", question, "yellow")
+        self.notice(how)
+
     def typing(self, connection_id: str, typing: bool) -> None:
         if typing:
             self._typists[connection_id] = None
@@ -154,7 +162,7 @@ class Terminal:
         self._open = None
 
     def _put(self, speaker: str, text: str, style: str) -> None:
-        if not speaker and style in ("dim", "red"):
+        if not speaker and style in ("dim", "red", "yellow"):
             self._lines.append(Padding(Text(text, style), (0, 0, 0, _WIDTH)))
         else:
             line = Table.grid(expand=False)

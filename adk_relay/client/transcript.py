@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from adk_relay.client.http import History, Json
 from adk_relay.client.requests import Request, Requests
 from adk_relay.client.stats import Stats
+from adk_relay.client.untrusted import one_line
 from adk_relay.client.view import View
 
 _RECENT = 10
@@ -94,6 +95,8 @@ class Transcript:
             if answer.first_at:
                 self._stats.first_token_times.append(answer.first_at - request.at)
         self._end(text[len(answer.shown) :], interrupted=interrupted)
+        if lines := sources(frame):
+            self._view.sources(lines)
 
     def added(self, connection_id: str, text: str, count: int) -> None:
         """A user wrote a text, which is message number `count`."""
@@ -165,3 +168,20 @@ class Transcript:
         answer, self._answer = self._answer, None
         if answer:
             self._view.end(rest, mine=answer.mine, interrupted=interrupted)
+
+
+def sources(frame: Json) -> list[str]:
+    """What an answer is based on, as lines: its sources, and what was searched for. It is from the web."""
+    match frame.get("grounding"):
+        case {"sources": list(found), "searches": list(searches)}:
+            lines = [_source(source) for source in found if isinstance(source, dict)]
+            searched = ", ".join(one_line(str(search)) for search in searches)
+            return [line for line in lines if line] + [f"searched for: {searched}"] * bool(searched)
+    return []
+
+
+def _source(source: Json) -> str:
+    title, url = (one_line(str(source.get(name) or "")) for name in ("title", "url"))
+    if not url.startswith(("http://", "https://")):
+        url = ""  # such as javascript:, which nobody should follow
+    return f"source: {title} {url}".strip() if title or url else ""

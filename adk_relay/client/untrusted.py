@@ -20,3 +20,8 @@ def cleaned(value: Any) -> Any:
         case dict():
             return {cleaned(key): cleaned(item) for key, item in value.items()}
     return value
+
+
+def one_line(text: str) -> str:
+    """A text without the line breaks with which it could look like lines of somebody else."""
+    return " ".join(text.split())

@@ -27,6 +27,12 @@ class View(Protocol):
     def end(self, rest: str, *, mine: bool, interrupted: bool) -> None:
         """The end of an answer, with the part that was not shown yet."""
 
+    def sources(self, lines: list[str]) -> None:
+        """What the answer that has just ended is based on: each line has a source, or the searches."""
+
+    def call(self, question: str, how: str) -> None:
+        """A tool call waits for the user. `how`: what the user types in a terminal to answer."""
+
     def typing(self, connection_id: str, typing: bool) -> None:
         """Another user begins to type, or stops. With an empty id: nobody types any more."""
 

@@ -42,6 +42,8 @@ class _OpenAnswer:
     asked: Asked | None
     line: int | None = None
     """Its index in the lines, those that are forgotten included; None: it has no text yet."""
+    seq: int = 0
+    """The `seq` of its first text."""
     chunks: list[str] = field(default_factory=list)
     tools: dict[str, ToolCall] = field(default_factory=dict)
     usage: Usage | None = None
@@ -101,9 +103,14 @@ class History:
         """Whether an answer is open."""
         return self._open is not None
 
+    @property
+    def answer_seq(self) -> int | None:
+        """The `seq` of the first text of the open answer; None: it has no text, or no answer is open."""
+        return self._open.seq if self._open and self._open.line is not None else None
+
     def load(self, lines: list[Line]) -> None:
         """Begins with the last messages of the session."""
-        self._lines = [*lines]
+        self._lines = [_shortened(line) for line in lines]
         self._by_user = sum(line.role == "user" for line in lines)
         self._size = sum(len(line.text) for line in lines)
         self._forget()
@@ -141,7 +148,7 @@ class History:
             case Text():
                 answer = self._open or self._begin(asked, start)
                 if answer.line is None:
-                    answer.line = self._forgotten + len(self._lines)
+                    answer.line, answer.seq = self._forgotten + len(self._lines), message.seq
                     self._add(Line("agent", ""))
                 answer.chunks.append(message.text)
                 return [*start, replace(message, number=len(answer.chunks))]
@@ -186,8 +193,9 @@ class History:
         self._open = None
         text = "".join(answer.chunks)
         if answer.line is not None:
-            self._lines[answer.line - self._forgotten] = Line("agent", text)
-            self._size += len(text)
+            line = _shortened(Line("agent", text))
+            self._lines[answer.line - self._forgotten] = line
+            self._size += len(line.text)
         return Answer(
             text,
             len(answer.chunks),
@@ -221,13 +229,17 @@ def limited(lines: list[Line]) -> list[Line]:
     """The last of these messages, at most 1 MiB of text."""
     limited: list[Line] = []
     left = _LINES_BYTES
-    for line in reversed(lines):
-        text = line.text.encode(errors="replace")
-        if len(text) > _LINE_BYTES:
-            text = text[-_LINE_BYTES:]
-            line = replace(line, text=text.decode(errors="ignore"))
-        left -= len(text)
+    for line in map(_shortened, reversed(lines)):
+        left -= len(line.text.encode(errors="replace"))
         if left < 0:
             break
         limited.append(line)
     return limited[::-1]
+
+
+def _shortened(line: Line) -> Line:
+    """The same, or the end of it that a client can get."""
+    if len(line.text) <= _LINE_BYTES // 4:  # a character has four bytes at most
+        return line
+    text = line.text.encode(errors="replace")[-_LINE_BYTES:]
+    return replace(line, text=text.decode(errors="ignore"))

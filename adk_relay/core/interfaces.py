@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adk_relay.core.listener import Listener
-from adk_relay.core.messages import Input, Line, ToolResult, UserText
+from adk_relay.core.messages import Input, Line, ToolResult, ToolStart, UserText
 from adk_relay.core.requests import Stats
 from adk_relay.core.room import After, Room
 
@@ -39,7 +39,7 @@ class UnknownConversationError(LookupError):
 
 @dataclass(slots=True, frozen=True)
 class Summary:
-    """The numbers of a conversation. Times are those of `time.time()`."""
+    """A conversation in numbers. Times are those of `time.time()`."""
 
     session_id: str
     created_at: float
@@ -47,6 +47,8 @@ class Summary:
     user_messages: int
     model_messages: int
     connections: int
+    pending: tuple[ToolStart, ...] = ()
+    """The tool calls that wait for a user. In a list of conversations there are none."""
 
     @property
     def messages(self) -> int:

@@ -6,12 +6,19 @@ ADK's live requests, and ADK's events into `Message`. All of it can be serialize
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from adk_relay.core.credits import Grounding, Usage
 
 # ---- from the user ---------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """Where a message stands among all that the listeners were told. Only within an epoch it has an order."""
+
+    epoch: str
+    seq: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -25,6 +32,8 @@ class UserText:
     """The user has interrupted the answer before the model was given the text."""
     is_stored: bool = False
     """It is in the session already, but no model was given it."""
+    place: Place | None = field(default=None, compare=False)
+    """Where the other listeners were shown it; None: they were not."""
 
     def is_same(self, other: UserText) -> bool:
         """Whether this is the same text, whatever has happened to it."""

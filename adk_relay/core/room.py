@@ -16,6 +16,7 @@ from adk_relay.core.messages import (
     Gap,
     Message,
     Numbered,
+    Place,
     Presence,
     Reset,
     Status,
@@ -185,6 +186,11 @@ class Room:
         """The next message's `seq`."""
         self.seq += 1
         return self.seq
+
+    def place(self, of_answer: bool = False) -> Place:
+        """The place of the next message; with `of_answer`, that of the open answer if it has text."""
+        seq = self.history.answer_seq if of_answer else None
+        return Place(self.epoch, seq or self.seq + 1)
 
     def publish(self, message: Numbered, but: Listener | None = None) -> None:
         """Sends a numbered message to the audience, and keeps it for listeners that come back.

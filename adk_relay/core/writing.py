@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
@@ -207,10 +208,10 @@ class Writing:
     # ---- texts ----
 
     def _say(self, text: UserText, listener: Listener) -> None:
-        self._inbox.add(text)
-        self._room.set_typing(listener, False)
+        self._inbox.add(replace(text, place=self._room.place()))
         by = listener.connection_id
         written = Written(self._room.number(), text.text, by, text.id, 0, listener.name)
+        self._room.set_typing(listener, False)
         self._room.publish(written, but=listener)
         self._want()
 

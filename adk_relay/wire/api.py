@@ -25,11 +25,11 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
     UnknownToolError,
 )
-from adk_relay.core.messages import Line
+from adk_relay.core.messages import Line, ToolStart
 from adk_relay.core.requests import BusyError
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
-from adk_relay.wire.dialects import BadFrameError, is_session_id, tool_result, turn
+from adk_relay.wire.dialects import BadFrameError, is_session_id, start_fields, tool_result, turn
 from adk_relay.wire.guard import Guard, invitation
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
@@ -226,6 +226,7 @@ class Api:
                 "created_at": _iso(summary.created_at),
                 "first": first,
                 "history": [_line(line) for line in lines],
+                "pending": [_waiting(call) for call in summary.pending],
             }
         )
 
@@ -372,6 +373,12 @@ def _line(line: Line) -> dict[str, Any]:
     if line.open:
         fields |= {"open": True, "chunks": line.chunks}
     return fields
+
+
+def _waiting(call: ToolStart) -> dict[str, Any]:
+    fields = {"tool_id": call.tool_id, "tool_name": call.tool_name, **start_fields(call)}
+    del fields["pending"]  # all of these are
+    return {**fields, "timestamp": call.timestamp}
 
 
 def _seconds(summary: Summary) -> float:

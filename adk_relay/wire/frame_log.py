@@ -18,12 +18,17 @@ def brief(frame: Frame) -> str:
     return one_line(frame, 300) + (f"… ({len(frame)} characters)" if len(frame) > 300 else "")
 
 
-def decode(dialect: Dialect, frame: Frame, label: str) -> Command:
+def decode(dialect: Dialect, frame: Frame, label: str | None) -> Command:
     """The command in a client's frame, which is logged; but no token is.
+
+    Args:
+        label: what the socket is called in the log; None: nothing is logged.
 
     Raises:
         BadFrameError: the frame is not a valid command.
     """
+    if label is None:
+        return dialect.decode(frame)
     shown = brief(frame)
     try:
         command = dialect.decode(frame)

@@ -293,10 +293,7 @@ class Socket:
             frame: Frame = event["bytes"] if text is None else text
             text_id = ""
             try:
-                if self._debug:
-                    command = frame_log.decode(self._dialect, frame, self._label)
-                else:
-                    command = self._dialect.decode(frame)
+                command = frame_log.decode(self._dialect, frame, self._label if self._debug else None)
                 if not isinstance(command, NewToken):  # guesses count as bad frames
                     bad_frames = 0
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
@@ -316,6 +313,8 @@ class Socket:
                     self._outbox.close(BAD_FRAMES.because(why))
                     return
             except StoreError:
+                if isinstance(command, Ask):
+                    self._conversations.stats.fail_early()
                 self._fail()
                 return
             except UnknownConversationError as unknown:

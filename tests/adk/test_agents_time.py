@@ -14,10 +14,11 @@ from google.adk.models.llm_request import LlmRequest
 from google.adk.models.llm_response import LlmResponse
 from google.adk.sessions import InMemorySessionService, Session
 from google.genai import types
+from websockets.asyncio.client import connect
 
-from support.chat import chat, created, guest, http, stored
-from support.client import Json, client, words
-from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
+from support.chat import chat, created, end, guest, http, stored
+from support.client import Client, Json, client, words
+from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.server import a_relay, serving
 
 pytestmark = [pytest.mark.usefixtures("quick_retries")]
@@ -142,6 +143,31 @@ async def test_what_was_refused_or_undecided_in_another_life_reaches_no_model(ge
     assert "one" in str(gemini.connections[-1].history)
 
 
+async def test_texts_that_were_stored_without_a_model_are_undecided(gemini: GeminiLive) -> None:
+    gemini.on_connect = {1: Plan(hang="handshake")}.get
+    moderation = Moderation()
+    relay = a_relay(moderation.agent)
+    async with serving(relay) as port:
+        session_id = await created(port)
+        async with guest(port, session_id) as alice:
+            for text in ("bad one", "bad two", "bad three"):
+                await alice.say(text)
+            await gemini.wait_for(lambda: gemini.connects)
+        while relay.conversations._open:
+            await asyncio.sleep(0.05)  # nothing tells of it
+        async with guest(port, session_id) as alice:
+            assert await alice.ask("two") == "You said: two."
+        lines = await stored(relay, session_id)
+        assert lines
+        assert [text for author, text in lines if author == "user"] == [
+            "bad one",
+            "bad two",
+            "bad three",
+            "two",
+        ]
+    assert "bad" not in all_that_models_know(gemini)
+
+
 @pytest.mark.voice
 async def test_speech_that_was_refused_reaches_no_other_model(gemini: GeminiLive) -> None:
     async def answer(connection: Connection, turn: UserTurn) -> None:
@@ -213,6 +239,11 @@ class Failing(InMemorySessionService):
         super().__init__()
         self.is_full = False
 
+    async def create_session(self, **which: Any) -> Session:
+        if self.is_full:
+            raise OSError("the disk is full")
+        return await super().create_session(**which)
+
     async def append_event(self, session: Session, event: Event) -> Event:
         if self.is_full:
             raise OSError("the disk is full")
@@ -243,6 +274,26 @@ async def test_a_request_that_failed_with_the_store_is_not_asked_later(gemini: G
             stats = relay.conversations.stats
             assert (stats.successful, stats.failed) == (2, 1)
     assert "two" not in all_that_models_know(gemini)
+
+
+async def test_requests_whose_conversation_cannot_be_opened_count_as_failed(gemini: GeminiLive) -> None:
+    sessions = Failing()
+    relay = a_relay(sessions=sessions)
+    async with serving(relay) as port, chat(port) as new, chat(port) as old, http(port) as web:
+        session_id = await created(port)
+        sessions.is_full = True
+        await new.chat("one", session_id="")  # in a new conversation
+        await old.chat("two", session_id=session_id)
+        async with connect(f"ws://127.0.0.1:{port}/api/v1/chat/stream", proxy=None) as socket:
+            turn = Client(socket, {})
+            await turn.send(session_id=session_id, message="three")
+            for who in (new, old, turn):
+                frames, code = await end(who)
+                assert (frames[-1]["type"], code) == ("error", 1011)
+        assert (await web.post("/sessions/new")).status_code >= 500  # is no request for an answer
+        stats = relay.conversations.stats
+        assert (stats.requests, stats.successful, stats.failed) == (3, 0, 3)
+    assert gemini.connects == 0
 
 
 async def test_a_slow_store_is_no_outage(gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from google.adk.events import Event
+from google.adk.events.event_actions import EventActions
 from google.adk.sessions import InMemorySessionService
 from google.genai import types
 
 from adk_relay.adk.archive import Archive
-from adk_relay.adk.lines import GOES_ON, lines_of, said_by, said_in
+from adk_relay.adk.lines import GOES_ON, PLACE, lines_of, said_by, said_in
 from adk_relay.adk.reading import AnyReader, Key, Reader
 from adk_relay.adk.store import reader_of, session_service
 
@@ -26,6 +27,9 @@ def an_event(random: Random, number: int) -> Event:
     kind = random.choice(["user", "user", "agent", "agent", "heard", "spoken", "both", "empty", "thought"])
     said = types.Transcription(text=f"{number} said", finished=True)
     content = {"user": "user", "agent": "model", "thought": "model"}.get(kind)
+    place = ["epoch" if number % 10 else "another", number + random.randrange(-4, 5)]
+    marks: dict[str, Any] = {GOES_ON: True} if random.random() < 0.2 else {}
+    marks |= {PLACE: place} if random.random() < 0.5 else {}
     parts = [types.Part(text=f"{number} ", thought=kind == "thought" or None), types.Part(text="more")]
     return Event(
         author="user" if kind in ("user", "heard") else "agent",
@@ -35,7 +39,8 @@ def an_event(random: Random, number: int) -> Event:
         input_transcription=said if kind in ("heard", "both") else None,
         output_transcription=said if kind in ("spoken", "both") else None,
         interrupted=random.choice([None, None, True]),
-        custom_metadata={GOES_ON: True} if random.random() < 0.2 else None,
+        custom_metadata=marks or None,
+        actions=EventActions(state_delta={PLACE: place} if random.random() < 0.3 else {}),
     )
 
 

@@ -16,7 +16,7 @@ from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
-from adk_relay.core.messages import Message, Text, TurnEnd, UserText
+from adk_relay.core.messages import Message, Place, Text, TurnEnd, UserText
 from support.client import Json, client, words
 from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.server import a_relay, serving
@@ -39,7 +39,7 @@ class _Run:
     """A translator and its turn, told of by a run."""
 
     def __init__(self, inherited: Owed = "") -> None:
-        self.translator = Translator(count(1).__next__, owed=inherited)
+        self.translator = Translator(count(1).__next__, lambda of_answer: Place("epoch", 1), owed=inherited)
         self.take, self.take_back = self.translator.turn.take, self.translator.turn.take_back
         self.lost, self.interrupt = self.translator.lose, self.translator.stop
 

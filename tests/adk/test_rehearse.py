@@ -7,18 +7,22 @@ from pathlib import Path
 
 import pytest
 from google.adk.agents import BaseAgent, LlmAgent, SequentialAgent
+from google.adk.apps import App
 from google.adk.code_executors import BuiltInCodeExecutor
 from google.adk.tools.agent_tool import AgentTool
 from google.adk.tools.google_search_tool import google_search
+from google.adk.workflow import Workflow
 
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.adk.rehearse import rehearse
+from adk_relay.adk.tree import agents_of
 from support.client import client
-from support.process import UVICORN, serving_process
+from support.process import SERVE, UVICORN, serving_process
 
 OWN_AGENT = """
 from google.adk.agents import LlmAgent
 from google.adk.tools.google_search_tool import google_search
+from google.adk.workflow import Workflow
 
 def order_status(number: int) -> dict:
     "Where an order is."
@@ -50,6 +54,53 @@ async def test_ones_own_agent_is_tried_without_a_key(tmp_path: Path) -> None:
         await relay.stop()
         [line] = relay.problems()
         assert line.endswith("RELAY_MODEL selects it.")
+
+
+OWN_APP = (
+    OWN_AGENT
+    + """
+from google.adk.apps import App
+from google.adk.plugins.base_plugin import BasePlugin
+
+class Noting(BasePlugin):
+    async def before_tool_callback(self, *, tool, tool_args, tool_context):
+        print("the plugin sees", tool.name, flush=True)
+
+app = App(name="shop", root_agent=root_agent, plugins=[Noting("noting")])
+"""
+)
+
+OWN_WORKFLOW = (
+    OWN_AGENT
+    + """
+from google.adk.workflow import Workflow
+
+root_agent.mode = "chat"
+flow = Workflow(name="flow", edges=[("START", root_agent)])
+"""
+)
+
+
+@pytest.mark.parametrize(("program", "name"), [(OWN_APP, "app"), (OWN_WORKFLOW, "flow")])
+async def test_ones_own_app_or_workflow_is_tried_without_a_key(
+    tmp_path: Path, program: str, name: str
+) -> None:
+    (tmp_path / "shop.py").write_text(program)
+    environment = {"RELAY_AGENT": f"shop:{name}", "RELAY_MODEL": "rehearsal"}
+    async with serving_process(SERVE, tmp_path, **environment) as relay:
+        async with client(relay.port) as alice:
+            assert alice.hello["rehearsal"] is True
+            assert "The tool says: order 7 is on its way" in await alice.ask('order_status {"number": 7}')
+        await relay.stop()
+        assert ("the plugin sees order_status" in relay.log) == (name == "app")
+
+
+def test_the_agents_of_an_app_and_of_a_workflow_get_the_rehearsal_model() -> None:
+    nodes = [LlmAgent(name=name, model="gemini-3.8-live", mode="task") for name in ("one", "two")]
+    flow = Workflow(name="flow", edges=[("START", *nodes)])
+    rehearse(App(name="shop", root_agent=flow))
+    assert [type(each.model) for each in agents_of(flow) if isinstance(each, LlmAgent)] == [Rehearsal] * 2
+    rehearse("no agent")  # `Relay` refuses it
 
 
 def test_every_agent_gets_the_rehearsal_model() -> None:

@@ -206,6 +206,27 @@ async def test_a_workflow_goes_on_where_it_was_after_a_renewal(gemini: GeminiLiv
     assert known[1:] == ["one", "two", "three"]
 
 
+@pytest.mark.voice
+async def test_speech_during_a_renewal_is_for_the_new_connection(gemini: GeminiLive) -> None:
+    nodes = [LlmAgent(name=name, model=LIVE, mode="task") for name in ("first", "second")]
+    said = speech(400)
+    relay = a_relay(Workflow(name="flow", edges=[("START", *nodes)]))
+    async with serving(relay) as port, client(port, audio=True) as alice:
+        await alice.ask("one")
+        await gemini.wait_for(lambda: gemini.handles)
+        first = gemini.connections[0]
+        await first.go_away(10)
+        first.deafen()  # so that the end of the connection takes its time
+        for start in range(0, len(said), 3200):  # in 100 ms, in real time
+            await alice.socket.send(said[start : start + 3200])
+            await asyncio.sleep(0.1)
+        second = await gemini.connection(1)
+        assert second.handle
+        await gemini.wait_for(lambda: len(second.audio) == len(said))
+        assert not first.audio
+        assert not any(frame.get("type") == "status" for frame in alice.frames)
+
+
 # ---- agents that are not as usual: each is watched, or it is said that it is not ----
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import strategies as st
@@ -111,6 +113,68 @@ def test_two_texts_that_cross_make_a_turn_uncertain() -> None:
     assert turn.crosses()
     assert not turn.crosses(), "it is told once"
     assert turn.is_uncertain
+
+
+def test_an_interruption_is_told_once() -> None:
+    turn = Turn()
+    turn.take(UserText("one"))
+    turn.speak()
+    turn.take(UserText("two"))
+    assert turn.interrupt()
+    assert not turn.interrupt()
+    assert turn.waits_for(UserText("two"))
+
+
+@pytest.mark.parametrize("interrupts", [False, True])
+def test_speech_that_is_understood_during_an_answer_is_a_question_if_it_interrupts(interrupts: bool) -> None:
+    turn = Turn()
+    turn.take(UserText("one"))
+    turn.speak()
+    turn.take(SPEECH)
+    turn.hear()
+    assert turn.interrupt() if interrupts else turn.complete()
+    assert turn.owed == ("answer" if interrupts else "")
+
+
+def test_a_stopped_question_is_given_up_when_its_answer_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turn()
+    turn.take(UserText("one"))
+    turn.stop()
+    monkeypatch.setattr(module, "_HOLD", 0.0)
+    turn.take(UserText("two"))
+    assert turn.speak()
+    assert turn.is_about(UserText("two"))
+
+
+def test_the_answer_to_a_stopped_question_may_be_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = Turn()
+    turn.take(UserText("one"))
+    turn.stop()
+    assert (turn.is_stopped_early, turn.is_uncertain) == (True, False)
+    monkeypatch.setattr(module, "_FIRST_WORD", 0.0)
+    assert (turn.is_stopped_early, turn.is_uncertain) == (False, True)
+
+
+def test_a_text_waits_from_when_the_text_before_it_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    turn = Turn()
+    turn.take(UserText("one"))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now + 3))
+    assert turn.holds() == 0.0
+    turn.sent()
+    assert turn.holds() == 2.0
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_the_result_of_a_call_that_waited_is_a_question_unless_an_answer_is_open(is_open: bool) -> None:
+    turn = Turn()
+    if is_open:
+        turn.speak()
+    turn.take_result()
+    assert [turn.owed] == ["answer"]
+    turn.speak()
+    turn.complete()
+    assert [turn.owed] == [""]
 
 
 class ServiceMachine(RuleBasedStateMachine):

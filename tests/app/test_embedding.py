@@ -37,8 +37,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "my_pkg").mkdir()
     assert AGENT
     (tmp_path / "my_pkg" / "my_agent.py").write_text(AGENT[1])
-    django = 'SECRET_KEY = "-"\nROOT_URLCONF = "django_settings"\nurlpatterns = []\n'
-    (tmp_path / "django_settings.py").write_text(django)
+    django = 'SECRET_KEY = "-"\nROOT_URLCONF = "my_site.settings"\nurlpatterns = []\n'
+    (tmp_path / "my_site").mkdir()
+    (tmp_path / "my_site" / "settings.py").write_text(django)
     return tmp_path
 
 
@@ -52,8 +53,7 @@ async def test_a_recipe_runs(gemini: GeminiLive, folder: Path, framework: str, p
     """Also below /ws, which relay's own paths begin with."""
     need_module(framework.lower())
     (folder / "main.py").write_text(example(framework).replace("/talk", prefix))
-    environment = {"DJANGO_SETTINGS_MODULE": "django_settings", **gemini.env}
-    async with served_by("uvicorn-websockets-sansio", folder, "main:app", **environment) as host:
+    async with served_by("uvicorn-websockets-sansio", folder, "main:app", **gemini.env) as host:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{host.port}", follow_redirects=True) as http:
             page = await http.get(prefix)
             assert (page.url.path, page.headers["content-type"]) == (f"{prefix}/", "text/html; charset=utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from google.adk.auth.auth_tool import AuthConfig
 from google.adk.tools.function_tool import FunctionTool
 from google.adk.tools.long_running_tool import LongRunningFunctionTool
 from google.adk.tools.tool_context import ToolContext
+from google.genai import types
 from websockets.exceptions import ConnectionClosed
 
 from support.chat import chat, created, guest, http, turn
@@ -28,6 +30,11 @@ deleted: list[str] = []
 
 def ask_manager(amount: int) -> None:
     """Asks the manager, who answers some day."""
+
+
+def clock() -> str:
+    """Tells the time."""
+    return "noon"
 
 
 def ask_office(amount: int) -> dict[str, Any]:
@@ -73,6 +80,7 @@ def agent(model: str = GEMINI_3) -> LlmAgent:
         FunctionTool(delete_file, require_confirmation=True),
         book,
         read_mail,
+        clock,
     ]
     return LlmAgent(name="tester", model=model, tools=tools)
 
@@ -123,10 +131,11 @@ async def test_a_long_running_tool_waits_for_a_user(gemini: GeminiLive, model: s
     assert gemini.connects == 1
 
 
-async def test_the_conversation_goes_on_meanwhile(gemini: GeminiLive) -> None:
+@models
+async def test_the_conversation_goes_on_meanwhile(gemini: GeminiLive, model: str) -> None:
     """The service cancels the call when the user goes on. The answer then comes with the history."""
     gemini.answer = calling("ask_manager", {"amount": 5})
-    async with serving(a_relay(agent())) as port:
+    async with serving(a_relay(agent(model))) as port:
         session_id = await created(port)
         async with chat(port, session_id) as room, guest(port, session_id) as live:
             await room.chat("go")
@@ -140,6 +149,84 @@ async def test_the_conversation_goes_on_meanwhile(gemini: GeminiLive) -> None:
             last = await gemini.connection(1)
             assert str({"result": "yes"}) in str(last.history[-1])
             assert await room.ask("again") == "You said: again."
+
+
+@models
+@pytest.mark.parametrize("order", [("clock", "ask_manager"), ("ask_manager", "clock")])
+async def test_a_call_waits_beside_a_tool_that_answers(
+    gemini: GeminiLive, model: str, order: tuple[str, str]
+) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text != "go":
+            await connection.say(f"You said: {turn.text}.")
+            return
+        arguments = {"clock": {}, "ask_manager": {"amount": 5}}
+        await connection.call_tools(*((name, arguments[name], name) for name in order))
+        await connection.say("Both returned.")
+
+    gemini.answer = answer
+    async with serving(a_relay(agent(model))) as port:
+        session_id = await created(port)
+        async with chat(port, session_id) as room, guest(port, session_id) as live:
+            assert await room.ask("go") == ""
+            await live.turn()
+            await live.send(type="tool_result", tool_id="ask_manager", result="yes")
+            assert words(await live.turn()) == "Both returned."
+            await room.get("response_complete")
+            assert await room.ask("hello") == "You said: hello."
+    assert gemini.connects == 1
+
+
+@pytest.mark.parametrize("behavior", [None, types.Behavior.NON_BLOCKING])
+async def test_what_the_model_says_while_a_call_waits_is_one_turn(
+    gemini: GeminiLive, behavior: types.Behavior | None
+) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text != "go":
+            await connection.say(f"You said: {turn.text}.")
+            return
+        connection._calls["call-1"] = asyncio.get_running_loop().create_future()
+        call = {"id": "call-1", "name": "ask_manager", "args": {"amount": 5}}
+        await connection.send({"toolCall": {"functionCalls": [call]}})
+        await connection.say("I have asked the manager.", delay=0.05)
+        await connection._calls["call-1"]
+        await connection.say("They agree.")
+
+    gemini.answer = answer
+    tool = LongRunningFunctionTool(ask_manager)
+    tool.behavior = behavior
+    async with serving(a_relay(LlmAgent(name="tester", model=GEMINI_3, tools=[tool]))) as port:
+        session_id = await created(port)
+        async with chat(port, session_id) as room, guest(port, session_id) as live:
+            await live.say("go")
+            if not behavior:  # the model was thought to wait
+                assert words(await live.turn()) == ""
+            assert words(await live.turn()) == "I have asked the manager."
+            await live.send(type="tool_result", tool_id="call-1", result="yes")
+            assert words(await live.turn()) == "They agree."
+            while room.of("response_complete")[-1:] == [] or "agree" not in str(room.frames[-1]):
+                await room.get("response_complete")
+            assert await room.ask("hello") == "You said: hello."
+    assert gemini.connects == 1
+
+
+@models
+async def test_everybodys_requests_are_answered_while_a_call_waits(gemini: GeminiLive, model: str) -> None:
+    gemini.answer = calling("ask_manager", {"amount": 5})
+    async with serving(a_relay(agent(model))) as port:
+        session_id = await created(port)
+        async with chat(port, session_id) as alice, chat(port, session_id) as bob:
+            asked = [
+                (who, f"{who.hello['connection_id']} {number}") for number in (1, 2) for who in (alice, bob)
+            ]
+            await alice.chat("go", id="go")
+            for who, text in asked:
+                await who.chat(text, id=text)
+            for who, text in [(alice, "go"), *asked]:
+                response = await who.get("response_complete")
+                while response.get("id") != text:
+                    response = await who.get("response_complete")
+                assert response["full_response"] == ("" if text == "go" else f"You said: {text}.")
 
 
 @models
@@ -343,3 +430,33 @@ async def test_a_tool_that_is_gone_ends_nothing_for_good(
             assert alice.frames[-1]["code"] == "agent_failed"
         async with client(port) as alice:
             assert await alice.ask("hello") == "You said: hello."
+
+
+async def test_an_answer_is_forgotten_with_its_conversation(gemini: GeminiLive) -> None:
+    """It waits for the end of what the agent is saying, and then the conversation is cleared."""
+    speaking = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "go":
+            await connection.call_tool("ask_manager", {"amount": 5}, "call-1")
+        elif turn.text == "talk":
+            speaking.set()
+            await connection.say("word " * 10_000, delay=0.01)
+        else:
+            await connection.say(f"You said: {turn.text}.")
+
+    gemini.answer = answer
+    async with serving(a_relay(agent())) as port, http(port) as web:
+        session_id = await created(port)
+        async with chat(port, session_id) as room:
+            await room.chat("go")
+            await room.get("response_complete")
+            await room.chat("talk")
+            await asyncio.wait_for(speaking.wait(), 60)
+            body = {"tool_id": "call-1", "result": "yes"}
+            assert (await web.post(f"/sessions/{session_id}/tool_result", json=body)).is_success
+            assert (await web.post(f"/sessions/{session_id}/clear")).is_success
+            await room.get("session_cleared")
+            assert await room.ask("hello") == "You said: hello."
+        history = (await web.get(f"/sessions/{session_id}")).json()["history"]
+        assert [line["text"] for line in history] == ["hello", "You said: hello."]

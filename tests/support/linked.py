@@ -18,6 +18,8 @@ class Reports:
         self.problems: list[str] = []
         self.lines: list[tuple[str, str]] = []
         self.answers: list[str] = []
+        self.sources_shown: list[str] = []
+        self.calls: list[tuple[str, str]] = []
         self._answer = ""
         self._news = asyncio.Event()
 
@@ -40,6 +42,14 @@ class Reports:
     def end(self, rest: str, *, mine: bool, interrupted: bool) -> None:
         self.answers.append(self._answer + rest)
         self._answer = ""
+        self._news.set()
+
+    def sources(self, lines: list[str]) -> None:
+        self.sources_shown += lines
+        self._news.set()
+
+    def call(self, question: str, how: str) -> None:
+        self.calls.append((question, how))
         self._news.set()
 
     def typing(self, who: str, typing: bool) -> None:
