@@ -67,10 +67,11 @@ async def test_a_new_token_keeps_the_socket_open(dialect: Any) -> None:
         await alice.ask("still here")
 
 
+LATER = time.time() + 3600
 BAD = {
-    "another user's": token("bob"),
-    "an invitation": token(invitation={"session_id": "live-alice", "role": "write"}),
-    "forged": token(secret="another secret of 32 bytes or more"),
+    "another user's": token("bob", exp=LATER),
+    "an invitation": token(exp=LATER, invitation={"session_id": "live-alice", "role": "write"}),
+    "forged": token(exp=LATER, secret="another secret of 32 bytes or more"),
     "expired": token(exp=time.time() - 60),
     "shorter": token(exp=time.time() + 20),
     "no token": "",
