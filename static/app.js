@@ -9,6 +9,7 @@ import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { Fallback } from "./fallback.js";
 import { keptId, randomId, sessionStorageOrNothing } from "./identity.js";
+import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
 import { isSignedIn } from "./token.js";
@@ -38,6 +39,8 @@ const waiting = new WaitingCards({
   announce,
 });
 
+const older = new OlderMessages(elements.messages, { ask: (place) => connection.askOlder(place), announce });
+
 const socketURL = new URL(here(`ws/${encodeURIComponent(user)}`).href.replace(/^http/, "ws")); // and https → wss
 if (session) socketURL.searchParams.set("session_id", session);
 
@@ -66,6 +69,7 @@ const connection = new Connection({
       view.showModel(frame);
       call.pushToTalk = Boolean(frame.push_to_talk);
       waiting.refused("The connection was lost. Please answer again.");
+      older.reset();
       rehearsal(frame.rehearsal);
       others.count(frame.connections);
       typists.clear();
@@ -73,17 +77,18 @@ const connection = new Connection({
       if (stopOwed) stopOwed = !connection.sendControl("interrupt");
       update();
     },
-    history(lines, ids, isAnother) {
-      // A conversation that is named in the address may be shared: texts that this page has not written may be another
-      // user's.
-      const isOthers = ({ role, mine }) => role === "user" && session && !mine;
-      conversation.history(lines.map((line) => ({ ...line, who: isOthers(line) ? "Somebody" : "" })), ids, isAnother);
+    history(lines, { ids, isAnother, older: place }) {
+      older.clear();
+      conversation.history(lines.map(withAuthor), ids, isAnother);
+      older.begin(place);
       call.voice?.endOfTurn(); // the next sound does not continue the last one
       discarding = false;
       reveal();
       update();
     },
+    older: (lines, place) => older.show(lines.map(withAuthor), place),
     cleared(how, ids) {
+      older.clear();
       conversation.cleared(`This conversation was ${how}.`, ids);
       waiting.clear();
       call.voice?.flush();
@@ -117,6 +122,12 @@ function reveal() {
   elements.messages.classList.add("ready");
 }
 
+// A conversation that is named in the address may be shared: texts that this page has not written may be another user's.
+function withAuthor(line) {
+  const isOthers = line.role === "user" && session && !line.mine;
+  return { ...line, who: isOthers ? "Somebody" : "" };
+}
+
 function receive(frame) {
   if (frame.mime_type === "text/plain") return conversation.addToAnswer(frame.data);
   const speaker = frame.mine ? "" : frame.connection_id;
@@ -140,6 +151,7 @@ function receive(frame) {
       return conversation.lost(frame.direction, frame.audio_ms);
     case "error":
       if (frame.code === "busy") return busy(frame.message);
+      if (frame.code === "history_failed") return older.failed(frame.message);
       waiting.refused(frame.message);
       if (!frame.id) conversation.unexpect(); // the error is not about one text, so no answer will come
       return conversation.note("error", frame.message);

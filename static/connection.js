@@ -12,8 +12,10 @@
 //   message(frame)    any other JSON frame that the page should see. In frames about what a user said, `mine` tells
 //                     whether it came from this page
 //   sound(samples)    an Int16Array, 24 kHz mono
-//   history(lines, ids, isAnother)   the conversation, [{role, text, open, mine}, …], which replaces all that is
-//                     shown. The texts with these ids are not in it yet. isAnother: a new epoch
+//   history(lines, {ids, isAnother, older})   the conversation, [{role, text, open, mine}, …], which replaces all that
+//                     is shown. The texts with these ids are not in it yet. isAnother: a new epoch. older: names the
+//                     place before it, for askOlder(); empty: it is the whole conversation
+//   older(lines, older)   the messages that askOlder() has asked for, and the place before them
 //   cleared(how, ids) the conversation was emptied, "cleared" or "deleted"; the texts with these ids are still to come
 //   sent(id), unsent(id)  a text of sendText() was sent; the connection was lost before it was confirmed
 //   placed(id)        of a text that was written while the connection was lost: it comes after all messages so far
@@ -34,7 +36,7 @@ export class Connection {
   #epoch = null;
   #seq = 0; // the last number seen
   #announced = null; // the epoch that hello has named, until its history is there
-  #history = null; // the history that is coming: {to, count, lines}
+  #coming = null; // the messages that are coming after a gap or a history: {frame, lines}
   #ids = new Set(); // connection ids that this page has had
   // Each text also has `seq`, the last number seen when it was first sent, and `late`: messages that come before its
   // confirmation are before it in the conversation.
@@ -107,6 +109,11 @@ export class Connection {
     return this.#socket.send({ type });
   }
 
+  // Asks for the messages before a place, if there is a connection; returns whether there is.
+  askOlder(place) {
+    return !this.#announced && this.#socket.send({ type: "history", before: place });
+  }
+
   // Answers a tool call that waits, if there is a connection; returns whether there is.
   sendToolResult(toolId, result) {
     return this.#socket.send({ type: "tool_result", tool_id: toolId, result });
@@ -133,7 +140,7 @@ export class Connection {
 
   #gone(lost) {
     const unsure = this.#texts.unconfirmed.filter(({ sent }) => sent);
-    this.#announced = this.#history = null;
+    this.#announced = this.#coming = null;
     this.#texts.markUnsent();
     if (lost) for (const { id } of unsure) this.#on.unsent(id);
   }
@@ -172,15 +179,16 @@ export class Connection {
       case "ack":
         return this.#confirm(frame.id);
       case "gap":
-        this.#history = { to: frame.to, count: frame.messages, lines: [] };
-        return this.#readHistory();
+      case "history":
+        this.#coming = { frame, lines: [] };
+        return this.#readLines();
       case "cleared":
       case "deleted":
         return this.#restart(frame);
     }
-    if (this.#history && frame.type === "message") {
-      this.#history.lines.push(frame);
-      return this.#readHistory();
+    if (this.#coming && frame.type === "message") {
+      this.#coming.lines.push(frame);
+      return this.#readLines();
     }
     if (frame.seq && !this.#isNew(frame.seq)) return;
     if (frame.mime_type === "audio/pcm") return this.#on.sound(decode(frame.data));
@@ -214,11 +222,16 @@ export class Connection {
 
   // ---- the conversation
 
-  // The history is used when its last line is there: if the socket is lost before that, the next one asks for it again.
-  #readHistory() {
-    const { to, count, lines } = this.#history;
-    if (lines.length < count) return;
-    this.#history = null;
+  // Messages are used when the last one is there: if the socket is lost before that, the next one asks for them again.
+  #readLines() {
+    const { frame, lines } = this.#coming;
+    if (lines.length < frame.messages) return;
+    this.#coming = null;
+    if (frame.type === "gap") this.#readHistory(frame, lines);
+    else this.#on.older(lines, frame.older ?? "");
+  }
+
+  #readHistory({ to, older = "" }, lines) {
     this.#socket.caughtUp();
     const isAnother = this.#epoch !== null && this.#announced !== null;
     this.#epoch = this.#announced ?? this.#epoch;
@@ -226,7 +239,7 @@ export class Connection {
     this.#seq = to;
     this.#texts.takeHistory(lines);
     for (const line of lines) line.mine = this.#texts.isMine(line.id);
-    this.#on.history(lines, this.#unconfirmedIds(), isAnother);
+    this.#on.history(lines, { ids: this.#unconfirmedIds(), isAnother, older });
     this.#flush();
   }
 
@@ -235,7 +248,7 @@ export class Connection {
     this.#socket.caughtUp();
     this.#epoch = epoch;
     this.#seq = seq;
-    this.#announced = this.#history = null;
+    this.#announced = this.#coming = null;
     this.#texts.forgetConversation();
     this.#texts.markUnsent();
     this.#on.cleared(type, this.#unconfirmedIds());

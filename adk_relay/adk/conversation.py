@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from dataclasses import replace
 
 from adk_relay.adk.failures import explain, what_failed
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.keeping import keep_unsaid
+from adk_relay.adk.older import OlderReader
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
 from adk_relay.adk.session import StoredSession, default_id
@@ -89,6 +88,7 @@ class Conversation:
             want=self._runs.want,
         )
         self.waiting = Waiting(self.room, self, self._runs)
+        self.older = OlderReader(self.room, self.session)
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
@@ -229,8 +229,7 @@ class Conversation:
             self.waiting.note(message)
         match message:
             case Transcript():
-                by = self._floor.last_speaker
-                self.room.publish(replace(message, connection_id=by, name=self.room.name_of(by)))
+                self.room.publish(self.room.signed(message, self._floor.last_speaker))
             case TurnEnd(goes_on=False):
                 self._end_turn(message)
             case _ if isinstance(message, Numbered):
@@ -245,7 +244,7 @@ class Conversation:
         self._runs.connected()
 
     def stored(self, text: UserText) -> None:
-        self.session.last_activity = time.time()
+        self.session.touch()
         self._writing.stored(text)
 
     def crossed(self) -> None:
@@ -273,7 +272,7 @@ class Conversation:
             self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def _end_turn(self, end: TurnEnd) -> None:
-        self.session.last_activity = time.time()
+        self.session.touch()
         self.room.publish(end)
         self._writing.answered()
 
@@ -314,8 +313,7 @@ class Conversation:
         try:
             await asyncio.wait({self._loading})
             if not self.room.listeners:
-                loop = asyncio.get_running_loop()
-                self._grace = loop.call_later(_UNATTENDED, self._runs.stop, Stop.LEFT)
+                self._grace = asyncio.get_running_loop().call_later(_UNATTENDED, self._runs.stop, Stop.LEFT)
             while True:
                 reason = await self._runs.needed()
                 if reason is None:
@@ -330,6 +328,7 @@ class Conversation:
                 self._grace.cancel()
             self._idleness.close()
             self._loading.cancel()
+            self.older.close()
             self.session.close()
             self._writing.close()
             self.room.close()

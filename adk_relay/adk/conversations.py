@@ -123,10 +123,14 @@ class Conversations:
         loop = asyncio.get_running_loop()
         if loop is self._loop or (self._loop and self._loop.is_running()):
             return False
+        if self._loop:
+            self.reader.change_loop()
         self._loop = loop
         self._closing = None
         self._open.clear()
         self._starts = Starts()
+        self._catalog = Catalog(self.reader, self.app_name)
+        self._probe = Probe(self.service, self.app_name)
         return True
 
     async def prepare(self) -> None:
@@ -262,11 +266,13 @@ class Conversations:
         """
         if not self._may_be_of(user_id, session_id):
             raise UnknownConversationError(session_id)
-        if (conversation := self._open.get(session_id)) and _exists(conversation):
+        while (conversation := self._open.get(session_id)) and _exists(conversation):
             history = conversation.room.history
             lines, first = await _of_store(conversation.session.before(before, history))
-            summary = await _of_store(_summary(conversation))
-            return replace(summary, pending=tuple(conversation.waiting.calls)), lines, first
+            if self._open.get(session_id) is conversation and conversation.room.history is history:
+                summary = await _of_store(_summary(conversation))
+                return replace(summary, pending=tuple(conversation.waiting.calls)), lines, first
+            # It has ended meanwhile, or was emptied.
         found = await _of_store(self._catalog.read(user_id, session_id, before))
         if found is None:
             raise UnknownConversationError(session_id)

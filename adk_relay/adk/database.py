@@ -33,7 +33,6 @@ class DatabaseReader(AnyReader):
         self._orm: Any = import_module("sqlalchemy.ext.asyncio")
         tables: Any = import_module("google.adk.sessions.schemas.v1")
         self._events, self._sessions = tables.StorageEvent, tables.StorageSession
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._reads = asyncio.Semaphore(_AT_ONCE)
 
     async def owner(self, app_name: str, session_id: str, probably: str) -> str | None:
@@ -94,6 +93,11 @@ class DatabaseReader(AnyReader):
                 return
             position = page[-1].position
 
+    def change_loop(self) -> None:
+        self._reads = asyncio.Semaphore(_AT_ONCE)
+        # The connections in the pool can neither be used nor closed in another event loop.
+        self._engine.sync_engine.dispose(close=False)
+
     def _of(self, key: Key) -> Any:
         events = self._events
         return self._sql.select(events).where(
@@ -118,8 +122,5 @@ class DatabaseReader(AnyReader):
         return any(column["name"] == "event_data" for column in inspector.get_columns("events"))
 
     async def _read(self, query: Any) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:  # a semaphore belongs to an event loop
-            self._loop, self._reads = loop, asyncio.Semaphore(_AT_ONCE)
         async with self._reads, self._orm.AsyncSession(self._engine) as session:
             return [*(await session.execute(query)).scalars().all()]

@@ -61,6 +61,9 @@ class Reader(Protocol):
     def following(self, key: Key, position: Any) -> AsyncGenerator[list[Stored], None]:
         """The events after a position (None: all), in order, in pages."""
 
+    def change_loop(self) -> None:
+        """The event loop is another one: what belongs to the former one is of no use any more."""
+
     async def close(self) -> None:
         """Gives up what it needs for reading."""
 
@@ -104,6 +107,9 @@ class AnyReader:
                 Stored(start + index, event.timestamp, said_by(event))
                 for index, event in enumerate(events[start : start + PAGE])
             ]
+
+    def change_loop(self) -> None:
+        """Nothing belongs to an event loop."""
 
     async def close(self) -> None:
         """There is nothing to give up."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, NamedTuple
 
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.events import Event
@@ -19,6 +21,7 @@ from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
 from adk_relay.core.messages import Line, ToolStart, UserText
 from adk_relay.core.requests import Stats
+from adk_relay.core.visitor import GUEST
 
 OLD_APP_NAME = "relay"
 """The name under which ADK kept all sessions of relay before 0.3, whatever agent they were of."""
@@ -73,7 +76,9 @@ class StoredSession:
         self.created_at = self.last_activity = time.time()
         self._at_hand: _AtHand | None = None
         self.archive = self._new_archive()
-        self._counting: asyncio.Task[None] | None = None  # set if there are messages that are not in memory
+        self._count: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """Counts the messages that are not in memory; None: that is done, or there are none."""
+        self._counting: asyncio.Task[None] | None = None
 
     async def load(self, history: History) -> None:
         """Reads the last messages of the session; without a session, there are none."""
@@ -86,22 +91,39 @@ class StoredSession:
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time
         lines = lines_of(session.events)
-        if len(session.events) == _RECENT:  # there may be others before them
-            counting = self._count(history, lines, until=session.events[-1].timestamp)
-            self._counting = asyncio.create_task(counting, name=f"counting {self.session_id}")
-        history.load(lines)
+        has_more = len(session.events) == _RECENT  # or these are just all
+        history.load(lines, has_more=has_more)
+        if has_more:
+            self._count = partial(self._count_before, history, lines, session.events[-1].timestamp)
+        if self.user_id == GUEST:  # its listeners are told how many messages there are
+            await self.counted()
 
-    async def _count(self, history: History, loaded: list[Line], until: float) -> None:
+    def touch(self) -> None:
+        """The conversation is used now."""
+        self.last_activity = time.time()
+
+    async def _count_before(self, history: History, loaded: list[Line], until: float) -> None:
         before, by_user = -len(loaded), -sum(line.role == "user" for line in loaded)
         count = await self.archive.count(until)
         history.load_counts(count[0] + before, count[1] + by_user)
+        self._count = None
 
     async def counted(self) -> None:
-        """Waits until the history knows how many messages there are before those that it has."""
+        """Waits until the history knows how many messages there are before those that it has.
+
+        It also returns if the conversation ends, or is emptied: then nobody needs to know.
+        """
+        while self._count:
+            if not self._counting or self._counting.done():  # the first who asks, or the store has failed
+                self._counting = asyncio.create_task(self._count(), name=f"counting {self.session_id}")
+            await asyncio.wait({counting := self._counting})
+            if not counting.cancelled():
+                counting.result()
+
+    def _stop_counting(self) -> None:
+        self._count = None
         if self._counting:
-            await asyncio.wait([self._counting])
-            if not self._counting.cancelled():  # it is if the conversation was closed meanwhile
-                self._counting.result()
+            self._counting.cancel()
 
     async def before(self, number: int | None, history: History) -> tuple[list[Line], int]:
         """The messages before the one with this number (None: the last), and the number of the first one."""
@@ -119,8 +141,7 @@ class StoredSession:
 
     def close(self) -> None:
         """The conversation is over: nothing is read any more."""
-        if self._counting:
-            self._counting.cancel()
+        self._stop_counting()
         self._take_at_hand()
 
     async def find(self) -> Session:
@@ -153,6 +174,7 @@ class StoredSession:
 
     async def delete(self) -> None:
         """Deletes the session. The conversation begins anew, with none."""
+        self._stop_counting()
         self._take_at_hand()
         await self._service.delete_session(
             app_name=self._app_name, user_id=self.user_id, session_id=self.session_id

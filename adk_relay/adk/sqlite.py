@@ -135,7 +135,7 @@ class Sqlite(SqliteSessionService):
 
     async def _close_connection(self) -> None:
         kept, self._kept = self._kept, None
-        if kept:
+        if kept and kept.loop is asyncio.get_running_loop():
             await kept.opened.__aexit__(None, None, None)
 
 
@@ -228,6 +228,9 @@ class SqliteReader:
             if len(page) < PAGE:
                 return
             position = page[-1].position
+
+    def change_loop(self) -> None:
+        """The thread belongs to none."""
 
     async def close(self) -> None:
         if self._thread:

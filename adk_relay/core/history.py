@@ -69,6 +69,8 @@ class History:
         """How many lines are not kept any more."""
         self._before = self._before_by_user = 0
         """How many messages there were before those that were loaded, and how many of them a user's."""
+        self._has_more = False
+        """Whether there may be messages before those that were loaded."""
         self._size = 0
         """Characters of the lines."""
         self._by_user = 0
@@ -108,16 +110,35 @@ class History:
         """The `seq` of the first text of the open answer; None: it has no text, or no answer is open."""
         return self._open.seq if self._open and self._open.line is not None else None
 
-    def load(self, lines: list[Line]) -> None:
-        """Begins with the last messages of the session."""
+    def load(self, lines: list[Line], *, has_more: bool = False) -> None:
+        """Begins with the last messages of the session; `has_more`: there may be others before them."""
         self._lines = [_shortened(line) for line in lines]
+        self._has_more = has_more
         self._by_user = sum(line.role == "user" for line in lines)
-        self._size = sum(len(line.text) for line in lines)
+        self._size = sum(len(line.text) for line in self._lines)
         self._forget()
 
     def load_counts(self, count: int, by_user: int) -> None:
         """Sets how many messages the session had when its last ones were loaded, in all and of users."""
         self._before, self._before_by_user = count, by_user
+        self._has_more = count > 0
+
+    def number_at(self, place: int) -> int:
+        """The number of the message at a place, from 1. Places count from the first message that was loaded.
+
+        A place is known at once. Numbers are wrong until `load_counts` was called.
+        """
+        return self._before + place + 1
+
+    def place_of(self, number: int) -> int:
+        """The place of the message with this number."""
+        return number - self._before - 1
+
+    def end(self) -> tuple[list[Line], int | None]:
+        """The `lines()`, and the place of the first one, if there may be messages before it."""
+        lines = self.lines()
+        place = self._forgotten + len(self._lines) - len(lines)
+        return lines, place if place or self._has_more else None
 
     def interrupt(self) -> None:
         """Ends the open answer, if there is one: it will not be continued."""

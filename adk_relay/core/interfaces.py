@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adk_relay.core.listener import Listener
-from adk_relay.core.messages import Input, Line, ToolResult, ToolStart, UserText
+from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStart, UserText
 from adk_relay.core.requests import Stats
 from adk_relay.core.room import After, Room
 
@@ -67,6 +67,13 @@ class Waiting(Protocol):
         """
 
 
+class OlderMessages(Protocol):
+    """The messages of a conversation that are not in memory."""
+
+    def read(self, wanted: ReadOlder, listener: Listener) -> None:
+        """Reads some of them. The listener then gets `Older` and the messages, or an `Error`."""
+
+
 class Conversation(Protocol):
     """One conversation. No method waits."""
 
@@ -81,6 +88,9 @@ class Conversation(Protocol):
 
     @property
     def waiting(self) -> Waiting: ...
+
+    @property
+    def older(self) -> OlderMessages: ...
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         """Adds a listener to the room. With `after`, it first gets the messages that it missed."""

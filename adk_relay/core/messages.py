@@ -91,6 +91,14 @@ class ToolResult:
     """JSON-serializable."""
 
 
+@dataclass(slots=True, frozen=True)
+class ReadOlder:
+    """The client asks for older messages than it has."""
+
+    before: str
+    """The `older` of the last `Gap` or `Older` that it got."""
+
+
 ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
@@ -283,6 +291,18 @@ class Gap:
     """The `seq` of the last one."""
     lines: int
     """How many `Line` messages follow."""
+    older: str = ""
+    """Names the place before those, for `ReadOlder`; "": there are no older messages."""
+
+
+@dataclass(slots=True, frozen=True)
+class Older:
+    """The messages that a listener has asked for by `ReadOlder` follow, in whole (`Line`)."""
+
+    lines: int = 0
+    """How many follow."""
+    older: str = ""
+    """Names the place before those; "": there are no older ones."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -377,6 +397,9 @@ class Ended:
 Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
 """Messages that have a `seq`, and can be replayed."""
 
-Notice = TurnStart | Line | Gap | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ended
+Past = Gap | Older | Line
+"""Messages from before a listener came."""
+
+Notice = TurnStart | Past | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ended
 Message = Numbered | Notice
 """Everything that a listener gets."""

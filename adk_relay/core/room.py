@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from adk_relay.core.history import History
@@ -22,6 +23,7 @@ from adk_relay.core.messages import (
     Status,
     ToolComplete,
     ToolStart,
+    Transcript,
     TurnEnd,
     TurnStart,
     Typing,
@@ -116,9 +118,10 @@ class Room:
             (self._typing.add if typing else self._typing.discard)(listener)
             self.broadcast(Typing(listener.connection_id, typing, listener.name), but=listener)
 
-    def name_of(self, connection_id: str) -> str:
-        """What the user of a listener that attends is called; "": that is not known."""
-        return next((each.name for each in self.listeners if each.connection_id == connection_id), "")
+    def signed(self, transcript: Transcript, connection_id: str) -> Transcript:
+        """A transcript with its speaker, and the speaker's name if that still attends."""
+        name = next((each.name for each in self.listeners if each.connection_id == connection_id), "")
+        return replace(transcript, connection_id=connection_id, name=name)
 
     def _newest(self) -> Listener | None:
         """Of the listeners that attend as "newest", the one that gets the messages."""
@@ -252,8 +255,14 @@ class Room:
         is_known = after.epoch in (None, self.epoch) and after.seq <= self.seq
         if is_known and (kept := self._journal.since(after.seq)) is not None:
             return kept
-        lines = self.history.lines()
-        return [Gap(after.seq + 1 if is_known else 1, self.seq, len(lines)), *lines]
+        lines, place = self.history.end()
+        older = "" if place is None else older_than(self.epoch, place)
+        return [Gap(after.seq + 1 if is_known else 1, self.seq, len(lines), older), *lines]
+
+
+def older_than(epoch: str, place: int) -> str:
+    """How a client names a place of the history in `ReadOlder`."""
+    return f"{epoch}.{place}"
 
 
 def _presence(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from adk_relay.core.messages import ReadOlder
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.closing import SIGN_IN, CloseFrame
 from adk_relay.wire.dialects import BadFrameError, Command, Join
@@ -81,7 +82,9 @@ class Admission:
 
     def check(self, command: Command) -> None:
         """Raises NotAllowedError if the visitor only listens, and the command does more than that."""
-        if not (self.visitor.may_write or command in ("ping", "pong") or isinstance(command, Join)):
+        if not (
+            self.visitor.may_write or command in ("ping", "pong") or isinstance(command, Join | ReadOlder)
+        ):
             raise NotAllowedError(_LISTENS)
 
     def takes_sound(self) -> bool:

@@ -17,7 +17,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import one_line
-from adk_relay.core.messages import Ended, Error, Interrupt, Message, Reset, TurnEnd, UserAudio
+from adk_relay.core.messages import Ended, Error, Interrupt, Message, ReadOlder, Reset, TurnEnd, UserAudio
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
 from adk_relay.wire import frame_log
@@ -294,8 +294,7 @@ class Socket:
             text_id = ""
             try:
                 command = frame_log.decode(self._dialect, frame, self._label if self._debug else None)
-                if not isinstance(command, NewToken):  # guesses count as bad frames
-                    bad_frames = 0
+                bad_frames = bad_frames if isinstance(command, NewToken) else 0  # it may be a guess
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
                     self._heartbeat.content_came()
                     if self._admission.takes_sound() and self._conversation:
@@ -354,6 +353,9 @@ class Socket:
                     await self._perform(Create())
                 if self._conversation:
                     self._conversation.ask(text, self)
+            case ReadOlder():
+                if conversation:
+                    conversation.older.read(command, self)
             case _ if conversation:
                 if isinstance(command, Interrupt):  # it also stops an answer that is over but still queued
                     self._outbox.recall_audio()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +18,7 @@ from starlette.routing import Mount
 from relay import Relay
 from support.browser import rehearsal
 from support.client import client
+from support.databases import database
 from support.gemini import GeminiLive
 from support.server import a_relay, serving
 
@@ -42,6 +46,64 @@ def mounted(relay: Relay) -> Starlette:
             yield
 
     return Starlette(routes=[Mount("/talk", relay)], lifespan=lifespan)
+
+
+# A connection to a database that an event loop has left open can't be closed any more.
+left_open = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """The URI of an empty session store."""
+    if request.param == "postgresql":
+        async with database("postgresql") as server:
+            yield server.uri
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()  # the connections that were left open, before another test is blamed for them
+    else:
+        yield "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/s.db"
+
+
+@left_open
+@pytest.mark.parametrize("has_lifespan", [True, False])
+async def test_what_is_stored_is_there_after_a_start(store: str, has_lifespan: bool) -> None:
+    """Each time in another event loop, where all that the former one had opened is of no use."""
+    relay = a_relay(rehearsal(pace=1000), grace=30, sessions=store)
+
+    def visits(number: int) -> None:
+        asked = {"session_id": "s", "message": f"hi {number}"}
+        with TestClient(relay) if has_lifespan else nullcontext(TestClient(relay)) as http:
+            assert http.get("/ready").status_code == 200
+            assert len(http.get("/sessions").json()["sessions"]) == min(number, 1)
+            assert f"You said: hi {number}" in http.post("/api/v1/chat", json=asked).json()["content"]
+            read = http.get("/sessions/s").json()
+            assert (read["message_count"], read["user_messages"]) == (2 * number + 2, number + 1)
+
+    for number in range(3):
+        await asyncio.to_thread(visits, number)
+    await asyncio.to_thread(asyncio.run, relay.aclose())
+
+
+@left_open
+async def test_many_read_at_once_in_each_event_loop(store: str) -> None:
+    """A lock that somebody has waited for belongs to the event loop of that wait."""
+    relay = a_relay(rehearsal(pace=1000), grace=0, sessions=store)
+
+    async def reads() -> None:
+        transport = httpx.ASGITransport(relay)
+        async with httpx.AsyncClient(transport=transport, base_url="http://relay") as http:
+            asked = {"session_id": "s", "message": "hi"}
+            (await http.post("/api/v1/chat", json=asked)).raise_for_status()
+            while relay.conversations.active:
+                await asyncio.sleep(0.01)
+            paths = ["/sessions/s", "/sessions", "/ready"]
+            for response in await asyncio.gather(*(http.get(path) for path in paths * 5)):
+                response.raise_for_status()
+
+    for _ in range(2):
+        await asyncio.to_thread(asyncio.run, reads())
+    await asyncio.to_thread(asyncio.run, relay.aclose())
 
 
 @pytest.mark.parametrize("path", ["", "/talk"], ids=["alone", "mounted"])

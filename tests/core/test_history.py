@@ -206,3 +206,12 @@ def test_an_answer_has_its_tools_and_takes_from_the_question_to_its_end(
     assert isinstance(end, TurnEnd)
     tool = ToolCall("id", "tool", {"a": 1}, "result")
     assert end.answer == Answer("la", 1, (tool,), 3.0, 2, False, Asked("alice", "id"))
+
+
+def test_a_stored_message_that_is_too_long_pushes_none_out() -> None:
+    lines = [Line("user", "one"), Line("agent", "x" * 2_000_000), Line("user", "two")]
+    history = History()
+    history.load(lines)
+    history.check()
+    assert [line.text[-3:] for line in history.lines()] == ["one", "xxx", "two"]
+    assert history.end()[1] is None

@@ -141,7 +141,7 @@ def install() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith(LAYERS) and name not in _seen:
             _seen.add(name)
-            for kind in vars(module).values():
+            for kind in [*vars(module).values()]:  # a thread may be importing it
                 if isinstance(kind, type) and kind.__module__ == name and has_check(kind):
                     checker.wrap(kind)
 

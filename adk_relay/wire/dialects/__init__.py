@@ -12,7 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from adk_relay.core.messages import Answer, Input, Message, ToolResult, ToolStart, TurnEnd, UserText
+from adk_relay.core.messages import (
+    Answer,
+    Input,
+    Message,
+    ReadOlder,
+    ToolResult,
+    ToolStart,
+    TurnEnd,
+    UserText,
+)
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
@@ -68,7 +77,7 @@ class NewToken:
     token: str = field(repr=False)
 
 
-Command = Input | Create | Join | Ask | NewToken | Literal["ping", "pong"]
+Command = Input | ReadOlder | Create | Join | Ask | NewToken | Literal["ping", "pong"]
 """Everything that a client's frame can ask for."""
 
 

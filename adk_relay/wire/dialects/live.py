@@ -20,7 +20,9 @@ from adk_relay.core.messages import (
     Interrupt,
     Line,
     Message,
+    Older,
     Presence,
+    ReadOlder,
     Reset,
     Status,
     Text,
@@ -64,8 +66,8 @@ MAX_IMAGE_BYTES = 4 * 1024 * 1024
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = (
-    "activity_start, activity_end, audio_end, interrupt, tool_result, typing_start, typing_stop, token, ping,"
-    " pong"
+    "activity_start, activity_end, audio_end, history, interrupt, tool_result, typing_start, typing_stop,"
+    " token, ping, pong"
 )
 
 _SOUND_HEAD = re.compile(r'\{"mime_type": ?"audio/pcm(?:;(rate=\d+))?", ?"data": ?"')
@@ -97,6 +99,8 @@ def decode(frame: Frame) -> Command:
             return ActivityStart()
         case "audio_end" | "activity_end":
             return AudioEnd()
+        case "history":
+            return _read_older(fields)
         case "interrupt":
             return Interrupt()
         case "tool_result":
@@ -148,6 +152,13 @@ def _content(fields: dict[str, Any]) -> Input:
             raise BadFrameError(
                 "unsupported_mime_type", f"This mime type is not supported. Supported: {_MIME_TYPES}."
             )
+
+
+def _read_older(fields: dict[str, Any]) -> ReadOlder:
+    before = fields.get("before")
+    if isinstance(before, str) and re.fullmatch(r"[\w-]{1,64}\.-?[0-9]{1,9}", before, re.ASCII):
+        return ReadOlder(before)
+    raise BadFrameError("bad_data", "before must be the `older` of the last gap or history.")
 
 
 def _data(fields: dict[str, Any]) -> str:
@@ -256,8 +267,10 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "status", "state": state}
         case Error(code, text, text_id):
             return {"type": "error", "code": code, "message": text} | id_field(text_id)
-        case Gap(first, last, lines):
-            return {"type": "gap", "from": first, "to": last, "messages": lines}
+        case Gap(first, last, lines, older):
+            return {"type": "gap", "from": first, "to": last, "messages": lines} | _older_field(older)
+        case Older(lines, older):
+            return {"type": "history", "messages": lines} | _older_field(older)
         case Line(role, text, is_open, text_id):
             line = {"type": "message", "role": role, "text": text}
             return line | id_field(text_id) | ({"open": True} if is_open else {})
@@ -272,6 +285,10 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
         case _:  # TurnStart, Taken and Ended have no frame in this dialect
             return None
+
+
+def _older_field(older: str) -> dict[str, Any]:
+    return {"older": older} if older else {}
 
 
 def _tool(frame_type: str, message: ToolStart | ToolComplete, fields: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,92 @@
+// Messages from before those that are shown: the button above the first message reads them, and scrolling up does.
+
+import { bubble, element } from "./bubbles.js";
+
+const NEAR = 200; // pixels from the top
+const LABEL = "Show older messages";
+
+// Invariant: the button is the first child of the messages if, and only if, there may be older ones.
+export class OlderMessages {
+  #root;
+  #ask;
+  #announce;
+  #button = element("button", "small-button older", LABEL);
+  #place = ""; // where the messages that are shown begin; empty: there are no older ones
+  #asked = false; // the answer is still to come
+  #failed = false; // it is not asked again until the button is pressed
+  #items = [];
+
+  // `ask(place)` asks for the messages before a place, and returns whether there is a connection.
+  constructor(root, { ask, announce }) {
+    this.#root = root;
+    this.#ask = ask;
+    this.#announce = announce;
+    this.#button.type = "button";
+    this.#button.addEventListener("click", () => this.#read());
+    root.addEventListener("scroll", () => this.#look(), { passive: true });
+  }
+
+  // Another history is shown, which begins at this place.
+  begin(place) {
+    this.clear();
+    if (!place) return;
+    this.#place = place;
+    this.#root.prepend(this.#button);
+    this.#look();
+  }
+
+  // The messages were removed.
+  clear() {
+    for (const item of this.#items) item.remove();
+    this.#items = [];
+    this.#end();
+    this.reset();
+  }
+
+  // There is a new connection, which knows of no question.
+  reset() {
+    this.#asked = this.#failed = false;
+    this.#button.textContent = LABEL;
+  }
+
+  // Shows messages, [{role, text, who}, …], above all others. What the reader sees stays where it is.
+  show(lines, place) {
+    if (!this.#asked) return; // they were asked for before the conversation was emptied
+    const root = this.#root;
+    const items = lines.map(({ role, text, who }) =>
+      bubble(role, role === "agent" ? "Agent" : who || "You", { text, other: Boolean(who), now: false }),
+    );
+    const below = root.scrollHeight - root.scrollTop;
+    this.#button.after(...items);
+    this.#items.unshift(...items);
+    this.#place = place;
+    if (!place) this.#end();
+    root.scrollTop = root.scrollHeight - below;
+    this.#announce(`${lines.length} older messages${place ? "" : ", the first ones"}`);
+    this.reset();
+    this.#look();
+  }
+
+  failed(why) {
+    this.#asked = false;
+    this.#failed = true;
+    this.#button.textContent = `${why} Try again`;
+  }
+
+  #look() {
+    if (!this.#failed && this.#root.scrollTop <= NEAR) this.#read();
+  }
+
+  #read() {
+    if (!this.#place || this.#asked) return;
+    this.#asked = this.#ask(this.#place);
+  }
+
+  // Nothing is older: the button goes. If it had the focus, the reader goes on from the messages.
+  #end() {
+    const hadFocus = document.activeElement === this.#button;
+    this.#place = "";
+    this.#button.remove();
+    if (hadFocus) this.#root.focus({ preventScroll: true });
+  }
+}
