@@ -17,25 +17,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Unpack
 
 from adk_relay import settings, shipped
-from adk_relay.core.interfaces import StoreError, UnknownConversationError
+from adk_relay.core.hide_tokens import hide_tokens
 from adk_relay.from_environment import relay_from_environment, with_process
 from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
+from adk_relay.wire.admission import Admission
 from adk_relay.wire.api import Api
 from adk_relay.wire.asgi import Receive, Scope, Send
-from adk_relay.wire.closing import NOT_FOUND, SERVER_RESTARTS, SERVER_STOPPING, STORE_FAILED, CloseFrame
+from adk_relay.wire.closing import SERVER_RESTARTS, SERVER_STOPPING, CloseFrame
 from adk_relay.wire.draining import Draining
 from adk_relay.wire.files import Files
+from adk_relay.wire.guard import Authenticate, Guard, Refused
 from adk_relay.wire.handshake import accept, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
 from adk_relay.wire.responding import send_response
-from adk_relay.wire.targets import NoSuchTargetError, offers_subprotocol, path_of, target_of
+from adk_relay.wire.targets import offers_subprotocol, path_of
 from adk_relay.wire.tracing import traced
+from adk_relay.wire.upgrade import admit
 from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ class Relay:
         agent: any ADK agent, Workflow or App.
         run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
         credentials: an ADK credential service; None: in memory.
+        authenticate: from an ASGI scope to a user's id, a `Visitor`, or None, which refuses; sync or async.
         options: settings. `adk_relay/settings.py` has the meaning, the range and the default of each.
 
     Raises:
@@ -67,6 +71,7 @@ class Relay:
         *,
         run_config: RunConfig | None = None,
         credentials: BaseCredentialService | None = None,
+        authenticate: Authenticate | None = None,
         **options: Unpack[Options],
     ) -> None:
         # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
@@ -90,6 +95,10 @@ class Relay:
             replay_seconds=values["replay_seconds"],
             sound=values["sound"],
         )
+        # The guard decides who may come in, and as whom.
+        one_use = values["one_use"] == "true"
+        self._guard = Guard(values["secret"], values["jwks"], one_use=one_use, authenticate=authenticate)
+        hide_tokens()
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
         self._limits = Limits(
             values["queue_bytes"],
@@ -101,12 +110,16 @@ class Relay:
         self._files = Files(shipped("static"))
         self._sockets: set[Socket] = set()
         self._draining = Draining(values["drain"], self._sockets)
-        self._api = Api(
-            self.conversations, self._limits, lambda: len(self._sockets), self._draining.retry_after
-        )
-        # On a port of its own. With a guard, `self._metrics.text()` may be served here, too.
         lag = self.conversations.stats.loop_lag
         self._metrics = MetricsServer(self.metrics(), lag, values["metrics_host"], values["metrics_port"])
+        self._api = Api(
+            self.conversations,
+            self._limits,
+            self._guard,
+            lambda: len(self._sockets),
+            self._draining.retry_after,
+            self._metrics.response,
+        )
 
     @classmethod
     def from_env(cls) -> Relay:
@@ -194,7 +207,7 @@ class Relay:
         response: http.Response | None
         if handlers := self._api.handlers(path):
             if handler := handlers.get("GET" if method == "HEAD" else method):
-                response = await self._api.respond(handler, scope, receive, send)
+                response = await self._api.respond(handler, path, scope, receive, send)
             else:
                 response = http.not_allowed(*handlers)
         else:
@@ -206,23 +219,12 @@ class Relay:
     # ---- WebSockets ----
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = self.conversations.stats.refused
         try:
-            # wire: the path and the query choose the dialect.
-            target = target_of(scope)
-            if target.user_id and target.session_id:
-                # adk: only the session service knows which user a session belongs to.
-                await self.conversations.check(target.user_id, target.session_id)
-        except (NoSuchTargetError, UnknownConversationError) as refusal:
-            await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal), refused=refused)
-            return
-        except StoreError:
-            await refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason, refused=refused)
-            return
-        later = self._draining.retry_after()
-        if later or self.conversations.is_closing():
-            stopping = SERVER_STOPPING
-            await refuse(scope, receive, send, stopping, 503, stopping.reason, *later, refused=refused)
+            # Who is this, and which conversation is it to attend? The path and the query choose the dialect.
+            visitor, target = await admit(scope, self._guard, self._draining, self.conversations)
+        except Refused as no:
+            tally = self.conversations.stats.refused
+            await refuse(scope, receive, send, no.frame, no.status, no.reason, *no.headers, refused=tally)
             return
         if not await accept(scope, receive, send):
             return
@@ -234,6 +236,7 @@ class Relay:
             self.conversations,
             self._limits,
             target.dialect,
+            Admission(visitor, partial(self._guard.renew, scope)),
             receive,
             send,
             knows_pings=offers_subprotocol(scope),

@@ -124,6 +124,8 @@ class Written:
     """The `UserText`'s."""
     message_count: int
     """Number of messages in the conversation, this one included."""
+    name: str = ""
+    """What the writer is called; "": that is not known."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -158,6 +160,8 @@ class Transcript:
     """The speaker's."""
     message_count: int = 0
     """Number of messages in the conversation, this one included; 0: it is not final."""
+    name: str = ""
+    """What the speaker is called; "": that is not known."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -289,6 +293,8 @@ class Presence:
     """The connection ids of those that left."""
     connections: int
     """How many listeners there are now."""
+    names: tuple[tuple[str, str], ...] = ()
+    """The connection id and the name of those that came or left and have a name."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -297,6 +303,8 @@ class Typing:
 
     connection_id: str
     typing: bool
+    name: str = ""
+    """What its user is called; "": that is not known."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -8,16 +8,17 @@ import time
 from typing import TYPE_CHECKING
 
 from adk_relay.core.inbox import InboxFullError
-from adk_relay.core.interfaces import GUEST, Conversations, StoreError, UnknownConversationError
-from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio, UserText
+from adk_relay.core.interfaces import Conversation, Conversations, StoreError, UnknownConversationError
+from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio
 from adk_relay.core.requests import BusyError
 from adk_relay.core.stats import Traffic
+from adk_relay.wire import frame_log
+from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive
-from adk_relay.wire.closing import BAD_FRAMES, BUSY, UNKNOWN_SESSION, CloseFrame, PeerGone
-from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join
+from adk_relay.wire.closing import BAD_FRAMES, BUSY, FORBIDDEN, UNKNOWN_SESSION, CloseFrame, PeerGone
+from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, NewToken, text_id_of
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.outbox import Frame, Outbox, size
-from adk_relay.wire.writer import brief
 
 if TYPE_CHECKING:
     from adk_relay.wire.websocket import Socket
@@ -39,7 +40,7 @@ class Reader:
 
     Args:
         socket: enters the conversations that the commands name.
-        label: what the socket is called in the log.
+        admission: what the client may do.
         traffic: counts what is read.
     """
 
@@ -48,18 +49,20 @@ class Reader:
         socket: Socket,
         conversations: Conversations,
         dialect: Dialect,
+        admission: Admission,
         receive: Receive,
         outbox: Outbox,
         heartbeat: Heartbeat,
-        label: str,
         traffic: Traffic,
     ) -> None:
-        self.label = label
+        self.label = dialect.name
+        """What the socket is called in the log."""
         self.frames = 0
         """How many were read."""
         self._socket = socket
         self._conversations = conversations
         self._dialect = dialect
+        self._admission = admission
         self._receive = receive
         self._outbox = outbox
         self._heartbeat = heartbeat
@@ -87,21 +90,20 @@ class Reader:
             self._traffic.bytes_in += size(frame)
             if self.frames % _FRAMES_A_TURN == 0:
                 await asyncio.sleep(0)  # `receive` returns at once while frames wait
-            if self._debug:
-                log.debug("[CLIENT TO AGENT] %s: %s", self.label, brief(frame))
             text_id = ""
+            label = self.label if self._debug else None
             try:
                 if len(frame) <= _LONG_FRAME:
-                    command = self._dialect.decode(frame)
+                    command = frame_log.decode(self._dialect, frame, label)
                 else:
-                    command = await asyncio.to_thread(self._dialect.decode, frame)
-                bad_frames = 0
+                    command = await asyncio.to_thread(frame_log.decode, self._dialect, frame, label)
+                bad_frames = bad_frames if isinstance(command, NewToken) else 0  # it may be a guess
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
                     self._heartbeat.content_came()
-                    if self._socket.conversation:
+                    if self._admission.takes_sound() and self._socket.conversation:
                         self._socket.conversation.handle(command, self._socket)
                     continue
-                text_id = _text_id(command)
+                text_id = text_id_of(command)
                 if command not in ("ping", "pong"):
                     self._heartbeat.content_came()
                 await self._perform(command)
@@ -121,28 +123,35 @@ class Reader:
                 self._refuse("unknown_session", unknown, text_id, UNKNOWN_SESSION)
             except (BusyError, InboxFullError) as busy:
                 self._refuse("busy", busy, text_id, BUSY)
+            except NotAllowedError as why:
+                self._refuse("not_allowed", why, text_id, FORBIDDEN)
 
     async def _perform(self, command: Command) -> None:
         """Does what a command asks for."""
         conversation = self._socket.conversation
+        visitor = self._admission.visitor
+        if isinstance(command, NewToken):
+            await self._admission.renew(command.token)
+            return
+        self._admission.check(command)
         match command:
             case "ping":
                 self._outbox.enqueue_first("pong", self._dialect.pong(self._socket.connection_id))
             case "pong":
                 self._heartbeat.pong_came()
             case Create():
-                session_id = await self._conversations.create()
-                self._socket.enter(await self._conversations.find(session_id), is_new=True)
+                if visitor.session_id is not None:
+                    raise NotAllowedError("You were invited to one conversation only.")
+                session_id = await self._conversations.create(visitor.owner)
+                self._socket.enter(await self._open(session_id), is_new=True)
             case Join(session_id):
-                self._socket.enter(await self._conversations.find(session_id))
+                self._socket.enter(await self._open(session_id))
             case Ask() if conversation and self._is_own:
                 pass  # a turn socket makes one request, and this one has made it
             case Ask(text, session_id):
-                if session_id and not (conversation and conversation.session_id == session_id):
-                    if self._is_own:  # clients of the turn dialect may choose the id of a new one
-                        self._socket.enter(await self._conversations.open(GUEST, session_id))
-                    else:
-                        self._socket.enter(await self._conversations.find(session_id))
+                wanted = session_id or (None if conversation else visitor.session_id)
+                if wanted and not (conversation and conversation.session_id == wanted):
+                    self._socket.enter(await self._open(wanted))
                 elif not conversation:
                     await self._perform(Create())
                 if self._socket.conversation:
@@ -155,14 +164,16 @@ class Reader:
                     self._outbox.recall_audio()
                 conversation.handle(command, self._socket)
 
+    async def _open(self, session_id: str) -> Conversation:
+        """The conversation that a command names. Clients of the turn dialect may name a new one."""
+        visitor = self._admission.visitor
+        if not visitor.reaches(session_id):
+            raise UnknownConversationError(session_id)
+        opening = self._conversations.open if self._is_own else self._conversations.find
+        return await opening(visitor.owner, session_id)
+
     def _refuse(self, code: str, why: Exception, text_id: str, close: CloseFrame) -> None:
         """Tells the client that a command is refused; a turn socket is closed, too."""
         self._outbox.enqueue(Error(code, str(why), text_id))
         if self._is_own:
             self._outbox.close(close)
-
-
-def _text_id(command: Command) -> str:
-    """The id that a client has given its text, if the command is a text with one."""
-    text = command.text if isinstance(command, Ask) else command
-    return text.id if isinstance(text, UserText) else ""

@@ -18,6 +18,7 @@ from adk_relay.core.interfaces import (
 from adk_relay.core.logs import connection_id, conversation_id, one_line
 from adk_relay.core.messages import Ended, Error, Gap, Message, Reset, TurnEnd
 from adk_relay.core.room import After
+from adk_relay.wire.admission import Admission
 from adk_relay.wire.asgi import Receive, Send
 from adk_relay.wire.closing import (
     BUSY,
@@ -60,6 +61,7 @@ class Socket:
         - The outbox and the heartbeat keep their own invariants.
 
     Args:
+        admission: what its client may do, and until when.
         knows_pings: the client has said that it answers pings.
         pace: holds back what is sent, because `send` never waits; None: `send` waits for a slow peer.
     """
@@ -69,6 +71,7 @@ class Socket:
         conversations: Conversations,
         limits: Limits,
         dialect: Dialect,
+        admission: Admission,
         receive: Receive,
         send: Send,
         *,
@@ -76,12 +79,14 @@ class Socket:
         pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
+        self.name = admission.visitor.name
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
         self.dialect = dialect.name
         self._conversations = conversations
         self._limits = limits
         self._dialect = dialect
+        self._admission = admission
         self._send = send
         self.conversation: Conversation | None = None
         self.session_id = ""  # of the conversation that it attends, or attended last
@@ -93,7 +98,7 @@ class Socket:
         self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
         self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace, traffic)
         self._reader = Reader(
-            self, conversations, dialect, receive, self._outbox, self._heartbeat, dialect.name, traffic
+            self, conversations, dialect, admission, receive, self._outbox, self._heartbeat, traffic
         )
         self._label = dialect.name
         """What the socket is called in the log."""
@@ -249,6 +254,7 @@ class Socket:
                 message_count=room.history.message_count,
                 is_new=is_new,
                 push_to_talk=self._conversations.push_to_talk,
+                may_write=self._admission.visitor.may_write,
             )
         )
         if welcome:
@@ -277,12 +283,18 @@ class Socket:
     # ---- watching ----
 
     async def _watch(self) -> None:
-        """Pings a quiet client, and closes the socket of one that stalls, is dead or is idle."""
+        """Pings a quiet client, and closes the socket of one that stalls, is dead, idle or without token."""
         while True:
             now = time.monotonic()
             due = self._heartbeat.look(now, attends=self.conversation is not None)
+            token = self._admission.look(time.time())
             if due.close:
                 raise Close(due.close)
+            # A request that was made in time is answered.
+            if token.close and not (self.attends == "own" and self.conversation):
+                raise Close(token.close)
+            if token.expires_in and (told := self._dialect.expiring(round(token.expires_in))):
+                self._outbox.enqueue_frame(told)
             if due.ping and self._dialect.ping:
                 self._outbox.enqueue_first("ping", self._dialect.ping)
-            await asyncio.sleep(max(due.again - now, 0.001))
+            await asyncio.sleep(max(min(due.again - now, token.again), 0.001))

@@ -137,6 +137,7 @@ TURN = Dialect(
     welcome=lambda to: None,
     ping=None,
     pong=lambda connection_id: "",
+    expiring=lambda seconds: None,
     is_audio=False,
     attends="own",
 )
