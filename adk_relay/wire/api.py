@@ -129,7 +129,7 @@ class Api:
                 return {"GET": self._ready}
             case ["stats"]:
                 return {"GET": self._stats}
-            case ["metrics"] if self._guard.is_on:  # otherwise everybody could read them
+            case ["metrics"]:
                 return {"GET": self._show_metrics}
             case ["sessions"]:
                 return {"GET": self._list}
@@ -171,6 +171,8 @@ class Api:
         )
 
     async def _show_metrics(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
+        if not self._guard.is_on:
+            raise HttpError(404, "Everybody could read the metrics here: see RELAY_METRICS_PORT.")
         if visitor.session_id is not None:
             raise HttpError(403, "You were invited to one conversation only.")
         return self._metrics()

@@ -214,8 +214,8 @@ async def test_the_curl_examples_do_what_they_say(browser: Browser) -> None:
             response = await web.request(
                 method or "GET", url.replace("{session_id}", session_id), headers=headers, content=content
             )
-            # Nothing waits, and there is no secret to sign an invitation with.
-            expected = {"tool_result": 404, "invite": 409}.get(url.rpartition("/")[2], 200)
+            # Nothing waits, and there is no secret: nothing signs an invitation, or guards the metrics.
+            expected = {"tool_result": 404, "invite": 409, "metrics": 404}.get(url.rpartition("/")[2], 200)
             assert response.status_code == expected, example
             if url.endswith("/sessions/new"):
                 session_id = response.json()["session_id"]
