@@ -52,7 +52,7 @@ class Connection(BaseLlmConnection):
         self.responses = asyncio.Queue()
 
     async def send_history(self, history):
-        await self.send_content(history[-1])
+        raise AssertionError("the session is new")
 
     async def send_content(self, content):
         self.responses.put_nowait(answer(content))
