@@ -22,6 +22,7 @@ venv/bin/pip install --quiet --disable-pip-version-check google-adk==2.13.0 goog
 
 cat >check.py <<'PYTHON'
 import asyncio
+import logging
 from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
 
@@ -34,6 +35,7 @@ from google.adk.sessions import InMemorySessionService
 from google.adk.tools import FunctionTool
 from google.genai import types
 
+logging.disable(logging.CRITICAL)
 ASKED = types.Content(role="user", parts=[types.Part(text="Delete a.txt.")])
 CALL = types.FunctionCall(id="1", name="delete_file", args={"name": "a.txt"})
 told, ran = [], []
