@@ -239,8 +239,8 @@ async def test_the_frames_are_those_of_the_dialect(browser: Browser, name: str) 
     for frame in asked:
         dialect.decode(json.dumps(frame))
     types = {
-        "live": "activity_start|activity_end|audio_end|interrupt|tool_result|typing_start|typing_stop|token"
-        "|ping|pong|text/plain|audio/pcm|image/jpeg",
+        "live": "activity_start|activity_end|audio_end|history|interrupt|tool_result|typing_start|typing_stop"
+        "|token|ping|pong|text/plain|audio/pcm|image/jpeg",
         "chat": r"create_session|join_session|chat|tool_result|typing_start|typing_stop|token|ping",
         "turn": "turn",
     }[name]
