@@ -63,6 +63,7 @@ REQUESTS = [
     ("POST", "/sessions/kitchen/invite"),
     ("POST", "/api/v1/chat"),
     ("GET", "/stats"),
+    ("GET", "/metrics"),
 ]
 
 
