@@ -15,30 +15,30 @@ here:
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
 from collections.abc import Collection
-from contextlib import suppress
-from functools import cache
-from pathlib import Path
+from functools import cache, partial
 from typing import TYPE_CHECKING, Unpack
 
-from adk_relay import memory, settings, shipped, tracing
-from adk_relay.advice import advice
-from adk_relay.core.interfaces import StoreError, UnknownConversationError
-from adk_relay.core.logs import one_line
+from adk_relay import settings, shipped
+from adk_relay.core.hide_tokens import hide_tokens
+from adk_relay.from_environment import relay_from_environment, with_process
 from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
+from adk_relay.wire.admission import Admission
 from adk_relay.wire.api import Api
-from adk_relay.wire.asgi import Event, Receive, Scope, Send
-from adk_relay.wire.closing import NOT_FOUND, SERVER_RESTARTS, SERVER_STOPPING, STORE_FAILED, CloseFrame
+from adk_relay.wire.asgi import Receive, Scope, Send
+from adk_relay.wire.closing import SERVER_RESTARTS, SERVER_STOPPING, CloseFrame
 from adk_relay.wire.draining import Draining
-from adk_relay.wire.handshake import accept, attempt, refuse, send_close
+from adk_relay.wire.files import Files
+from adk_relay.wire.guard import Authenticate, Guard, Refused
+from adk_relay.wire.handshake import accept, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
-from adk_relay.wire.targets import NoSuchTargetError, mount_point, offers_subprotocol, path_of, target_of
+from adk_relay.wire.responding import send_response
+from adk_relay.wire.targets import offers_subprotocol, path_of
 from adk_relay.wire.tracing import traced
+from adk_relay.wire.upgrade import admit
 from adk_relay.wire.websocket import Socket
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
     from adk_relay.metrics import Collector
 
-log = logging.getLogger("relay")
-
 
 class Relay:
     """An ASGI application that relays between WebSocket clients and one ADK live agent.
@@ -59,6 +57,7 @@ class Relay:
         agent: any ADK agent, Workflow or App.
         run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
         credentials: an ADK credential service; None: in memory.
+        authenticate: from an ASGI scope to a user's id, a `Visitor`, or None, which refuses; sync or async.
         options: settings. `adk_relay/settings.py` has the meaning, the range and the default of each.
 
     Raises:
@@ -72,6 +71,7 @@ class Relay:
         *,
         run_config: RunConfig | None = None,
         credentials: BaseCredentialService | None = None,
+        authenticate: Authenticate | None = None,
         **options: Unpack[Options],
     ) -> None:
         # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
@@ -95,6 +95,10 @@ class Relay:
             replay_seconds=values["replay_seconds"],
             sound=values["sound"],
         )
+        # The guard decides who may come in, and as whom.
+        one_use = values["one_use"] == "true"
+        self._guard = Guard(values["secret"], values["jwks"], one_use=one_use, authenticate=authenticate)
+        hide_tokens()
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
         self._limits = Limits(
             values["queue_bytes"],
@@ -103,15 +107,19 @@ class Relay:
             values["pong_timeout"],
             values["idle_timeout"],
         )
-        self._files = http.static_files(shipped("static"))
+        self._files = Files(shipped("static"))
         self._sockets: set[Socket] = set()
         self._draining = Draining(values["drain"], self._sockets)
-        self._api = Api(
-            self.conversations, self._limits, lambda: len(self._sockets), self._draining.retry_after
-        )
-        # On a port of its own. With a guard, `self._metrics.text()` may be served here, too.
         lag = self.conversations.stats.loop_lag
         self._metrics = MetricsServer(self.metrics(), lag, values["metrics_host"], values["metrics_port"])
+        self._api = Api(
+            self.conversations,
+            self._limits,
+            self._guard,
+            lambda: len(self._sockets),
+            self._draining.retry_after,
+            self._metrics.response,
+        )
 
     @classmethod
     def from_env(cls) -> Relay:
@@ -120,29 +128,7 @@ class Relay:
         Raises:
             SettingsError: a variable is wrong, or the agent needs credentials and there are none.
         """
-        from adk_relay.adk.credentials import missing_credentials
-        from adk_relay.adk.models import run_config
-        from adk_relay.agents import agent_to_serve
-
-        settings.load_env_files(Path.cwd())
-        settings.show_logs()
-        tracing.export_traces()
-        values = settings.from_environment()
-        is_chosen = values.get("model") == "rehearsal"
-        agent, file, origin = agent_to_serve(values.get("agent"), Path.cwd(), with_rehearsal=is_chosen)
-        arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
-        config = run_config(values.get("voice"), values.get("language"))
-        try:
-            relay = cls(agent, run_config=config, **arguments)
-        except (TypeError, ValueError, OSError) as error:
-            where = f"{origin}: " if isinstance(error, TypeError) else ""
-            raise SettingsError(where + one_line(error)) from error
-        log.info("serving the agent %s, from %s", agent.name, file)
-        if relay.conversations.is_rehearsal:
-            why = "RELAY_MODEL selects it." if is_chosen else missing_credentials()
-            why = why or "The agent itself has this model."
-            log.warning("This is the rehearsal agent, which only repeats what it hears. %s", why)
-        return relay
+        return relay_from_environment(cls)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.conversations.use_loop():
@@ -221,51 +207,24 @@ class Relay:
         response: http.Response | None
         if handlers := self._api.handlers(path):
             if handler := handlers.get("GET" if method == "HEAD" else method):
-                response = await self._api.respond(handler, scope, receive, send)
+                response = await self._api.respond(handler, path, scope, receive, send)
             else:
                 response = http.not_allowed(*handlers)
-        elif not (path == "" or path in self._files):
-            response = http.HttpError(404, "There is nothing here.").response()
-        elif method not in ("GET", "HEAD"):
-            response = http.not_allowed("GET")
-        elif path == "":
-            # The mount point itself, without the slash that the page's relative URLs need. The target begins
-            # with "./", because otherwise a prefix that contains a colon would be read as a URL scheme.
-            target = f"./{mount_point(scope)}/"
-            response = http.text(307, f"See {target}", (b"location", target.encode()))
         else:
-            etags = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
-            response = self._files[path].response(etags)
+            response = self._files.response(scope, path, method)
         if response:
-            start, body = response
-            self.conversations.stats.responses.count(str(start["status"]))
-            # The response to HEAD has no body, but the same Content-Length (RFC 9110 section 9.3.2).
-            sent = b"" if method == "HEAD" else body
-            with suppress(TimeoutError):  # a peer that does not read
-                async with asyncio.timeout(self._limits.slow_timeout):
-                    if await attempt(send, start):
-                        await attempt(send, {"type": "http.response.body", "body": sent})
+            self.conversations.stats.responses.count(str(response[0]["status"]))
+            await send_response(send, response, method, self._limits.slow_timeout)
 
     # ---- WebSockets ----
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refused = self.conversations.stats.refused
         try:
-            # wire: the path and the query choose the dialect.
-            target = target_of(scope)
-            if target.user_id and target.session_id:
-                # adk: only the session service knows which user a session belongs to.
-                await self.conversations.check(target.user_id, target.session_id)
-        except (NoSuchTargetError, UnknownConversationError) as refusal:
-            await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal), refused=refused)
-            return
-        except StoreError:
-            await refuse(scope, receive, send, STORE_FAILED, 500, STORE_FAILED.reason, refused=refused)
-            return
-        later = self._draining.retry_after()
-        if later or self.conversations.is_closing():
-            stopping = SERVER_STOPPING
-            await refuse(scope, receive, send, stopping, 503, stopping.reason, *later, refused=refused)
+            # Who is this, and which conversation is it to attend? The path and the query choose the dialect.
+            visitor, target = await admit(scope, self._guard, self._draining, self.conversations)
+        except Refused as no:
+            tally = self.conversations.stats.refused
+            await refuse(scope, receive, send, no.frame, no.status, no.reason, *no.headers, refused=tally)
             return
         if not await accept(scope, receive, send):
             return
@@ -277,6 +236,7 @@ class Relay:
             self.conversations,
             self._limits,
             target.dialect,
+            Admission(visitor, partial(self._guard.renew, scope)),
             receive,
             send,
             knows_pings=offers_subprotocol(scope),
@@ -306,16 +266,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "lifespan.startup.failed", "message": f"relay: {error}"})
         return
 
-    async def tell(event: Event) -> None:
-        if event["type"] == "lifespan.startup.complete":
-            memory.settle()  # not in `Relay`: in a host's process, this is for the host to decide
-            if sentence := advice(scope, receive):
-                log.info("%s", sentence)
-        else:
-            await tracing.flush()
-        await send(event)
-
-    await relay(scope, receive, tell if scope["type"] == "lifespan" else send)
+    await relay(scope, receive, with_process(scope, receive, send) if scope["type"] == "lifespan" else send)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The command: `relay serve`, `relay chat`, `relay version`; `python -m adk_relay` is the same."""
+"""The command: `relay serve`, `chat`, `token` and `version`; `python -m adk_relay` is the same."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ Serve a Google ADK live agent over WebSockets, or talk with the agent of a serve
 commands:
   serve    serve the page and an agent: relay serve --help
   chat     talk with the agent of a server: relay chat --help
+  token    print a token for a user: relay token --help
   version  print the version
 """
 
@@ -29,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="relay",
-        usage="relay [-h] {serve,chat,version} ...",
+        usage="relay [-h] {serve,chat,token,version} ...",
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = ("serve", "chat", "version")
+    commands = ("serve", "chat", "token", "version")
     parser.add_argument("command", nargs="?", choices=commands, help=argparse.SUPPRESS)
     # Each command parses its own arguments, --help included.
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -48,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from adk_relay.client.command import main as chat
 
             return chat(parsed.arguments, prog="relay chat")
+        case "token":
+            token(parsed.arguments)
         case _:
             print(__version__)
     return 0
@@ -99,6 +103,44 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
     if not served.started:
         sys.exit(server.STARTUP_FAILURE)
     server.end_process()
+
+
+def token(argv: Sequence[str], prog: str = "relay token") -> None:
+    """Prints a token that is signed with RELAY_SECRET, from the environment or the file .env."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Print a token for a user, signed with RELAY_SECRET.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("user", help="the user")
+    parser.add_argument("--ttl", type=_seconds, default=300, help="seconds that it holds (%(default)s)")
+    parser.add_argument("--name", default="", help="what the others in a conversation are told")
+    arguments = parser.parse_args(argv)
+
+    # Imported here, because the other commands do not need it.
+    from adk_relay.core.visitor import name_of, user_id_of
+    from adk_relay.wire.tokens import Tokens
+
+    load_env_files(Path.cwd())
+    if not (secret := os.environ.get("RELAY_SECRET")):
+        parser.error("RELAY_SECRET is not set, in the environment or in .env")
+    try:
+        user_id_of(arguments.user)
+        tokens = Tokens(secret, None)
+    except ValueError as error:
+        parser.error(str(error))
+    print(tokens.issue(arguments.user, arguments.ttl, name=name_of(arguments.name)))
+
+
+def _seconds(text: str) -> float:
+    """The seconds that an option's text means."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 1 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"it is {text!r}, but must be a number of seconds, at least 1")
+    return seconds
 
 
 def _port(text: str) -> int:

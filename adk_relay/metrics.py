@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector as PrometheusCollector
 from adk_relay import __version__
 from adk_relay.core.interfaces import Conversations
 from adk_relay.core.stats import Histogram
+from adk_relay.wire.http import SECURITY, Response, with_length
 from adk_relay.wire.websocket import Socket
 
 log = logging.getLogger("relay")
@@ -254,6 +255,11 @@ class MetricsServer:
     def text(self) -> bytes:
         """The metrics as they are now, as `CONTENT_TYPE`."""
         return generate_latest(self._registry)
+
+    def response(self) -> Response:
+        """The same as an HTTP response, for relay's own port."""
+        headers = [(b"content-type", CONTENT_TYPE.encode()), (b"cache-control", b"no-store"), *SECURITY]
+        return with_length(200, self.text(), headers)
 
     def _measure(self, due: float) -> None:
         loop = asyncio.get_running_loop()

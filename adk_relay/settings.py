@@ -48,6 +48,9 @@ class Options(TypedDict, total=False):
     drain: float
     metrics_port: int
     metrics_host: str
+    secret: str | None
+    jwks: str | None
+    one_use: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,25 @@ SETTINGS = {
         Setting("metrics_port", int, 0, "Port of /metrics, for Prometheus; 0: none", ">= 0"),
         Setting(
             "metrics_host", str, "127.0.0.1", "Address that the metrics are served on; 0.0.0.0: all of them"
+        ),
+        Setting(
+            "secret",
+            str,
+            None,
+            "Secret of at least 32 bytes that signs tokens (HS256); if set, clients need a token",
+        ),
+        Setting(
+            "jwks",
+            str,
+            None,
+            "File or URL of the keys that verify tokens (RS256, ES256); if set, clients need a token",
+        ),
+        Setting(
+            "one_use",
+            str,
+            "false",
+            "true: each token opens one WebSocket only",
+            choices=("false", "true"),
         ),
     )
 }

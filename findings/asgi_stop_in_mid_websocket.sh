@@ -11,8 +11,8 @@
 # Why it surprises: RFC 6455 (section 7.4.1) has 1001 for "an endpoint is going away, such as a server going down".
 #   hypercorn waits for its WebSockets before it sends lifespan.shutdown, which would be the application's reason to
 #   close them: each stop lasts as long as the timeout, and ends with the code for a failure.
-# For a relay: send the close while being canceled (hypercorn and daphne still pass it on), and let clients come back
-#   after 1006 and 1011 as after 1001.
+# For a relay: send the close while being canceled (daphne, and hypercorn over HTTP/1.1, still pass it on), and let
+#   clients come back after 1006 and 1011 as after 1001.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -12,6 +12,7 @@ import { keptId, randomId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
+import { isSignedIn } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
 import * as view from "./view.js";
 import { WaitingCards } from "./waiting.js";
@@ -20,8 +21,8 @@ const BUSY = 5000; // ms for which a refusal as "busy" is shown
 
 const { elements } = view;
 const parameters = new URLSearchParams(location.search);
-// A conversation belongs to a user. There is no sign-in: each browser has its own random user id. `?user=` names
-// another user, and `?session=` names one of the user's conversations.
+// A conversation belongs to a user. Without a token, each browser has its own random user id, and `?user=` names another
+// user; with one (see token.js), the server knows the user from it. `?session=` names one of the user's conversations.
 const user = parameters.get("user") || keptId("relay.user");
 const session = parameters.get("session");
 const store = sessionStorageOrNothing();
@@ -133,9 +134,9 @@ function receive(frame) {
   switch (frame.type) {
     case "message":
       typists.set(speaker, false);
-      return conversation.othersText(frame.text, nameOf(speaker));
+      return conversation.othersText(frame.text, nameOf(speaker, frame.name));
     case "transcript":
-      return conversation.heard(frame.text, frame.final, { speaker, who: speaker && nameOf(speaker) });
+      return conversation.heard(frame.text, frame.final, { speaker, who: speaker && nameOf(speaker, frame.name) });
     case "presence":
       for (const id of frame.left) typists.set(id, false);
       return others.count(frame.connections);
@@ -203,7 +204,8 @@ const typists = new Typists((ids) => view.showWriting(ids.length));
 const typing = new TypingSignal((type) => connection.sendControl(type));
 
 // If there are several others, the beginnings of their connection ids tell them apart.
-function nameOf(speaker) {
+function nameOf(speaker, name) {
+  if (name) return name;
   if (!parameters.get("user")) return "You, in another window"; // nobody else knows this user's name
   return others.here > 2 ? `Somebody else (${speaker.slice(0, 4)})` : "Somebody else";
 }
@@ -258,8 +260,9 @@ let beside = false; // a text was sent so since `without` was set
 
 const fallback = new Fallback({
   url: here("api/v1/chat"),
-  // Over HTTP there are only the guest's conversations. If this is the guest's page, it uses the same conversation.
-  session: user === "guest" && session ? session : keptId("relay.fallback"),
+  // Without a token, there are only the guest's conversations over HTTP. If this is the guest's page, it uses the same
+  // conversation.
+  session: (user === "guest" || isSignedIn()) && session ? session : keptId("relay.fallback"),
   on: {
     sent(id) {
       conversation.sent(id);

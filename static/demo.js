@@ -44,6 +44,8 @@ let passing = false; // the problem that is shown is over when the page has join
 const texts = new Texts(); // each also has `node`, and `taken`: the server has it in its queue
 const connections = new Set(); // the ids of the connections that this page has had
 
+const peoplesNames = new Map(); // connection id → the name of those who have one
+
 const messages = new Messages($("messages"));
 const typists = new Typists(showTyping);
 const reader = new HistoryReader({ read: showHistory, failed: goOnWithout, problem: (text) => problem(text, true) });
@@ -161,8 +163,9 @@ function completeAnswer({ full_response: text, interrupted, message_count, groun
   rooms.refresh();
 }
 
-function updated({ update_type, connection_id, typing: isTyping, message, message_count }) {
-  const who = `Guest ${connection_id?.slice(0, 4)}`;
+function updated({ update_type, connection_id, name, typing: isTyping, message, message_count }) {
+  if (name) peoplesNames.set(connection_id, name);
+  const who = whoIs(connection_id);
   const isOwn = connections.has(connection_id); // a former connection of this page
   switch (update_type) {
     case "user_typing":
@@ -329,8 +332,12 @@ function problem(text, passes = false) {
   passing = passes;
 }
 
+function whoIs(connectionId) {
+  return peoplesNames.get(connectionId) ?? `Guest ${connectionId?.slice(0, 4)}`;
+}
+
 function showTyping(ids) {
-  const names = ids.map((id) => `Guest ${id.slice(0, 4)}`);
+  const names = ids.map(whoIs);
   $("typing").textContent = names.length ? `${names.join(", ")} ${names.length > 1 ? "are" : "is"} typing…` : "";
 }
 

@@ -3,6 +3,8 @@
 // Answers are reported as frames of the live dialect, so that the page need not know where they come from. The
 // conversation is not the socket's: it belongs to the server's guest.
 
+import { authorization } from "./token.js";
+
 const SILENCE = 60000; // ms without anything from the server; it sends something at least every ping_interval
 
 export class Fallback {
@@ -75,7 +77,7 @@ export class Fallback {
   async #readAnswer(text, signal, report, alive) {
     const response = await fetch(this.#url, {
       method: "POST",
-      headers: { "content-type": "application/json", accept: "text/event-stream" },
+      headers: { "content-type": "application/json", accept: "text/event-stream", ...authorization() },
       body: JSON.stringify({ session_id: this.#session, message: text }),
       signal,
     });

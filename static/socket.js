@@ -12,6 +12,7 @@
 // A dialect may add states of its own with become().
 
 import { actionAfter, isFinal, reasonOf } from "./close_codes.js";
+import { subprotocols, whenRenewed } from "./token.js";
 
 const FIRST_DELAY = 500; // ms
 const MAX_DELAY = 15000;
@@ -64,6 +65,7 @@ export class ReconnectingSocket {
     this.#on = on;
     this.#log = log;
     setInterval(() => this.#watch(), WATCH);
+    whenRenewed((token) => this.send({ type: "token", token }) || this.retry());
     addEventListener("online", () => (this.ready ? this.probe() : this.hurry()));
     document.addEventListener("visibilitychange", () => document.hidden || this.hurry());
   }
@@ -79,7 +81,7 @@ export class ReconnectingSocket {
     this.#detach(false);
     if (this.state.name !== "blocked") this.become({ name: "connecting", again: this.#attempt > 0 });
 
-    const socket = new WebSocket(this.#url(), this.#protocols);
+    const socket = new WebSocket(this.#url(), subprotocols(this.#protocols));
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       this.#upgraded = true;
@@ -108,7 +110,7 @@ export class ReconnectingSocket {
   send(data) {
     if (!this.ready) return false;
     const frame = data instanceof ArrayBuffer ? data : JSON.stringify(data);
-    this.#log("[CLIENT TO AGENT]", frame);
+    this.#log("[CLIENT TO AGENT]", data.type === "token" ? "a new token" : frame);
     this.#socket.send(frame);
     return true;
   }

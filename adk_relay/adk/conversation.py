@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 
 from adk_relay.adk.failures import explain
 from adk_relay.adk.home import Home
@@ -228,7 +227,7 @@ class Conversation:
             self.waiting.note(message)
         match message:
             case Transcript():
-                self.room.publish(replace(message, connection_id=self._floor.last_speaker))
+                self.room.publish(self.room.signed(message, self._floor.last_speaker))
             case TurnEnd(goes_on=False):
                 self._end_turn(message)
             case _ if isinstance(message, Numbered):

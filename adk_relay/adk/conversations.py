@@ -28,7 +28,7 @@ from adk_relay.adk.starts import Starts, prepare
 from adk_relay.adk.store import has_sessions, make_tables, reader_of, session_service
 from adk_relay.adk.tree import app_of, live_models, what_is_not_watched
 from adk_relay.core.history import limited
-from adk_relay.core.interfaces import GUEST, StoppingError, StoreError, Summary, UnknownConversationError
+from adk_relay.core.interfaces import StoppingError, StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line
 from adk_relay.core.stats import Stats
@@ -114,7 +114,7 @@ class Conversations:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
         self._open: dict[str, Conversation] = {}
-        self._catalog = Catalog(self.reader, self.app_name, GUEST)
+        self._catalog = Catalog(self.reader, self.app_name)
         self._probe = Probe(self.service, self.app_name)
 
     def use_loop(self) -> bool:
@@ -131,7 +131,7 @@ class Conversations:
         self._closing = None
         self._open.clear()
         self._starts = Starts()
-        self._catalog = Catalog(self.reader, self.app_name, GUEST)
+        self._catalog = Catalog(self.reader, self.app_name)
         self._probe = Probe(self.service, self.app_name)
         return True
 
@@ -184,9 +184,10 @@ class Conversations:
         """
         session_id = session_id or default_id(user_id)
         await self.check(user_id, session_id)
-        return await self._opened(user_id, session_id)
+        return await self._opened(user_id, session_id, counted=False)
 
-    async def _opened(self, user_id: str, session_id: str) -> Conversation:
+    async def _opened(self, user_id: str, session_id: str, *, counted: bool) -> Conversation:
+        """A conversation in memory; `counted`: it knows how many messages it has."""
         while True:
             if session_id not in self._open:
                 await self._starts.wait()
@@ -198,24 +199,26 @@ class Conversations:
             if conversation.user_id != user_id:
                 raise UnknownConversationError(session_id)
             await _of_store(conversation.ready())
+            if counted:
+                await _of_store(conversation.session.counted())
             has_ended = self._open.get(session_id) is not conversation  # meanwhile
             if not (has_ended or self.is_closing()):
                 return conversation
 
-    async def find(self, session_id: str) -> Conversation:
-        """Opens an existing conversation of the guest.
+    async def find(self, user_id: str, session_id: str) -> Conversation:
+        """Opens an existing conversation of a user, which knows how many messages it has.
 
         Raises:
             UnknownConversationError: there is none.
             StoppingError: the server is stopping.
             StoreError: the session could not be read.
         """
-        if not self._is_guests(session_id):
+        if not self._may_be_of(user_id, session_id):
             raise UnknownConversationError(session_id)
         is_open = (conversation := self._open.get(session_id)) and _exists(conversation)
-        if not (is_open or await _of_store(self._catalog.has(session_id))):
+        if not (is_open or await _of_store(self._catalog.has(user_id, session_id))):
             raise UnknownConversationError(session_id)
-        return await self._opened(GUEST, session_id)
+        return await self._opened(user_id, session_id, counted=True)
 
     async def check(self, user_id: str, session_id: str) -> None:
         """Checks that an id is not another user's.
@@ -235,29 +238,31 @@ class Conversations:
         if owner not in (None, user_id):
             raise UnknownConversationError(session_id)
 
-    async def create(self) -> str:
-        """Makes a conversation of the guest, and returns its id.
+    async def create(self, user_id: str) -> str:
+        """Makes a conversation of a user, and returns its id.
 
         Raises:
             StoreError: it could not be stored.
         """
         session_id = secrets.token_hex(16)
-        await _of_store(create_session(self.service, self.app_name, GUEST, session_id))
+        await _of_store(create_session(self.service, self.app_name, user_id, session_id))
         self.stats.created += 1
         return session_id
 
-    async def reset(self, session_id: str, *, delete: bool) -> None:
-        """Empties a conversation of the guest, for all its listeners.
+    async def reset(self, user_id: str, session_id: str, *, delete: bool) -> None:
+        """Empties a conversation of a user, for all its listeners.
 
         Raises:
             UnknownConversationError: there is none.
             StoppingError: the server is stopping.
             StoreError: the session could not be deleted.
         """
-        await _of_store((await self.find(session_id)).reset(delete=delete))
+        await _of_store((await self.find(user_id, session_id)).reset(delete=delete))
 
-    async def read(self, session_id: str, before: int | None = None) -> tuple[Summary, list[Line], int]:
-        """The summary of a conversation of the guest, some of its messages, and the number of the first one.
+    async def read(
+        self, user_id: str, session_id: str, before: int | None = None
+    ) -> tuple[Summary, list[Line], int]:
+        """The summary of a conversation of a user, some of its messages, and the number of the first one.
 
         Args:
             before: the number of the message before which they are; None: the last messages.
@@ -266,41 +271,41 @@ class Conversations:
             UnknownConversationError: there is none.
             StoreError: the session could not be read.
         """
-        if not self._is_guests(session_id):
+        if not self._may_be_of(user_id, session_id):
             raise UnknownConversationError(session_id)
         while (conversation := self._open.get(session_id)) and _exists(conversation):
             history = conversation.room.history
             lines, first = await _of_store(conversation.session.before(before, history))
             if self._open.get(session_id) is conversation and conversation.room.history is history:
-                summary = replace(_summary(conversation), pending=tuple(conversation.waiting.calls))
-                return summary, lines, first
+                summary = await _of_store(_summary(conversation))
+                return replace(summary, pending=tuple(conversation.waiting.calls)), lines, first
             # It has ended meanwhile, or was emptied.
-        found = await _of_store(self._catalog.read(session_id, before))
+        found = await _of_store(self._catalog.read(user_id, session_id, before))
         if found is None:
             raise UnknownConversationError(session_id)
         summary, lines = found[0], limited(found[1])
         end = min(before or summary.messages + 1, summary.messages + 1)
         return summary, lines, end - len(lines)
 
-    async def list(self, limit: int) -> list[Summary]:
-        """The guest's latest conversations, at most `limit`, the one used last first.
+    async def list(self, user_id: str, limit: int) -> list[Summary]:
+        """A user's latest conversations, at most `limit`, the one used last first.
 
         Raises:
             StoreError: they could not be read.
         """
-        stored = {brief.session_id: brief for brief in await _of_store(self._catalog.newest(limit))}
+        stored = {brief.session_id: brief for brief in await _of_store(self._catalog.newest(user_id, limit))}
         last_used = {brief.session_id: brief.last_used for brief in stored.values()}
         in_memory = {
             open_.session_id: open_
             for open_ in self._open.values()
-            if open_.user_id == GUEST and _exists(open_)
+            if open_.user_id == user_id and _exists(open_)
         }
         last_used |= {session_id: open_.session.last_activity for session_id, open_ in in_memory.items()}
         latest = sorted(last_used, key=lambda session_id: last_used[session_id], reverse=True)[:limit]
         return [
-            _summary(in_memory[session_id])
+            await _of_store(_summary(in_memory[session_id]))
             if session_id in in_memory
-            else await _of_store(self._catalog.summary(stored[session_id]))
+            else await _of_store(self._catalog.summary(user_id, stored[session_id]))
             for session_id in latest
         ]
 
@@ -325,12 +330,12 @@ class Conversations:
         if close:
             await close()
 
-    def _is_guests(self, session_id: str) -> bool:
-        """Whether an id can belong to the guest. Only the guest's conversations are open to everybody."""
+    def _may_be_of(self, user_id: str, session_id: str) -> bool:
+        """Whether an id can belong to a user, as far as can be told without the session service."""
         conversation = self._open.get(session_id)
         if conversation:
-            return conversation.user_id == GUEST
-        return not session_id.startswith(_DEFAULT) or session_id == default_id(GUEST)
+            return conversation.user_id == user_id
+        return not session_id.startswith(_DEFAULT) or session_id == default_id(user_id)
 
 
 async def _of_store(operation: Awaitable[T]) -> T:
@@ -346,7 +351,8 @@ def _exists(conversation: Conversation) -> bool:
     return conversation.session.is_kept or bool(conversation.room.history.message_count)
 
 
-def _summary(conversation: Conversation) -> Summary:
+async def _summary(conversation: Conversation) -> Summary:
+    await conversation.session.counted()
     history = conversation.room.history
     return Summary(
         conversation.session_id,

@@ -19,9 +19,9 @@ from adk_relay.adk.lines import lines_of, mark, said_by
 from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
 from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
-from adk_relay.core.interfaces import GUEST
 from adk_relay.core.messages import Line, ToolStart, UserText
 from adk_relay.core.stats import Stats
+from adk_relay.core.visitor import GUEST
 
 OLD_APP_NAME = "relay"
 """The name under which ADK kept all sessions of relay before 0.3, whatever agent they were of."""

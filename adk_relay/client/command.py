@@ -33,15 +33,18 @@ def main(argv: Sequence[str] | None = None, prog: str = "relay-client") -> int:
     )
     parser.add_argument("--url", default="http://localhost:8000", help="the server (%(default)s)")
     parser.add_argument("--session", metavar="ID", help="the conversation to go on with")
+    parser.add_argument("--token", help="says who you are, if the server wants that [RELAY_TOKEN]")
     arguments = parser.parse_args(argv)
     try:
-        url = _url(arguments.url)
+        url, token = _url(arguments.url), arguments.token or os.environ.get("RELAY_TOKEN", "")
+        if not re.fullmatch(r"[!-~]*", token):
+            raise Problem("The token is not valid: it has other characters than letters, digits, . _ -")
         if sys.stdin and sys.stdin.isatty() and sys.stdout.isatty():
-            return asyncio.run(_terminal(url, arguments.session))
+            return asyncio.run(_terminal(url, arguments.session, token))
         text = sys.stdin.buffer.read().decode(errors="replace").strip() if sys.stdin else ""
         if not text:
             raise Problem("There is nothing to ask: the input is empty.")
-        return asyncio.run(pipe(url, arguments.session, text, prog))
+        return asyncio.run(pipe(url, arguments.session, text, prog, token))
     except Problem as problem:
         print(f"{prog}: {problem}", file=sys.stderr)
         return 1
@@ -55,12 +58,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "relay-client") -> int:
         return 128 + signal.SIGTERM
 
 
-async def _terminal(url: str, session_id: str | None) -> int:
+async def _terminal(url: str, session_id: str | None, token: str) -> int:
     try:
         from adk_relay.client.terminal import Terminal  # a pipe does not need its libraries
     except ImportError as error:
         raise Problem(f"A terminal needs: pip install 'adk-relay[client]' ({error})") from None
-    return await Terminal(url, session_id).run()
+    return await Terminal(url, session_id, token).run()
 
 
 def _url(text: str) -> str:

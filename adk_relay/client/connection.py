@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, WebSocketException
+from websockets.http11 import Response
 
 from adk_relay.client.http import Http
 from adk_relay.client.state import State
@@ -193,7 +194,9 @@ class Connection:
         self._stats.attempts += 1
         try:
             url = "ws" + self._http.url.removeprefix("http") + "/ws"
-            socket = await connect(url, close_timeout=1, max_size=2**24)
+            socket = await connect(
+                url, close_timeout=1, max_size=2**24, additional_headers=self._http.headers
+            )
         except (OSError, InvalidHandshake) as error:
             raise await self._refused(error, tries.attempt_number) from None
         except (WebSocketException, ImportError) as error:  # some proxies need another library
@@ -228,6 +231,8 @@ class Connection:
     async def _refused(self, error: OSError | InvalidHandshake, attempt: int) -> Problem:
         """The error that is raised if no WebSocket could be opened."""
         status = error.response.status_code if isinstance(error, InvalidStatus) else 0
+        if isinstance(error, InvalidStatus) and (refusal := _refusal(error.response)):
+            return Problem(refusal)
         is_final = bool(status) and status not in _PASSING_STATUS
         if status == _STOPPING:
             return LostError(f"{self._http.url} takes no connections now.")
@@ -272,3 +277,13 @@ class Connection:
 async def _send(socket: ClientConnection, frame: str) -> None:
     with suppress(ConnectionClosed):  # the task that reads from the socket sees it too
         await socket.send(frame)
+
+
+def _refusal(response: Response) -> str:
+    """Why the relay does not let this user in; "": something else has answered, or it says another thing."""
+    if response.status_code not in (401, 403):
+        return ""
+    try:
+        return str(cleaned(json.loads(response.body or b"")["detail"]))
+    except (ValueError, LookupError, TypeError):
+        return ""

@@ -41,14 +41,20 @@ class History:
 class Http:
     """A client of the HTTP interface.
 
+    Args:
+        url: the server's.
+        token: says who the user is; "": the server wants none.
+
     Raises:
         Problem: the proxy that the environment names can't be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str = "") -> None:
         self.url = url
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+        """What a WebSocket to the same server has to send, too."""
         try:
-            self._client = httpx.AsyncClient(base_url=url, timeout=10)
+            self._client = httpx.AsyncClient(base_url=url, timeout=10, headers=self.headers)
         except (ImportError, ValueError) as error:
             raise Problem(str(error)) from None
 

@@ -42,17 +42,20 @@ class Link:
         A pong is waited for only while there is a socket.
     """
 
-    def __init__(self, url: str, view: View, session_id: str | None = None, *, once: bool = False) -> None:
+    def __init__(
+        self, url: str, view: View, session_id: str | None = None, *, token: str = "", once: bool = False
+    ) -> None:
         self.url = url
         self.session_id = session_id
         self.model = ""
         self.connection_id = ""
         self.stats = Stats()
-        self.http = Http(url)
+        self.http = Http(url, token)
         self._view = view
         self._once = once
         self._connection = Connection(self.http, view, self.stats, self, once=once)
         self._pong: asyncio.Future[None] | None = None
+        self._names: dict[str, str] = {}  # the names of others, by connection id
         self._own_ids: set[str] = set()  # the connection ids that this client has had
         self._requests = Requests(self.stats)
         self.calls = Calls(view)
@@ -73,6 +76,10 @@ class Link:
             assert not self._requests.waiting(), self._requests.waiting()
         if self._pong and not self._pong.done():
             assert self._connection.has_socket, self.state
+
+    def name_of(self, connection_id: str) -> str:
+        """What to call a user."""
+        return self._names.get(connection_id) or name_of(connection_id)
 
     @property
     def state(self) -> State:
@@ -235,16 +242,18 @@ class Link:
 
     def _updated(self, update: str, frame: Json) -> None:
         connection_id = str(frame.get("connection_id", ""))
+        if name := frame.get("name"):
+            self._names[connection_id] = str(name)
         match update, frame:
             case "message_added", {"message": str(text), "message_count": int(count)}:
                 self._transcript.added(connection_id, text, count)
             case "user_typing", {"typing": bool(typing)}:
                 self._view.typing(connection_id, typing)
             case "user_joined", _:
-                self._view.notice(f"{name_of(connection_id)} came.")
+                self._view.notice(f"{self.name_of(connection_id)} came.")
             case "user_disconnected", _ if connection_id not in self._own_ids:
                 self._view.typing(connection_id, False)
-                self._view.notice(f"{name_of(connection_id)} left.")
+                self._view.notice(f"{self.name_of(connection_id)} left.")
             case (("session_cleared" | "session_deleted"), _):
                 self._transcript.enter(0)
                 self.calls.forget()

@@ -62,7 +62,9 @@ class Pipe:
             self.done.set_exception(error) if error else self.done.set_result(None)
 
 
-async def pipe(url: str, session_id: str | None, text: str, prog: str = "relay-client") -> int:
+async def pipe(
+    url: str, session_id: str | None, text: str, prog: str = "relay-client", token: str = ""
+) -> int:
     """Sends `text` and prints the answer; returns the exit code.
 
     Raises:
@@ -70,7 +72,7 @@ async def pipe(url: str, session_id: str | None, text: str, prog: str = "relay-c
         OSError: nobody reads stdout any more.
     """
     view = Pipe(prog)
-    async with Link(url, view, session_id, once=True) as link:
+    async with Link(url, view, session_id, token=token, once=True) as link:
         link.ask(text)
         await asyncio.wait([view.done])
     view.done.result()

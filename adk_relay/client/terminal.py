@@ -26,7 +26,6 @@ from rich.text import Text
 
 from adk_relay.client.link import Link
 from adk_relay.client.slash import COMMANDS, Commands
-from adk_relay.client.view import name_of
 
 _WIDTH = 11
 """Columns for the name of the speaker."""
@@ -42,9 +41,9 @@ class Terminal:
     prompt, so that it can grow while the user types below it.
     """
 
-    def __init__(self, url: str, session_id: str | None) -> None:
+    def __init__(self, url: str, session_id: str | None, token: str = "") -> None:
         self._console = Console(highlight=False, file=sys.stdout)
-        self._link = Link(url, self, session_id)
+        self._link = Link(url, self, session_id, token=token)
         self._open: str | None = None  # the last line of the answer that is coming
         self._speaker = ""  # the name before it, if it is the answer's first line
         self._typists: dict[str, None] = {}
@@ -114,7 +113,7 @@ class Terminal:
         if speaker == "agent":
             self._say("agent", text, "bold green")
         else:
-            self._say("user" if speaker == "user" else name_of(speaker), text, "bold magenta")
+            self._say("user" if speaker == "user" else self._link.name_of(speaker), text, "bold magenta")
 
     def chunk(self, text: str, *, mine: bool) -> None:
         if self._open is None:
@@ -206,7 +205,7 @@ class Terminal:
         link = self._link
         parts = [link.state, link.model, link.session_id or "no conversation yet"]
         if self._typists:
-            names = ", ".join(name_of(typist) for typist in self._typists)
+            names = ", ".join(self._link.name_of(typist) for typist in self._typists)
             parts.append(f"{names} {'is' if len(self._typists) == 1 else 'are'} typing…")
         return [("", " " + " · ".join(part for part in parts if part))]
 

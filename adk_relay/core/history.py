@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
+from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Usage
 from adk_relay.core.messages import (
-    Answer,
-    Asked,
     Line,
     Numbered,
     Text,
-    ToolCall,
     ToolComplete,
     ToolStart,
     Transcript,

@@ -10,9 +10,6 @@ from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStar
 from adk_relay.core.room import After, Room
 from adk_relay.core.stats import Stats
 
-GUEST = "guest"
-"""The user who owns the conversations of the chat and turn dialects and of HTTP."""
-
 
 class StoppingError(Exception):
     """The server is stopping: conversations can't be opened any more."""
@@ -136,6 +133,9 @@ class Conversations(Protocol):
     @property
     def stats(self) -> Stats: ...
 
+    def is_closing(self) -> bool:
+        """Whether the server is stopping: no conversation is opened any more."""
+
     async def is_ready(self) -> bool:
         """Whether conversations can be opened and stored now."""
 
@@ -153,25 +153,34 @@ class Conversations(Protocol):
             UnknownConversationError: the conversation is another user's.
         """
 
-    async def find(self, session_id: str) -> Conversation:
-        """Opens an existing conversation of the guest.
+    async def check(self, user_id: str, session_id: str) -> None:
+        """Checks that an id is not another user's.
+
+        Raises:
+            UnknownConversationError: it is another user's.
+        """
+
+    async def find(self, user_id: str, session_id: str) -> Conversation:
+        """Opens an existing conversation of a user.
 
         Raises:
             UnknownConversationError: there is none.
         """
 
-    async def create(self) -> str:
-        """Makes a conversation of the guest, and returns its id."""
+    async def create(self, user_id: str) -> str:
+        """Makes a conversation of a user, and returns its id."""
 
-    async def reset(self, session_id: str, *, delete: bool) -> None:
-        """Empties a conversation of the guest, for all its listeners.
+    async def reset(self, user_id: str, session_id: str, *, delete: bool) -> None:
+        """Empties a conversation of a user, for all its listeners.
 
         Raises:
             UnknownConversationError: there is none.
         """
 
-    async def read(self, session_id: str, before: int | None = None) -> tuple[Summary, list[Line], int]:
-        """The summary of a conversation of the guest, some of its messages, and the number of the first one.
+    async def read(
+        self, user_id: str, session_id: str, before: int | None = None
+    ) -> tuple[Summary, list[Line], int]:
+        """The summary of a conversation of a user, some of its messages, and the number of the first one.
 
         Args:
             before: the number of the message before which they are; None: the last messages.
@@ -180,5 +189,5 @@ class Conversations(Protocol):
             UnknownConversationError: there is none.
         """
 
-    async def list(self, limit: int) -> list[Summary]:
-        """The guest's latest conversations, the one used last first."""
+    async def list(self, user_id: str, limit: int) -> list[Summary]:
+        """A user's latest conversations, the one used last first."""

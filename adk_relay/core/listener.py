@@ -16,6 +16,10 @@ class Listener(Protocol):
         """Identifies it to the other listeners."""
 
     @property
+    def name(self) -> str:
+        """What its user is called, for the other listeners; "": that is not known."""
+
+    @property
     def is_audio(self) -> bool:
         """Whether it is a voice client: the model is then connected as soon as it attends."""
 

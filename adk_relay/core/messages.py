@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from adk_relay.core.answer import Answer, Asked
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
 
@@ -123,6 +124,8 @@ class Written:
     """The `UserText`'s."""
     message_count: int
     """Number of messages in the conversation, this one included."""
+    name: str = ""
+    """What the writer is called; "": that is not known."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -157,6 +160,8 @@ class Transcript:
     """The speaker's."""
     message_count: int = 0
     """Number of messages in the conversation, this one included; 0: it is not final."""
+    name: str = ""
+    """What the speaker is called; "": that is not known."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -193,48 +198,6 @@ class ToolComplete:
     """The answer that it belongs to was interrupted before."""
     was_pending: bool = False
     """A user has answered it."""
-
-
-@dataclass(slots=True, frozen=True)
-class Answer:
-    """A whole answer of the agent."""
-
-    text: str
-    chunks: int
-    """How many `Text` messages it came in."""
-    tools: tuple[ToolCall, ...]
-    seconds: float
-    """From the question to the end; if there was no question, from the first chunk."""
-    message_count: int
-    """Number of messages in the conversation, this one included."""
-    interrupted: bool
-    asked: Asked | None = None
-    """The request that it answers; None: it answers live speech or a live text."""
-    usage: Usage | None = None
-    """Of the whole answer; None: the model has reported none."""
-    grounding: Grounding | None = None
-
-
-@dataclass(slots=True, frozen=True)
-class Asked:
-    """Identifies the request that an answer belongs to."""
-
-    connection_id: str
-    """That of the listener that made the request."""
-    id: str
-    """That of its `UserText`."""
-
-
-@dataclass(slots=True, frozen=True)
-class ToolCall:
-    """A tool that was called in an answer; `result` is None until it has returned."""
-
-    tool_id: str
-    tool_name: str
-    arguments: Any
-    result: Any
-    is_pending: bool = False
-    """It waits for an answer of a user."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -330,6 +293,8 @@ class Presence:
     """The connection ids of those that left."""
     connections: int
     """How many listeners there are now."""
+    names: tuple[tuple[str, str], ...] = ()
+    """The connection id and the name of those that came or left and have a name."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -338,6 +303,8 @@ class Typing:
 
     connection_id: str
     typing: bool
+    name: str = ""
+    """What its user is called; "": that is not known."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from adk_relay.core.answer import Asked
 from adk_relay.core.history import History
 from adk_relay.core.journal import Journal
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
-    Asked,
     Audio,
     Gap,
     Message,
@@ -22,6 +23,7 @@ from adk_relay.core.messages import (
     Status,
     ToolComplete,
     ToolStart,
+    Transcript,
     TurnEnd,
     TurnStart,
     Typing,
@@ -68,6 +70,8 @@ class Room:
         self._typing: set[Listener] = set()
         self._changed: dict[str, bool] = {}
         """The connections that came or left since presence was last told: whether each was present then."""
+        self._names: dict[str, str] = {}
+        """What the users of these connections are called."""
         self._presence_timer: asyncio.TimerHandle | None = None
 
     def check(self) -> None:
@@ -112,7 +116,12 @@ class Room:
         """A listener begins or stops typing; the others are told if this is a change."""
         if typing != (listener in self._typing):
             (self._typing.add if typing else self._typing.discard)(listener)
-            self.broadcast(Typing(listener.connection_id, typing), but=listener)
+            self.broadcast(Typing(listener.connection_id, typing, listener.name), but=listener)
+
+    def signed(self, transcript: Transcript, connection_id: str) -> Transcript:
+        """A transcript with its speaker, and the speaker's name if that still attends."""
+        name = next((each.name for each in self.listeners if each.connection_id == connection_id), "")
+        return replace(transcript, connection_id=connection_id, name=name)
 
     def _newest(self) -> Listener | None:
         """Of the listeners that attend as "newest", the one that gets the messages."""
@@ -143,6 +152,7 @@ class Room:
         if listener.attends == "own":
             return  # it makes one request, and leaves
         self._changed.setdefault(listener.connection_id, was_there)
+        self._names[listener.connection_id] = listener.name
         if not self._presence_timer:
             loop = asyncio.get_running_loop()
             self._presence_timer = loop.call_later(_PRESENCE_EVERY, self._tell_presence)
@@ -161,11 +171,13 @@ class Room:
         left = tuple(id for id, was_there in changed.items() if was_there and id not in here)
         all_joined = [id for id in changed if id in here]
         all_left = tuple(id for id in changed if id not in here)
-        for_listeners_who_stayed = Presence(joined, left, count)
+        names, self._names = self._names, {}
+        for_listeners_who_stayed = _presence(joined, left, count, names)
         for listener in self._audience:
             own_id = listener.connection_id
             if own_id in changed:
-                presence = Presence(tuple(id for id in all_joined if id != own_id), all_left, count)
+                others = tuple(id for id in all_joined if id != own_id)
+                presence = _presence(others, all_left, count, names)
             else:
                 presence = for_listeners_who_stayed
             if presence.joined or presence.left:
@@ -251,6 +263,13 @@ class Room:
 def older_than(epoch: str, place: int) -> str:
     """How a client names a place of the history in `ReadOlder`."""
     return f"{epoch}.{place}"
+
+
+def _presence(
+    joined: tuple[str, ...], left: tuple[str, ...], connections: int, names: dict[str, str]
+) -> Presence:
+    named = tuple((id, names[id]) for id in (*joined, *left) if names[id])
+    return Presence(joined, left, connections, named)
 
 
 def _new_epoch() -> str:

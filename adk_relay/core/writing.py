@@ -213,7 +213,8 @@ class Writing:
 
     def _say(self, text: UserText, listener: Listener) -> None:
         self._inbox.add(replace(text, place=self._room.place()))
-        written = Written(self._room.number(), text.text, listener.connection_id, text.id, 0)
+        by = listener.connection_id
+        written = Written(self._room.number(), text.text, by, text.id, 0, listener.name)
         self._room.set_typing(listener, False)
         self._room.publish(written, but=listener)
         self._want()

@@ -10,32 +10,31 @@ import json
 import re
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
-    GUEST,
     Conversations,
     StoppingError,
     StoreError,
-    Summary,
     ToolResultError,
     UnknownConversationError,
     UnknownToolError,
 )
-from adk_relay.core.messages import Line, ToolStart
 from adk_relay.core.requests import BusyError
+from adk_relay.core.visitor import Visitor
 from adk_relay.wire import http
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.closing import CONVERSATION_ENDED_TEXT
-from adk_relay.wire.dialects import BadFrameError, start_fields, tool_result, turn
+from adk_relay.wire.dialects import BadFrameError, is_session_id, tool_result, turn
+from adk_relay.wire.guard import Guard, Refused, invitation
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Outbox
+from adk_relay.wire.shown import in_list, iso, with_history
 
 MAX_BODY_BYTES = 64 * 1024
 _TOO_LONG = f"The body may have at most {MAX_BODY_BYTES} bytes."
@@ -53,7 +52,13 @@ b"": there is no such header, so the client is not a browser.
 _EVENT_STREAM = re.compile(rb"text/event-stream(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 """Matches an Accept header that asks for server-sent events (RFC 9110 section 12.5.1)."""
 
-Handler = Callable[[Scope, Receive, Send], Awaitable[Response | None]]
+OPEN = ("/health", "/ready")
+"""The paths that need no token: they are for what watches the server."""
+
+_DRAINING = ("/health", "/stats", "/metrics")
+"""The paths that are served also while the server drains."""
+
+Handler = Callable[[Visitor, Scope, Receive, Send], Awaitable[Response | None]]
 
 
 class Api:
@@ -62,36 +67,45 @@ class Api:
     Args:
         conversations: the conversations that it serves.
         limits: the limits of a request.
+        guard: admits clients, and issues invitations.
         connections: returns how many WebSockets are open.
         later: returns the headers for whom is refused because the server is about to stop; empty: it is not.
+        metrics: returns the response with the metrics.
     """
 
     def __init__(
         self,
         conversations: Conversations,
         limits: Limits,
+        guard: Guard,
         connections: Callable[[], int],
         later: Callable[[], http.Headers],
+        metrics: Callable[[], Response],
     ) -> None:
         self._conversations = conversations
         self._limits = limits
+        self._guard = guard
         self._connections = connections
         self._later = later
+        self._metrics = metrics
         self._start = time.time()
         self._began = time.monotonic()
 
-    async def respond(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        """The response to a request; None: it was sent already, or the client has gone."""
+    async def respond(
+        self, handler: Handler, path: str, scope: Scope, receive: Receive, send: Send
+    ) -> Response | None:
+        """The response to a request for a path; None: it was sent already, or the client has gone."""
         try:
             if scope["method"] not in ("GET", "HEAD") and _header(scope, b"sec-fetch-site") not in _OWN_SITE:
                 raise HttpError(403, "A page of another site may not change anything here.")
             length = _header(scope, b"content-length")
             if length.isdigit() and int(length) > MAX_BODY_BYTES:
                 raise HttpError(413, _TOO_LONG)
-            if handler not in (self._health, self._stats) and (later := self._later()):
+            if path not in _DRAINING and (later := self._later()):
                 raise HttpError(503, CONVERSATION_ENDED_TEXT["stopping"], *later)
-            return await handler(scope, receive, send)
-        except HttpError as error:
+            visitor = Visitor() if path in OPEN else await self._guard.admit(scope)
+            return await handler(visitor, scope, receive, send)
+        except (HttpError, Refused) as error:
             return error.response()
         except BadFrameError as bad:
             return HttpError(400, str(bad)).response()
@@ -115,6 +129,8 @@ class Api:
                 return {"GET": self._ready}
             case ["stats"]:
                 return {"GET": self._stats}
+            case ["metrics"]:
+                return {"GET": self._show_metrics}
             case ["sessions"]:
                 return {"GET": self._list}
             case ["sessions", "new"]:
@@ -123,6 +139,8 @@ class Api:
                 return {"GET": partial(self._read, session_id), "DELETE": partial(self._delete, session_id)}
             case ["sessions", session_id, "clear"]:
                 return {"POST": partial(self._clear, session_id)}
+            case ["sessions", session_id, "invite"]:
+                return {"POST": partial(self._invite, session_id)}
             case ["sessions", session_id, "tool_result"]:
                 return {"POST": partial(self._answer_tool, session_id)}
             case ["api", "v1", "chat"]:
@@ -131,15 +149,15 @@ class Api:
 
     # ---- health and statistics ----
 
-    async def _health(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _health(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         return as_json({"status": "ok", **self._counts()})
 
-    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _ready(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         if not await self._conversations.is_ready():
             raise HttpError(503, "Conversations can't be held or stored now. The server's log says why.")
         return as_json({"status": "ready"})
 
-    async def _stats(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _stats(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         stats = self._conversations.stats
         return as_json(
             {
@@ -147,10 +165,17 @@ class Api:
                 "average_response_time": round(stats.seconds / stats.successful, 3)
                 if stats.successful
                 else 0.0,
-                "start_time": _iso(self._start),
+                "start_time": iso(self._start),
                 "total_sessions_created": stats.created,
             }
         )
+
+    async def _show_metrics(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
+        if not self._guard.is_on:
+            raise HttpError(404, "Everybody could read the metrics here: see RELAY_METRICS_PORT.")
+        if visitor.session_id is not None:
+            raise HttpError(403, "You were invited to one conversation only.")
+        return self._metrics()
 
     def _counts(self) -> dict[str, Any]:
         stats = self._conversations.stats
@@ -166,73 +191,66 @@ class Api:
 
     # ---- conversations ----
 
-    async def _create(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _create(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
+        if visitor.session_id is not None:
+            raise HttpError(403, "You were invited to one conversation only.")
         body = await self._body(receive)
         fields = _json_object(body) if body.strip() else {}
         if not isinstance(fields.get("model_id"), str | None):
             raise HttpError(400, "model_id must be a string.")
-        session_id = await self._conversations.create()
+        session_id = await self._conversations.create(visitor.owner)
         return as_json(
-            {"session_id": session_id, "model": self._conversations.model, "timestamp": _iso(time.time())}
+            {"session_id": session_id, "model": self._conversations.model, "timestamp": iso(time.time())}
         )
 
-    async def _list(self, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _list(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         limit = query.get("limit", [str(_DEFAULT_LIMIT)])[-1]
         if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MAX_LIMIT:
             raise HttpError(400, f"limit must be a number from 1 to {_MAX_LIMIT}.")
-        summaries = await self._conversations.list(int(limit))
+        if visitor.session_id is None:
+            summaries = await self._conversations.list(visitor.owner, int(limit))
+        else:
+            summaries = [(await self._conversations.read(visitor.owner, visitor.session_id))[0]]
         return as_json(
             {
                 "active_sessions": self._conversations.active,
-                "sessions": [
-                    {
-                        "session_id": summary.session_id,
-                        "model": self._conversations.model,
-                        "message_count": summary.user_messages + summary.model_messages,
-                        "duration_minutes": round(_seconds(summary) / 60, 2),
-                        "connected_clients": summary.connections,
-                        "created_at": _iso(summary.created_at),
-                        "last_activity": _iso(summary.last_activity),
-                    }
-                    for summary in summaries
-                ],
+                "sessions": [in_list(summary, self._conversations.model) for summary in summaries],
             }
         )
 
-    async def _read(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _read(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        _allow(visitor, session_id, "read")
         query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
         before = query.get("before", [None])[-1]
         if before is not None and not re.fullmatch("[1-9][0-9]{0,8}", before):
             raise HttpError(400, "before must be the number of a message.")
         number = None if before is None else int(before)
-        summary, lines, first = await self._conversations.read(session_id, number)
-        return as_json(
-            {
-                "session_id": session_id,
-                "model": self._conversations.model,
-                "message_count": summary.user_messages + summary.model_messages,
-                "session_duration_seconds": round(_seconds(summary), 1),
-                "user_messages": summary.user_messages,
-                "model_messages": summary.model_messages,
-                "created_at": _iso(summary.created_at),
-                "first": first,
-                "history": [_line(line) for line in lines],
-                "pending": [_waiting(call) for call in summary.pending],
-            }
-        )
+        summary, lines, first = await self._conversations.read(visitor.owner, session_id, number)
+        return as_json(with_history(summary, self._conversations.model, lines, first))
 
-    async def _delete(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
-        await self._conversations.reset(session_id, delete=True)
+    async def _delete(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        _allow(visitor, session_id, "own")
+        await self._conversations.reset(visitor.owner, session_id, delete=True)
         return as_json({"message": f"The session {session_id} was deleted."})
 
-    async def _clear(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
-        await self._conversations.reset(session_id, delete=False)
+    async def _clear(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        _allow(visitor, session_id, "own")
+        await self._conversations.reset(visitor.owner, session_id, delete=False)
         return as_json({"message": f"The session {session_id} was cleared."})
 
-    async def _answer_tool(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
+    async def _answer_tool(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        _allow(visitor, session_id, "write")
         answer = tool_result(_json_object(await self._body(receive)))
-        conversation = await self._conversations.find(session_id)
+        conversation = await self._conversations.find(visitor.owner, session_id)
         try:
             conversation.waiting.answer(answer)
         except UnknownToolError as unknown:
@@ -241,17 +259,30 @@ class Api:
             raise HttpError(400, str(unfit)) from None
         return as_json({"message": f"The call {answer.tool_id} was answered."})
 
+    async def _invite(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        ttl, role, name = invitation(_json_object(await self._body(receive)))
+        _allow(visitor, session_id, "own")
+        if not is_session_id(session_id):
+            raise UnknownConversationError(session_id)
+        await self._conversations.check(visitor.owner, session_id)
+        token = self._guard.invite(visitor, session_id, ttl, role, name)
+        expires_at = iso(time.time() + ttl)
+        return as_json({"token": token, "session_id": session_id, "role": role, "expires_at": expires_at})
+
     # ---- one turn ----
 
-    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
+    async def _chat(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response | None:
         ask = turn.request(_json_object(await self._body(receive)))
         assert ask.session_id
+        _allow(visitor, ask.session_id, "write")
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
         traffic = self._conversations.stats.traffic_of("http")
-        listener = HttpListener(Outbox(encode, self._limits.queue_bytes, traffic))
+        listener = HttpListener(Outbox(encode, self._limits.queue_bytes, traffic), visitor.name)
         try:
-            conversation = await self._conversations.open(GUEST, ask.session_id)
+            conversation = await self._conversations.open(visitor.owner, ask.session_id)
         except StoreError:
             self._conversations.stats.fail_early()
             raise
@@ -308,6 +339,21 @@ class Api:
         await send_in_time({"type": "http.response.body", "body": b""})
 
 
+def _allow(visitor: Visitor, session_id: str, right: Literal["read", "write", "own"]) -> None:
+    """Checks what somebody who was invited to a conversation may do with one. A user may do all with its own.
+
+    Raises:
+        UnknownConversationError: it is another conversation.
+        HttpError: the invitation does not go that far.
+    """
+    if not visitor.reaches(session_id):
+        raise UnknownConversationError(session_id)
+    if not visitor.may_write and right == "write":
+        raise HttpError(403, "You were invited to listen only.")
+    if visitor.session_id is not None and right == "own":
+        raise HttpError(403, "Only the user whose conversation this is may do this.")
+
+
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
@@ -320,26 +366,3 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 def _header(scope: Scope, wanted: bytes) -> bytes:
     return b",".join(value for name, value in scope["headers"] if name == wanted)
-
-
-def _line(line: Line) -> dict[str, Any]:
-    fields: dict[str, Any] = {"role": line.role, "text": line.text}
-    if line.id:
-        fields["id"] = line.id
-    if line.open:
-        fields |= {"open": True, "chunks": line.chunks}
-    return fields
-
-
-def _waiting(call: ToolStart) -> dict[str, Any]:
-    fields = {"tool_id": call.tool_id, "tool_name": call.tool_name, **start_fields(call)}
-    del fields["pending"]  # all of these are
-    return {**fields, "timestamp": call.timestamp}
-
-
-def _seconds(summary: Summary) -> float:
-    return max(summary.last_activity - summary.created_at, 0.0)
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -6,8 +6,7 @@ The range of a private code tells a client what to do, even if it does not know 
     4400 to 4409   do not come back by yourself
     4410 to 4499   come back after a pause
 
-Source of the idea: https://centrifugal.dev/docs/server/codes. 4401 (sign in first) and 4403 (not allowed)
-are reserved for a server or proxy that checks who a user is; clients know them already.
+Source of the idea: https://centrifugal.dev/docs/server/codes.
 """
 
 from __future__ import annotations
@@ -89,6 +88,12 @@ TOO_SLOW = CloseFrame(1013, "too slow", "after a pause")
 
 BUSY = CloseFrame(1013, "busy", "after a pause")
 """Too many requests wait already: the request of this turn socket is refused."""
+
+SIGN_IN = CloseFrame(4401, "sign in first", "never")
+"""The client has no valid token, or its token has expired."""
+
+FORBIDDEN = CloseFrame(4403, "not allowed", "never")
+"""The client may not do this, whoever it is."""
 
 NOT_FOUND = CloseFrame(4404, "not found", "never")
 """There is no such address or conversation, or the conversation is another user's."""

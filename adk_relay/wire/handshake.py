@@ -16,6 +16,7 @@ from adk_relay.wire import http
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.closing import CloseFrame
 from adk_relay.wire.dialects.live import SUBPROTOCOL
+from adk_relay.wire.responding import attempt
 from adk_relay.wire.targets import offers_subprotocol
 
 log = logging.getLogger("relay")
@@ -88,16 +89,6 @@ async def send_close(send: Send, frame: CloseFrame) -> None:
                 await send(_close(frame.private()))
     except Exception as error:  # the peer stalls, or has gone: the server drops the connection
         log.debug("a close was not sent: %s", failure(error))
-
-
-async def attempt(send: Send, event: Event) -> bool:
-    """Sends an event. False: that failed, because the peer has gone."""
-    try:
-        await send(event)
-    except Exception as error:
-        log.debug("%s was not sent: %s", event["type"], failure(error))
-        return False
-    return True
 
 
 async def _connected(receive: Receive) -> bool:

@@ -26,13 +26,15 @@ class HttpListener:
     States: waiting; answered (`answer` is set); failed (`error` is set).
 
     Args:
+        name: what the others in the conversation are told of its user.
         outbox: gets all messages, for a request whose answer is streamed. Closing it ends the request.
     """
 
     is_audio = False
     attends: Literal["own"] = "own"
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, name: str = "") -> None:
+        self.name = name
         self.connection_id = secrets.token_urlsafe(9)
         self.answer: TurnEnd | None = None
         self.error: HttpError | None = None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import parse_qs, quote
 
+from adk_relay.core.interfaces import UnknownConversationError
 from adk_relay.core.room import After
+from adk_relay.core.visitor import Visitor, name_of
 from adk_relay.wire.asgi import Scope
 from adk_relay.wire.dialects import NAME, SESSION_ID, Dialect, is_name, is_session_id
 from adk_relay.wire.dialects.chat import CHAT
@@ -65,6 +68,32 @@ def target_of(scope: Scope) -> Target:
     binary = offers_subprotocol(scope)
     dialect = live(is_audio=is_audio == "true", binary=binary, newest=not (binary or session_id))
     return Target(dialect, found[1], session_id, _after(after) if after is not None else None)
+
+
+def with_name(visitor: Visitor, scope: Scope) -> Visitor:
+    """The visitor with the name that it has chosen, in `?name=`, unless its token has one."""
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    return visitor if visitor.name else replace(visitor, name=name_of(query.get("name", [""])[-1]))
+
+
+def for_visitor(target: Target, visitor: Visitor) -> Target:
+    """What the URL of a WebSocket means for a visitor: whose conversation, and which one.
+
+    A user who has signed in is who the token says; the user in the path counts only where nobody signs in.
+
+    Raises:
+        UnknownConversationError: the visitor was invited to another conversation.
+    """
+    if target.user_id is None or visitor.user_id is None:
+        return target
+    target = target._replace(user_id=visitor.user_id)
+    if visitor.session_id is None:
+        return target
+    if not visitor.reaches(target.session_id or visitor.session_id):
+        raise UnknownConversationError(target.session_id or "")
+    # "newest" would take the conversation away from its owner.
+    dialect = replace(target.dialect, attends="all")
+    return target._replace(dialect=dialect, session_id=visitor.session_id)
 
 
 def _after(after: str) -> After:

@@ -8,9 +8,7 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
-    GUEST,
     Conversation,
     Conversations,
     StoppingError,
@@ -18,23 +16,11 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import connection_id, conversation_id, one_line
-from adk_relay.core.messages import (
-    Ended,
-    Error,
-    Gap,
-    Interrupt,
-    Message,
-    ReadOlder,
-    Reset,
-    TurnEnd,
-    UserAudio,
-    UserText,
-)
-from adk_relay.core.requests import BusyError
+from adk_relay.core.messages import Ended, Error, Gap, Message, Reset, TurnEnd
 from adk_relay.core.room import After
+from adk_relay.wire.admission import Admission
 from adk_relay.wire.asgi import Receive, Send
 from adk_relay.wire.closing import (
-    BAD_FRAMES,
     BUSY,
     CONVERSATION_ENDED,
     CONVERSATION_ENDED_TEXT,
@@ -43,29 +29,20 @@ from adk_relay.wire.closing import (
     NOT_FOUND,
     SERVER_RESTARTS,
     SERVER_STOPPING,
-    UNKNOWN_SESSION,
     Close,
     CloseFrame,
     PeerGone,
 )
-from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, Welcome
+from adk_relay.wire.dialects import Dialect, Welcome
 from adk_relay.wire.handshake import send_close
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.limits import Limits
-from adk_relay.wire.outbox import Frame, Outbox, size
+from adk_relay.wire.outbox import Outbox
 from adk_relay.wire.pacing import Pace
-from adk_relay.wire.writer import Writer, brief
+from adk_relay.wire.reader import Reader
+from adk_relay.wire.writer import Writer
 
 log = logging.getLogger("relay")
-
-_FRAMES_A_TURN = 32
-"""After reading this many frames from one socket, the other sockets get a turn."""
-
-_LONG_FRAME = 64 * 1024
-"""A longer frame is decoded in a thread: a picture takes tens of milliseconds."""
-
-_MAX_BAD_FRAMES = 20
-"""This many bad frames in a row close the socket."""
 
 
 class Socket:
@@ -84,6 +61,7 @@ class Socket:
         - The outbox and the heartbeat keep their own invariants.
 
     Args:
+        admission: what its client may do, and until when.
         knows_pings: the client has said that it answers pings.
         pace: holds back what is sent, because `send` never waits; None: `send` waits for a slow peer.
     """
@@ -93,6 +71,7 @@ class Socket:
         conversations: Conversations,
         limits: Limits,
         dialect: Dialect,
+        admission: Admission,
         receive: Receive,
         send: Send,
         *,
@@ -100,15 +79,16 @@ class Socket:
         pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
+        self.name = admission.visitor.name
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
         self.dialect = dialect.name
         self._conversations = conversations
         self._limits = limits
         self._dialect = dialect
-        self._receive = receive
+        self._admission = admission
         self._send = send
-        self._conversation: Conversation | None = None
+        self.conversation: Conversation | None = None
         self.session_id = ""  # of the conversation that it attends, or attended last
         self._is_bound = False
         self._is_over = False
@@ -117,16 +97,17 @@ class Socket:
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes, traffic)
         self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
         self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace, traffic)
+        self._reader = Reader(
+            self, conversations, dialect, admission, receive, self._outbox, self._heartbeat, traffic
+        )
         self._label = dialect.name
         """What the socket is called in the log."""
-        self._debug = log.isEnabledFor(logging.DEBUG)
-        self._frames_in = 0
 
     def check(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
-        if self._conversation:
+        if self.conversation:
             assert not self._is_over
-            assert sum(listener is self for listener in self._conversation.room.listeners) == 1
+            assert sum(listener is self for listener in self.conversation.room.listeners) == 1
         if self._is_over:
             assert not self._outbox.bytes
         self._outbox.check()
@@ -135,7 +116,7 @@ class Socket:
     @property
     def gauges(self) -> tuple[Conversation | None, int]:
         """For the metrics: the conversation that it attends, and the bytes that wait to be sent."""
-        return self._conversation, self._outbox.bytes
+        return self.conversation, self._outbox.bytes
 
     # ---- for the conversation (adk_relay.core.room.Listener): nothing here waits ----
 
@@ -194,13 +175,13 @@ class Socket:
             self._outbox.enqueue_frame(connected)
         try:
             if user_id is not None:
-                self._label = self._writer.label = f"{user_id} {self._label}"
+                self._label = self._writer.label = self._reader.label = f"{user_id} {self._label}"
                 self._is_bound = True
                 try:
-                    self._enter(await self._conversations.open(user_id, session_id), after)
+                    self.enter(await self._conversations.open(user_id, session_id), after)
                     self._conversations.stats.opening.observe(time.monotonic() - began)
                 except StoreError:
-                    self._fail()
+                    self.fail()
             self._log(f": opened from {address}")
             await self._run()
         except StoppingError:
@@ -214,7 +195,7 @@ class Socket:
             log.exception("%s: the socket failed", self._label)
         finally:
             self._log(
-                f" from {address}: {time.monotonic() - began:.1f} s, {self._frames_in} frames in,"
+                f" from {address}: {time.monotonic() - began:.1f} s, {self._reader.frames} frames in,"
                 f" {self._writer.frames} out, {self._outbox.dropped_ms:.0f} ms of sound dropped,"
                 f" closed {one_line(f'{self.end.code} {self.end.reason}')}"
             )
@@ -228,7 +209,7 @@ class Socket:
 
     def _log(self, what: str) -> None:
         """Writes a line about the socket."""
-        session = self._conversation.session_id if self._conversation else ""
+        session = self.conversation.session_id if self.conversation else ""
         where = session or "no conversation"
         log.info(
             "%s %s in %s%s", self._label, self.connection_id, where, what, extra={"conversation": session}
@@ -240,7 +221,8 @@ class Socket:
         An asyncio.TaskGroup would hide the cancellation of this task by the server, if that comes when a task
         has failed already. Starlette's test client cancels right after the disconnect.
         """
-        tasks = [asyncio.create_task(work) for work in (self._writer.run(), self._watch(), self._read())]
+        works = (self._writer.run(), self._watch(), self._reader.run())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         finally:
@@ -250,9 +232,9 @@ class Socket:
         errors = [error for error in ends if isinstance(error, Exception)]
         raise next((error for error in errors if isinstance(error, Close)), errors[0])
 
-    def _enter(self, conversation: Conversation, after: After | None = None, *, is_new: bool = False) -> None:
+    def enter(self, conversation: Conversation, after: After | None = None, *, is_new: bool = False) -> None:
         """Attends a conversation. There may be no `await` between opening the conversation and this call."""
-        is_inside = conversation is self._conversation
+        is_inside = conversation is self.conversation
         if not is_inside:
             self._leave()
         self._outbox.encode = self._dialect.encoder(conversation.session_id)
@@ -272,6 +254,7 @@ class Socket:
                 message_count=room.history.message_count,
                 is_new=is_new,
                 push_to_talk=self._conversations.push_to_talk,
+                may_write=self._admission.visitor.may_write,
             )
         )
         if welcome:
@@ -280,11 +263,11 @@ class Socket:
         conversation_id.set(self.session_id)
         if not is_inside:
             conversation.attach(self, after)
-            self._conversation = conversation
+            self.conversation = conversation
 
     def _leave(self, *, at_once: bool = False) -> None:
         """Leaves the conversation, if it attends one; `at_once`: the client will not come back."""
-        conversation, self._conversation = self._conversation, None
+        conversation, self.conversation = self.conversation, None
         if conversation:
             # A conversation without messages ends at once: otherwise one client could create any number of
             # conversations in memory.
@@ -292,116 +275,26 @@ class Socket:
             conversation.detach(self, at_once=at_once or is_empty)
             self._outbox.encode = self._dialect.encoder("")
 
-    # ---- reading ----
-
-    async def _read(self) -> None:
-        bad_frames = 0
-        while True:
-            event = await self._receive()
-            if event["type"] == "websocket.disconnect":
-                raise PeerGone(event.get("code", 1005), event.get("reason") or "")
-            self._heartbeat.frame_came(time.monotonic())
-            text = event.get("text")
-            frame: Frame = event["bytes"] if text is None else text
-            self._frames_in += 1
-            self._traffic.frames_in += 1
-            self._traffic.bytes_in += size(frame)
-            if self._frames_in % _FRAMES_A_TURN == 0:
-                await asyncio.sleep(0)  # `receive` returns at once while frames wait
-            if self._debug:
-                log.debug("[CLIENT TO AGENT] %s: %s", self._label, brief(frame))
-            text_id = ""
-            try:
-                if len(frame) <= _LONG_FRAME:
-                    command = self._dialect.decode(frame)
-                else:
-                    command = await asyncio.to_thread(self._dialect.decode, frame)
-                bad_frames = 0
-                if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
-                    self._heartbeat.content_came()
-                    if self._conversation:
-                        self._conversation.handle(command, self)
-                    continue
-                text_id = _text_id(command)
-                if command not in ("ping", "pong"):
-                    self._heartbeat.content_came()
-                await self._perform(command)
-            except BadFrameError as bad:
-                self._outbox.enqueue(Error(bad.code, str(bad), bad.id, bad.tool_id))
-                bad_frames += 1
-                if bad_frames == _MAX_BAD_FRAMES or self.attends == "own":
-                    why = "a bad request" if self.attends == "own" else f"{bad_frames} bad frames in a row"
-                    self._outbox.close(BAD_FRAMES.because(why))
-                    return
-            except StoreError:
-                if isinstance(command, Ask):
-                    self._conversations.stats.fail_early()
-                self._fail()
-                return
-            except UnknownConversationError as unknown:
-                self._refuse("unknown_session", unknown, text_id, UNKNOWN_SESSION)
-            except (BusyError, InboxFullError) as busy:
-                self._refuse("busy", busy, text_id, BUSY)
-
-    async def _perform(self, command: Command) -> None:
-        """Does what a command asks for."""
-        conversation = self._conversation
-        match command:
-            case "ping":
-                self._outbox.enqueue_first("pong", self._dialect.pong(self.connection_id))
-            case "pong":
-                self._heartbeat.pong_came()
-            case Create():
-                session_id = await self._conversations.create()
-                self._enter(await self._conversations.find(session_id), is_new=True)
-            case Join(session_id):
-                self._enter(await self._conversations.find(session_id))
-            case Ask() if conversation and self.attends == "own":
-                pass  # a turn socket makes one request, and this one has made it
-            case Ask(text, session_id):
-                if session_id and not (conversation and conversation.session_id == session_id):
-                    if self.attends == "own":  # clients of the turn dialect may choose the id of a new one
-                        self._enter(await self._conversations.open(GUEST, session_id))
-                    else:
-                        self._enter(await self._conversations.find(session_id))
-                elif not conversation:
-                    await self._perform(Create())
-                if self._conversation:
-                    self._conversation.ask(text, self)
-            case ReadOlder():
-                if conversation:
-                    conversation.older.read(command, self)
-            case _ if conversation:
-                if isinstance(command, Interrupt):  # it also stops an answer that is over but still queued
-                    self._outbox.recall_audio()
-                conversation.handle(command, self)
-
-    def _fail(self) -> None:
+    def fail(self) -> None:
         """Ends the socket because the session service has failed."""
         self.deliver(Error("agent_failed", "The conversations can't be reached. The server's log says why."))
         self.deliver(Ended("failed"))
 
-    def _refuse(self, code: str, why: Exception, text_id: str, close: CloseFrame) -> None:
-        """Tells the client that a command is refused; a turn socket is closed, too."""
-        self._outbox.enqueue(Error(code, str(why), text_id))
-        if self.attends == "own":
-            self._outbox.close(close)
-
     # ---- watching ----
 
     async def _watch(self) -> None:
-        """Pings a quiet client, and closes the socket of one that stalls, is dead or is idle."""
+        """Pings a quiet client, and closes the socket of one that stalls, is dead, idle or without token."""
         while True:
             now = time.monotonic()
-            due = self._heartbeat.look(now, attends=self._conversation is not None)
+            due = self._heartbeat.look(now, attends=self.conversation is not None)
+            token = self._admission.look(time.time())
             if due.close:
                 raise Close(due.close)
+            # A request that was made in time is answered.
+            if token.close and not (self.attends == "own" and self.conversation):
+                raise Close(token.close)
+            if token.expires_in and (told := self._dialect.expiring(round(token.expires_in))):
+                self._outbox.enqueue_frame(told)
             if due.ping and self._dialect.ping:
                 self._outbox.enqueue_first("ping", self._dialect.ping)
-            await asyncio.sleep(max(due.again - now, 0.001))
-
-
-def _text_id(command: Command) -> str:
-    """The id that a client has given its text, if the command is a text with one."""
-    text = command.text if isinstance(command, Ask) else command
-    return text.id if isinstance(text, UserText) else ""
+            await asyncio.sleep(max(min(due.again - now, token.again), 0.001))

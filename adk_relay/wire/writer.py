@@ -9,10 +9,10 @@ import time
 from collections.abc import Awaitable
 from typing import NoReturn
 
-from adk_relay.core.logs import one_line
 from adk_relay.core.stats import Traffic
 from adk_relay.wire.asgi import Event, Send
 from adk_relay.wire.closing import PeerGone
+from adk_relay.wire.frame_log import brief
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.outbox import Frame, Outbox, size
 from adk_relay.wire.pacing import Pace
@@ -187,10 +187,3 @@ class Writer:
 
 def _event(frame: Frame) -> Event:
     return {"type": "websocket.send", "bytes" if isinstance(frame, bytes) else "text": frame}
-
-
-def brief(frame: Frame) -> str:
-    """A frame for the log: long base64 is cut."""
-    if isinstance(frame, bytes):
-        return f"{len(frame)} bytes of sound"
-    return one_line(frame, 300) + (f"… ({len(frame)} characters)" if len(frame) > 300 else "")

@@ -19,9 +19,9 @@ from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.conversations import Conversations
 from adk_relay.adk.lines import lines_of
 from adk_relay.adk.rehearsal import Rehearsal
-from adk_relay.core.interfaces import GUEST
 from adk_relay.core.messages import Ack, Error, Interrupt, Message, Numbered, Reset, TurnEnd, UserText
 from adk_relay.core.requests import BusyError
+from adk_relay.core.visitor import GUEST
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.server import stand_in
 
@@ -42,6 +42,7 @@ def is_end(message: Message) -> TypeGuard[TurnEnd]:
 class Listener:
     """Remembers what it was told, and can be waited for."""
 
+    name = ""
     is_audio = False
 
     def __init__(self, connection_id: str, attends: Attends = "all") -> None:

@@ -11,6 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from adk_relay.adk.conversation import Conversation
+from adk_relay.core.visitor import GUEST
 from support.chat import Chat, chat, created, guest, http
 from support.client import Client, Json, words
 from support.gemini import Connection, GeminiLive, UserTurn
@@ -50,7 +51,7 @@ def turns(frames: list[Json]) -> list[str]:
 
 async def resting(relay: object, session_id: str) -> Conversation:
     """The conversation, when nothing is left to answer."""
-    conversation: Conversation = await relay.conversations.find(session_id)  # type: ignore[attr-defined]
+    conversation: Conversation = await relay.conversations.find(GUEST, session_id)  # type: ignore[attr-defined]
     async with asyncio.timeout(60):
         while (
             conversation._writing.is_answering

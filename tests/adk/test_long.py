@@ -11,6 +11,7 @@ import pytest
 
 from adk_relay.adk.conversations import Conversations
 from adk_relay.core.history import KEPT
+from adk_relay.core.visitor import GUEST
 from support.api import rehearsal
 from support.chat import guest, http
 from support.gemini import GeminiLive
@@ -46,11 +47,11 @@ async def test_a_conversation_of_50000_messages(tmp_path: Path) -> None:
     relay = a_relay(rehearsal(), sessions=f"sqlite:///{path}")
     conversations: Conversations = relay.conversations
     async with serving(relay):
-        await conversations.find("short")
+        await conversations.find(GUEST, "short")
         tracemalloc.start()
         try:
             with longest_step() as longest:
-                conversation = await conversations.find("long")
+                conversation = await conversations.find(GUEST, "long")
                 memory = tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
@@ -58,18 +59,18 @@ async def test_a_conversation_of_50000_messages(tmp_path: Path) -> None:
         assert memory < 5_000_000
         assert conversation.room.history.message_count == 50_000
         begun = time.perf_counter()
-        await conversations.find("long")
+        await conversations.find(GUEST, "long")
         assert time.perf_counter() - begun < 0.1
         with longest_step() as longest:
             number, seen = 50_001, 0
             for _ in range(5):
-                _, lines, first = await conversations.read("long", number)
+                _, lines, first = await conversations.read(GUEST, "long", number)
                 assert [line.text for line in lines] == [message(n) for n in range(first, number)]
                 number, seen = first, seen + len(lines)
             assert (number, seen) == (50_001 - 5 * KEPT, 5 * KEPT)
-            _, lines, first = await conversations.read("long", 3)
+            _, lines, first = await conversations.read(GUEST, "long", 3)
             assert ([line.text for line in lines], first) == ([message(1), message(2)], 1)
-            _, lines, first = await conversations.read("long", 1)
+            _, lines, first = await conversations.read(GUEST, "long", 1)
             assert (lines, first) == ([], 1)
         assert longest[0] < STEP
 

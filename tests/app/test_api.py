@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from support.api import (
 from support.chat import chat, created, guest, http
 from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.server import a_relay, serving
+from support.tokens import SECRET, token
 
 
 def test_the_description_holds_together() -> None:
@@ -61,14 +63,16 @@ def test_the_description_holds_together() -> None:
 
 
 @pytest.mark.timeout(600)
-async def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("secret", [None, SECRET], ids=["open", "with a token"])
+async def test_schemathesis_finds_nothing(tmp_path: Path, secret: str | None) -> None:
     """The server does what the description says, for valid requests and for all kinds of invalid ones."""
-    async with serving(a_relay(rehearsal(), grace=1)) as port:
+    header = ("--header", f"Authorization: Bearer {token(exp=time.time() + 3600)}") if secret else ()
+    async with serving(a_relay(rehearsal(), grace=1, secret=secret)) as port:
         process = await asyncio.create_subprocess_exec(
             *(str(Path(sys.executable).with_name("schemathesis")), "run"),
             *(f"http://127.0.0.1:{port}/openapi.json", "--checks", "all", "--no-color"),
             *("--seed", "20", "--max-examples", "10", "--request-timeout", "10"),
-            *("--generation-database", "none"),
+            *("--generation-database", "none", *header),
             cwd=tmp_path,
             env=os.environ | {"NO_PROXY": "*"},
             stdout=asyncio.subprocess.PIPE,

@@ -371,6 +371,8 @@ async def test_no_label_has_what_a_client_has_sent(gemini: GeminiLive) -> None:
 
 async def test_a_scrape_with_2000_sockets_is_quick(gemini: GeminiLive) -> None:
     """Its time is that of the process's CPU, because others use the machine, too."""
+    from adk_relay.core.visitor import Visitor
+    from adk_relay.wire.admission import Admission
     from adk_relay.wire.dialects.live import live
     from adk_relay.wire.limits import Limits
     from adk_relay.wire.websocket import Socket
@@ -383,12 +385,13 @@ async def test_a_scrape_with_2000_sockets_is_quick(gemini: GeminiLive) -> None:
     async with relay:
         conversation = await relay.conversations.open("alice")
         dialects = [live(is_audio=is_audio, binary=True, newest=False) for is_audio in (True, False)]
+        admission = Admission(Visitor(), nothing)
         sockets = [
-            Socket(relay.conversations, limits, dialects[number % 2], nothing, nothing)
+            Socket(relay.conversations, limits, dialects[number % 2], admission, nothing, nothing)
             for number in range(2000)
         ]
         for socket in sockets:
-            socket._conversation = conversation
+            socket.conversation = conversation
         relay._sockets.update(sockets)
         for number in range(2 * MOST_NAMES):
             relay.conversations.stats.tools.observe(f"tool {number}", 1.0)
@@ -399,6 +402,6 @@ async def test_a_scrape_with_2000_sockets_is_quick(gemini: GeminiLive) -> None:
             took.append(time.process_time() - began)
         relay._sockets.clear()
         for socket in sockets:
-            socket._conversation = None
+            socket.conversation = None
     assert b'relay_sockets{dialect="audio",relay="tester"} 1000.0' in text
     assert min(took) < 0.05, took

@@ -122,7 +122,8 @@ async def test_a_stop_in_mid_answer(
             while True:
                 await alice.next()
         code = closed.value.rcvd.code if closed.value.rcvd else None
-        assert code == CLOSES.get(server, 1012)
+        # daphne either cancels the application, which then sends its close, or tells it nothing.
+        assert code == CLOSES.get(server, 1012) or (server, code) == ("daphne", None)
         # uvicorn raises the signal again when it has ended, and then takes Ctrl-C for a normal end.
         is_raised = server.startswith("uvicorn") and how is signal.SIGTERM
         assert await stopping == (-signal.SIGTERM if is_raised else 0)

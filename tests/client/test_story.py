@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.client.link import Link
 from adk_relay.client.state import State
+from adk_relay.core.visitor import GUEST
 from relay import Relay
 from support.linked import Linked, Reports
 from support.server import a_relay, serving
@@ -118,8 +119,8 @@ def test_each_text_ends_once_and_is_said_at_most_once(steps: list[str | int]) ->
                     await story.do(step)
                 await story.rest()
                 said: Counter[str] = Counter()
-                for summary in await closer.relay.conversations.list(1000):
-                    _, lines, _ = await closer.relay.conversations.read(summary.session_id)
+                for summary in await closer.relay.conversations.list(GUEST, 1000):
+                    _, lines, _ = await closer.relay.conversations.read(GUEST, summary.session_id)
                     said.update(line.text for line in lines if line.role == "user")
                 assert not said or max(said.values()) == 1
                 assert len(said) <= story.asked

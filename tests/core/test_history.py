@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from adk_relay.core import history as history_module
+from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.history import History
 from adk_relay.core.messages import (
-    Answer,
-    Asked,
     Line,
     Numbered,
     Text,
-    ToolCall,
     ToolComplete,
     ToolStart,
     Transcript,

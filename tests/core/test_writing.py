@@ -25,6 +25,7 @@ WORDS = st.sampled_from(["one", "two"])
 class Client:
     """A listener that remembers what it was told."""
 
+    name = ""
     is_audio = False
 
     def __init__(self, connection_id: str, attends: Literal["all", "own"] = "all") -> None:

@@ -214,7 +214,8 @@ async def test_the_curl_examples_do_what_they_say(browser: Browser) -> None:
             response = await web.request(
                 method or "GET", url.replace("{session_id}", session_id), headers=headers, content=content
             )
-            expected = 404 if url.endswith("/tool_result") else 200  # nothing waits
+            # Nothing waits, and there is no secret: nothing signs an invitation, or guards the metrics.
+            expected = {"tool_result": 404, "invite": 409, "metrics": 404}.get(url.rpartition("/")[2], 200)
             assert response.status_code == expected, example
             if url.endswith("/sessions/new"):
                 session_id = response.json()["session_id"]
@@ -238,9 +239,9 @@ async def test_the_frames_are_those_of_the_dialect(browser: Browser, name: str) 
     for frame in asked:
         dialect.decode(json.dumps(frame))
     types = {
-        "live": "activity_start|activity_end|audio_end|interrupt|tool_result|typing_start|typing_stop|ping"
-        "|pong|text/plain|audio/pcm|image/jpeg",
-        "chat": r"create_session|join_session|chat|tool_result|typing_start|typing_stop|ping",
+        "live": "activity_start|activity_end|audio_end|history|interrupt|tool_result|typing_start|typing_stop"
+        "|token|ping|pong|text/plain|audio/pcm|image/jpeg",
+        "chat": r"create_session|join_session|chat|tool_result|typing_start|typing_stop|token|ping",
         "turn": "turn",
     }[name]
     assert {kind(frame) for frame in asked} == set(types.split("|"))

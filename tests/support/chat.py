@@ -29,6 +29,7 @@ CHAT = {
     "tool_complete": "session_id tool_id tool_name result",
     "pong": "connection_id",
     "going_away": "after",
+    "token_expiring": "expires_in",
     "error": "code message",
     "user_typing": "connection_id typing",
     "message_added": "message_count last_message_preview role message connection_id",
@@ -40,6 +41,12 @@ CHAT = {
 """The fields of each frame of the chat dialect besides its type and the time, updates by their kind."""
 
 OPTIONAL = {
+    "session_created": "role",
+    "session_joined": "role",
+    "user_typing": "name",
+    "message_added": "name",
+    "user_joined": "name",
+    "user_disconnected": "name",
     "status": "id",
     "response_start": "id",
     "tool_start": "interim",

@@ -7,12 +7,11 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Source, Usage
 from adk_relay.core.going_away import GoingAway
 from adk_relay.core.messages import (
     Ack,
-    Answer,
-    Asked,
     Audio,
     Dropped,
     Ended,
@@ -26,7 +25,6 @@ from adk_relay.core.messages import (
     Status,
     Taken,
     Text,
-    ToolCall,
     ToolComplete,
     ToolStart,
     Transcript,
@@ -60,11 +58,11 @@ _ANSWER = Answer(
     _GROUNDING,
 )
 SAMPLES: list[Message] = [
-    Written(1, "Hello", "b", "c0ffee", 1),
+    Written(1, "Hello", "b", "c0ffee", 1, "Ann"),
     Text(2, "Hel", number=1),
     Text(3, "lo", is_transcript=True, number=2),
     Audio(4, b"\0\0"),
-    Transcript(5, "Hello", True, "b", 1),
+    Transcript(5, "Hello", True, "b", 1, "Ann"),
     ToolStart(6, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00", is_pending=True, interim={}),
     ToolComplete(7, "call-1", "clock", {}, "2030-01-02T03:04:05+00:00", was_pending=True),
     TurnEnd(8, True, False, _USAGE, _GROUNDING, _ANSWER),
@@ -75,8 +73,8 @@ SAMPLES: list[Message] = [
     Older(1, "e.-1"),
     Ack("c0ffee"),
     Taken(UserText("Hello", "c0ffee"), 1, 2),
-    Presence(("b",), ("c",), 2),
-    Typing("b", True),
+    Presence(("b",), ("c",), 2, (("b", "Ann"), ("c", "Bob"))),
+    Typing("b", True, "Ann"),
     Reset("e", deleted=False),
     Reset("e", deleted=True),
     Dropped("down", 480.0),
@@ -88,7 +86,9 @@ SAMPLES: list[Message] = [
 """Each message that a conversation can emit, with all that it can carry."""
 
 _WELCOMES = [
-    Welcome("s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, push_to_talk=True)
+    Welcome(
+        "s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, push_to_talk=True, may_write=False
+    )
     for is_new in (True, False)
 ]
 
@@ -128,7 +128,7 @@ def taken(name: str) -> set[str]:
 def emitted(name: str) -> dict[str, set[str]]:
     """The fields of each kind of frame that a dialect makes; without `timestamp` where each frame has one."""
     dialect = DIALECTS[name]
-    made: list[Any] = [dialect.connected("b", "m"), dialect.ping, dialect.pong("b")]
+    made: list[Any] = [dialect.connected("b", "m"), dialect.ping, dialect.pong("b"), dialect.expiring(30)]
     made += [dialect.welcome(welcome) for welcome in _WELCOMES]
     encode = dialect.encoder("s")
     for sample in SAMPLES:
@@ -161,5 +161,5 @@ def close_codes() -> dict[str, set[str]]:
     return codes
 
 
-OTHERS_CLOSE_CODES = {"1007", "1009", "4401", "4403"}
-"""Those that the ASGI server sends, or what stands in front of relay: documented, and nowhere in the code."""
+OTHERS_CLOSE_CODES = {"1007", "1009"}
+"""Those that the ASGI server sends: documented, and nowhere in the code."""

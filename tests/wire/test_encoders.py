@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from adk_relay.core.messages import Asked, Audio, Error, Presence, Taken, Text, TurnStart, UserText
+from adk_relay.core.answer import Asked
+from adk_relay.core.messages import Audio, Error, Presence, Taken, Text, TurnStart, UserText
 from adk_relay.wire.dialects.chat import encoder
 from adk_relay.wire.dialects.live import live
 from adk_relay.wire.outbox import Frames

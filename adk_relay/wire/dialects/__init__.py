@@ -9,20 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from adk_relay.core.messages import (
-    Answer,
-    Error,
-    Input,
-    Message,
-    ReadOlder,
-    ToolResult,
-    ToolStart,
-    TurnEnd,
-    UserText,
-)
+from adk_relay.core.answer import Answer
+from adk_relay.core.messages import Error, Input, Message, ReadOlder, ToolResult, ToolStart, TurnEnd, UserText
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
@@ -73,7 +64,14 @@ class Ask:
     session_id: str | None
 
 
-Command = Input | ReadOlder | Create | Join | Ask | Literal["ping", "pong"]
+@dataclass(slots=True, frozen=True)
+class NewToken:
+    """A token in place of the one that expires."""
+
+    token: str = field(repr=False)
+
+
+Command = Input | ReadOlder | Create | Join | Ask | NewToken | Literal["ping", "pong"]
 """Everything that a client's frame can ask for."""
 
 
@@ -94,6 +92,7 @@ class Welcome:
     message_count: int
     is_new: bool
     push_to_talk: bool = False
+    may_write: bool = True
 
 
 @dataclass(slots=True, frozen=True)
@@ -108,6 +107,7 @@ class Dialect:
         welcome: makes the frame that tells a client it has entered a conversation; None: there is none.
         ping: the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
+        expiring: makes the frame that says when, in seconds, the client's token expires; None: there is none.
         is_audio: the client wants sound.
         attends: which messages its sockets get (see `adk_relay.core.listener.Listener`).
     """
@@ -119,6 +119,7 @@ class Dialect:
     welcome: Callable[[Welcome], Frame | None]
     ping: Frame | None
     pong: Callable[[str], Frame]
+    expiring: Callable[[int], Frame | None]
     is_audio: bool
     attends: Literal["all", "newest", "own"]
 
@@ -203,6 +204,11 @@ def error_fields(error: Error) -> dict[str, Any]:
     return fields | ({"tool_id": error.tool_id} if error.tool_id else {})
 
 
+def name_field(name: str) -> dict[str, Any]:
+    """The `name` of a person on the wire; there is no such field for a person without one."""
+    return {"name": name} if name else {}
+
+
 _MAX_TOOL_ID_CHARS = 256
 
 
@@ -222,6 +228,24 @@ def tool_result(fields: dict[str, Any]) -> ToolResult:
         message = f"The result has {length} bytes; at most {MAX_TOOL_BYTES} are allowed."
         raise BadFrameError("too_large", message, tool_id=tool_id)
     return ToolResult(tool_id, fields["result"])
+
+
+def new_token(fields: dict[str, Any]) -> NewToken:
+    """A token in place of the one that expires.
+
+    Raises:
+        BadFrameError: there is none.
+    """
+    token = fields.get("token")
+    if not isinstance(token, str):
+        raise BadFrameError("bad_data", "token must be a string.")
+    return NewToken(token)
+
+
+def text_id_of(command: Command) -> str:
+    """The id that a client has given its text, if the command is a text with one."""
+    text = command.text if isinstance(command, Ask) else command
+    return text.id if isinstance(text, UserText) else ""
 
 
 def start_fields(message: ToolStart) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
 
+from adk_relay.core.answer import Asked
 from adk_relay.core.going_away import GoingAway
 from adk_relay.core.messages import (
     Ack,
-    Asked,
     Error,
     Message,
     Presence,
@@ -38,6 +38,8 @@ from adk_relay.wire.dialects import (
     error_fields,
     id_field,
     json_object,
+    name_field,
+    new_token,
     once,
     session_id_of,
     start_fields,
@@ -47,7 +49,7 @@ from adk_relay.wire.dialects import (
 )
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
-_TYPES = "create_session, join_session, chat, tool_result, typing_start, typing_stop, ping"
+_TYPES = "create_session, join_session, chat, tool_result, typing_start, typing_stop, token, ping"
 _PREVIEW = 80
 """Characters in the preview of a message."""
 
@@ -76,6 +78,8 @@ def decode(frame: Frame) -> Command:
             return UserTyping(True)
         case "typing_stop":
             return UserTyping(False)
+        case "token":
+            return new_token(fields)
         case "ping":
             return "ping"
         case _:
@@ -132,6 +136,7 @@ def _encoder(session_id: str) -> Encode:
                         role="user",
                         message=message.text,
                         connection_id=message.connection_id,
+                        **name_field(message.name),
                     ),
                 )
             case ToolStart(is_pending=True):
@@ -140,12 +145,16 @@ def _encoder(session_id: str) -> Encode:
             case ToolComplete(was_pending=True):
                 tool = {"tool_id": message.tool_id, "tool_name": message.tool_name}
                 return (frame("tool_complete", **tool, **cut("result", message.result)),)
-            case Typing(connection_id, typing):  # not in a tuple: frames in a tuple are never merged
-                return update("user_typing", connection_id=connection_id, typing=typing)
-            case Presence(joined, left):
-                return (
-                    *(update("user_joined", connection_id=connection_id) for connection_id in joined),
-                    *(update("user_disconnected", connection_id=connection_id) for connection_id in left),
+            case Typing(connection_id, typing, name):  # not in a tuple: frames in a tuple are never merged
+                return update("user_typing", connection_id=connection_id, typing=typing, **name_field(name))
+            case Presence(joined, left, names=named):
+                names = dict(named)
+                return tuple(
+                    update(
+                        update_type, connection_id=connection_id, **name_field(names.get(connection_id, ""))
+                    )
+                    for update_type, changed in (("user_joined", joined), ("user_disconnected", left))
+                    for connection_id in changed
                 )
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
@@ -195,6 +204,7 @@ def _welcome(welcome: Welcome) -> Frame:
         "session_id": welcome.session_id,
         "model": welcome.model,
         "connection_id": welcome.connection_id,
+        **({} if welcome.may_write else {"role": "listen"}),
     }
     if welcome.is_new:
         return _frame("session_created", **fields)
@@ -213,6 +223,7 @@ CHAT = Dialect(
     welcome=_welcome,
     ping=None,
     pong=lambda connection_id: _frame("pong", connection_id=connection_id),
+    expiring=lambda seconds: _frame("token_expiring", expires_in=seconds),
     is_audio=False,
     attends="all",
 )

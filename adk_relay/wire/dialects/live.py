@@ -47,6 +47,8 @@ from adk_relay.wire.dialects import (
     error_fields,
     id_field,
     json_object,
+    name_field,
+    new_token,
     once,
     start_fields,
     to_json,
@@ -67,7 +69,7 @@ MAX_IMAGE_BYTES = 4 * 1024 * 1024
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = (
     "activity_start, activity_end, audio_end, history, interrupt, tool_result, typing_start, typing_stop,"
-    " ping, pong"
+    " token, ping, pong"
 )
 
 _CONTENT_HEAD = re.compile(
@@ -111,6 +113,8 @@ def decode(frame: Frame) -> Command:
             return Interrupt()
         case "tool_result":
             return tool_result(fields)
+        case "token":
+            return new_token(fields)
         case "typing_start":
             return UserTyping(True)
         case "typing_stop":
@@ -261,13 +265,14 @@ def _fields(message: Message) -> dict[str, Any] | None:
                 "type": "transcript",
                 "role": "user",
                 "connection_id": connection_id,
+                **name_field(message.name),
                 "text": text,
                 "final": final,
                 "seq": seq,
             }
         case Written(seq, text, connection_id, text_id):
             written = {"type": "message", "role": "user", "connection_id": connection_id, "text": text}
-            return written | id_field(text_id) | {"seq": seq}
+            return written | name_field(message.name) | id_field(text_id) | {"seq": seq}
         case TurnEnd(seq, interrupted):
             # The page of ADK's custom-streaming sample expects null for "no".
             return {
@@ -298,9 +303,10 @@ def _fields(message: Message) -> dict[str, Any] | None:
         case Ack(text_id):
             return {"type": "ack", "id": text_id}
         case Presence(joined, left, connections):
-            return {"type": "presence", "joined": joined, "left": left, "connections": connections}
-        case Typing(connection_id, typing):
-            return {"type": "typing", "connection_id": connection_id, "typing": typing}
+            presence = {"type": "presence", "joined": joined, "left": left, "connections": connections}
+            return presence | ({"names": dict(message.names)} if message.names else {})
+        case Typing(connection_id, typing, name):
+            return {"type": "typing", "connection_id": connection_id, **name_field(name), "typing": typing}
         case Reset(epoch, deleted):
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
         case _:  # TurnStart, Taken and Ended have no frame in this dialect
@@ -337,6 +343,7 @@ def _welcome(welcome: Welcome) -> Frame:
             "epoch": welcome.epoch,
             "seq": welcome.seq,
             **({"push_to_talk": True} if welcome.push_to_talk else {}),
+            **({} if welcome.may_write else {"role": "listen"}),
         }
     )
 
@@ -351,6 +358,7 @@ def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:
         welcome=_welcome,
         ping=PING,
         pong=lambda connection_id: PONG,
+        expiring=lambda seconds: to_json({"type": "token_expiring", "expires_in": seconds}),
         is_audio=is_audio,
         attends="all",
     )

@@ -6,16 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from adk_relay.core.messages import (
-    Error,
-    Message,
-    Taken,
-    ToolCall,
-    ToolComplete,
-    ToolStart,
-    TurnEnd,
-    UserText,
-)
+from adk_relay.core.answer import ToolCall
+from adk_relay.core.messages import Error, Message, Taken, ToolComplete, ToolStart, TurnEnd, UserText
 from adk_relay.wire.dialects import (
     MAX_TOOL_BYTES,
     Ask,
@@ -145,6 +137,7 @@ TURN = Dialect(
     welcome=lambda to: None,
     ping=None,
     pong=lambda connection_id: "",
+    expiring=lambda seconds: None,
     is_audio=False,
     attends="own",
 )

@@ -1,0 +1,98 @@
+"""What the client of an open socket may do, and until when."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from adk_relay.core.messages import ReadOlder
+from adk_relay.core.visitor import Visitor
+from adk_relay.wire.closing import SIGN_IN, CloseFrame
+from adk_relay.wire.dialects import BadFrameError, Command, Join
+from adk_relay.wire.guard import Refused
+
+_NOTICE = 30.0
+"""Seconds before the end of its token that a client is told of it."""
+
+_LISTENS = "You were invited to listen only."
+
+Renew = Callable[[Visitor, str], Awaitable[Visitor]]
+"""Takes a new token in place of what the one before it said; raises Refused. See `Guard.renew`."""
+
+
+class NotAllowedError(Exception):
+    """The visitor may not do this. The message says what it may do."""
+
+
+class Due(NamedTuple):
+    """What is due now.
+
+    `close`: the socket is to be closed; `expires_in`: the client is to be told that its token expires in so
+    many seconds; `again`: in how many seconds to look next.
+    """
+
+    close: CloseFrame | None
+    expires_in: float | None
+    again: float
+
+
+class Admission:
+    """The visitor of one socket.
+
+    Args:
+        visitor: who the socket was opened by.
+        renew: takes a new token.
+    """
+
+    def __init__(self, visitor: Visitor, renew: Renew) -> None:
+        self.visitor = visitor
+        self._renew = renew
+        self._is_told = False
+        self._was_heard = False
+        """Whether the client has tried to speak and may not."""
+
+    def look(self, now: float) -> Due:
+        """What is due now.
+
+        Args:
+            now: `time.time()`.
+        """
+        if self.visitor.expires_at is None:
+            return Due(None, None, math.inf)
+        left = self.visitor.expires_at - now
+        if left <= 0:
+            return Due(SIGN_IN.because("the token has expired"), None, math.inf)
+        if left > _NOTICE:
+            return Due(None, None, left - _NOTICE)
+        told, self._is_told = self._is_told, True
+        return Due(None, None if told else left, left)
+
+    async def renew(self, token: str) -> None:
+        """Takes a new token of the same user.
+
+        Raises:
+            BadFrameError: it does not let the client stay.
+        """
+        try:
+            self.visitor = await self._renew(self.visitor, token)
+        except Refused as refused:
+            raise BadFrameError("bad_token", refused.reason) from None
+        self._is_told = False
+
+    def check(self, command: Command) -> None:
+        """Raises NotAllowedError if the visitor only listens, and the command does more than that."""
+        if not (
+            self.visitor.may_write or command in ("ping", "pong") or isinstance(command, Join | ReadOlder)
+        ):
+            raise NotAllowedError(_LISTENS)
+
+    def takes_sound(self) -> bool:
+        """Whether the visitor may speak.
+
+        If not, it raises NotAllowedError the first time only: sound comes in many frames.
+        """
+        if not (self.visitor.may_write or self._was_heard):
+            self._was_heard = True
+            raise NotAllowedError(_LISTENS)
+        return self.visitor.may_write

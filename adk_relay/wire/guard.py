@@ -1,0 +1,239 @@
+"""The guard: who may open a WebSocket or make a request, and as whom.
+
+`Guard.admit` is asked before every WebSocket is accepted (`upgrade.py`), and before every request of the HTTP
+interface (`api.py`) that is not open to everybody (`api.OPEN`). Nothing else decides who somebody is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import inspect
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from adk_relay.core.logs import failure
+from adk_relay.core.visitor import Visitor, name_of, subject_of, user_id_of
+from adk_relay.wire.asgi import Scope
+from adk_relay.wire.closing import BUSY, FORBIDDEN, INTERNAL_ERROR, SIGN_IN, STORE_FAILED, CloseFrame
+from adk_relay.wire.http import Headers, HttpError, Response
+from adk_relay.wire.jwks import KeysUnavailableError
+from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
+
+log = logging.getLogger("relay")
+
+Authenticate = Callable[[Scope], "Visitor | str | Awaitable[Visitor | str | None] | None"]
+"""A host's own function: from an ASGI scope to a user's id, a `Visitor`, or None, which refuses."""
+
+_MAX_USED = 100_000
+"""How many tokens that were used and have not expired are remembered: about 20 MB."""
+
+
+_MAX_TTL = 30 * 24 * 3600
+"""Seconds that an invitation holds at most."""
+
+
+class Refused(Exception):
+    """The client is not admitted.
+
+    Attributes:
+        status: the HTTP status.
+        frame: how a WebSocket is closed.
+        reason: why, for the client and the log. It has nothing of a token.
+        headers: more headers of the HTTP response.
+    """
+
+    def __init__(self, status: int, frame: CloseFrame, reason: str, headers: Headers | None = None) -> None:
+        self.status = status
+        self.frame = frame
+        self.reason = reason
+        self.headers = headers or []
+        super().__init__(status, frame.code, reason)
+
+    def response(self) -> Response:
+        """The refusal as an HTTP response."""
+        return HttpError(self.status, self.reason, *self.headers).response()
+
+
+def sign_in(reason: str, *, had_token: bool) -> Refused:
+    """The refusal of a client that is nobody (RFC 6750 section 3)."""
+    challenge = b'Bearer realm="relay"' + (b', error="invalid_token"' if had_token else b"")
+    return Refused(401, SIGN_IN, reason, [(b"www-authenticate", challenge)])
+
+
+def forbidden(reason: str) -> Refused:
+    """The refusal of a client that is somebody, but may not do this."""
+    return Refused(403, FORBIDDEN, reason)
+
+
+class Guard:
+    """Admits clients, or refuses them.
+
+    Args:
+        secret, jwks: see `tokens.Tokens`. With none of them, and no `authenticate`, everybody is admitted.
+        one_use: each token opens one socket at most. Other processes do not know which tokens were used.
+        authenticate: a host's own function, in place of tokens.
+
+    Raises:
+        ValueError: the arguments contradict each other, or the secret or the keys can't be used.
+    """
+
+    def __init__(
+        self,
+        secret: str | None = None,
+        jwks: str | None = None,
+        *,
+        one_use: bool = False,
+        authenticate: Authenticate | None = None,
+    ) -> None:
+        self._tokens = Tokens(secret, jwks) if secret or jwks else None
+        if authenticate and self._tokens:
+            raise ValueError("authenticate= takes the place of the secret and of jwks")
+        if one_use and not self._tokens:
+            raise ValueError("one_use needs tokens: set the secret or jwks")
+        self._authenticate = authenticate
+        self._one_use = one_use
+        self._used = _Used()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether clients have to say who they are."""
+        return bool(self._tokens or self._authenticate)
+
+    async def admit(self, scope: Scope) -> Visitor:
+        """Who the client of a WebSocket or a request is.
+
+        Raises:
+            Refused: it is not admitted.
+        """
+        if self._authenticate:
+            return await self._ask_host(self._authenticate, scope)
+        if not self._tokens:
+            return Visitor()
+        token = token_of(scope)
+        if token is None:
+            raise sign_in("Sign in first: this needs a token.", had_token=False)
+        try:
+            valid = await self._tokens.read(token)
+        except BadTokenError as bad:
+            raise sign_in(str(bad), had_token=True) from None
+        except KeysUnavailableError:
+            raise Refused(
+                503, STORE_FAILED.because("tokens can't be checked now"), "Tokens can't be checked now."
+            ) from None
+        if self._one_use and scope["type"] == "websocket":
+            self._use(valid)
+        return valid.visitor
+
+    async def renew(self, scope: Scope, visitor: Visitor, token: str) -> Visitor:
+        """Takes a new token on an open socket.
+
+        Args:
+            scope: that of the socket.
+            visitor: what the token before it said.
+
+        Raises:
+            Refused: the new token would not open this socket, or holds for a shorter time.
+        """
+        try:
+            renewed = await self.admit(with_token(scope, token))
+        except BadTokenError as bad:
+            raise sign_in(str(bad), had_token=True) from None
+        if (renewed.user_id, renewed.session_id) != (visitor.user_id, visitor.session_id):
+            raise forbidden("The token is another user's, or for another conversation.")
+        if (renewed.expires_at or math.inf) < (visitor.expires_at or math.inf):
+            raise forbidden("The token expires before the one that is in use.")
+        return renewed
+
+    def invite(self, visitor: Visitor, session_id: str, ttl: float, role: str, name: str = "") -> str:
+        """A token for one conversation of a user.
+
+        Raises:
+            HttpError: there is no secret to sign it with.
+        """
+        if not (self._tokens and self._tokens.can_issue) or visitor.user_id is None:
+            raise HttpError(409, "Invitations are signed with RELAY_SECRET, which is not set.")
+        claim = {"session_id": session_id, "role": role}
+        return self._tokens.issue(subject_of(visitor.user_id), ttl, name=name, invitation=claim)
+
+    async def _ask_host(self, authenticate: Authenticate, scope: Scope) -> Visitor:
+        try:
+            found = authenticate(scope)
+            answer = await found if inspect.isawaitable(found) else found
+            if isinstance(answer, str):
+                answer = Visitor(answer)
+            if answer is None:
+                raise sign_in("Sign in first.", had_token=False)
+            if not isinstance(answer, Visitor) or answer.user_id is None:
+                raise TypeError("authenticate must return a user's id, a Visitor with a user_id, or None")
+            return replace(answer, user_id=user_id_of(answer.user_id), name=name_of(answer.name))
+        except Refused:
+            raise
+        except Exception as error:
+            log.error("authenticate failed: %s", failure(error))
+            raise Refused(500, INTERNAL_ERROR, "The server can't tell who you are.") from None
+
+    def _use(self, token: Token) -> None:
+        if not token.jti:
+            raise sign_in("The token has no jti, so it can't be used once only.", had_token=True)
+        assert token.visitor.expires_at is not None
+        if (used := _digest(token)) in self._used:
+            raise sign_in("The token was used already: it opens one socket only.", had_token=True)
+        if not self._used.add(used, token.visitor.expires_at):
+            raise Refused(503, BUSY, "Too many tokens are in use now.", [(b"retry-after", b"30")])
+
+
+def invitation(fields: dict[str, Any]) -> tuple[float, str, str]:
+    """The ttl in seconds, the role and the name that the body of an invitation asks for.
+
+    Raises:
+        HttpError: they are not valid.
+    """
+    ttl, role, name = fields.get("ttl", 3600), fields.get("role", "write"), fields.get("name", "")
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 1 <= ttl <= _MAX_TTL:
+        raise HttpError(400, f"ttl is a number of seconds, from 1 to {_MAX_TTL}.")
+    if role not in ROLES:
+        raise HttpError(400, f"role is {' or '.join(ROLES)}.")
+    if not isinstance(name, str):
+        raise HttpError(400, "name must be a string.")
+    return ttl, role, name_of(name)
+
+
+class _Used:
+    """The tokens that were used and have not expired.
+
+    Invariants: `_until` and `_ids` have the same ids, at most `_MAX_USED`.
+    """
+
+    def __init__(self) -> None:
+        self._ids: set[bytes] = set()
+        self._until: list[tuple[float, bytes]] = []
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert {each for _, each in self._until} == self._ids
+        assert len(self._until) == len(self._ids) <= _MAX_USED
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self._ids
+
+    def add(self, digest: bytes, expires_at: float) -> bool:
+        """Remembers a token that was not used before. False: no more can be remembered."""
+        now = time.time()
+        while self._until and self._until[0][0] < now:
+            self._ids.discard(heapq.heappop(self._until)[1])
+        if len(self._ids) >= _MAX_USED:
+            return False
+        self._ids.add(digest)
+        heapq.heappush(self._until, (expires_at, digest))
+        return True
+
+
+def _digest(token: Token) -> bytes:
+    """What identifies a token, in few bytes, however long its `jti` is."""
+    text = f"{token.issuer}\n{token.jti}"
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:16]

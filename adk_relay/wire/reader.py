@@ -1,0 +1,179 @@
+"""The reading side of a socket: takes frames, and does what they ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from adk_relay.core.inbox import InboxFullError
+from adk_relay.core.interfaces import Conversation, Conversations, StoreError, UnknownConversationError
+from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio
+from adk_relay.core.requests import BusyError
+from adk_relay.core.stats import Traffic
+from adk_relay.wire import frame_log
+from adk_relay.wire.admission import Admission, NotAllowedError
+from adk_relay.wire.asgi import Receive
+from adk_relay.wire.closing import BAD_FRAMES, BUSY, FORBIDDEN, UNKNOWN_SESSION, CloseFrame, PeerGone
+from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, NewToken, text_id_of
+from adk_relay.wire.heartbeat import Heartbeat
+from adk_relay.wire.outbox import Frame, Outbox, size
+
+if TYPE_CHECKING:
+    from adk_relay.wire.websocket import Socket
+
+log = logging.getLogger("relay")
+
+_FRAMES_A_TURN = 32
+"""After reading this many frames from one socket, the other sockets get a turn."""
+
+_LONG_FRAME = 64 * 1024
+"""A longer frame is decoded in a thread: a picture takes tens of milliseconds."""
+
+_MAX_BAD_FRAMES = 20
+"""This many bad frames in a row close the socket."""
+
+
+class Reader:
+    """Reads the frames of one socket, one after the other, and does what each asks for.
+
+    Args:
+        socket: enters the conversations that the commands name.
+        admission: what the client may do.
+        traffic: counts what is read.
+    """
+
+    def __init__(
+        self,
+        socket: Socket,
+        conversations: Conversations,
+        dialect: Dialect,
+        admission: Admission,
+        receive: Receive,
+        outbox: Outbox,
+        heartbeat: Heartbeat,
+        traffic: Traffic,
+    ) -> None:
+        self.label = dialect.name
+        """What the socket is called in the log."""
+        self.frames = 0
+        """How many were read."""
+        self._socket = socket
+        self._conversations = conversations
+        self._dialect = dialect
+        self._admission = admission
+        self._receive = receive
+        self._outbox = outbox
+        self._heartbeat = heartbeat
+        self._traffic = traffic
+        self._is_own = dialect.attends == "own"
+        """Whether the socket makes one request only."""
+        self._debug = log.isEnabledFor(logging.DEBUG)
+
+    async def run(self) -> None:
+        """Reads until the socket is over, or until nothing more is taken from it.
+
+        Raises:
+            PeerGone: the peer has closed it, or has gone.
+        """
+        bad_frames = 0
+        while True:
+            event = await self._receive()
+            if event["type"] == "websocket.disconnect":
+                raise PeerGone(event.get("code", 1005), event.get("reason") or "")
+            self._heartbeat.frame_came(time.monotonic())
+            text = event.get("text")
+            frame: Frame = event["bytes"] if text is None else text
+            self.frames += 1
+            self._traffic.frames_in += 1
+            self._traffic.bytes_in += size(frame)
+            if self.frames % _FRAMES_A_TURN == 0:
+                await asyncio.sleep(0)  # `receive` returns at once while frames wait
+            text_id = ""
+            label = self.label if self._debug else None
+            try:
+                if len(frame) <= _LONG_FRAME:
+                    command = frame_log.decode(self._dialect, frame, label)
+                else:
+                    command = await asyncio.to_thread(frame_log.decode, self._dialect, frame, label)
+                bad_frames = bad_frames if isinstance(command, NewToken) else 0  # it may be a guess
+                if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
+                    self._heartbeat.content_came()
+                    if self._admission.takes_sound() and self._socket.conversation:
+                        self._socket.conversation.handle(command, self._socket)
+                    continue
+                text_id = text_id_of(command)
+                if command not in ("ping", "pong"):
+                    self._heartbeat.content_came()
+                await self._perform(command)
+            except BadFrameError as bad:
+                self._outbox.enqueue(Error(bad.code, str(bad), bad.id, bad.tool_id))
+                bad_frames += 1
+                if bad_frames == _MAX_BAD_FRAMES or self._is_own:
+                    why = "a bad request" if self._is_own else f"{bad_frames} bad frames in a row"
+                    self._outbox.close(BAD_FRAMES.because(why))
+                    return
+            except StoreError:
+                if isinstance(command, Ask):
+                    self._conversations.stats.fail_early()
+                self._socket.fail()
+                return
+            except UnknownConversationError as unknown:
+                self._refuse("unknown_session", unknown, text_id, UNKNOWN_SESSION)
+            except (BusyError, InboxFullError) as busy:
+                self._refuse("busy", busy, text_id, BUSY)
+            except NotAllowedError as why:
+                self._refuse("not_allowed", why, text_id, FORBIDDEN)
+
+    async def _perform(self, command: Command) -> None:
+        """Does what a command asks for."""
+        conversation = self._socket.conversation
+        visitor = self._admission.visitor
+        if isinstance(command, NewToken):
+            await self._admission.renew(command.token)
+            return
+        self._admission.check(command)
+        match command:
+            case "ping":
+                self._outbox.enqueue_first("pong", self._dialect.pong(self._socket.connection_id))
+            case "pong":
+                self._heartbeat.pong_came()
+            case Create():
+                if visitor.session_id is not None:
+                    raise NotAllowedError("You were invited to one conversation only.")
+                session_id = await self._conversations.create(visitor.owner)
+                self._socket.enter(await self._open(session_id), is_new=True)
+            case Join(session_id):
+                self._socket.enter(await self._open(session_id))
+            case Ask() if conversation and self._is_own:
+                pass  # a turn socket makes one request, and this one has made it
+            case Ask(text, session_id):
+                wanted = session_id or (None if conversation else visitor.session_id)
+                if wanted and not (conversation and conversation.session_id == wanted):
+                    self._socket.enter(await self._open(wanted))
+                elif not conversation:
+                    await self._perform(Create())
+                if self._socket.conversation:
+                    self._socket.conversation.ask(text, self._socket)
+            case ReadOlder():
+                if conversation:
+                    conversation.older.read(command, self._socket)
+            case _ if conversation:
+                if isinstance(command, Interrupt):  # it also stops an answer that is over but still queued
+                    self._outbox.recall_audio()
+                conversation.handle(command, self._socket)
+
+    async def _open(self, session_id: str) -> Conversation:
+        """The conversation that a command names. Clients of the turn dialect may name a new one."""
+        visitor = self._admission.visitor
+        if not visitor.reaches(session_id):
+            raise UnknownConversationError(session_id)
+        opening = self._conversations.open if self._is_own else self._conversations.find
+        return await opening(visitor.owner, session_id)
+
+    def _refuse(self, code: str, why: Exception, text_id: str, close: CloseFrame) -> None:
+        """Tells the client that a command is refused; a turn socket is closed, too."""
+        self._outbox.enqueue(Error(code, str(why), text_id))
+        if self._is_own:
+            self._outbox.close(close)

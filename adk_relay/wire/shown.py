@@ -1,0 +1,63 @@
+"""How the HTTP interface shows conversations, in JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from adk_relay.core.interfaces import Summary
+from adk_relay.core.messages import Line, ToolStart
+from adk_relay.wire.dialects import start_fields
+
+
+def in_list(summary: Summary, model: str) -> dict[str, Any]:
+    """A conversation in the list of a user's latest ones."""
+    return {
+        "session_id": summary.session_id,
+        "model": model,
+        "message_count": summary.user_messages + summary.model_messages,
+        "duration_minutes": round(_seconds(summary) / 60, 2),
+        "connected_clients": summary.connections,
+        "created_at": iso(summary.created_at),
+        "last_activity": iso(summary.last_activity),
+    }
+
+
+def with_history(summary: Summary, model: str, lines: list[Line], first: int) -> dict[str, Any]:
+    """A conversation with some of its messages; `first`: the number of the first one."""
+    return {
+        "session_id": summary.session_id,
+        "model": model,
+        "message_count": summary.user_messages + summary.model_messages,
+        "session_duration_seconds": round(_seconds(summary), 1),
+        "user_messages": summary.user_messages,
+        "model_messages": summary.model_messages,
+        "created_at": iso(summary.created_at),
+        "first": first,
+        "history": [_line(line) for line in lines],
+        "pending": [_waiting(call) for call in summary.pending],
+    }
+
+
+def iso(seconds: float) -> str:
+    """A time in ISO 8601; `seconds`: as `time.time()`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _line(line: Line) -> dict[str, Any]:
+    fields: dict[str, Any] = {"role": line.role, "text": line.text}
+    if line.id:
+        fields["id"] = line.id
+    if line.open:
+        fields |= {"open": True, "chunks": line.chunks}
+    return fields
+
+
+def _waiting(call: ToolStart) -> dict[str, Any]:
+    fields = {"tool_id": call.tool_id, "tool_name": call.tool_name, **start_fields(call)}
+    del fields["pending"]  # all of these are
+    return {**fields, "timestamp": call.timestamp}
+
+
+def _seconds(summary: Summary) -> float:
+    return max(summary.last_activity - summary.created_at, 0.0)

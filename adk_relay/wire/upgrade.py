@@ -1,0 +1,41 @@
+"""What is asked before a WebSocket is accepted: who its client is, and which conversation it is to attend."""
+
+from __future__ import annotations
+
+from adk_relay.core.interfaces import Conversations, StoreError, UnknownConversationError
+from adk_relay.core.visitor import Visitor
+from adk_relay.wire.asgi import Scope
+from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
+from adk_relay.wire.draining import Draining
+from adk_relay.wire.guard import Guard, Refused
+from adk_relay.wire.targets import NoSuchTargetError, Target, for_visitor, target_of, with_name
+
+
+async def admit(
+    scope: Scope, guard: Guard, draining: Draining, conversations: Conversations
+) -> tuple[Visitor, Target]:
+    """The visitor of a WebSocket, and what its URL means for this visitor.
+
+    Raises:
+        Refused: the WebSocket is not to be accepted.
+    """
+    _check_is_running(draining, conversations)  # first: a refusal must not use up a token
+    visitor = with_name(await guard.admit(scope), scope)
+    try:
+        # The path and the query choose the dialect.
+        target = for_visitor(target_of(scope), visitor)
+        if target.user_id and target.session_id:
+            # Only the session service knows which user a session belongs to.
+            await conversations.check(target.user_id, target.session_id)
+    except (NoSuchTargetError, UnknownConversationError) as unknown:
+        raise Refused(404, NOT_FOUND, str(unknown)) from None
+    except StoreError:
+        raise Refused(500, STORE_FAILED, STORE_FAILED.reason) from None
+    _check_is_running(draining, conversations)  # it may have begun to stop meanwhile
+    return visitor, target
+
+
+def _check_is_running(draining: Draining, conversations: Conversations) -> None:
+    later = draining.retry_after()
+    if later or conversations.is_closing():
+        raise Refused(503, SERVER_STOPPING, SERVER_STOPPING.reason, later)

@@ -1,0 +1,38 @@
+// The token that says who the user is, if the server wants one.
+//
+// It comes in the fragment of the page's address, as `#token=…` or behind another part, `#ROOM&token=…`: browsers send
+// a fragment to no server. It is taken out of the address at once, and kept in memory only. So a page that is loaded
+// again needs it again.
+
+let token = "";
+const handlers = new Set();
+
+// `former`: the fragment that the address keeps if there is nothing but a token in the new one.
+function take(former = "") {
+  const parts = location.hash.slice(1).split("&");
+  const found = parts.find((part) => part.startsWith("token="));
+  if (found === undefined) return false;
+  const rest = parts.filter((part) => part !== found).join("&");
+  history.replaceState(history.state, "", rest ? `#${rest}` : location.pathname + location.search + former);
+  token = decodeURIComponent(found.slice("token=".length));
+  return true;
+}
+
+take();
+addEventListener("hashchange", (event) => {
+  if (take(new URL(event.oldURL).hash)) for (const handler of handlers) handler(token);
+});
+
+export const isSignedIn = () => token !== "";
+
+// Calls `handler(token)` when the address gets a new token.
+export const whenRenewed = (handler) => handlers.add(handler);
+
+// The subprotocols of a WebSocket that offers `own`. The server selects one of them, so there must be one beside the token.
+export function subprotocols(own) {
+  const all = [own].flat();
+  return token ? [...(all.length ? all : ["relay.v1"]), `bearer.${token}`] : all;
+}
+
+// The headers of a request.
+export const authorization = () => (token ? { authorization: `Bearer ${token}` } : {});
