@@ -86,7 +86,7 @@ async def test_a_call_that_was_answered_meanwhile_is_not_asked_any_more(
     gemini.answer = calling("ask_office", {"amount": 5})
     async with serving(a_relay(agent())) as port, network(port) as (between, near), http(port) as web:
         room = await created(port)
-        constants = {"TOLD_WITHIN": 1000}
+        constants = {"TOLD_WITHIN": 5000}
         async with window(browser, near, room, noise=NO_SERVER, constants=constants) as tab:
             await tab.say("go")
             card = tab.page.get_by_role("region", name="ask_office waits for your answer.")

@@ -130,7 +130,7 @@ async def test_what_comes_in_one_turn_is_sent_in_two_frames(gemini: GeminiLive, 
 async def test_the_order_stays_when_a_peer_stops_reading_and_reads_again(
     gemini: GeminiLive, implementation: str
 ) -> None:
-    relay = a_relay(slow_timeout=60)
+    relay = a_relay(slow_timeout=60, ping_interval=600)
     app: Any = Wrapped(relay, passes_on) if implementation == "middleware" else relay
     options = {} if implementation == "middleware" else {"ws": implementation}
     async with serving(app, **options) as port, Peer.upgraded(port) as peer:
