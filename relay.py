@@ -33,7 +33,7 @@ from adk_relay.wire.admission import Admission
 from adk_relay.wire.api import OPEN, Api, Handler
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
-from adk_relay.wire.guard import Authenticate, Guard, Refused
+from adk_relay.wire.guard import Authenticate, Refused, guard_of
 from adk_relay.wire.handshake import accept, attempt, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
@@ -101,9 +101,7 @@ class Relay:
             replay_seconds=values["replay_seconds"],
             sound=values["sound"],
         )
-        # Who may come in, and as whom.
-        one_use = values["one_use"] == "true"
-        self._guard = Guard(values["secret"], values["jwks"], one_use=one_use, authenticate=authenticate)
+        self._guard = guard_of(values, authenticate)  # who may come in, and as whom
         hide_tokens()
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
         self._limits = Limits(
@@ -190,11 +188,9 @@ class Relay:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = path_of(scope), scope["method"]
         response: http.Response | None
+        send = self._guard.origins.sender(scope, send)
         if handlers := self._api.handlers(path):
-            if handler := handlers.get("GET" if method == "HEAD" else method):
-                response = await self._call(handler, path, scope, receive, send)
-            else:
-                response = http.not_allowed(*handlers)
+            response = await self._call(handlers, path, scope, receive, send)
         elif not (path == "" or path in self._files):
             response = http.HttpError(404, "There is nothing here.").response()
         elif method not in ("GET", "HEAD"):
@@ -217,8 +213,10 @@ class Relay:
                         await attempt(send, {"type": "http.response.body", "body": sent})
 
     async def _call(
-        self, handler: Handler, path: str, scope: Scope, receive: Receive, send: Send
+        self, handlers: dict[str, Handler], path: str, scope: Scope, receive: Receive, send: Send
     ) -> http.Response | None:
+        if not (handler := handlers.get("GET" if scope["method"] == "HEAD" else scope["method"])):
+            return self._guard.origins.preflight(scope, handlers) or http.not_allowed(*handlers)
         try:
             visitor = Visitor() if path in OPEN else await self._guard.admit(scope)
         except Refused as refused:
@@ -236,7 +234,9 @@ class Relay:
                 # adk: only the session service knows which user a session belongs to.
                 await self.conversations.check(target.user_id, target.session_id)
         except Refused as no:
-            await refuse(scope, receive, send, no.frame, no.status, no.reason, *no.headers)
+            await refuse(
+                scope, receive, send, no.frame, no.status, no.reason, *no.headers, is_told=no.is_told
+            )
             return
         except (NoSuchTargetError, UnknownConversationError) as refusal:
             await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))

@@ -48,6 +48,8 @@ class Options(TypedDict, total=False):
     secret: str | None
     jwks: str | None
     one_use: str
+    origins: str | None
+    hosts: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,18 @@ SETTINGS = {
             "false",
             "true: each token opens one WebSocket only",
             choices=("false", "true"),
+        ),
+        Setting(
+            "origins",
+            str,
+            None,
+            "Origins whose pages may use the server, besides its own; separated by commas",
+        ),
+        Setting(
+            "hosts",
+            str,
+            None,
+            "Names under which the server is reached; if empty, on a loopback address only the machine's own",
         ),
     )
 }

@@ -12,7 +12,7 @@ import inspect
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from adk_relay.wire.asgi import Scope
 from adk_relay.wire.closing import BUSY, FORBIDDEN, INTERNAL_ERROR, SIGN_IN, STORE_FAILED, CloseFrame
 from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
+from adk_relay.wire.origin import Origins
 from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
 
 log = logging.getLogger("relay")
@@ -45,13 +46,24 @@ class Refused(Exception):
         frame: how a WebSocket is closed.
         reason: why, for the client and the log. It has nothing of a token.
         headers: more headers of the HTTP response.
+        is_told: a WebSocket of `relay.v1` is accepted and closed, so that a browser can read the reason;
+            False: the upgrade is refused, whoever asks.
     """
 
-    def __init__(self, status: int, frame: CloseFrame, reason: str, headers: Headers | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        frame: CloseFrame,
+        reason: str,
+        headers: Headers | None = None,
+        *,
+        is_told: bool = True,
+    ) -> None:
         self.status = status
         self.frame = frame
         self.reason = reason
         self.headers = headers or []
+        self.is_told = is_told
         super().__init__(status, frame.code, reason)
 
     def response(self) -> Response:
@@ -77,6 +89,7 @@ class Guard:
         secret, jwks: see `tokens.Tokens`. With none of them, and no `authenticate`, everybody is admitted.
         one_use: each token opens one socket at most. Other processes do not know which tokens were used.
         authenticate: a host's own function, in place of tokens.
+        origins: asked before all that; None: only pages of the server's own host may use it.
 
     Raises:
         ValueError: the arguments contradict each other, or the secret or the keys can't be used.
@@ -89,7 +102,9 @@ class Guard:
         *,
         one_use: bool = False,
         authenticate: Authenticate | None = None,
+        origins: Origins | None = None,
     ) -> None:
+        self.origins = origins or Origins()
         self._tokens = Tokens(secret, jwks) if secret or jwks else None
         if authenticate and self._tokens:
             raise ValueError("authenticate= takes the place of the secret and of jwks")
@@ -110,6 +125,14 @@ class Guard:
         Raises:
             Refused: it is not admitted.
         """
+        if problem := self.origins.problem(scope):
+            if scope["type"] == "http":  # WebSockets that are refused are logged by `handshake.refuse`
+                client = scope.get("client")
+                log.info("a request from %s was refused: 403 %s", client[0] if client else "?", problem)
+            raise Refused(403, FORBIDDEN, problem, is_told=False)
+        return await self._identify(scope)
+
+    async def _identify(self, scope: Scope) -> Visitor:
         if self._authenticate:
             return await self._ask_host(self._authenticate, scope)
         if not self._tokens:
@@ -140,7 +163,7 @@ class Guard:
             Refused: the new token would not open this socket, or holds for a shorter time.
         """
         try:
-            renewed = await self.admit(with_token(scope, token))
+            renewed = await self._identify(with_token(scope, token))
         except BadTokenError as bad:
             raise sign_in(str(bad), had_token=True) from None
         if (renewed.user_id, renewed.session_id) != (visitor.user_id, visitor.session_id):
@@ -185,6 +208,17 @@ class Guard:
             raise sign_in("The token was used already: it opens one socket only.", had_token=True)
         if not self._used.add(used, token.visitor.expires_at):
             raise Refused(503, BUSY, "Too many tokens are in use now.", [(b"retry-after", b"30")])
+
+
+def guard_of(values: Mapping[str, Any], authenticate: Authenticate | None) -> Guard:
+    """The guard that the settings ask for."""
+    return Guard(
+        values["secret"],
+        values["jwks"],
+        one_use=values["one_use"] == "true",
+        authenticate=authenticate,
+        origins=Origins(values["origins"], values["hosts"]),
+    )
 
 
 def invitation(fields: dict[str, Any]) -> tuple[float, str, str]:

@@ -116,6 +116,11 @@ def as_json(value: Any, status: int = 200, *headers: tuple[bytes, bytes]) -> Res
     return _response(status, json.dumps(value).encode(), [*fixed, *headers])
 
 
+def empty(status: int, *headers: tuple[bytes, bytes]) -> Response:
+    """A response without a body."""
+    return {"type": "http.response.start", "status": status, "headers": [*_SECURITY, *headers]}, b""
+
+
 def not_allowed(*methods: str) -> Response:
     """405, with the methods that are allowed (RFC 9110 section 15.5.6)."""
     allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
