@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from adk_relay import memory, settings, shipped
-from adk_relay.core.interfaces import StoreError, UnknownConversationError
+from adk_relay.core.interfaces import FullError, StoreError, UnknownConversationError
 from adk_relay.core.logs import hide_tokens, one_line
 from adk_relay.core.visitor import Visitor
 from adk_relay.settings import Options, SettingsError
@@ -33,7 +33,7 @@ from adk_relay.wire.admission import Admission
 from adk_relay.wire.api import OPEN, Api, Handler
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
-from adk_relay.wire.guard import Authenticate, Refused, guard_of
+from adk_relay.wire.guard import Authenticate, Refused, guard_of, too_many
 from adk_relay.wire.handshake import accept, attempt, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
@@ -100,17 +100,12 @@ class Relay:
             replay_bytes=values["replay_bytes"],
             replay_seconds=values["replay_seconds"],
             sound=values["sound"],
+            most=values["max_conversations"],
         )
         self._guard = guard_of(values, authenticate)  # who may come in, and as whom
         hide_tokens()
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
-        self._limits = Limits(
-            values["queue_bytes"],
-            values["slow_timeout"],
-            values["ping_interval"],
-            values["pong_timeout"],
-            values["idle_timeout"],
-        )
+        self._limits = Limits.of(values)
         self._files = http.static_files(shipped("static"))
         self._sockets: set[Socket] = set()
         self._api = Api(self.conversations, self._limits, self._guard, lambda: len(self._sockets))
@@ -149,10 +144,11 @@ class Relay:
         if self.conversations.use_loop():
             self._sockets.clear()
         match scope["type"]:
-            case "http":
-                await self._http(scope, receive, send)
-            case "websocket":
-                await self._websocket(scope, receive, send)
+            case "http" | "websocket" as kind:
+                try:
+                    await (self._http if kind == "http" else self._websocket)(scope, receive, send)
+                finally:
+                    self._guard.leave(scope)
             case "lifespan":
                 await self._lifespan(receive, send)
             case other:
@@ -233,6 +229,8 @@ class Relay:
             if target.user_id and target.session_id:
                 # adk: only the session service knows which user a session belongs to.
                 await self.conversations.check(target.user_id, target.session_id)
+            if target.user_id and not self.conversations.has_place(target.user_id, target.session_id):
+                raise too_many(FullError.TEXT)
         except Refused as no:
             await refuse(
                 scope, receive, send, no.frame, no.status, no.reason, *no.headers, is_told=no.is_told
@@ -257,7 +255,7 @@ class Relay:
             self.conversations,
             self._limits,
             target.dialect,
-            Admission(visitor, partial(self._guard.renew, scope)),
+            Admission(visitor, partial(self._guard.renew, scope), self._guard.quotas.rates(visitor)),
             receive,
             send,
             knows_pings=offers_subprotocol(scope),

@@ -50,6 +50,16 @@ class Options(TypedDict, total=False):
     one_use: str
     origins: str | None
     hosts: str | None
+    max_sockets: int
+    user_sockets: int
+    address_sockets: int
+    max_conversations: int
+    max_requests: int
+    message_rate: float
+    user_message_rate: float
+    sound_rate: float
+    user_sound_rate: float
+    user_sound_day: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +264,60 @@ SETTINGS = {
             str,
             None,
             "Names under which the server is reached; if empty, on a loopback address only the machine's own",
+        ),
+        Setting("max_sockets", int, 10_000, "WebSockets that may be open at once; 0: any number", ">= 0"),
+        Setting("user_sockets", int, 500, "WebSockets of one user who signs in; 0: any number", ">= 0"),
+        Setting(
+            "address_sockets",
+            int,
+            500,
+            "WebSockets from one address (IPv6: /64) but this machine's; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "max_conversations",
+            int,
+            1000,
+            "Conversations in memory, most with a connection to the model; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "max_requests", int, 1000, "HTTP requests that may be under way at once; 0: any number", ">= 0"
+        ),
+        Setting(
+            "message_rate",
+            float,
+            100.0,
+            "Messages a second from one WebSocket, without sound; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "user_message_rate",
+            float,
+            500.0,
+            "Messages and HTTP requests a second of one user who signs in; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "sound_rate",
+            float,
+            2.0,
+            "Seconds of sound that are read from one WebSocket in a second; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "user_sound_rate",
+            float,
+            50.0,
+            "Seconds of sound of one user who signs in, in a second; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "user_sound_day",
+            float,
+            0.0,
+            "Seconds of sound of one user who signs in, in a day (UTC); 0: any number",
+            ">= 0",
         ),
     )
 }

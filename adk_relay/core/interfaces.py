@@ -7,12 +7,21 @@ from typing import Protocol
 
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStart, UserText
-from adk_relay.core.requests import Stats
+from adk_relay.core.requests import BusyError, Stats
 from adk_relay.core.room import After, Room
 
 
 class StoppingError(Exception):
     """The server is stopping: conversations can't be opened any more."""
+
+
+class FullError(BusyError):
+    """As many conversations are in memory as may be."""
+
+    TEXT = "Too many conversations are open now: try again later."
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT)
 
 
 class StoreError(Exception):

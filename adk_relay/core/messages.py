@@ -384,6 +384,8 @@ class Error:
     """For the user: what went wrong, and what to do."""
     id: str = ""
     """That of the text that was refused; "": the error is not about a text."""
+    retry_after: int = 0
+    """Seconds after which the client may try again; 0: that is not known."""
 
 
 @dataclass(slots=True, frozen=True)

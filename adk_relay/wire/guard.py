@@ -19,10 +19,19 @@ from typing import Any
 from adk_relay.core.logs import failure
 from adk_relay.core.visitor import Visitor, name_of, subject_of, user_id_of
 from adk_relay.wire.asgi import Scope
-from adk_relay.wire.closing import BUSY, FORBIDDEN, INTERNAL_ERROR, SIGN_IN, STORE_FAILED, CloseFrame
+from adk_relay.wire.closing import (
+    BUSY,
+    FORBIDDEN,
+    INTERNAL_ERROR,
+    RATE_LIMITED,
+    SIGN_IN,
+    STORE_FAILED,
+    CloseFrame,
+)
 from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
 from adk_relay.wire.origin import Origins
+from adk_relay.wire.quotas import OverQuotaError, Quotas, quotas_of
 from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
 
 log = logging.getLogger("relay")
@@ -82,6 +91,11 @@ def forbidden(reason: str) -> Refused:
     return Refused(403, FORBIDDEN, reason)
 
 
+def too_many(reason: str, status: int = 503, retry_after: int = 30) -> Refused:
+    """The refusal of a client for which there is no place now."""
+    return Refused(status, RATE_LIMITED, reason, [(b"retry-after", b"%d" % retry_after)])
+
+
 class Guard:
     """Admits clients, or refuses them.
 
@@ -90,6 +104,7 @@ class Guard:
         one_use: each token opens one socket at most. Other processes do not know which tokens were used.
         authenticate: a host's own function, in place of tokens.
         origins: asked before all that; None: only pages of the server's own host may use it.
+        quotas: asked after all that; None: there are none.
 
     Raises:
         ValueError: the arguments contradict each other, or the secret or the keys can't be used.
@@ -103,8 +118,10 @@ class Guard:
         one_use: bool = False,
         authenticate: Authenticate | None = None,
         origins: Origins | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self.origins = origins or Origins()
+        self.quotas = quotas or Quotas()
         self._tokens = Tokens(secret, jwks) if secret or jwks else None
         if authenticate and self._tokens:
             raise ValueError("authenticate= takes the place of the secret and of jwks")
@@ -120,7 +137,7 @@ class Guard:
         return bool(self._tokens or self._authenticate)
 
     async def admit(self, scope: Scope) -> Visitor:
-        """Who the client of a WebSocket or a request is.
+        """Who the client of a WebSocket or a request is. When it is over, `leave` has to be called.
 
         Raises:
             Refused: it is not admitted.
@@ -130,7 +147,16 @@ class Guard:
                 client = scope.get("client")
                 log.info("a request from %s was refused: 403 %s", client[0] if client else "?", problem)
             raise Refused(403, FORBIDDEN, problem, is_told=False)
-        return await self._identify(scope)
+        visitor = await self._identify(scope)
+        try:
+            self.quotas.enter(scope, visitor)
+        except OverQuotaError as over:
+            raise too_many(str(over), over.status, over.retry_after) from None
+        return visitor
+
+    def leave(self, scope: Scope) -> None:
+        """A WebSocket or a request is over, whether it was admitted or not."""
+        self.quotas.leave(scope)
 
     async def _identify(self, scope: Scope) -> Visitor:
         if self._authenticate:
@@ -218,6 +244,7 @@ def guard_of(values: Mapping[str, Any], authenticate: Authenticate | None) -> Gu
         one_use=values["one_use"] == "true",
         authenticate=authenticate,
         origins=Origins(values["origins"], values["hosts"]),
+        quotas=quotas_of(values),
     )
 
 

@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import Sequence
 
-from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
     Conversation,
     Conversations,
@@ -29,14 +28,12 @@ from adk_relay.wire.closing import (
     CONVERSATION_ENDED,
     CONVERSATION_ENDED_TEXT,
     DONE,
-    FORBIDDEN,
     INTERNAL_ERROR,
     NOT_FOUND,
+    RATE_LIMITED,
     SERVER_RESTARTS,
     SERVER_STOPPING,
-    UNKNOWN_SESSION,
     Close,
-    CloseFrame,
     PeerGone,
 )
 from adk_relay.wire.dialects import (
@@ -55,6 +52,7 @@ from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
 from adk_relay.wire.pacing import Pace
+from adk_relay.wire.refusals import REFUSALS, refusal_of
 from adk_relay.wire.writer import Writer
 
 log = logging.getLogger("relay")
@@ -191,6 +189,8 @@ class Socket:
             pass
         except UnknownConversationError as unknown:  # another user took this id first
             end = NOT_FOUND.because(str(unknown))
+        except BusyError as full:
+            end = RATE_LIMITED.because(str(full))
         except Close as close:
             end, peer_is_gone = close.frame, isinstance(close, PeerGone)
         except Exception:
@@ -216,9 +216,7 @@ class Socket:
                 one_line(f"{end.code} {end.reason}"),
             )
             if not peer_is_gone:
-                await send_close(
-                    self._send, end
-                )  # also if the server cancels this task: some do when they stop
+                await send_close(self._send, end)  # also if the server cancels this task, as some do
 
     async def _run(self) -> None:
         """Runs the three tasks until the first one fails, and raises its error.
@@ -297,8 +295,10 @@ class Socket:
                 bad_frames = bad_frames if isinstance(command, NewToken) else 0  # it may be a guess
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
                     self._heartbeat.content_came()
-                    if self._admission.takes_sound() and self._conversation:
+                    if self._admission.takes_sound(command, self) and self._conversation:
                         self._conversation.handle(command, self)
+                        if self._admission.sound_is_early:
+                            await self._admission.slow_down(self._heartbeat)
                     continue
                 text_id = text_id_of(command)
                 if command not in ("ping", "pong"):
@@ -316,12 +316,12 @@ class Socket:
                     self._conversations.stats.fail_early()
                 self._fail()
                 return
-            except UnknownConversationError as unknown:
-                self._refuse("unknown_session", unknown, text_id, UNKNOWN_SESSION)
-            except (BusyError, InboxFullError) as busy:
-                self._refuse("busy", busy, text_id, BUSY)
-            except NotAllowedError as why:
-                self._refuse("not_allowed", why, text_id, FORBIDDEN)
+            except REFUSALS as why:
+                refusal = refusal_of(why, text_id)
+                self._outbox.enqueue(refusal.error)
+                if refusal.is_last or self.attends == "own":
+                    self._outbox.close(refusal.close)
+                    return
 
     async def _perform(self, command: Command) -> None:
         """Does what a command asks for."""
@@ -373,12 +373,6 @@ class Socket:
         """Ends the socket because the session service has failed."""
         self.deliver(Error("agent_failed", "The conversations can't be reached. The server's log says why."))
         self.deliver(Ended("failed"))
-
-    def _refuse(self, code: str, why: Exception, text_id: str, close: CloseFrame) -> None:
-        """Tells the client that a command is refused; a turn socket is closed, too."""
-        self._outbox.enqueue(Error(code, str(why), text_id))
-        if self.attends == "own":
-            self._outbox.close(close)
 
     # ---- watching ----
 

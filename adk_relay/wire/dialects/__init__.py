@@ -199,6 +199,11 @@ def text_of(fields: dict[str, Any], field: str, text_id: str = "") -> str:
     return text
 
 
+def retry_field(retry_after: int) -> dict[str, int]:
+    """When a client may try again; empty: that is not known."""
+    return {"retry_after": retry_after} if retry_after else {}
+
+
 def id_field(text_id: str) -> dict[str, Any]:
     """The `id` of a text on the wire; there is no such field for a text without one."""
     return {"id": text_id} if text_id else {}

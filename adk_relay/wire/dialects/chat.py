@@ -39,6 +39,7 @@ from adk_relay.wire.dialects import (
     name_field,
     new_token,
     once,
+    retry_field,
     session_id_of,
     start_fields,
     to_json,
@@ -157,7 +158,8 @@ def _encoder(session_id: str) -> Encode:
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
             case Error(code, text, text_id):
-                return (frame("error", code=code, message=text, **id_field(text_id)),)
+                retry = retry_field(message.retry_after)
+                return (frame("error", code=code, message=text, **id_field(text_id), **retry),)
             case _:
                 return None
 

@@ -48,6 +48,7 @@ from adk_relay.wire.dialects import (
     name_field,
     new_token,
     once,
+    retry_field,
     start_fields,
     to_json,
     tool_result,
@@ -266,7 +267,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
         case Status(state):
             return {"type": "status", "state": state}
         case Error(code, text, text_id):
-            return {"type": "error", "code": code, "message": text} | id_field(text_id)
+            error = {"type": "error", "code": code, "message": text}
+            return error | id_field(text_id) | retry_field(message.retry_after)
         case Gap(first, last, lines, older):
             return {"type": "gap", "from": first, "to": last, "messages": lines} | _older_field(older)
         case Older(lines, older):
