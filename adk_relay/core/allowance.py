@@ -8,10 +8,10 @@ import time
 class Allowance:
     """A token bucket: `rate` a second, and at most `most` at once."""
 
-    __slots__ = ("_at", "_left", "_most", "_rate")
+    __slots__ = ("_at", "_left", "_most", "rate")
 
     def __init__(self, rate: float, most: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._most = self._left = most
         self._at = time.monotonic()
 
@@ -21,6 +21,6 @@ class Allowance:
 
     def wait(self, now: float) -> float:
         """Seconds until something is left."""
-        self._left = min(self._most, self._left + (now - self._at) * self._rate)
+        self._left = min(self._most, self._left + (now - self._at) * self.rate)
         self._at = now
-        return 0.0 if self._left > 0 else -self._left / self._rate + 0.001
+        return 0.0 if self._left > 0 else -self._left / self.rate + 0.001

@@ -88,17 +88,19 @@ class Admission:
             raise BadFrameError("bad_token", refused.reason) from None
         self._is_told = False
 
-    def check(self, command: Command) -> None:
-        """Counts a command that is no sound.
+    async def check(self, command: Command, heartbeat: Heartbeat) -> None:
+        """Counts a command that is no sound. Too many pings are only slowed down.
 
         Raises:
             NotAllowedError: the visitor only listens, and the command does more than that.
             RateLimitedError: it sends too many of them.
         """
+        if command in ("ping", "pong"):
+            self._rates.take_ping()
+            await _pause(self._rates.ping_wait, heartbeat)
+            return
         self._rates.take_message()
-        if not (
-            self.visitor.may_write or command in ("ping", "pong") or isinstance(command, Join | ReadOlder)
-        ):
+        if not (self.visitor.may_write or isinstance(command, Join | ReadOlder)):
             raise NotAllowedError(_LISTENS)
 
     def takes_sound(self, sound: UserAudio, listener: Listener) -> bool:
@@ -124,7 +126,12 @@ class Admission:
         return self._rates.sound_wait() > 0
 
     async def slow_down(self, heartbeat: Heartbeat) -> None:
-        """Waits until more sound may come. No pong can be read meanwhile, so the client is not pinged."""
-        while wait := self._rates.sound_wait():
-            await asyncio.sleep(min(wait, 1.0))
-            heartbeat.frame_came(time.monotonic())
+        """Waits until more sound may come."""
+        await _pause(self._rates.sound_wait, heartbeat)
+
+
+async def _pause(wait: Callable[[], float], heartbeat: Heartbeat) -> None:
+    """Waits as long as `wait` says. No pong can be read meanwhile, so the client is not pinged."""
+    while seconds := wait():
+        await asyncio.sleep(min(seconds, 1.0))
+        heartbeat.frame_came(time.monotonic())

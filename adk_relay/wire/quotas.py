@@ -219,6 +219,7 @@ class Rates:
         own, users = (messages, user.messages if user else None), (sound, user.sound if user else None)
         self._messages = [allowance for allowance in own if allowance]
         self._sound = [allowance for allowance in users if allowance]
+        self._pings = messages and _messages(messages.rate)
         self._refusals = Allowance(0.5, _REFUSALS)
         self._user = user if sound_day else None
         self._sound_day = sound_day
@@ -228,7 +229,7 @@ class Rates:
         """Little is left of the day's sound."""
 
     def take_message(self) -> None:
-        """Counts a message that is no sound.
+        """Counts a message that is neither sound nor a ping.
 
         Raises:
             RateLimitedError: it comes too early.
@@ -240,6 +241,11 @@ class Rates:
             raise RateLimitedError("You send too many messages", wait, is_last=self._refusals.wait(now) > 0)
         for allowance in self._messages:
             allowance.take(1)
+
+    def take_ping(self) -> None:
+        """Counts a ping or a pong. They are counted apart: too many are only read later, like sound."""
+        if self._pings:
+            self._pings.take(1)
 
     def take_sound(self, sound: UserAudio) -> bool:
         """Counts sound. False: it is more than the user may send in a day.
@@ -261,6 +267,10 @@ class Rates:
         """Seconds to wait before more is read: more sound has come than in real time."""
         now = time.monotonic()
         return max((allowance.wait(now) for allowance in self._sound), default=0.0)
+
+    def ping_wait(self) -> float:
+        """Seconds to wait before more is read: too many pings have come."""
+        return self._pings.wait(time.monotonic()) if self._pings else 0.0
 
     def _take_of_day(self, user: _User, seconds: float) -> bool:
         if user.day != (today := _today()):

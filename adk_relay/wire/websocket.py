@@ -330,7 +330,7 @@ class Socket:
         if isinstance(command, NewToken):
             await self._admission.renew(command.token)
             return
-        self._admission.check(command)
+        await self._admission.check(command, self._heartbeat)
         match command:
             case "ping":
                 self._outbox.enqueue_first("pong", self._dialect.pong(self.connection_id))

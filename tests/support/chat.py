@@ -50,7 +50,7 @@ OPTIONAL = {
     "response_start": "id",
     "tool_start": "interim",
     "response_complete": "interrupted id usage grounding",
-    "error": "session_id id",
+    "error": "session_id id retry_after",
 }
 
 
