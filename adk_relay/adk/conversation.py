@@ -17,6 +17,7 @@ from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.listener import Listener
+from adk_relay.core.members import Members, member_of
 from adk_relay.core.messages import (
     ActivityStart,
     Audio,
@@ -87,6 +88,7 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
+        self._members = Members()
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
@@ -122,11 +124,7 @@ class Conversation:
             self._runs.want()
 
     def detach(self, listener: Listener, *, at_once: bool = False) -> None:
-        """Removes a listener; when it was the last, the conversation ends after the grace.
-
-        Args:
-            at_once: its client will not come back, so there is no grace.
-        """
+        """Removes a listener. When it was the last, the conversation ends after the grace, or `at_once`."""
         is_alone, is_given_up = self.room.listeners == [listener], False
         if listener.attends == "own":  # nobody else waits for the answers to its requests
             is_given_up = self._writing.withdraw(listener) and is_alone
@@ -148,11 +146,11 @@ class Conversation:
             InboxFullError: too much text waits for the model already.
         """
         self._idleness.touch()
-        if self._is_closing:
+        if self._is_closing or not self._members.may(user_input, listener):
             return
         match user_input:
             case UserAudio() if not self._resets:  # first, because nothing else comes as often
-                self._floor.offer(listener.connection_id, user_input)
+                self._floor.offer(listener.connection_id, user_input, member_of(listener))
             case UserText() | UserImage() | Interrupt() if self._resets:
                 self._resets.hold(user_input, listener)
             case Interrupt():
@@ -164,7 +162,7 @@ class Conversation:
             case AudioEnd():
                 self._floor.end(listener.connection_id)
             case ActivityStart() if self._home.push_to_talk and not self._resets:
-                self._floor.begin(listener.connection_id)
+                self._floor.begin(listener.connection_id, member_of(listener))
             case ToolResult():
                 self.waiting.take(user_input, listener)
             case UserImage():
@@ -173,8 +171,6 @@ class Conversation:
 
     def ask(self, text: UserText, listener: Listener) -> None:
         """Takes a text whose answer `listener` waits for. It waits until those before it are answered.
-
-        A repeated id isn't asked again; the latest sender gets the answer.
 
         Raises:
             BusyError: 16 wait already.

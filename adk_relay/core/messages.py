@@ -34,10 +34,17 @@ class UserText:
     """It is in the session already, but no model was given it."""
     place: Place | None = field(default=None, compare=False)
     """Where the other listeners were shown it; None: they were not."""
+    member: str = ""
+    """Who wrote it: see `core.listener.Listener`. Ids of texts are those of a member."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies it among the texts of all members."""
+        return self.member, self.id
 
     def is_same(self, other: UserText) -> bool:
         """Whether this is the same text, whatever has happened to it."""
-        return (self.text, self.id) == (other.text, other.id)
+        return (self.text, self.key) == (other.text, other.key)
 
 
 class UserAudio(NamedTuple):

@@ -270,7 +270,7 @@ class Api:
         _allow(visitor, ask.session_id, "write")
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
-        listener = HttpListener(Outbox(encode, self._limits.queue_bytes), visitor.name)
+        listener = HttpListener(Outbox(encode, self._limits.queue_bytes), visitor.name, visitor.member)
         try:
             conversation = await self._conversations.open(visitor.owner, ask.session_id)
         except StoreError:

@@ -219,7 +219,9 @@ class Guard:
                 raise sign_in("Sign in first.", had_token=False)
             if not isinstance(answer, Visitor) or answer.user_id is None:
                 raise TypeError("authenticate must return a user's id, a Visitor with a user_id, or None")
-            return replace(answer, user_id=user_id_of(answer.user_id), name=name_of(answer.name))
+            user_id, name = user_id_of(answer.user_id), name_of(answer.name)
+            member = user_id if answer.session_id is None else f"{user_id}\n{name}"
+            return replace(answer, user_id=user_id, name=name, member=answer.member or member)
         except Refused:
             raise
         except Exception as error:

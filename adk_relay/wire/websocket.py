@@ -98,7 +98,7 @@ class Socket:
         pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
-        self.name = admission.visitor.name
+        self.name, self.member = admission.visitor.name, admission.visitor.member
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
         self._conversations = conversations
