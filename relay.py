@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Unpack
 
 from adk_relay import memory, settings, shipped
 from adk_relay.core.interfaces import FullError, StoreError, UnknownConversationError
-from adk_relay.core.logs import hide_tokens, one_line
+from adk_relay.core.logs import one_line
+from adk_relay.core.moderation import OnInput
 from adk_relay.core.visitor import Visitor
 from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
@@ -65,6 +66,7 @@ class Relay:
         run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
         credentials: an ADK credential service; None: in memory.
         authenticate: from an ASGI scope to a user's id, a `Visitor`, or None, which refuses; sync or async.
+        on_input: asked about each text, final transcript and picture; see `adk_relay/core/moderation.py`.
         options: settings. `adk_relay/settings.py` has the meaning, the range and the default of each.
 
     Raises:
@@ -79,6 +81,7 @@ class Relay:
         run_config: RunConfig | None = None,
         credentials: BaseCredentialService | None = None,
         authenticate: Authenticate | None = None,
+        on_input: OnInput | None = None,
         **options: Unpack[Options],
     ) -> None:
         # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
@@ -101,9 +104,9 @@ class Relay:
             replay_seconds=values["replay_seconds"],
             sound=values["sound"],
             most=values["max_conversations"],
+            on_input=on_input,
         )
         self._guard = guard_of(values, authenticate)  # who may come in, and as whom
-        hide_tokens()
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
         self._limits = Limits.of(values)
         self._files = http.static_files(shipped("static"))
@@ -232,9 +235,7 @@ class Relay:
             if target.user_id and not self.conversations.has_place(target.user_id, target.session_id):
                 raise too_many(FullError.TEXT)
         except Refused as no:
-            await refuse(
-                scope, receive, send, no.frame, no.status, no.reason, *no.headers, is_told=no.is_told
-            )
+            await refuse(scope, receive, send, no.frame, no.status, no.reason, *no.headers, told=no.is_told)
             return
         except (NoSuchTargetError, UnknownConversationError) as refusal:
             await refuse(scope, receive, send, NOT_FOUND, 404, str(refusal))

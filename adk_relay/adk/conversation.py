@@ -41,6 +41,7 @@ from adk_relay.core.messages import (
     UserText,
     UserTyping,
 )
+from adk_relay.core.moderation import Moderation
 from adk_relay.core.requests import Requests
 from adk_relay.core.room import After, Room
 from adk_relay.core.writing import Writing
@@ -58,13 +59,11 @@ class Conversation:
     """A user's conversation: one ADK session and, while it is in use, one run.
 
     One task drives it: it reads the session, waits until a run is needed, drives the runs one after the
-    other, and empties the session. So there is never a second run, and no run that writes into a deleted
-    session.
+    other, and empties the session. So there is never a second run, and none writes into a deleted session.
 
     Invariants:
         The grace timer is set only while there is no listener.
-        Input is held only while the session is being emptied.
-        Its parts have their own invariants: Room, Writing, Inbox, Floor, Resets, Runs.
+        Input is held only while the session is being emptied. The parts have invariants of their own.
     """
 
     def __init__(self, home: Home, user_id: str, session_id: str) -> None:
@@ -91,7 +90,10 @@ class Conversation:
         self._members = Members()
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
-        self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
+        self._moderation = Moderation(
+            home.on_input, user_id, session_id, self.room, self._writing, self._say, self._interrupt
+        )
+        self._resets = Resets(self.session, self.room, self._writing, self._runs, self._say)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
         self._grace: asyncio.TimerHandle | None = None  # set while there is no listener
@@ -140,20 +142,22 @@ class Conversation:
             self._grace = loop.call_at(0 if at_once else self._back_by, self._runs.stop, Stop.LEFT)
 
     def handle(self, user_input: Input, listener: Listener) -> None:
-        """Takes the input of a listener; never waits.
-
-        Raises:
-            InboxFullError: too much text waits for the model already.
-        """
+        """Takes the input of a listener: see `core.interfaces.Conversation`."""
         self._idleness.touch()
         if self._is_closing or not self._members.may(user_input, listener):
             return
+        if not self._moderation.holds(user_input, listener):
+            self._say(user_input, listener)
+
+    def _say(self, user_input: Input, listener: Listener) -> None:
+        """Takes input that has passed the moderation."""
         match user_input:
             case UserAudio() if not self._resets:  # first, because nothing else comes as often
                 self._floor.offer(listener.connection_id, user_input, member_of(listener))
             case UserText() | UserImage() | Interrupt() if self._resets:
                 self._resets.hold(user_input, listener)
             case Interrupt():
+                self._moderation.stop()
                 self._interrupt()
             case UserTyping(typing):
                 self.room.set_typing(listener, typing)
@@ -170,22 +174,16 @@ class Conversation:
                 self._runs.want()
 
     def ask(self, text: UserText, listener: Listener) -> None:
-        """Takes a text whose answer `listener` waits for. It waits until those before it are answered.
-
-        Raises:
-            BusyError: 16 wait already.
-        """
+        """Takes a text whose answer `listener` waits for: see `core.interfaces.Conversation`."""
         self._idleness.touch()
-        self._writing.ask(text, listener)
+        if not self._moderation.holds(text, listener, is_request=True):
+            self._writing.ask(text, listener)
 
     async def reset(self, *, delete: bool) -> None:
         """Empties the conversation and tells all listeners. Input that comes meanwhile is handled afterwards.
 
         Args:
             delete: no new session is made until something is said.
-
-        Raises:
-            Exception: the session could not be deleted.
         """
         why = "The conversation was emptied before it was your turn."
         done = self._resets.add(delete=delete, why=why)
@@ -225,7 +223,9 @@ class Conversation:
             self.waiting.note(message)
         match message:
             case Transcript():
-                self.room.publish(self.room.signed(message, self._floor.last_speaker))
+                message = self.room.signed(message, self._floor.last_speaker)
+                self.room.publish(message)
+                self._moderation.hear(message, self._floor.last_speaker)
             case TurnEnd(goes_on=False):
                 self._end_turn(message)
             case _ if isinstance(message, Numbered):
@@ -322,12 +322,16 @@ class Conversation:
         finally:
             if self._grace:
                 self._grace.cancel()
-            self._idleness.close()
             self._loading.cancel()
-            self.older.close()
-            self.session.close()
-            self._writing.close()
-            self.room.close()
+            for part in (
+                self._idleness,
+                self.older,
+                self.session,
+                self._writing,
+                self._moderation,
+                self.room,
+            ):
+                part.close()
             self._home.forget(self)
 
     async def _come_to_rest(self, reason: Stop) -> bool:

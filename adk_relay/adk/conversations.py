@@ -30,6 +30,7 @@ from adk_relay.core.history import limited
 from adk_relay.core.interfaces import FullError, StoppingError, StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line
+from adk_relay.core.moderation import OnInput
 from adk_relay.core.requests import Stats
 
 log = logging.getLogger("relay.agent")
@@ -58,6 +59,7 @@ class Conversations:
         replay_seconds: seconds that they are kept.
         sound: "short": past ADK where nobody in ADK wants to see it; "long": always through ADK.
         most: how many may be in memory; 0: any number.
+        on_input: a host's function that is asked about the input of users.
 
     Raises:
         ValueError: the URI names no session service that is installed here.
@@ -81,6 +83,7 @@ class Conversations:
         replay_seconds: float,
         sound: str,
         most: int = 0,
+        on_input: OnInput | None = None,
     ) -> None:
         app = app_of(agent)
         # ADK logs a failure several times, with tracebacks. relay gets it as an exception, and logs it in
@@ -107,6 +110,7 @@ class Conversations:
         self.replay_bytes = replay_bytes
         self.replay_seconds = replay_seconds
         self._most = most
+        self.on_input = on_input
         self.stats = Stats()
         self._starts = Starts()
         models = live_models(self.runner.agent)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from adk_relay.core.logs import failure
+from adk_relay.core.logs import failure, hide_tokens
 from adk_relay.core.visitor import Visitor, name_of, subject_of, user_id_of
 from adk_relay.wire.asgi import Scope
 from adk_relay.wire.closing import (
@@ -239,7 +239,8 @@ class Guard:
 
 
 def guard_of(values: Mapping[str, Any], authenticate: Authenticate | None) -> Guard:
-    """The guard that the settings ask for."""
+    """The guard that the settings ask for. From now on, no log shows tokens."""
+    hide_tokens()
     return Guard(
         values["secret"],
         values["jwks"],

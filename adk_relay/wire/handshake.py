@@ -39,19 +39,19 @@ async def refuse(
     status: int,
     reason: str,
     *headers: tuple[bytes, bytes],
-    is_told: bool = True,
+    told: bool = True,
 ) -> None:
     """Refuses a WebSocket in a way that shows the client the reason.
 
     A browser cannot read the response to a refused upgrade. So a WebSocket that offers relay.v1 is accepted,
-    and closed at once with the code and the reason, unless `is_told` is false. Any other gets an HTTP
+    and closed at once with the code and the reason, unless `told` is false. Any other gets an HTTP
     response, if the ASGI server can send one.
     """
     client = scope.get("client")
     log.info(
         "a WebSocket from %s was refused: %d %s", client[0] if client else "?", frame.code, one_line(reason)
     )
-    if is_told and offers_subprotocol(scope):
+    if told and offers_subprotocol(scope):
         if await accept(scope, receive, send):
             await send_close(send, frame.because(reason))
     elif not await _connected(receive):

@@ -16,6 +16,9 @@ from adk_relay.wire.outbox import Frame, Outbox
 _ENDED_STATUS = {"idle": 504, "failed": 502, "stopping": 503}
 """The HTTP status if the conversation of a request ends, by `Ended.why` (RFC 9110 section 15.6)."""
 
+_ERROR_STATUS = {"refused": 403}
+"""The HTTP status of an error, if it is not 502."""
+
 _KEEP_ALIVE = ": still here\n\n"
 """A comment in a stream of server-sent events, which clients ignore."""
 
@@ -53,9 +56,9 @@ class HttpListener:
                     self._outbox.enqueue(Error(why, self.error.detail))
                 self._outbox.close(CONVERSATION_ENDED[why])
             case Error(code, text):
-                self.error = busy(text) if code == "busy" else HttpError(502, text)
+                self.error = busy(text) if code == "busy" else HttpError(_ERROR_STATUS.get(code, 502), text)
                 self._outbox.enqueue(message)
-                if code == "busy":
+                if code in ("busy", "refused"):
                     self._outbox.close(BUSY)
             case TurnEnd(goes_on=False):
                 self.answer = message

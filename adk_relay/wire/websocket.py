@@ -28,6 +28,7 @@ from adk_relay.wire.closing import (
     CONVERSATION_ENDED,
     CONVERSATION_ENDED_TEXT,
     DONE,
+    FORBIDDEN,
     INTERNAL_ERROR,
     NOT_FOUND,
     RATE_LIMITED,
@@ -145,8 +146,8 @@ class Socket:
                 self._leave()
             case TurnEnd(goes_on=False) if self.attends == "own":
                 self._outbox.close(DONE)
-            case Error("busy") if self.attends == "own":
-                self._outbox.close(BUSY)
+            case Error("busy" | "refused" as code) if self.attends == "own":
+                self._outbox.close(BUSY if code == "busy" else FORBIDDEN.because("refused"))
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that the client has missed."""
