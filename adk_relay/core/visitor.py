@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 GUEST = "guest"
 """The user whose conversations are shared by all clients where nobody signs in."""
@@ -34,7 +34,7 @@ class Visitor:
     session_id: str | None = None
     may_write: bool = True
     expires_at: float | None = None
-    member: str = ""
+    member: str = field(default="", compare=False)
 
     @property
     def owner(self) -> str:

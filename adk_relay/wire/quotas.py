@@ -22,6 +22,9 @@ from adk_relay.wire.asgi import Scope
 _BURST_SECONDS = 10.0
 """Seconds of a rate of messages that may come at once, after a pause."""
 
+_PINGS = 5
+"""How many pings and pongs may come for each other message: they cost least."""
+
 _SOUND_AT_ONCE = 60.0
 """Seconds of sound that may come at once, after a pause: as much as may wait for the model."""
 
@@ -219,7 +222,7 @@ class Rates:
         own, users = (messages, user.messages if user else None), (sound, user.sound if user else None)
         self._messages = [allowance for allowance in own if allowance]
         self._sound = [allowance for allowance in users if allowance]
-        self._pings = messages and _messages(messages.rate)
+        self._pings = messages and _messages(messages.rate * _PINGS)
         self._refusals = Allowance(0.5, _REFUSALS)
         self._user = user if sound_day else None
         self._sound_day = sound_day
