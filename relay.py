@@ -21,7 +21,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Unpack
 
 from adk_relay import settings, shipped
-from adk_relay.core.hide_tokens import hide_tokens
+from adk_relay.core.moderation import OnInput
 from adk_relay.from_environment import relay_from_environment, with_process
 from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
@@ -31,7 +31,7 @@ from adk_relay.wire.asgi import Receive, Scope, Send
 from adk_relay.wire.closing import SERVER_RESTARTS, SERVER_STOPPING, CloseFrame
 from adk_relay.wire.draining import Draining
 from adk_relay.wire.files import Files
-from adk_relay.wire.guard import Authenticate, Guard, Refused
+from adk_relay.wire.guard import Authenticate, Refused, guard_of
 from adk_relay.wire.handshake import accept, refuse, send_close
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.pacing import pace_for
@@ -58,6 +58,7 @@ class Relay:
         run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
         credentials: an ADK credential service; None: in memory.
         authenticate: from an ASGI scope to a user's id, a `Visitor`, or None, which refuses; sync or async.
+        on_input: asked about each text, final transcript and picture; see `adk_relay/core/moderation.py`.
         options: settings. `adk_relay/settings.py` has the meaning, the range and the default of each.
 
     Raises:
@@ -72,6 +73,7 @@ class Relay:
         run_config: RunConfig | None = None,
         credentials: BaseCredentialService | None = None,
         authenticate: Authenticate | None = None,
+        on_input: OnInput | None = None,
         **options: Unpack[Options],
     ) -> None:
         # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
@@ -94,19 +96,13 @@ class Relay:
             replay_bytes=values["replay_bytes"],
             replay_seconds=values["replay_seconds"],
             sound=values["sound"],
+            most=values["max_conversations"],
+            on_input=on_input,
         )
         # The guard decides who may come in, and as whom.
-        one_use = values["one_use"] == "true"
-        self._guard = Guard(values["secret"], values["jwks"], one_use=one_use, authenticate=authenticate)
-        hide_tokens()
+        self._guard = guard_of(values, authenticate)
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
-        self._limits = Limits(
-            values["queue_bytes"],
-            values["slow_timeout"],
-            values["ping_interval"],
-            values["pong_timeout"],
-            values["idle_timeout"],
-        )
+        self._limits = Limits.of(values)
         self._files = Files(shipped("static"))
         self._sockets: set[Socket] = set()
         self._draining = Draining(values["drain"], self._sockets)
@@ -134,10 +130,11 @@ class Relay:
         if self.conversations.use_loop():
             self._sockets.clear()
         match scope["type"]:
-            case "http":
-                await self._http(scope, receive, send)
-            case "websocket":
-                await self._websocket(scope, receive, send)
+            case "http" | "websocket" as kind:
+                try:
+                    await (self._http if kind == "http" else self._websocket)(scope, receive, send)
+                finally:
+                    self._guard.leave(scope)
             case "lifespan":
                 # `relay serve` finds the relay there, to drain it; each request gets a copy of this state.
                 scope.get("state", {})["adk_relay"] = self
@@ -205,11 +202,12 @@ class Relay:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = path_of(scope), scope["method"]
         response: http.Response | None
+        send = self._guard.origins.sender(scope, send)
         if handlers := self._api.handlers(path):
             if handler := handlers.get("GET" if method == "HEAD" else method):
                 response = await self._api.respond(handler, path, scope, receive, send)
             else:
-                response = http.not_allowed(*handlers)
+                response = self._guard.origins.preflight(scope, handlers) or http.not_allowed(*handlers)
         else:
             response = self._files.response(scope, path, method)
         if response:
@@ -223,8 +221,7 @@ class Relay:
             # Who is this, and which conversation is it to attend? The path and the query choose the dialect.
             visitor, target = await admit(scope, self._guard, self._draining, self.conversations)
         except Refused as no:
-            tally = self.conversations.stats.refused
-            await refuse(scope, receive, send, no.frame, no.status, no.reason, *no.headers, refused=tally)
+            await refuse(scope, receive, send, no, self.conversations.stats.refused)
             return
         if not await accept(scope, receive, send):
             return
@@ -236,7 +233,7 @@ class Relay:
             self.conversations,
             self._limits,
             target.dialect,
-            Admission(visitor, partial(self._guard.renew, scope)),
+            Admission(visitor, partial(self._guard.renew, scope), self._guard.quotas.rates(visitor)),
             receive,
             send,
             knows_pings=offers_subprotocol(scope),

@@ -7,6 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from adk_relay import __version__
@@ -66,6 +67,7 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
         prog=prog,
         usage=f"{prog} [-h] [option ...]",  # naming all options would take seven lines before each error
         description="Serve the page and an ADK live agent.",
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
         allow_abbrev=False,
     )
     parser.add_argument(

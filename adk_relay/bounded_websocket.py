@@ -16,9 +16,9 @@ from adk_relay.bounds import (
     MAX_FRAGMENTS,
     MAX_FRAME,
     UNFINISHED,
-    Allowance,
     response,
 )
+from adk_relay.core.allowance import Allowance
 
 _FRAGMENT = 64 * 1024 - 4
 """A longer WebSocket frame is parsed in fragments of this length: a multiple of 4, as the mask is, and with a

@@ -8,8 +8,6 @@ client of relay does.
 
 from __future__ import annotations
 
-import time
-
 MAX_FRAME = 6 * 1024 * 1024
 """Bytes of the largest WebSocket frame: a picture of 4 MiB in base64 takes 5.6 MB."""
 
@@ -39,27 +37,6 @@ MAX_FRAGMENTS = 1024
 
 UNFINISHED = 128 * 1024 * 1024
 """Bytes of all messages together that have begun and not ended."""
-
-
-class Allowance:
-    """A token bucket: `rate` a second, and at most `most` at once."""
-
-    __slots__ = ("_at", "_left", "_most", "_rate")
-
-    def __init__(self, rate: float, most: float) -> None:
-        self._rate = rate
-        self._most = self._left = most
-        self._at = time.monotonic()
-
-    def take(self, amount: float) -> None:
-        """Takes some. What is taken beyond what is left has to be waited for before the next time."""
-        self._left -= amount
-
-    def wait(self, now: float) -> float:
-        """Seconds until something is left."""
-        self._left = min(self._most, self._left + (now - self._at) * self._rate)
-        self._at = now
-        return 0.0 if self._left > 0 else -self._left / self._rate + 0.001
 
 
 def response(status: bytes, *headers: tuple[bytes, bytes]) -> bytes:

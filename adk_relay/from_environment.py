@@ -10,6 +10,7 @@ from adk_relay import memory, settings, tracing
 from adk_relay.advice import advice
 from adk_relay.core.logs import one_line
 from adk_relay.settings import SettingsError
+from adk_relay.show_logs import show_logs
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def relay_from_environment(make: type[Relay]) -> Relay:
     from adk_relay.agents import agent_to_serve
 
     settings.load_env_files(Path.cwd())
-    settings.show_logs()
+    show_logs()
     tracing.export_traces()
     values = settings.from_environment()
     is_chosen = values.get("model") == "rehearsal"

@@ -20,7 +20,7 @@ from uvicorn.config import LOGGING_CONFIG
 from adk_relay.advice import RELAY_SERVE
 from adk_relay.bounds import MAX_FRAME, MAX_HEAD
 from adk_relay.core.logs import failure, one_line
-from adk_relay.settings import log_config
+from adk_relay.show_logs import log_config
 
 log = logging.getLogger("relay")
 

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
-from adk_relay.core.logs import JsonFormatter, NoTraceback, TextFormatter, one_line
+from adk_relay.core.logs import one_line
 
 if TYPE_CHECKING:
     from google.adk.artifacts import BaseArtifactService
@@ -51,6 +51,18 @@ class Options(TypedDict, total=False):
     secret: str | None
     jwks: str | None
     one_use: str
+    origins: str | None
+    hosts: str | None
+    max_sockets: int
+    user_sockets: int
+    address_sockets: int
+    max_conversations: int
+    max_requests: int
+    message_rate: float
+    user_message_rate: float
+    sound_rate: float
+    user_sound_rate: float
+    user_sound_day: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +269,73 @@ SETTINGS = {
             "File or URL of the keys that verify tokens (RS256, ES256); if set, clients need a token",
         ),
         Setting(
-            "one_use",
+            "one_use", str, "false", "true: each token opens one WebSocket only", choices=("false", "true")
+        ),
+        Setting(
+            "origins",
             str,
-            "false",
-            "true: each token opens one WebSocket only",
-            choices=("false", "true"),
+            None,
+            "Origins whose pages may use the server, besides its own; separated by commas",
+        ),
+        Setting(
+            "hosts",
+            str,
+            None,
+            "Names under which the server is reached; if empty, on a loopback address only the machine's own",
+        ),
+        Setting("max_sockets", int, 10_000, "WebSockets that may be open at once; 0: any number", ">= 0"),
+        Setting("user_sockets", int, 500, "WebSockets of one user who signs in; 0: any number", ">= 0"),
+        Setting(
+            "address_sockets",
+            int,
+            500,
+            "WebSockets from one address (IPv6: /64) but this machine's; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "max_conversations",
+            int,
+            1000,
+            "Conversations in memory, most with a connection to the model; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "max_requests", int, 1000, "HTTP requests that may be under way at once; 0: any number", ">= 0"
+        ),
+        Setting(
+            "message_rate",
+            float,
+            100.0,
+            "Messages a second from one WebSocket, without sound; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "user_message_rate",
+            float,
+            500.0,
+            "Messages and HTTP requests a second of one user who signs in; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "sound_rate",
+            float,
+            2.0,
+            "Seconds of sound that are read from one WebSocket in a second; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "user_sound_rate",
+            float,
+            50.0,
+            "Seconds of sound of one user who signs in, in a second; 0: any number",
+            ">= 0",
+        ),
+        Setting(
+            "user_sound_day",
+            float,
+            0.0,
+            "Seconds of sound of one user who signs in, in a day (UTC); 0: any number",
+            ">= 0",
         ),
     )
 }
@@ -322,36 +396,3 @@ def load_env_files(folder: Path) -> None:
     load_dotenv(folder / ".env")
     if not os.environ.get("RELAY_AGENT"):
         load_dotenv(folder / "agent" / ".env")
-
-
-def show_logs() -> None:
-    """Shows relay's log lines if logging is not configured: ASGI servers configure only their own loggers.
-
-    With RELAY_LOG=json, uvicorn's lines get the same form.
-
-    Raises:
-        SettingsError: RELAY_LOG is wrong.
-    """
-    try:
-        SETTINGS["log"].check(form := os.environ.get("RELAY_LOG") or SETTINGS["log"].default)
-    except ValueError as error:
-        raise SettingsError(f"RELAY_LOG: {error}") from None
-    logging.getLogger("uvicorn.error").addFilter(NoTraceback())
-    formatter = JsonFormatter() if form == "json" else TextFormatter()
-    if log.level == logging.NOTSET:
-        log.setLevel(logging.getLogger("uvicorn.error").level or logging.INFO)  # uvicorn's --log-level
-    if not logging.getLogger().handlers and not log.handlers:
-        log.addHandler(shown := logging.StreamHandler())
-        shown.setFormatter(formatter)
-    if form == "json":
-        for name in ("uvicorn", "uvicorn.access"):
-            for handler in logging.getLogger(name).handlers:
-                handler.setFormatter(formatter)
-
-
-def log_config(uvicorns: dict[str, Any]) -> dict[str, Any]:
-    """How uvicorn is to configure its loggers: as `uvicorns` says, but with RELAY_LOG=json in JSON."""
-    if os.environ.get("RELAY_LOG") != "json":
-        return uvicorns
-    formatter = {"()": "adk_relay.core.logs.JsonFormatter"}
-    return {**uvicorns, "formatters": dict.fromkeys(uvicorns["formatters"], formatter)}

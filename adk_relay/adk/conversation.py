@@ -18,6 +18,7 @@ from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.listener import Listener
+from adk_relay.core.members import Members, member_of
 from adk_relay.core.messages import (
     ActivityStart,
     Audio,
@@ -41,6 +42,7 @@ from adk_relay.core.messages import (
     UserText,
     UserTyping,
 )
+from adk_relay.core.moderation import Moderation
 from adk_relay.core.requests import Requests
 from adk_relay.core.room import After, Room
 from adk_relay.core.writing import Writing
@@ -87,10 +89,14 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
-        self.is_answering = self._writing.is_under_way
+        self.is_answering, self.tell = self._writing.is_under_way, self.room.broadcast
+        self._members = Members()
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
-        self._resets = Resets(self.session, self.room, self._writing, self._runs, self.handle)
+        self._moderation = Moderation(
+            home.on_input, user_id, session_id, self.room, self._writing, self._say, self._interrupt
+        )
+        self._resets = Resets(self.session, self.room, self._writing, self._runs, self._say)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
         self._grace: asyncio.TimerHandle | None = None  # set while there is no listener
@@ -140,20 +146,21 @@ class Conversation:
             self._grace = loop.call_at(0 if at_once else self._back_by, self._runs.stop, Stop.LEFT)
 
     def handle(self, user_input: Input, listener: Listener) -> None:
-        """Takes the input of a listener; never waits.
-
-        Raises:
-            InboxFullError: too much text waits for the model already.
-        """
+        """Takes the input of a listener: see `core.interfaces.Conversation`."""
         self._idleness.touch()
-        if self._is_closing:
-            return
+        is_taken = not self._is_closing and self._members.may(user_input, listener)
+        if is_taken and not self._moderation.holds(user_input, listener):
+            self._say(user_input, listener)
+
+    def _say(self, user_input: Input, listener: Listener) -> None:
+        """Takes input that has passed the moderation."""
         match user_input:
             case UserAudio() if not self._resets:  # first, because nothing else comes as often
-                self._floor.offer(listener.connection_id, user_input)
+                self._floor.offer(listener.connection_id, user_input, member_of(listener))
             case UserText() | UserImage() | Interrupt() if self._resets:
                 self._resets.hold(user_input, listener)
             case Interrupt():
+                self._moderation.stop()
                 self._interrupt()
             case UserTyping(typing):
                 self.room.set_typing(listener, typing)
@@ -163,7 +170,7 @@ class Conversation:
             case AudioEnd():
                 self._floor.end(listener.connection_id)
             case ActivityStart() if self._home.push_to_talk and not self._resets:
-                self._floor.begin(listener.connection_id)
+                self._floor.begin(listener.connection_id, member_of(listener))
             case ToolResult():
                 self.waiting.take(user_input, listener)
             case UserImage():
@@ -171,22 +178,16 @@ class Conversation:
                 self._runs.want()
 
     def ask(self, text: UserText, listener: Listener) -> None:
-        """Takes a text whose answer `listener` waits for. It waits until those before it are answered.
-
-        Raises:
-            BusyError: 16 wait already.
-        """
+        """Takes a text whose answer `listener` waits for: see `core.interfaces.Conversation`."""
         self._idleness.touch()
-        self._writing.ask(text, listener)
+        if not self._moderation.holds(text, listener, is_request=True):
+            self._writing.ask(text, listener)
 
     async def reset(self, *, delete: bool) -> None:
         """Empties the conversation and tells all listeners. Input that comes meanwhile is handled afterwards.
 
         Args:
             delete: no new session is made until something is said.
-
-        Raises:
-            Exception: the session could not be deleted.
         """
         why = "The conversation was emptied before it was your turn."
         done = self._resets.add(delete=delete, why=why)
@@ -227,16 +228,14 @@ class Conversation:
             self.waiting.note(message)
         match message:
             case Transcript():
-                self.room.publish(self.room.signed(message, self._floor.last_speaker))
+                self.room.publish(signed := self.room.signed(message, self._floor.last_speaker))
+                self._moderation.hear(signed, self._floor.last_speaker)
             case TurnEnd(goes_on=False):
                 self._end_turn(message)
             case _ if isinstance(message, Numbered):
                 self.room.publish(message)
             case _:
                 self.room.broadcast(message)
-
-    def tell(self, message: Message) -> None:
-        self.room.broadcast(message)
 
     def connected(self) -> None:
         self._runs.connected()
@@ -329,7 +328,8 @@ class Conversation:
             if self._grace:
                 self._grace.cancel()
             self._loading.cancel()
-            for part in (self._idleness, self.older, self.session, self._writing, self.room, self.meter):
+            parts = (self._idleness, self.older, self.session, self._writing, self._moderation, self.room)
+            for part in (*parts, self.meter):
                 part.close()
             self._home.forget(self)
 

@@ -28,9 +28,10 @@ from adk_relay.adk.starts import Starts, prepare
 from adk_relay.adk.store import has_sessions, make_tables, reader_of, session_service
 from adk_relay.adk.tree import app_of, live_models, what_is_not_watched
 from adk_relay.core.history import limited
-from adk_relay.core.interfaces import StoppingError, StoreError, Summary, UnknownConversationError
+from adk_relay.core.interfaces import FullError, StoppingError, StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line
+from adk_relay.core.moderation import OnInput
 from adk_relay.core.stats import Stats
 
 log = logging.getLogger("relay.agent")
@@ -58,6 +59,8 @@ class Conversations:
         replay_bytes: bytes of each conversation's messages that are kept for sockets that come back.
         replay_seconds: seconds that they are kept.
         sound: "short": past ADK where nobody in ADK wants to see it; "long": always through ADK.
+        most: how many may be in memory; 0: any number.
+        on_input: a host's function that is asked about the input of users.
 
     Raises:
         ValueError: the URI names no session service that is installed here.
@@ -80,6 +83,8 @@ class Conversations:
         replay_bytes: int,
         replay_seconds: float,
         sound: str,
+        most: int = 0,
+        on_input: OnInput | None = None,
     ) -> None:
         app = app_of(agent)
         # ADK logs a failure several times, with tracebacks. relay gets it as an exception, and logs it in
@@ -105,6 +110,8 @@ class Conversations:
         self.mic_ms = mic_ms
         self.replay_bytes = replay_bytes
         self.replay_seconds = replay_seconds
+        self._most = most
+        self.on_input = on_input
         self.stats = Stats()
         self.failing = Failing()
         self._starts = Starts()
@@ -169,6 +176,11 @@ class Conversations:
         """How many conversations are in memory."""
         return len(self._open)
 
+    def has_place(self, user_id: str, session_id: str | None) -> bool:
+        """Whether a conversation is in memory, or there is a place for it."""
+        is_full = 0 < self._most <= len(self._open)
+        return not is_full or (session_id or default_id(user_id)) in self._open
+
     async def open(self, user_id: str, session_id: str | None = None) -> Conversation:
         """Opens a conversation of a user, which begins if there is none with this id.
 
@@ -179,6 +191,7 @@ class Conversations:
 
         Raises:
             UnknownConversationError: the conversation is another user's.
+            FullError: too many are in memory already.
             StoppingError: the server is stopping.
             StoreError: the session could not be read.
         """
@@ -193,6 +206,8 @@ class Conversations:
                 await self._starts.wait()
             if self.is_closing():
                 raise StoppingError
+            if not self.has_place(user_id, session_id):
+                raise FullError
             if session_id not in self._open:  # still
                 self._open[session_id] = Conversation(self, user_id, session_id)
             conversation = self._open[session_id]

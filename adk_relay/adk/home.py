@@ -10,6 +10,7 @@ from google.adk.sessions import BaseSessionService
 from adk_relay.adk.failing import Failing
 from adk_relay.adk.reading import Reader
 from adk_relay.adk.runner import WatchedRunner
+from adk_relay.core.moderation import OnInput
 from adk_relay.core.stats import Stats
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Home(Protocol):
     replay_bytes: int
     replay_seconds: float
     push_to_talk: bool
+    on_input: OnInput | None
 
     def forget(self, conversation: Conversation) -> None:
         """The conversation is over: it need not be kept in memory any more."""

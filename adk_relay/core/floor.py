@@ -17,6 +17,15 @@ _QUIET = 1.0
 _REFUSE_EVERY = 1.0
 """Seconds between two refusals of a microphone that continues to send speech."""
 
+_SHARE = 30.0
+"""Seconds that the speaker may have spoken longer than another member, of late, if that wants to speak."""
+
+_HALF_LIFE = 60.0
+"""Seconds after which half of what somebody has spoken is forgotten."""
+
+_MAX_SPOKEN = 256
+"""How many members' times are remembered."""
+
 _NEVER = float("-inf")
 
 _MAGNITUDE = bytes(min(high, 255 - high) for high in range(256))
@@ -27,8 +36,9 @@ class Floor:
     """Takes the sound of several microphones, and passes on the sound of the one that has the floor.
 
     A microphone is identified by its `connection_id`. The first that sends sound has the floor. Another one
-    takes it by speaking when the holder has not spoken for 1 s; if it speaks earlier it is refused, and
-    sound without speech is dropped without a refusal. When the holder mutes or leaves, the floor is free,
+    takes it by speaking when the holder has not spoken for 1 s, or has spoken for half a minute longer than
+    its own member, of late: steady noise must not keep the others out. If it speaks earlier it is refused,
+    and sound without speech is dropped without a refusal. When the holder mutes or leaves, the floor is free,
     and the model is told that the sound has ended.
 
     Invariants:
@@ -54,6 +64,8 @@ class Floor:
         self._refuse = refuse
         self._microphones: dict[str, _Microphone] = {}
         self._refused_at: dict[str, float] = {}
+        self._spoken: dict[str, tuple[float, float]] = {}
+        """By member: for how many seconds it has spoken, of late, and when that was so."""
         self._spoke_at = _NEVER
         """`time.monotonic()` of the speaker's last speech since it took the floor."""
         self.speaker = ""
@@ -68,21 +80,26 @@ class Floor:
         else:
             assert self._spoke_at == _NEVER, "nobody has the floor, and a time of speech is kept"
 
-    def offer(self, connection_id: str, sound: UserAudio) -> None:
-        """Takes a chunk of a microphone's sound."""
+    def offer(self, connection_id: str, sound: UserAudio, member: str = "") -> None:
+        """Takes a chunk of a microphone's sound.
+
+        Args:
+            member: for whom the time of speech is counted; "": for this microphone alone.
+        """
         microphone = self._microphones.get(connection_id)
         if microphone is None:
-            microphone = self._microphones[connection_id] = _Microphone(self._mic_ms)
+            microphone = _Microphone(self._mic_ms, member or connection_id)
+            self._microphones[connection_id] = microphone
         for merged in microphone.add(sound):
             self._pass_on(connection_id, merged)
 
-    def begin(self, connection_id: str) -> None:
+    def begin(self, connection_id: str, member: str = "") -> None:
         """The user of a microphone begins to speak, as the client says: it takes the floor, if it may."""
-        now = time.monotonic()
-        if self.speaker not in ("", connection_id) and now - self._spoke_at < _QUIET:
+        now, member = time.monotonic(), member or connection_id
+        if self.speaker not in ("", connection_id) and self._keeps(member, now):
             self._refuse_at(connection_id, now)
             return
-        self._microphones.setdefault(connection_id, _Microphone(self._mic_ms))
+        self._microphones.setdefault(connection_id, _Microphone(self._mic_ms, member))
         self.speaker = self.last_speaker = connection_id
         self._spoke_at = now
         self._hear(ActivityStart())
@@ -101,16 +118,33 @@ class Floor:
     def _pass_on(self, connection_id: str, sound: UserAudio) -> None:
         is_held_by_other = self.speaker not in ("", connection_id)
         if sound.is_speech:
-            now = time.monotonic()
-            if is_held_by_other and now - self._spoke_at < _QUIET:
+            now, member = time.monotonic(), self._microphones[connection_id].member
+            if is_held_by_other and self._keeps(member, now):
                 self._refuse_at(connection_id, now)
                 return
+            self._count(member, len(sound.pcm) / 2 / sound.rate, now)
             self._spoke_at = now
             self.last_speaker = connection_id
         elif is_held_by_other:
             return
         self.speaker = connection_id
         self._hear(sound)
+
+    def _keeps(self, other: str, now: float) -> bool:
+        """Whether the speaker keeps the floor, though another member wants it."""
+        if now - self._spoke_at >= _QUIET:
+            return False
+        holder = self._microphones[self.speaker].member
+        return holder == other or self._has_spoken(holder, now) - self._has_spoken(other, now) <= _SHARE
+
+    def _has_spoken(self, member: str, now: float) -> float:
+        seconds, at = self._spoken.get(member, (0.0, now))
+        return float(seconds * 0.5 ** ((now - at) / _HALF_LIFE))
+
+    def _count(self, member: str, seconds: float, now: float) -> None:
+        self._spoken[member] = self._has_spoken(member, now) + seconds, now
+        if len(self._spoken) > _MAX_SPOKEN:
+            del self._spoken[min(self._spoken, key=lambda each: self._has_spoken(each, now))]
 
     def _refuse_at(self, connection_id: str, now: float) -> None:
         """Refuses a microphone, unless it was refused less than a second ago.
@@ -130,7 +164,8 @@ class _Microphone:
         Less than `mic_ms` of sound waits to be merged, and it has a rate.
     """
 
-    def __init__(self, mic_ms: float) -> None:
+    def __init__(self, mic_ms: float, member: str) -> None:
+        self.member = member
         self._mic_ms = mic_ms
         self._pcm = bytearray()
         self._rate = 0

@@ -7,12 +7,22 @@ from typing import Protocol
 
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStart, UserText
+from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After, Room
 from adk_relay.core.stats import Stats
 
 
 class StoppingError(Exception):
     """The server is stopping: conversations can't be opened any more."""
+
+
+class FullError(BusyError):
+    """As many conversations are in memory as may be."""
+
+    TEXT = "Too many conversations are open now: try again later."
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT)
 
 
 class StoreError(Exception):
@@ -143,6 +153,9 @@ class Conversations(Protocol):
     def active(self) -> int:
         """How many conversations are in memory."""
 
+    def has_place(self, user_id: str, session_id: str | None) -> bool:
+        """Whether a conversation is in memory, or there is a place for it."""
+
     async def open(self, user_id: str, session_id: str | None = None) -> Conversation:
         """Opens a conversation of a user, which begins if there is none with this id.
 
@@ -151,6 +164,7 @@ class Conversations(Protocol):
 
         Raises:
             UnknownConversationError: the conversation is another user's.
+            FullError: too many are in memory already.
         """
 
     async def check(self, user_id: str, session_id: str) -> None:

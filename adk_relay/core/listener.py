@@ -20,6 +20,10 @@ class Listener(Protocol):
         """What its user is called, for the other listeners; "": that is not known."""
 
     @property
+    def member(self) -> str:
+        """Who its user is, the same for all its connections; "": nobody signs in, so that is not known."""
+
+    @property
     def is_audio(self) -> bool:
         """Whether it is a voice client: the model is then connected as soon as it attends."""
 

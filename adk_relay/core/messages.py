@@ -36,10 +36,17 @@ class UserText:
     """It is in the session already, but no model was given it."""
     place: Place | None = field(default=None, compare=False)
     """Where the other listeners were shown it; None: they were not."""
+    member: str = ""
+    """Who wrote it: see `core.listener.Listener`. Ids of texts are those of a member."""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What identifies it among the texts of all members."""
+        return self.member, self.id
 
     def is_same(self, other: UserText) -> bool:
         """Whether this is the same text, whatever has happened to it."""
-        return (self.text, self.id) == (other.text, other.id)
+        return (self.text, self.key) == (other.text, other.key)
 
 
 class UserAudio(NamedTuple):
@@ -346,6 +353,8 @@ class Error:
     """That of the text that was refused; "": the error is not about a text."""
     tool_id: str = ""
     """That of the tool call whose answer was refused; "": the error is not about one."""
+    retry_after: int = 0
+    """Seconds after which the client may try again; 0: that is not known."""
 
 
 @dataclass(slots=True, frozen=True)

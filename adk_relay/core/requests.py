@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
@@ -12,7 +12,10 @@ from adk_relay.core.messages import UserText
 from adk_relay.core.stats import Stats as Stats
 
 _MAX_WAITING = 16
-"""Requests of one conversation that may wait."""
+"""Requests of one member that may wait in a conversation."""
+
+_MAX_WAITING_OF_ALL = 64
+"""Requests of all its members together."""
 
 
 class BusyError(Exception):
@@ -31,6 +34,8 @@ class Request:
     """When it was made."""
     context: Context = field(default_factory=copy_context)
     """The context of the listener's task: it has what traces and the log call the listener."""
+    member: str = ""
+    """Who asks: see `core.listener.Listener`. It stays if the listener is replaced."""
 
 
 class Requests:
@@ -40,7 +45,8 @@ class Requests:
         stats: counts the requests of all conversations.
 
     Invariants:
-        At most 16 requests wait.
+        At most 16 requests of a member wait, and 64 in all. Members take turns; those of one member wait in
+        the order in which they came.
         The current request, whose answer is being given, does not wait.
         Each request that was taken ends once: it is successful or failed.
     """
@@ -54,18 +60,26 @@ class Requests:
         self._stats = stats
         self._taken = self._ended = 0
 
-    def take(self, text: UserText, listener: Listener) -> None:
-        """Takes a request: it waits until those before it are answered.
+    def take(self, text: UserText, listener: Listener) -> tuple[Request, int]:
+        """Takes a request, and returns how many are before it in the queue.
+
+        Where nobody signs in, all are one member.
 
         Raises:
-            BusyError: 16 wait already.
+            BusyError: 16 of this member wait already, or 64 in all.
         """
         self._stats.requests += 1
         self._taken += 1
-        if len(self.waiting) >= _MAX_WAITING:
+        waiting = Counter(request.member for request in self.waiting)
+        own = waiting[listener.member]
+        if own >= _MAX_WAITING or len(self.waiting) >= _MAX_WAITING_OF_ALL:
             self._end(successful=False)
-            raise BusyError(f"{len(self.waiting)} messages wait for their answers already: try again later.")
-        self.waiting.append(Request(text, listener))
+            count = own if own >= _MAX_WAITING else len(self.waiting)
+            raise BusyError(f"{count} messages wait for their answers already: try again later.")
+        request = Request(text, listener, member=listener.member)
+        before = self._place(own)
+        self.waiting.insert(before, request)
+        return request, before
 
     def find(self, text: UserText) -> tuple[Request, int] | None:
         """The open request of this text, and how many are before it in the queue."""
@@ -123,10 +137,21 @@ class Requests:
 
     def check(self) -> None:
         """Asserts the invariants."""
-        assert len(self.waiting) <= _MAX_WAITING, "too many requests wait"
+        waiting = Counter(request.member for request in self.waiting)
+        assert len(self.waiting) <= _MAX_WAITING_OF_ALL, "too many requests wait"
+        assert all(count <= _MAX_WAITING for count in waiting.values()), "too many of one member wait"
         assert self.current not in self.waiting, "the current request waits"
         is_open = len(self.waiting) + (self.current is not None)
         assert self._taken - self._ended == is_open, "a request ended twice, or not at all"
+
+    def _place(self, own: int) -> int:
+        """Where the next request of a member goes that has `own` waiting: after as many of each other one."""
+        seen: Counter[str] = Counter()
+        for place, request in enumerate(self.waiting):
+            if seen[request.member] > own:
+                return place
+            seen[request.member] += 1
+        return len(self.waiting)
 
     def _end(self, *, successful: bool) -> None:
         self._ended += 1

@@ -37,7 +37,8 @@ class Texts:
     """The ids of a conversation's latest texts, and which listener waits for the ack of each.
 
     A client that lost its socket before the ack came sends the text again through another socket. The id
-    shows that the text was said already. The latest sender gets the ack.
+    shows that the text was said already. The latest sender gets the ack. An id is one of its member: another
+    member's text with the same id is another text.
 
     Invariants:
         At most 4,096 ids are known, those of the latest texts.
@@ -45,11 +46,11 @@ class Texts:
     """
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[str, _Entry] = OrderedDict()  # by id, oldest first
+        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()  # by `UserText.key`, oldest first
 
     def look_up(self, text: UserText) -> Known:
         """What is known of the text's id."""
-        entry = self._entries.get(text.id)
+        entry = self._entries.get(text.key)
         if entry is None:
             return Known.NEW
         if entry.hash != hash(text.text):
@@ -59,13 +60,13 @@ class Texts:
     def add(self, text: UserText, listener: Listener) -> None:
         """Remembers a text that is going to be said. From now on only `listener` waits for its ack."""
         if text.id:
-            self._entries[text.id] = _Entry(hash(text.text), listener)
+            self._entries[text.key] = _Entry(hash(text.text), listener)
             if len(self._entries) > _MAX_IDS:
                 self._entries.popitem(last=False)
 
     def stored(self, text: UserText) -> Listener | None:
         """Marks a text as stored; returns the listener that waits for its ack."""
-        if not (entry := self._entries.get(text.id)):
+        if not (entry := self._entries.get(text.key)):
             return None
         listener, entry.listener = entry.listener, None
         return listener
@@ -76,21 +77,21 @@ class Texts:
         Returns:
             The listener that waits for its ack.
         """
-        entry = self._entries.pop(text.id, None)
+        entry = self._entries.pop(text.key, None)
         return entry.listener if entry else None
 
-    def clear(self, *, but: Collection[str] = ()) -> list[tuple[str, Listener]]:
+    def clear(self, *, but: Collection[tuple[str, str]] = ()) -> list[tuple[str, Listener]]:
         """Forgets all ids; returns those that were not stored yet, each with the listener that waits.
 
         Args:
-            but: ids that stay, because their texts are still to be said.
+            but: keys that stay, because their texts are still to be said.
         """
-        gone = {text_id: entry for text_id, entry in self._entries.items() if text_id not in but}
-        for text_id in gone:
-            del self._entries[text_id]
-        return [(text_id, entry.listener) for text_id, entry in gone.items() if entry.listener]
+        gone = {key: entry for key, entry in self._entries.items() if key not in but}
+        for key in gone:
+            del self._entries[key]
+        return [(text_id, entry.listener) for (_, text_id), entry in gone.items() if entry.listener]
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert len(self._entries) <= _MAX_IDS, "too many ids are kept"
-        assert "" not in self._entries, "a text without an id is kept"
+        assert all(text_id for _, text_id in self._entries), "a text without an id is kept"

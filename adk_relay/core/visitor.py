@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 GUEST = "guest"
 """The user whose conversations are shared by all clients where nobody signs in."""
@@ -25,6 +25,8 @@ class Visitor:
             reaches all of them.
         may_write: it may say something; otherwise it only listens.
         expires_at: until when all this holds, as `time.time()`; None: without an end.
+        member: who it is among those in a conversation: the user, or one whom the user has invited; "": that
+            is not known.
     """
 
     user_id: str | None = None
@@ -32,6 +34,7 @@ class Visitor:
     session_id: str | None = None
     may_write: bool = True
     expires_at: float | None = None
+    member: str = field(default="", compare=False)
 
     @property
     def owner(self) -> str:

@@ -65,6 +65,7 @@ class Writing:
         Raises:
             InboxFullError: too much text waits for the model already.
         """
+        text = replace(text, member=listener.member)
         if not self._is_repeated(text, listener):
             self._say(text, listener)
             self._texts.add(text, listener)
@@ -77,13 +78,14 @@ class Writing:
         Raises:
             BusyError: too many requests wait already.
         """
+        text = replace(text, member=listener.member)
         if self._is_repeated(text, listener):
             self._hand_over(text, listener)
             return
-        self.requests.take(text, listener)
+        request, before = self.requests.take(text, listener)
         self._texts.add(text, listener)
         self._room.set_typing(listener, False)
-        self._tell_taken(self.requests.waiting[-1], len(self.requests.waiting) - 1)
+        self._tell_taken(request, before)
         self.begin_next()
 
     def withdraw(self, listener: Listener) -> bool:
@@ -185,7 +187,7 @@ class Writing:
         Requests that came during the reset still wait.
         """
         self._inbox.clear()
-        waiting = {request.text.id for request in self.requests.waiting}
+        waiting = {request.text.key for request in self.requests.waiting}
         for text_id, listener in self._texts.clear(but=waiting):
             if listener in self._room.listeners:
                 listener.deliver(Ack(text_id))

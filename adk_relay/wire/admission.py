@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from adk_relay.core.messages import ReadOlder
+from adk_relay.core.listener import Listener
+from adk_relay.core.messages import Error, ReadOlder, UserAudio
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.closing import SIGN_IN, CloseFrame
 from adk_relay.wire.dialects import BadFrameError, Command, Join
 from adk_relay.wire.guard import Refused
+from adk_relay.wire.heartbeat import Heartbeat
+from adk_relay.wire.quotas import Rates
 
 _NOTICE = 30.0
 """Seconds before the end of its token that a client is told of it."""
@@ -43,11 +48,14 @@ class Admission:
     Args:
         visitor: who the socket was opened by.
         renew: takes a new token.
+        rates: how much it may send.
     """
 
-    def __init__(self, visitor: Visitor, renew: Renew) -> None:
+    def __init__(self, visitor: Visitor, renew: Renew, rates: Rates) -> None:
         self.visitor = visitor
         self._renew = renew
+        self._rates = rates
+        self._is_warned = False
         self._is_told = False
         self._was_heard = False
         """Whether the client has tried to speak and may not."""
@@ -80,19 +88,50 @@ class Admission:
             raise BadFrameError("bad_token", refused.reason) from None
         self._is_told = False
 
-    def check(self, command: Command) -> None:
-        """Raises NotAllowedError if the visitor only listens, and the command does more than that."""
-        if not (
-            self.visitor.may_write or command in ("ping", "pong") or isinstance(command, Join | ReadOlder)
-        ):
+    async def check(self, command: Command, heartbeat: Heartbeat) -> None:
+        """Counts a command that is no sound. Too many pings are only slowed down.
+
+        Raises:
+            NotAllowedError: the visitor only listens, and the command does more than that.
+            RateLimitedError: it sends too many of them.
+        """
+        if command in ("ping", "pong"):
+            self._rates.take_ping()
+            await _pause(self._rates.ping_wait, heartbeat)
+            return
+        self._rates.take_message()
+        if not (self.visitor.may_write or isinstance(command, Join | ReadOlder)):
             raise NotAllowedError(_LISTENS)
 
-    def takes_sound(self) -> bool:
-        """Whether the visitor may speak.
+    def takes_sound(self, sound: UserAudio, listener: Listener) -> bool:
+        """Counts sound, and returns whether the visitor may speak.
 
-        If not, it raises NotAllowedError the first time only: sound comes in many frames.
+        Raises:
+            NotAllowedError, RateLimitedError: it may not. It is told the first time only: sound comes in many
+                frames.
         """
         if not (self.visitor.may_write or self._was_heard):
             self._was_heard = True
             raise NotAllowedError(_LISTENS)
-        return self.visitor.may_write
+        if not (self.visitor.may_write and self._rates.take_sound(sound)):
+            return False
+        if self._rates.is_near and not self._is_warned:
+            self._is_warned = True
+            listener.deliver(Error("limit_near", "You have little time left to speak today."))
+        return True
+
+    @property
+    def sound_is_early(self) -> bool:
+        """Whether more sound has come than in real time: nothing is to be read for a while."""
+        return self._rates.sound_wait() > 0
+
+    async def slow_down(self, heartbeat: Heartbeat) -> None:
+        """Waits until more sound may come."""
+        await _pause(self._rates.sound_wait, heartbeat)
+
+
+async def _pause(wait: Callable[[], float], heartbeat: Heartbeat) -> None:
+    """Waits as long as `wait` says. No pong can be read meanwhile, so the client is not pinged."""
+    while seconds := wait():
+        await asyncio.sleep(min(seconds, 1.0))
+        heartbeat.frame_came(time.monotonic())

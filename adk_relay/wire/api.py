@@ -43,12 +43,6 @@ _DEFAULT_LIMIT = 100
 _MAX_LIMIT = 1000
 """How many conversations a list has if the query names no limit, and the largest limit."""
 
-_OWN_SITE = (b"", b"same-origin", b"none")
-"""Values of Sec-Fetch-Site for requests that no other site has made (W3C Fetch Metadata).
-
-b"": there is no such header, so the client is not a browser.
-"""
-
 _EVENT_STREAM = re.compile(rb"text/event-stream(?!\s*;\s*q=0(\.0*)?\s*(,|$))")
 """Matches an Accept header that asks for server-sent events (RFC 9110 section 12.5.1)."""
 
@@ -96,8 +90,6 @@ class Api:
     ) -> Response | None:
         """The response to a request for a path; None: it was sent already, or the client has gone."""
         try:
-            if scope["method"] not in ("GET", "HEAD") and _header(scope, b"sec-fetch-site") not in _OWN_SITE:
-                raise HttpError(403, "A page of another site may not change anything here.")
             length = _header(scope, b"content-length")
             if length.isdigit() and int(length) > MAX_BODY_BYTES:
                 raise HttpError(413, _TOO_LONG)
@@ -280,7 +272,8 @@ class Api:
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
         traffic = self._conversations.stats.traffic_of("http")
-        listener = HttpListener(Outbox(encode, self._limits.queue_bytes, traffic), visitor.name)
+        outbox = Outbox(encode, self._limits.queue_bytes, traffic)
+        listener = HttpListener(outbox, visitor.name, visitor.member)
         try:
             conversation = await self._conversations.open(visitor.owner, ask.session_id)
         except StoreError:

@@ -104,6 +104,9 @@ IDLE = CloseFrame(4408, "idle", "on input")
 NO_PONG = CloseFrame(4410, "no pong", "after a pause")
 """A client that had answered a ping before has not answered the last one."""
 
+RATE_LIMITED = CloseFrame(4429, "too much", "after a pause")
+"""There is no place for the client now, or it has gone on sending too much after it was told."""
+
 PRIVATE = {1001: 4412, 1008: 4400, 1011: 4411, 1012: 4412, 1013: 4413}
 """The private code that stands for a standard one. Its range says the same about coming back."""
 

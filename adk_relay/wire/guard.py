@@ -12,16 +12,27 @@ import inspect
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from adk_relay.core.hide_tokens import hide_tokens
 from adk_relay.core.logs import failure
 from adk_relay.core.visitor import Visitor, name_of, subject_of, user_id_of
 from adk_relay.wire.asgi import Scope
-from adk_relay.wire.closing import BUSY, FORBIDDEN, INTERNAL_ERROR, SIGN_IN, STORE_FAILED, CloseFrame
+from adk_relay.wire.closing import (
+    BUSY,
+    FORBIDDEN,
+    INTERNAL_ERROR,
+    RATE_LIMITED,
+    SIGN_IN,
+    STORE_FAILED,
+    CloseFrame,
+)
 from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
+from adk_relay.wire.origin import Origins
+from adk_relay.wire.quotas import OverQuotaError, Quotas, quotas_of
 from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
 
 log = logging.getLogger("relay")
@@ -29,9 +40,11 @@ log = logging.getLogger("relay")
 Authenticate = Callable[[Scope], "Visitor | str | Awaitable[Visitor | str | None] | None"]
 """A host's own function: from an ASGI scope to a user's id, a `Visitor`, or None, which refuses."""
 
+_FOREIGN = FORBIDDEN.because("foreign page or host")
+"""The client comes from a page, or asks for a host, that is not allowed."""
+
 _MAX_USED = 100_000
 """How many tokens that were used and have not expired are remembered: about 20 MB."""
-
 
 _MAX_TTL = 30 * 24 * 3600
 """Seconds that an invitation holds at most."""
@@ -45,13 +58,24 @@ class Refused(Exception):
         frame: how a WebSocket is closed.
         reason: why, for the client and the log. It has nothing of a token.
         headers: more headers of the HTTP response.
+        is_told: a WebSocket of `relay.v1` is accepted and closed, so that a browser can read the reason;
+            False: the upgrade is refused, whoever asks.
     """
 
-    def __init__(self, status: int, frame: CloseFrame, reason: str, headers: Headers | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        frame: CloseFrame,
+        reason: str,
+        headers: Headers | None = None,
+        *,
+        is_told: bool = True,
+    ) -> None:
         self.status = status
         self.frame = frame
         self.reason = reason
         self.headers = headers or []
+        self.is_told = is_told
         super().__init__(status, frame.code, reason)
 
     def response(self) -> Response:
@@ -70,6 +94,11 @@ def forbidden(reason: str) -> Refused:
     return Refused(403, FORBIDDEN, reason)
 
 
+def too_many(reason: str, status: int = 503, retry_after: int = 30) -> Refused:
+    """The refusal of a client for which there is no place now."""
+    return Refused(status, RATE_LIMITED, reason, [(b"retry-after", b"%d" % retry_after)])
+
+
 class Guard:
     """Admits clients, or refuses them.
 
@@ -77,6 +106,8 @@ class Guard:
         secret, jwks: see `tokens.Tokens`. With none of them, and no `authenticate`, everybody is admitted.
         one_use: each token opens one socket at most. Other processes do not know which tokens were used.
         authenticate: a host's own function, in place of tokens.
+        origins: asked before all that; None: only pages of the server's own host may use it.
+        quotas: asked after all that; None: there are none.
 
     Raises:
         ValueError: the arguments contradict each other, or the secret or the keys can't be used.
@@ -89,7 +120,11 @@ class Guard:
         *,
         one_use: bool = False,
         authenticate: Authenticate | None = None,
+        origins: Origins | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
+        self.origins = origins or Origins()
+        self.quotas = quotas or Quotas()
         self._tokens = Tokens(secret, jwks) if secret or jwks else None
         if authenticate and self._tokens:
             raise ValueError("authenticate= takes the place of the secret and of jwks")
@@ -105,11 +140,28 @@ class Guard:
         return bool(self._tokens or self._authenticate)
 
     async def admit(self, scope: Scope) -> Visitor:
-        """Who the client of a WebSocket or a request is.
+        """Who the client of a WebSocket or a request is. When it is over, `leave` has to be called.
 
         Raises:
             Refused: it is not admitted.
         """
+        if problem := self.origins.problem(scope):
+            if scope["type"] == "http":  # WebSockets that are refused are logged by `handshake.refuse`
+                client = scope.get("client")
+                log.info("a request from %s was refused: 403 %s", client[0] if client else "?", problem)
+            raise Refused(403, _FOREIGN, problem, is_told=False)
+        visitor = await self._identify(scope)
+        try:
+            self.quotas.enter(scope, visitor)
+        except OverQuotaError as over:
+            raise too_many(str(over), over.status, over.retry_after) from None
+        return visitor
+
+    def leave(self, scope: Scope) -> None:
+        """A WebSocket or a request is over, whether it was admitted or not."""
+        self.quotas.leave(scope)
+
+    async def _identify(self, scope: Scope) -> Visitor:
         if self._authenticate:
             return await self._ask_host(self._authenticate, scope)
         if not self._tokens:
@@ -140,7 +192,7 @@ class Guard:
             Refused: the new token would not open this socket, or holds for a shorter time.
         """
         try:
-            renewed = await self.admit(with_token(scope, token))
+            renewed = await self._identify(with_token(scope, token))
         except BadTokenError as bad:
             raise sign_in(str(bad), had_token=True) from None
         if (renewed.user_id, renewed.session_id) != (visitor.user_id, visitor.session_id):
@@ -170,7 +222,9 @@ class Guard:
                 raise sign_in("Sign in first.", had_token=False)
             if not isinstance(answer, Visitor) or answer.user_id is None:
                 raise TypeError("authenticate must return a user's id, a Visitor with a user_id, or None")
-            return replace(answer, user_id=user_id_of(answer.user_id), name=name_of(answer.name))
+            user_id, name = user_id_of(answer.user_id), name_of(answer.name)
+            member = user_id if answer.session_id is None else f"{user_id}\n{name}"
+            return replace(answer, user_id=user_id, name=name, member=answer.member or member)
         except Refused:
             raise
         except Exception as error:
@@ -185,6 +239,19 @@ class Guard:
             raise sign_in("The token was used already: it opens one socket only.", had_token=True)
         if not self._used.add(used, token.visitor.expires_at):
             raise Refused(503, BUSY, "Too many tokens are in use now.", [(b"retry-after", b"30")])
+
+
+def guard_of(values: Mapping[str, Any], authenticate: Authenticate | None) -> Guard:
+    """The guard that the settings ask for. From now on, no log shows tokens."""
+    hide_tokens()
+    return Guard(
+        values["secret"],
+        values["jwks"],
+        one_use=values["one_use"] == "true",
+        authenticate=authenticate,
+        origins=Origins(values["origins"], values["hosts"]),
+        quotas=quotas_of(values),
+    )
 
 
 def invitation(fields: dict[str, Any]) -> tuple[float, str, str]:

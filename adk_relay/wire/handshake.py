@@ -12,10 +12,10 @@ import logging
 
 from adk_relay.core.logs import failure, one_line
 from adk_relay.core.stats import Tally
-from adk_relay.wire import http
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
-from adk_relay.wire.closing import CloseFrame
+from adk_relay.wire.closing import RATE_LIMITED, CloseFrame
 from adk_relay.wire.dialects.live import SUBPROTOCOL
+from adk_relay.wire.guard import Refused
 from adk_relay.wire.responding import attempt
 from adk_relay.wire.targets import offers_subprotocol
 
@@ -33,43 +33,35 @@ async def accept(scope: Scope, receive: Receive, send: Send) -> bool:
     )
 
 
-async def refuse(
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    frame: CloseFrame,
-    status: int,
-    reason: str,
-    *headers: tuple[bytes, bytes],
-    refused: Tally,
-) -> None:
+async def refuse(scope: Scope, receive: Receive, send: Send, why: Refused, tally: Tally) -> None:
     """Refuses a WebSocket in a way that shows the client the reason.
 
     A browser cannot read the response to a refused upgrade. So a WebSocket that offers relay.v1 is accepted,
     and closed at once with the code and the reason. Any other gets an HTTP response, if the ASGI server can
     send one.
 
+    With a Retry-After every client gets that response: a proxy in front then asks another server, and a
+    browser comes back after a pause, as after a lost connection. Except 4429, which says the same by itself.
+
     Args:
-        status: of that response.
-        reason: for the client and the log.
-        headers: of the HTTP response. With a Retry-After every client gets that response: a proxy in front
-            then asks another server, and a browser comes back after a pause, as after a lost connection.
-        refused: counts it by the frame's own reason: `reason` may hold what the client has sent.
+        tally: counts it by the frame's own reason: that of `why` may hold what the client has sent.
     """
-    is_passing = any(name == b"retry-after" for name, _ in headers)
-    refused.count(frame.reason)
+    frame, reason = why.frame, why.reason
+    tally.count(frame.reason)
     client = scope.get("client")
     log.info(
         "a WebSocket from %s was refused: %d %s", client[0] if client else "?", frame.code, one_line(reason)
     )
     has_response = "websocket.http.response" in (scope.get("extensions") or {})
-    if offers_subprotocol(scope) and not (is_passing and has_response):
+    is_passing = frame.code != RATE_LIMITED.code and any(name == b"retry-after" for name, _ in why.headers)
+    is_told = why.is_told and not (is_passing and has_response)
+    if is_told and offers_subprotocol(scope):
         if await accept(scope, receive, send):
             await send_close(send, frame.because(reason))
     elif not await _connected(receive):
         pass
     elif has_response:
-        start, body = http.HttpError(status, reason, *headers).response()
+        start, body = why.response()
         if await attempt(send, {**start, "type": "websocket.http.response.start"}):
             await attempt(send, {"type": "websocket.http.response.body", "body": body})
         await asyncio.sleep(0)  # uvicorn logs an error unless the connection is gone when this returns

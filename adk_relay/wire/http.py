@@ -62,6 +62,11 @@ def retry_after(seconds: float) -> tuple[bytes, bytes]:
     return b"retry-after", b"%d" % max(1, math.ceil(seconds))
 
 
+def empty(status: int, *headers: tuple[bytes, bytes]) -> Response:
+    """A response without a body."""
+    return {"type": "http.response.start", "status": status, "headers": [*SECURITY, *headers]}, b""
+
+
 def not_allowed(*methods: str) -> Response:
     """405, with the methods that are allowed (RFC 9110 section 15.5.6)."""
     allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])

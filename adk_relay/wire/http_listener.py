@@ -16,6 +16,9 @@ from adk_relay.wire.outbox import Frame, Outbox
 _ENDED_STATUS = {"idle": 504, "failed": 502, "stopping": 503}
 """The HTTP status if the conversation of a request ends, by `Ended.why` (RFC 9110 section 15.6)."""
 
+_ERROR_STATUS = {"refused": 403}
+"""The HTTP status of an error, if it is not 502."""
+
 _KEEP_ALIVE = ": still here\n\n"
 """A comment in a stream of server-sent events, which clients ignore."""
 
@@ -27,14 +30,16 @@ class HttpListener:
 
     Args:
         name: what the others in the conversation are told of its user.
+        member: see `core.listener.Listener`.
         outbox: gets all messages, for a request whose answer is streamed. Closing it ends the request.
     """
 
     is_audio = False
     attends: Literal["own"] = "own"
 
-    def __init__(self, outbox: Outbox, name: str = "") -> None:
+    def __init__(self, outbox: Outbox, name: str = "", member: str = "") -> None:
         self.name = name
+        self.member = member
         self.connection_id = secrets.token_urlsafe(9)
         self.answer: TurnEnd | None = None
         self.error: HttpError | None = None
@@ -51,9 +56,9 @@ class HttpListener:
                     self._outbox.enqueue(Error(why, self.error.detail))
                 self._outbox.close(CONVERSATION_ENDED[why])
             case Error(code, text):
-                self.error = busy(text) if code == "busy" else HttpError(502, text)
+                self.error = busy(text) if code == "busy" else HttpError(_ERROR_STATUS.get(code, 502), text)
                 self._outbox.enqueue(message)
-                if code == "busy":
+                if code in ("busy", "refused"):
                     self._outbox.close(BUSY)
             case TurnEnd(goes_on=False):
                 self.answer = message

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 
 @dataclass(slots=True, frozen=True)
@@ -14,3 +16,8 @@ class Limits:
     ping_interval: float
     pong_timeout: float
     idle_timeout: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The limits that the settings ask for."""
+        return cls(**{name: values[name] for name in cls.__slots__})

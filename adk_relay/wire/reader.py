@@ -7,18 +7,17 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import Conversation, Conversations, StoreError, UnknownConversationError
 from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio
-from adk_relay.core.requests import BusyError
 from adk_relay.core.stats import Traffic
 from adk_relay.wire import frame_log
 from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive
-from adk_relay.wire.closing import BAD_FRAMES, BUSY, FORBIDDEN, UNKNOWN_SESSION, CloseFrame, PeerGone
+from adk_relay.wire.closing import BAD_FRAMES, PeerGone
 from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, NewToken, text_id_of
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.outbox import Frame, Outbox, size
+from adk_relay.wire.refusals import REFUSALS, refusal_of
 
 if TYPE_CHECKING:
     from adk_relay.wire.websocket import Socket
@@ -100,8 +99,10 @@ class Reader:
                 bad_frames = bad_frames if isinstance(command, NewToken) else 0  # it may be a guess
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
                     self._heartbeat.content_came()
-                    if self._admission.takes_sound() and self._socket.conversation:
+                    if self._admission.takes_sound(command, self._socket) and self._socket.conversation:
                         self._socket.conversation.handle(command, self._socket)
+                        if self._admission.sound_is_early:
+                            await self._admission.slow_down(self._heartbeat)
                     continue
                 text_id = text_id_of(command)
                 if command not in ("ping", "pong"):
@@ -119,12 +120,12 @@ class Reader:
                     self._conversations.stats.fail_early()
                 self._socket.fail()
                 return
-            except UnknownConversationError as unknown:
-                self._refuse("unknown_session", unknown, text_id, UNKNOWN_SESSION)
-            except (BusyError, InboxFullError) as busy:
-                self._refuse("busy", busy, text_id, BUSY)
-            except NotAllowedError as why:
-                self._refuse("not_allowed", why, text_id, FORBIDDEN)
+            except REFUSALS as why:
+                refusal = refusal_of(why, text_id)
+                self._outbox.enqueue(refusal.error)
+                if refusal.is_last or self._is_own:
+                    self._outbox.close(refusal.close)
+                    return
 
     async def _perform(self, command: Command) -> None:
         """Does what a command asks for."""
@@ -133,7 +134,7 @@ class Reader:
         if isinstance(command, NewToken):
             await self._admission.renew(command.token)
             return
-        self._admission.check(command)
+        await self._admission.check(command, self._heartbeat)
         match command:
             case "ping":
                 self._outbox.enqueue_first("pong", self._dialect.pong(self._socket.connection_id))
@@ -171,9 +172,3 @@ class Reader:
             raise UnknownConversationError(session_id)
         opening = self._conversations.open if self._is_own else self._conversations.find
         return await opening(visitor.owner, session_id)
-
-    def _refuse(self, code: str, why: Exception, text_id: str, close: CloseFrame) -> None:
-        """Tells the client that a command is refused; a turn socket is closed, too."""
-        self._outbox.enqueue(Error(code, str(why), text_id))
-        if self._is_own:
-            self._outbox.close(close)

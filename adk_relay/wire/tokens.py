@@ -199,6 +199,8 @@ def _token(claims: dict[str, Any]) -> Token:
         role == "write",
         # The leeway is part of it: a socket is open as long as a new one could be opened.
         expires + LEEWAY,
+        # The user's own name can't have a line break, so nobody who was invited is taken for the user.
+        user_id if session_id is None else f"{user_id}\n{jti or name}",
     )
     return Token(visitor, jti, issuer)
 

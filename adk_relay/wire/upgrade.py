@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from adk_relay.core.interfaces import Conversations, StoreError, UnknownConversationError
+from adk_relay.core.interfaces import Conversations, FullError, StoreError, UnknownConversationError
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.asgi import Scope
 from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
 from adk_relay.wire.draining import Draining
-from adk_relay.wire.guard import Guard, Refused
+from adk_relay.wire.guard import Guard, Refused, too_many
 from adk_relay.wire.targets import NoSuchTargetError, Target, for_visitor, target_of, with_name
 
 
@@ -27,6 +27,8 @@ async def admit(
         if target.user_id and target.session_id:
             # Only the session service knows which user a session belongs to.
             await conversations.check(target.user_id, target.session_id)
+        if target.user_id and not conversations.has_place(target.user_id, target.session_id):
+            raise too_many(FullError.TEXT)
     except (NoSuchTargetError, UnknownConversationError) as unknown:
         raise Refused(404, NOT_FOUND, str(unknown)) from None
     except StoreError:

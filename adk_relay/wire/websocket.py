@@ -17,6 +17,7 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import connection_id, conversation_id, one_line
 from adk_relay.core.messages import Ended, Error, Gap, Message, Reset, TurnEnd
+from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After
 from adk_relay.wire.admission import Admission
 from adk_relay.wire.asgi import Receive, Send
@@ -25,8 +26,10 @@ from adk_relay.wire.closing import (
     CONVERSATION_ENDED,
     CONVERSATION_ENDED_TEXT,
     DONE,
+    FORBIDDEN,
     INTERNAL_ERROR,
     NOT_FOUND,
+    RATE_LIMITED,
     SERVER_RESTARTS,
     SERVER_STOPPING,
     Close,
@@ -79,7 +82,7 @@ class Socket:
         pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
-        self.name = admission.visitor.name
+        self.name, self.member = admission.visitor.name, admission.visitor.member
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
         self.dialect = dialect.name
@@ -133,8 +136,8 @@ class Socket:
                 self._leave()
             case TurnEnd(goes_on=False) if self.attends == "own":
                 self._outbox.close(DONE)
-            case Error("busy") if self.attends == "own":
-                self._outbox.close(BUSY)
+            case Error("busy" | "refused" as code) if self.attends == "own":
+                self._outbox.close(BUSY if code == "busy" else FORBIDDEN.because("refused"))
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that the client has missed."""
@@ -188,6 +191,8 @@ class Socket:
             pass
         except UnknownConversationError as unknown:  # another user took this id first
             self.end = NOT_FOUND.because(str(unknown))
+        except BusyError as full:
+            self.end = RATE_LIMITED.because(str(full))
         except Close as close:
             self.end, peer_is_gone = close.frame, isinstance(close, PeerGone)
         except Exception:

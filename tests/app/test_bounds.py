@@ -339,7 +339,7 @@ async def test_http_refuses_what_it_can_not_serve(gemini: GeminiLive) -> None:
 async def test_a_body_that_does_not_come_is_not_waited_for(no_errors: None) -> None:
     async with serving(a_relay(slow_timeout=0.3)) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /api/v1/chat HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        writer.write(b"POST /api/v1/chat HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{")
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         assert b" 408 " in head.partition(b"\r\n")[0]
         writer.close()

@@ -375,6 +375,7 @@ async def test_a_scrape_with_2000_sockets_is_quick(gemini: GeminiLive) -> None:
     from adk_relay.wire.admission import Admission
     from adk_relay.wire.dialects.live import live
     from adk_relay.wire.limits import Limits
+    from adk_relay.wire.quotas import Rates
     from adk_relay.wire.websocket import Socket
 
     relay = a_relay()
@@ -385,7 +386,7 @@ async def test_a_scrape_with_2000_sockets_is_quick(gemini: GeminiLive) -> None:
     async with relay:
         conversation = await relay.conversations.open("alice")
         dialects = [live(is_audio=is_audio, binary=True, newest=False) for is_audio in (True, False)]
-        admission = Admission(Visitor(), nothing)
+        admission = Admission(Visitor(), nothing, Rates())
         sockets = [
             Socket(relay.conversations, limits, dialects[number % 2], admission, nothing, nothing)
             for number in range(2000)

@@ -107,6 +107,22 @@ async def test_page_through_nginx_is_asked_for_again_and_not_sent_again(tmp_path
         assert again.status_code == 304
 
 
+async def test_the_name_of_the_server_through_nginx(tmp_path: Path) -> None:
+    """nginx passes the Host on, and relay listens on the loopback only: so RELAY_HOSTS has to name it."""
+    page = {"host": "relay.example.com", "origin": "https://relay.example.com"}
+    for hosts, status in ((None, 403), ("relay.example.com", 200)):
+        folder = tmp_path / str(status)
+        folder.mkdir()
+        async with (
+            serving(a_relay(hosts=hosts)) as port,
+            nginx(folder, port) as front,
+            front.browsing() as web,
+        ):
+            assert (await web.get("/sessions", headers=page)).status_code == status
+            foreign = page | {"origin": "https://evil.example"}
+            assert (await web.get("/sessions", headers=foreign)).status_code == 403
+
+
 @pytest.mark.parametrize("prefix", ["", "/relay"])
 async def test_refusals_through_nginx(tmp_path: Path, prefix: str) -> None:
     async with serving(a_relay()) as port, nginx(tmp_path, port) as front:

@@ -51,7 +51,7 @@ PUBLISHED: dict[str, Callable[[int], Numbered]] = {
 class Attendant:
     """A listener that remembers what it was told, and who it thinks is there."""
 
-    name = ""
+    name = member = ""
     is_audio = False
 
     def __init__(self, connection_id: str, attends: Attends, present: set[str]) -> None:

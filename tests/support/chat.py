@@ -51,7 +51,7 @@ OPTIONAL = {
     "response_start": "id",
     "tool_start": "interim",
     "response_complete": "interrupted id usage grounding",
-    "error": "session_id id tool_id",
+    "error": "session_id id tool_id retry_after",
     "going_away": "session_id",
 }
 

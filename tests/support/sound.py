@@ -46,6 +46,7 @@ class Attendee:
     conversation: Conversation
     connection_id: str = "attendee"
     name: str = ""
+    member: str = ""
     is_audio: bool = True
     attends: Literal["all", "newest", "own"] = "all"
     messages: list[Message] = field(default_factory=list)

@@ -199,9 +199,10 @@ def id_field(text_id: str) -> dict[str, Any]:
 
 
 def error_fields(error: Error) -> dict[str, Any]:
-    """What is wrong, and with which text or which answer to a tool call, if it is about one."""
+    """What is wrong, with which text or tool call, and when the client may try again, if that is known."""
     fields = {"code": error.code, "message": error.message, **id_field(error.id)}
-    return fields | ({"tool_id": error.tool_id} if error.tool_id else {})
+    fields |= {"tool_id": error.tool_id} if error.tool_id else {}
+    return fields | ({"retry_after": error.retry_after} if error.retry_after else {})
 
 
 def name_field(name: str) -> dict[str, Any]:
