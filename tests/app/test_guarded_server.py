@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Subprotocol
 
 from relay import Relay
 from support.api import rehearsal
@@ -43,6 +44,30 @@ async def test_metrics_need_a_token() -> None:
             head = await alice.head("/metrics")
             assert (head.status_code, head.content) == (200, b"")
             assert int(head.headers["content-length"]) > 1000
+
+
+async def test_refusals_are_counted_by_few_reasons() -> None:
+    """Whatever clients send: their words are no labels."""
+    own: dict[str, Any] = {"subprotocols": [Subprotocol("relay.v1")]}
+    async with serving(guarded(user_sockets=1)) as port, web(port, token()) as alice:
+
+        async def refused(path: str = "/ws/x", **options: Any) -> None:
+            with pytest.raises((InvalidStatus, ConnectionClosed)):
+                async with connect(f"ws://127.0.0.1:{port}{path}", proxy=None, **options) as socket:
+                    await socket.recv()
+
+        async with client(port, "x", **with_token(token())):
+            for number in range(3):
+                page = {"origin": f"https://{number}.example"}
+                await refused(**with_token(token()) | page, **own)
+                await refused(**with_token(token()), **own)
+                await refused(f"/ws/{number}%20", **with_token(token("bob")))
+            told = samples((await alice.get("/metrics")).text)
+    reasons = {name: value for name, value in told.items() if name.startswith("relay_refused_total")}
+    assert reasons == {
+        f'relay_refused_total{{reason="{reason}"}}': 3
+        for reason in ("foreign page or host", "too much", "not found")
+    }
 
 
 async def test_an_invitation_is_not_enough_for_metrics() -> None:

@@ -19,6 +19,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from adk_relay.core.moderation import UserInput
+from support.chat import chat, created, taken
 from support.client import client
 from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.process import SERVE, UVICORN, relay_process, serving_process
@@ -130,6 +132,27 @@ async def test_turns_belong_to_the_socket_that_asked(gemini: GeminiLive, spans: 
     asked = [turn.attributes["relay.asked_by"] for turn in turns if turn.attributes]
     assert asked == ["text", "speech"]
     assert len({socket.context.trace_id for socket in sockets if socket.context}) == 2
+
+
+async def test_turns_belong_to_the_socket_that_asked_also_if_a_host_looks_at_the_text_first(
+    gemini: GeminiLive, spans: InMemorySpanExporter
+) -> None:
+    may_go_on = asyncio.Event()
+
+    async def on_input(_: UserInput) -> None:
+        await may_go_on.wait()
+
+    async with serving(a_relay(on_input=on_input)) as port:
+        session_id = await created(port)
+        async with chat(port, session_id) as first, chat(port, session_id) as second:
+            for who, text in ((first, "one"), (second, "two")):
+                await who.chat(text)
+                await taken(who)
+            may_go_on.set()
+            await ended(spans, "relay.turn", 2)
+        sockets = await ended(spans, "relay.socket", 2)
+    turns = named(spans, "relay.turn")
+    assert [parent(turn) for turn in turns] == [id_of(sockets[1]), id_of(sockets[0])]
 
 
 async def test_a_run_belongs_to_the_socket_that_it_began_for(
