@@ -143,6 +143,16 @@ def test_the_settings_in_the_files_are_settings() -> None:
         assert named <= known, file.name
 
 
+def test_a_relay_behind_a_proxy_knows_the_name_that_browsers_use() -> None:
+    """The proxies pass on the Host that they got, and relay refuses any other than RELAY_HOSTS."""
+    [name] = re.findall(r"^ +server_name (\S+);$", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE)
+    assert unit()["Service"]["Environment"] == f"RELAY_HOSTS={name}"
+    for relay in ("relay1", "relay2"):
+        assert COMPOSE["services"][relay]["environment"]["RELAY_HOSTS"] == name
+    [container] = KUBERNETES["StatefulSet", "relay"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "RELAY_HOSTS", "value": name} in container["env"]
+
+
 def test_names_in_the_manifest_refer_to_something() -> None:
     pods = KUBERNETES["StatefulSet", "relay"]["spec"]
     [container] = pods["template"]["spec"]["containers"]
