@@ -174,10 +174,10 @@ async def test_nothing_that_a_peer_does_is_worth_a_traceback(tmp_path: Path) -> 
         port = relay.port
         for junk in (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
-            b"GET /%ff%00 HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /%ff%00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"GET / HTTP/9.9\r\n\r\n",
-            b"POST /sessions/new HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nab",
-            b"GET /ws/%ff HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            b"POST /sessions/new HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab",
+            b"GET /ws/%ff HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
         ):
             async with Peer.connected(port) as peer:
                 await peer.send_raw(junk)

@@ -23,7 +23,7 @@ from support.process import SERVE, serving_process
 from support.raw import Peer, frame, upgrade
 from support.server import a_relay, serving
 
-HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def bounded(most: int = 100) -> dict[str, Any]:
@@ -39,7 +39,9 @@ def chunked(body: bytes, size: int) -> bytes:
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
     return (
-        b"POST /api/v1/chat HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+        b"POST /api/v1/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + chunks
+        + b"0\r\n\r\n"
     )
 
 
@@ -92,7 +94,8 @@ async def test_a_head_that_does_not_come_is_not_waited_for(
         HEALTH[:-2] + b"a: b\r\n" * 2000 + b"\r\n",
         HEALTH[:-2] + b"a: " + b"b" * 20_000 + b"\r\n\r\n",
         upgrade("/ws/alice")[:-2] + b"a: " + b"b" * 10_000 + b"\r\n\r\n",
-        b"POST /api/v1/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n" + b" " * 9_000_000,
+        b"POST /api/v1/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
+        + b" " * 9_000_000,
     ],
     ids=["headers", "header", "upgrade", "body"],
 )
