@@ -12,6 +12,8 @@ from support.api import API, CHAT, events, get, refused, rehearsal, say, stats_w
 from support.chat import created, http
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.server import a_relay, serving
+from support.tokens import SECRET, token
+from support.tokens import web as signed_in
 
 LONG = "ä" * (16 * 1024)  # 32 KiB
 
@@ -110,8 +112,9 @@ async def test_a_method_that_a_path_has_not(path: str) -> None:
 
 
 async def test_head_is_get_without_the_body() -> None:
-    async with serving(a_relay(rehearsal())) as port, http(port) as web:
-        name = await created(port)
+    """With tokens, because without them there are no metrics here."""
+    async with serving(a_relay(rehearsal(), secret=SECRET)) as port, signed_in(port, token()) as web:
+        name = (await web.post("/sessions/new")).json()["session_id"]
         for path in API["paths"]:
             if "get" in API["paths"][path]:
                 path = path.replace("{session_id}", name)
