@@ -89,13 +89,13 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
-        self.is_answering, self.tell = self._writing.is_under_way, self.room.broadcast
         self._members = Members()
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
         self._moderation = Moderation(
             home.on_input, user_id, session_id, self.room, self._writing, self._say, self._interrupt
         )
+        self.is_answering, self.tell = self._moderation.is_under_way, self.room.broadcast
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self._say)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends

@@ -111,6 +111,10 @@ class Moderation:
         """Asserts the invariants."""
         assert not self._waiting or (self._on_input and self._task), "nobody asks about what waits"
 
+    def is_under_way(self) -> bool:
+        """Whether an answer is under way, or a text waits here or for its turn."""
+        return bool(self._waiting) or self._writing.is_under_way()
+
     def holds(self, user_input: Input, listener: Listener, *, is_request: bool = False) -> bool:
         """Takes a text or a picture, to ask about it first. False: there is nothing to ask.
 

@@ -151,3 +151,23 @@ async def test_a_function_that_fails_lets_nothing_through(
         assert "on_input failed: ValueError: secret" in caplog.text
         assert await alice.ask("hello") == "You said: hello."
         assert gemini.connections[0].texts == ["hello"]
+
+
+async def test_a_server_that_drains_waits_for_it(gemini: GeminiLive) -> None:
+    """A text that it is asked about still gets its answer."""
+    host = Host()
+    host.may_go_on.clear()
+    relay = a_relay(on_input=host, drain=60)
+    async with serving(relay) as port, client(port) as alice:
+        await alice.say("slow")
+        async with asyncio.timeout(60):
+            while not host.asked:
+                await asyncio.sleep(0.01)
+        draining = asyncio.create_task(relay.drain())
+        await alice.until(lambda said: said.get("type") == "going_away")
+        await asyncio.sleep(0.2)  # it looks every 50 ms whether it may end
+        host.may_go_on.set()
+        assert words(await alice.turn()) == "You said: slow."
+        _, code = await end(alice)
+        assert code == 1012
+        await draining
