@@ -31,6 +31,7 @@ from websockets.typing import Subprotocol
 from relay import Relay
 from support.client import client, words
 from support.gemini import GeminiLive, silence, speech
+from support.ports import free_port
 from support.server import ROOT, a_relay, need, serving
 from support.wheel import build_wheel
 
@@ -41,8 +42,7 @@ DEPLOY = ROOT / "deploy"
 async def nginx(port: int, folder: Path) -> AsyncIterator[int]:
     """The shipped configuration before a relay on `port`, with other ports and paths; yields its own port."""
     program = need("nginx", "nginx-light")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        outside = probe.getsockname()[1]
+    outside = free_port()
     shipped = (DEPLOY / "nginx.conf").read_text()
     scratch = "".join(
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
