@@ -6,7 +6,6 @@ import random
 import socket
 from contextlib import suppress
 
-
 _RANDOM = random.SystemRandom()  # hypothesis gives the other one the same seed in all processes
 
 
