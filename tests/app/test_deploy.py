@@ -19,10 +19,10 @@ import yaml
 from uvicorn.main import main as uvicorn_command
 
 from adk_relay.settings import SETTINGS
+from support.ports import free_port
 from support.process import relay_process
 from support.proxies import DEPLOY, certificate, haproxy_cfg, nginx_conf
 from support.server import ROOT, need, need_module
-from support.servers import free_port
 from support.wheel import build_wheel
 
 STOP = 5

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from websockets.typing import Subprotocol
 from support.chat import chat
 from support.client import Client, client, words
 from support.gemini import Connection, GeminiLive, UserTurn
+from support.ports import free_port
 from support.process import PYTHON, SERVE, UVICORN, serving_process
 from support.terminal import connected
 
@@ -128,8 +128,7 @@ async def test_a_second_signal_ends_it_at_once(
 
 
 async def test_the_terminal_client_comes_back_with_nothing_missing(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [*SERVE[:-1], str(port)]
     folder = tmp_path / "server"
     folder.mkdir()

@@ -19,7 +19,8 @@ from adk_relay.metrics import Collector
 from support.chat import created, http
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
-from support.metrics import free_port, samples, scrape, scraped_when
+from support.metrics import samples, scrape, scraped_when
+from support.ports import free_port
 from support.process import SERVE, UVICORN, relay_process, serving_process
 from support.raw import Peer
 from support.server import a_relay, serving

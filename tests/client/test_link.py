@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -22,6 +21,7 @@ from adk_relay.client.state import TRANSITIONS, State, StateError
 from support.chat import created, guest
 from support.killable import GATED, GatedStore, a_process
 from support.linked import Linked, Reports
+from support.ports import free_port
 from support.process import HANGS
 from support.proxy import network
 from support.server import ROOT, serving
@@ -298,8 +298,7 @@ def test_the_command_has_the_name_it_is_called_by(capsys: pytest.CaptureFixture[
 async def test_an_unstored_text_was_seen_in_a_history_before_the_server_was_killed(
     is_stored: bool, tmp_path: Path
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     store = GatedStore(tmp_path)
     async with AsyncExitStack() as stack:
         async with a_process(port, tmp_path, settings=GATED):

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from adk_relay.client.pipe import pipe
 from adk_relay.client.view import Problem
 from support.client import client
+from support.ports import free_port
 from support.process import HANGS
 from support.proxy import network
 from support.server import a_relay, serving
@@ -76,8 +76,7 @@ class Broken(BaseLlm):
     ids=["empty", "too-much", "unknown", "no-relay", "no-server", "no-url"],
 )
 async def test_a_pipe_that_gets_no_answer_says_why(arguments: list[str], text: str, said: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        ports = {"closed": listener.getsockname()[1]}
+    ports = {"closed": free_port()}
     async with serving(talkative()) as port:
         ports["port"] = port
         options = [argument.format_map(ports) for argument in arguments]

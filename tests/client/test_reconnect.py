@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from pathlib import Path
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
+from support.ports import free_port
 from support.process import HANGS, PYTHON, relay_process
 from support.proxy import Network, network
 from support.server import serving
@@ -54,8 +54,7 @@ async def test_a_cut_answer_is_whole_in_the_end(away_for: str, tmp_path: Path) -
 
 
 async def test_it_goes_on_with_a_server_that_was_killed(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [*PYTHON[:-1], str(port)]
     folder = tmp_path / "server"
     folder.mkdir()
@@ -106,8 +105,7 @@ async def test_a_terminal_goes_over_http_where_no_websocket_gets_through(tmp_pat
 
 
 async def test_a_server_that_comes_later_is_found(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        nobody = listener.getsockname()[1]
+    nobody = free_port()
     async with at_terminal(nobody, tmp_path) as person:
         await person.sees(r"can't be reached: .*\. Trying again…")
         await person.says("hello?")

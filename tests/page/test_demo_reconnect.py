@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from support.browser import NO_SERVER, control, rehearsal, until
 from support.chat import created, http
 from support.gemini import GeminiLive
 from support.killable import a_process
+from support.ports import free_port
 from support.proxy import network
 from support.rooms import Held, Script, room_of, shows, window
 from support.server import a_relay, serving
@@ -30,8 +30,7 @@ async def test_the_way_to_the_server_is_measured(browser: Browser) -> None:
 
 
 async def test_it_comes_back_after_the_server_was_killed(tmp_path: Path, browser: Browser) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     said = ["before", "This is a rehearsal: no model is connected. You said: before"]
     async with contextlib.AsyncExitStack() as stack:
         async with a_process(port, tmp_path):
@@ -159,8 +158,7 @@ async def test_a_first_text_that_the_network_went_with_is_said_once(
 
 
 async def test_what_the_killed_server_had_stored_is_not_said_again(tmp_path: Path, browser: Browser) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with contextlib.AsyncExitStack() as stack:
         async with a_process(port, tmp_path):
             between, near = await stack.enter_async_context(network(port))

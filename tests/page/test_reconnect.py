@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from support.browser import NO_SERVER, RECORD, control, rehearsal, until, visit
 from support.client import client
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.killable import a_process
+from support.ports import free_port
 from support.proxy import network
 from support.server import a_relay, serving
 
@@ -23,8 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def test_it_comes_back_after_the_server_was_killed(tmp_path: Path, browser: Browser) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with contextlib.AsyncExitStack() as stack:
         async with a_process(port, tmp_path):
             tab = await stack.enter_async_context(visit(browser, port, noise=NO_SERVER))
@@ -48,8 +47,7 @@ async def test_it_comes_back_after_the_server_was_killed(tmp_path: Path, browser
 
 
 async def test_what_the_killed_server_had_stored_is_not_said_again(tmp_path: Path, browser: Browser) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with contextlib.AsyncExitStack() as stack:
         async with a_process(port, tmp_path):
             between, there = await stack.enter_async_context(network(port))
@@ -80,8 +78,7 @@ async def test_what_the_killed_server_had_stored_is_not_said_again(tmp_path: Pat
 
 
 async def test_what_a_killed_server_has_not_answered_is_marked(tmp_path: Path, browser: Browser) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with contextlib.AsyncExitStack() as stack:
         async with a_process(port, tmp_path):
             tab = await stack.enter_async_context(visit(browser, port, "/?user=alice", noise=NO_SERVER))
@@ -294,8 +291,7 @@ async def test_an_answer_comes_to_its_end_while_the_server_drains(
 ) -> None:
     """A page that comes meanwhile waits, and does not take the refusals for a missing WebSocket."""
     monkeypatch.setenv("RELAY_DRAIN", "60")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     text = " ".join(f"w{number}" for number in range(60))
     noise = rf"{NO_SERVER}|Unexpected response code: 503|status of 503"
     async with contextlib.AsyncExitStack() as stack:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from playwright.async_api import Browser, expect
 from support.browser import NO_SERVER, visit
 from support.chat import created, guest
 from support.killable import GATED, GatedStore, a_process
+from support.ports import free_port
 from support.proxy import network
 
 # One browser for all tests, and so one event loop.
@@ -23,8 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_an_unstored_text_was_seen_in_a_gap_before_the_server_was_killed(
     page: str, is_stored: bool, tmp_path: Path, browser: Browser
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     async with contextlib.AsyncExitStack() as stack:
         async with a_process(port, tmp_path, settings=GATED):
             store = GatedStore(tmp_path)

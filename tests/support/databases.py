@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
 from support.server import need
 
 
@@ -73,8 +73,7 @@ async def database(kind: str) -> AsyncIterator[Server]:
     """A running server with an empty database "relay"."""
     driver = {"postgresql": "asyncpg", "mariadb": "aiomysql"}[kind]
     needs_modules("sqlalchemy", driver)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     folder = Path(tempfile.mkdtemp(prefix="relay-"))
     try:
         server = await (_postgresql if kind == "postgresql" else _mariadb)(folder, port)

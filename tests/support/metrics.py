@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 
 import httpx
@@ -11,12 +10,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 Samples = dict[str, float]
 """Values by name and labels, but without the label `relay`: `relay_sockets{dialect="text"}`."""
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 def samples(text: str) -> Samples:

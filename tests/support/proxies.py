@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import trustme
 
+from support.ports import free_port
 from support.process import process
 from support.server import ROOT, need
-from support.servers import free_port
 
 DEPLOY = ROOT / "deploy"
 

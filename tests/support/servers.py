@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from support.ports import free_port
 from support.process import HANGS, Process, relay_process
 from support.server import need_module
 
@@ -38,12 +38,6 @@ SERVERS = {
     **{name: COMMANDS[name] for name in ("hypercorn", "granian", "daphne")},
 }
 """The command of each server that is tested."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @asynccontextmanager
