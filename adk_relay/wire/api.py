@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
@@ -29,11 +28,12 @@ from adk_relay.core.interfaces import (
 from adk_relay.core.messages import Line, ToolStart
 from adk_relay.core.requests import BusyError
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
-from adk_relay.wire.dialects import BadFrameError, start_fields, tool_result, turn
+from adk_relay.wire.dialects import BadFrameError, start_fields, tool_fields, tool_result, turn
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Outbox
+from adk_relay.wire.targets import query_of
 
 MAX_BODY_BYTES = 64 * 1024
 _TOO_LONG = f"The body may have at most {MAX_BODY_BYTES} bytes."
@@ -165,8 +165,7 @@ class Api:
         )
 
     async def _list(self, scope: Scope, receive: Receive, send: Send) -> Response:
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        limit = query.get("limit", [str(_DEFAULT_LIMIT)])[-1]
+        limit = query_of(scope).get("limit", str(_DEFAULT_LIMIT))
         if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MAX_LIMIT:
             raise HttpError(400, f"limit must be a number from 1 to {_MAX_LIMIT}.")
         summaries = await self._conversations.list(int(limit))
@@ -189,8 +188,7 @@ class Api:
         )
 
     async def _read(self, session_id: str, scope: Scope, receive: Receive, send: Send) -> Response:
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        before = query.get("before", [None])[-1]
+        before = query_of(scope).get("before")
         if before is not None and not re.fullmatch("[1-9][0-9]{0,8}", before):
             raise HttpError(400, "before must be the number of a message.")
         number = None if before is None else int(before)
@@ -319,7 +317,7 @@ def _line(line: Line) -> dict[str, Any]:
 
 
 def _waiting(call: ToolStart) -> dict[str, Any]:
-    fields = {"tool_id": call.tool_id, "tool_name": call.tool_name, **start_fields(call)}
+    fields = tool_fields(call) | start_fields(call)
     del fields["pending"]  # all of these are
     return {**fields, "timestamp": call.timestamp}
 

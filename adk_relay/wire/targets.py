@@ -53,18 +53,24 @@ def target_of(scope: Scope) -> Target:
     found = re.fullmatch(r"/ws/([^/]*)", path)
     if not found:
         raise NoSuchTargetError("the paths are /ws/{user_id}, /ws and /api/v1/chat/stream")
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    session_id, after = query.get("session_id", [None])[-1], query.get("after", [None])[-1]
+    query = query_of(scope)
+    session_id, after = query.get("session_id"), query.get("after")
     if not is_name(found[1]):
         raise NoSuchTargetError(f"user_id is {NAME}")
     if session_id is not None and not is_session_id(session_id):
         raise NoSuchTargetError(f"session_id is {SESSION_ID}")
-    is_audio = query.get("is_audio", ["false"])[-1]
+    is_audio = query.get("is_audio", "false")
     if is_audio not in ("true", "false"):
         raise NoSuchTargetError("is_audio is true or false")
     binary = offers_subprotocol(scope)
     dialect = live(is_audio=is_audio == "true", binary=binary, newest=not (binary or session_id))
     return Target(dialect, found[1], session_id, _after(after) if after is not None else None)
+
+
+def query_of(scope: Scope) -> dict[str, str]:
+    """The fields of a URL's query. If there are several of a name, the last one counts."""
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    return {name: values[-1] for name, values in query.items()}
 
 
 def _after(after: str) -> After:

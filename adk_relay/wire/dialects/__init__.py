@@ -18,6 +18,8 @@ from adk_relay.core.messages import (
     Input,
     Message,
     ReadOlder,
+    ToolCall,
+    ToolComplete,
     ToolResult,
     ToolStart,
     TurnEnd,
@@ -222,6 +224,11 @@ def tool_result(fields: dict[str, Any]) -> ToolResult:
         message = f"The result has {length} bytes; at most {MAX_TOOL_BYTES} are allowed."
         raise BadFrameError("too_large", message, tool_id=tool_id)
     return ToolResult(tool_id, fields["result"])
+
+
+def tool_fields(tool: ToolStart | ToolComplete | ToolCall) -> dict[str, Any]:
+    """Which tool call it is."""
+    return {"tool_id": tool.tool_id, "tool_name": tool.tool_name}
 
 
 def start_fields(message: ToolStart) -> dict[str, Any]:
