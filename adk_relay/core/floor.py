@@ -78,14 +78,9 @@ class Floor:
 
     def begin(self, connection_id: str) -> None:
         """The user of a microphone begins to speak, as the client says: it takes the floor, if it may."""
-        now = time.monotonic()
-        if self.speaker not in ("", connection_id) and now - self._spoke_at < _QUIET:
-            self._refuse_at(connection_id, now)
-            return
-        self._microphones.setdefault(connection_id, _Microphone(self._mic_ms))
-        self.speaker = self.last_speaker = connection_id
-        self._spoke_at = now
-        self._hear(ActivityStart())
+        if self._take(connection_id):
+            self._microphones.setdefault(connection_id, _Microphone(self._mic_ms))
+            self._hear(ActivityStart())
 
     def end(self, connection_id: str) -> None:
         """A microphone is muted or leaves: its sound that waits to be merged is passed on."""
@@ -99,18 +94,23 @@ class Floor:
             self._hear(AudioEnd())
 
     def _pass_on(self, connection_id: str, sound: UserAudio) -> None:
-        is_held_by_other = self.speaker not in ("", connection_id)
         if sound.is_speech:
-            now = time.monotonic()
-            if is_held_by_other and now - self._spoke_at < _QUIET:
-                self._refuse_at(connection_id, now)
+            if not self._take(connection_id):
                 return
-            self._spoke_at = now
-            self.last_speaker = connection_id
-        elif is_held_by_other:
+        elif self.speaker not in ("", connection_id):
             return
         self.speaker = connection_id
         self._hear(sound)
+
+    def _take(self, connection_id: str) -> bool:
+        """Gives the floor to who speaks. False: somebody else has it, and has just spoken."""
+        now = time.monotonic()
+        if self.speaker not in ("", connection_id) and now - self._spoke_at < _QUIET:
+            self._refuse_at(connection_id, now)
+            return False
+        self.speaker = self.last_speaker = connection_id
+        self._spoke_at = now
+        return True
 
     def _refuse_at(self, connection_id: str, now: float) -> None:
         """Refuses a microphone, unless it was refused less than a second ago.
