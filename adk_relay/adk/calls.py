@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,22 +84,19 @@ def waiting_in(events: Iterable[Event]) -> list[ToolStart]:
     for event in events:
         for call in event.get_function_calls():
             if call.id and call.id in (event.long_running_tool_ids or ()):
-                when = datetime.fromtimestamp(event.timestamp, UTC).isoformat(timespec="milliseconds")
                 name, arguments = call.name or "", jsonable(call.args)
-                calls[call.id] = ToolStart(0, call.id, name, arguments, when, is_pending=True)
+                calls[call.id] = ToolStart(0, call.id, name, arguments, when(event), is_pending=True)
         for response in event.get_function_responses():
             if event.author == "user":
                 calls.pop(response.id or "", None)
             elif waiting := calls.get(response.id or ""):
-                calls[waiting.tool_id] = with_interim(waiting, jsonable(response.response))
+                calls[waiting.tool_id] = replace(waiting, interim=jsonable(response.response))
     return [*calls.values()][-MOST:]
 
 
-def with_interim(call: ToolStart, interim: Any, seq: int = 0) -> ToolStart:
-    """A waiting call, with what its tool has returned so far."""
-    return ToolStart(
-        seq, call.tool_id, call.tool_name, call.arguments, call.timestamp, call.late, True, interim
-    )
+def when(event: Event) -> str:
+    """When an event happened, as messages tell it (ISO 8601)."""
+    return datetime.fromtimestamp(event.timestamp, UTC).isoformat(timespec="milliseconds")
 
 
 def _asks_for(call: types.FunctionCall, events: list[Event]) -> Iterator[Event]:

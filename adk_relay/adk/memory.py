@@ -31,7 +31,7 @@ class MemoryReader(AnyReader):
 
     async def session(self, key: Key, limit: int) -> Session | None:
         session = await super().session(key, 0)  # a copy of its state
-        if session:
+        if session and limit:
             session.events = self._sessions(key.app_name, key.user_id)[key.session_id].events[-limit:]
         return session
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from google.adk.agents import LlmAgent
-from google.adk.apps import App
 from google.adk.code_executors import BuiltInCodeExecutor
 from google.adk.tools.agent_tool import AgentTool
-from google.adk.workflow import BaseNode
 
 from adk_relay.adk.rehearsal import Rehearsal
-from adk_relay.adk.tree import agents_of
+from adk_relay.adk.tree import agents_of, root_of
 
 _OF_GEMINI = {
     "EnterpriseWebSearchTool",
@@ -32,8 +30,8 @@ def rehearse(agent: Any, *, words_per_second: float = 3.0, pace: float = 1.0) ->
         agent: is changed. `Relay` makes a copy of its agent, so this has to come before it.
         words_per_second, pace: see `Rehearsal`.
     """
-    root = agent.root_agent if isinstance(agent, App) else agent
-    pending, seen = [root] if isinstance(root, BaseNode) else [], set[int]()
+    root = root_of(agent)
+    pending, seen = [root] if root else [], set[int]()
     while pending:
         for each in agents_of(pending.pop()):
             if id(each) in seen or not isinstance(each, LlmAgent):

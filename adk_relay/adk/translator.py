@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import AnyStr
 
 from google.adk.events import Event
 from google.genai import types
 
-from adk_relay.adk.calls import with_interim
+from adk_relay.adk.calls import when
 from adk_relay.adk.credits import Credits
 from adk_relay.adk.lines import GOES_ON, has_words, mark
 from adk_relay.adk.models import gemini_major
@@ -252,7 +252,7 @@ class Translator:
                     is_late = not self._speaks(event.author)
                 self._waiting.pop(tool_id, None)  # some models use an id again
                 start = ToolStart(
-                    self._number(), tool_id, call.name or "", arguments, _when(event), is_late, is_pending
+                    self._number(), tool_id, call.name or "", arguments, when(event), is_late, is_pending
                 )
                 if is_pending:
                     self._waiting[tool_id] = start
@@ -264,7 +264,7 @@ class Translator:
             is_late = self._tools.pop(answer.id or "", True)
             if waiting := self._waiting.get(answer.id or ""):
                 self._is_early = self._completes_early
-                return [with_interim(waiting, jsonable(answer.response), self._number())]
+                return [replace(waiting, seq=self._number(), interim=jsonable(answer.response))]
             if answer.id in {
                 *event.actions.requested_tool_confirmations,
                 *event.actions.requested_auth_configs,
@@ -273,7 +273,7 @@ class Translator:
             result = jsonable(answer.response)
             return [
                 ToolComplete(
-                    self._number(), answer.id or "", answer.name or "", result, _when(event), late=is_late
+                    self._number(), answer.id or "", answer.name or "", result, when(event), late=is_late
                 )
             ]
         return []
@@ -313,7 +313,3 @@ def _chunks(whole: AnyStr, size: int) -> Iterator[AnyStr]:
     """Splits sound or text into chunks that fit into any client's frames and can be recalled one by one."""
     for start in range(0, len(whole), size):
         yield whole[start : start + size]
-
-
-def _when(event: Event) -> str:
-    return datetime.fromtimestamp(event.timestamp, UTC).isoformat(timespec="milliseconds")

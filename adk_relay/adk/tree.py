@@ -37,6 +37,12 @@ def app_of(agent: Any) -> App:
     return app
 
 
+def root_of(agent: Any) -> BaseNode | None:
+    """The root of an App, or an agent or a workflow itself; None: it is something else."""
+    root = agent.root_agent if isinstance(agent, App) else agent
+    return root if isinstance(root, BaseNode) else None
+
+
 def agents_of(root: BaseNode) -> Iterator[BaseAgent]:
     """The agents of a tree of agents, or of a workflow's graph, each before those below it."""
     pending: deque[BaseNode] = deque([root])
@@ -60,8 +66,8 @@ def live_models(root: BaseNode) -> list[BaseLlm]:
 
 def needs_credentials(agent: Any) -> bool:
     """Whether an agent or an App uses a Gemini client that google-genai makes from the environment."""
-    root = agent.root_agent if isinstance(agent, App) else agent
-    models = live_models(root) if isinstance(root, BaseNode) else []
+    root = root_of(agent)
+    models = live_models(root) if root else []
     return any(isinstance(model, Gemini) and not (model.client or model.client_kwargs) for model in models)
 
 

@@ -12,6 +12,7 @@ the tool.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -22,7 +23,7 @@ from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai import types
 from pydantic import ValidationError
 
-from adk_relay.adk.calls import MOST, with_interim
+from adk_relay.adk.calls import MOST
 from adk_relay.adk.hosts import Teller
 from adk_relay.adk.tools import jsonable
 from adk_relay.core.interfaces import ToolResultError, UnknownToolError
@@ -79,7 +80,7 @@ class Waiting:
         """Tells a listener that has just come which calls wait. It may have been told before."""
         if listener.attends != "own":
             for call in self.calls:
-                listener.deliver(unnumbered(call))
+                listener.deliver(replace(call, seq=0))
 
     def take(self, answer: ToolResult, listener: Listener) -> None:
         """Takes the answer of a listener, which is told if it can't be used."""
@@ -190,8 +191,3 @@ def requests(context: InvocationContext, event: Event) -> list[Event]:
 def is_request(name: str | None) -> bool:
     """Whether a call is one of ADK's own, which asks for a confirmation or for credentials."""
     return name in (CONFIRMATION, CREDENTIAL)
-
-
-def unnumbered(call: ToolStart) -> ToolStart:
-    """A waiting call as it is told to a listener that has just come."""
-    return with_interim(call, call.interim)

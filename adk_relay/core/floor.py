@@ -95,14 +95,10 @@ class Floor:
 
     def begin(self, connection_id: str, member: str = "") -> None:
         """The user of a microphone begins to speak, as the client says: it takes the floor, if it may."""
-        now, member = time.monotonic(), member or connection_id
-        if self.speaker not in ("", connection_id) and self._keeps(member, now):
-            self._refuse_at(connection_id, now)
-            return
-        self._microphones.setdefault(connection_id, _Microphone(self._mic_ms, member))
-        self.speaker = self.last_speaker = connection_id
-        self._spoke_at = now
-        self._hear(ActivityStart())
+        member = member or connection_id
+        if self._take(connection_id, member):
+            self._microphones.setdefault(connection_id, _Microphone(self._mic_ms, member))
+            self._hear(ActivityStart())
 
     def end(self, connection_id: str) -> None:
         """A microphone is muted or leaves: its sound that waits to be merged is passed on."""
@@ -116,19 +112,25 @@ class Floor:
             self._hear(AudioEnd())
 
     def _pass_on(self, connection_id: str, sound: UserAudio) -> None:
-        is_held_by_other = self.speaker not in ("", connection_id)
         if sound.is_speech:
-            now, member = time.monotonic(), self._microphones[connection_id].member
-            if is_held_by_other and self._keeps(member, now):
-                self._refuse_at(connection_id, now)
+            member = self._microphones[connection_id].member
+            if not self._take(connection_id, member):
                 return
-            self._count(member, len(sound.pcm) / 2 / sound.rate, now)
-            self._spoke_at = now
-            self.last_speaker = connection_id
-        elif is_held_by_other:
+            self._count(member, len(sound.pcm) / 2 / sound.rate, time.monotonic())
+        elif self.speaker not in ("", connection_id):
             return
         self.speaker = connection_id
         self._hear(sound)
+
+    def _take(self, connection_id: str, member: str) -> bool:
+        """Gives the floor to who speaks. False: somebody else has it, and keeps it."""
+        now = time.monotonic()
+        if self.speaker not in ("", connection_id) and self._keeps(member, now):
+            self._refuse_at(connection_id, now)
+            return False
+        self.speaker = self.last_speaker = connection_id
+        self._spoke_at = now
+        return True
 
     def _keeps(self, other: str, now: float) -> bool:
         """Whether the speaker keeps the floor, though another member wants it."""

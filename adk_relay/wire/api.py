@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal
-from urllib.parse import parse_qs
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
@@ -26,7 +25,7 @@ from adk_relay.core.interfaces import (
 from adk_relay.core.requests import BusyError
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire import http
-from adk_relay.wire.asgi import Event, Receive, Scope, Send
+from adk_relay.wire.asgi import Event, Receive, Scope, Send, query_of
 from adk_relay.wire.closing import CONVERSATION_ENDED_TEXT
 from adk_relay.wire.dialects import BadFrameError, is_session_id, tool_result, turn
 from adk_relay.wire.guard import Guard, Refused, invitation
@@ -196,8 +195,7 @@ class Api:
         )
 
     async def _list(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        limit = query.get("limit", [str(_DEFAULT_LIMIT)])[-1]
+        limit = query_of(scope).get("limit", str(_DEFAULT_LIMIT))
         if not re.fullmatch("[0-9]{1,4}", limit) or not 1 <= int(limit) <= _MAX_LIMIT:
             raise HttpError(400, f"limit must be a number from 1 to {_MAX_LIMIT}.")
         if visitor.session_id is None:
@@ -215,8 +213,7 @@ class Api:
         self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
     ) -> Response:
         _allow(visitor, session_id, "read")
-        query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-        before = query.get("before", [None])[-1]
+        before = query_of(scope).get("before")
         if before is not None and not re.fullmatch("[1-9][0-9]{0,8}", before):
             raise HttpError(400, "before must be the number of a message.")
         number = None if before is None else int(before)

@@ -1,4 +1,4 @@
-"""The types of ASGI.
+"""The types of ASGI, and what several modules read in a scope.
 
 The server calls the application once for each HTTP request or WebSocket, with a `scope` that describes it and
 two coroutine functions, `receive` and `send`, for events. The scope and the events are dicts.
@@ -9,8 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+from urllib.parse import parse_qs
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
+
+
+def query_of(scope: Scope) -> dict[str, str]:
+    """The fields of a URL's query. If there are several of a name, the last one counts."""
+    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+    return {name: values[-1] for name, values in query.items()}

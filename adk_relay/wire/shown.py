@@ -7,7 +7,7 @@ from typing import Any
 
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Line, ToolStart
-from adk_relay.wire.dialects import start_fields
+from adk_relay.wire.dialects import start_fields, tool_fields
 
 
 def in_list(summary: Summary, model: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _line(line: Line) -> dict[str, Any]:
 
 
 def _waiting(call: ToolStart) -> dict[str, Any]:
-    fields = {"tool_id": call.tool_id, "tool_name": call.tool_name, **start_fields(call)}
+    fields = tool_fields(call) | start_fields(call)
     del fields["pending"]  # all of these are
     return {**fields, "timestamp": call.timestamp}
 

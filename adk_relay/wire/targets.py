@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from typing import NamedTuple
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from adk_relay.core.interfaces import UnknownConversationError
 from adk_relay.core.room import After
 from adk_relay.core.visitor import Visitor, name_of
-from adk_relay.wire.asgi import Scope
+from adk_relay.wire.asgi import Scope, query_of
 from adk_relay.wire.dialects import NAME, SESSION_ID, Dialect, is_name, is_session_id
 from adk_relay.wire.dialects.chat import CHAT
 from adk_relay.wire.dialects.live import SUBPROTOCOL, live
@@ -56,13 +56,13 @@ def target_of(scope: Scope) -> Target:
     found = re.fullmatch(r"/ws/([^/]*)", path)
     if not found:
         raise NoSuchTargetError("the paths are /ws/{user_id}, /ws and /api/v1/chat/stream")
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    session_id, after = query.get("session_id", [None])[-1], query.get("after", [None])[-1]
+    query = query_of(scope)
+    session_id, after = query.get("session_id"), query.get("after")
     if not is_name(found[1]):
         raise NoSuchTargetError(f"user_id is {NAME}")
     if session_id is not None and not is_session_id(session_id):
         raise NoSuchTargetError(f"session_id is {SESSION_ID}")
-    is_audio = query.get("is_audio", ["false"])[-1]
+    is_audio = query.get("is_audio", "false")
     if is_audio not in ("true", "false"):
         raise NoSuchTargetError("is_audio is true or false")
     binary = offers_subprotocol(scope)
@@ -72,8 +72,7 @@ def target_of(scope: Scope) -> Target:
 
 def with_name(visitor: Visitor, scope: Scope) -> Visitor:
     """The visitor with the name that it has chosen, in `?name=`, unless its token has one."""
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    return visitor if visitor.name else replace(visitor, name=name_of(query.get("name", [""])[-1]))
+    return visitor if visitor.name else replace(visitor, name=name_of(query_of(scope).get("name", "")))
 
 
 def for_visitor(target: Target, visitor: Visitor) -> Target:

@@ -21,12 +21,11 @@ import math
 import secrets
 import time
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
 
 import jwt
 
 from adk_relay.core.visitor import Visitor, name_of, user_id_of
-from adk_relay.wire.asgi import Scope
+from adk_relay.wire.asgi import Scope, query_of
 from adk_relay.wire.jwks import ALGORITHMS, KeySet
 
 AUDIENCE = "relay"
@@ -220,8 +219,7 @@ def token_of(scope: Scope) -> str | None:
     for subprotocol in scope.get("subprotocols") or ():
         if subprotocol.startswith(_SUBPROTOCOL):
             return str(subprotocol.removeprefix(_SUBPROTOCOL))
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
-    return query["token"][-1] if "token" in query else None
+    return query_of(scope).get("token")
 
 
 def with_token(scope: Scope, token: str) -> Scope:

@@ -80,6 +80,9 @@ async def test_pages_have_the_messages_of_the_whole(
         found = await reader.session(KEY, 10)
         assert found
         assert [event.id for event in found.events] == [event.id for event in events[-10:]]
+        found = await reader.session(KEY, 0)
+        assert found
+        assert found.events == []
         assert await reader.owner("app", "s", "bob") == "alice"
         assert await reader.owner("app", "t", "bob") is None
         (brief,) = await reader.newest("app", "alice", 5)

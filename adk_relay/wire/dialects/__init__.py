@@ -12,8 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from adk_relay.core.answer import Answer
-from adk_relay.core.messages import Error, Input, Message, ReadOlder, ToolResult, ToolStart, TurnEnd, UserText
+from adk_relay.core.answer import Answer, ToolCall
+from adk_relay.core.messages import (
+    Error,
+    Input,
+    Message,
+    ReadOlder,
+    ToolComplete,
+    ToolResult,
+    ToolStart,
+    TurnEnd,
+    UserText,
+)
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
@@ -247,6 +257,11 @@ def text_id_of(command: Command) -> str:
     """The id that a client has given its text, if the command is a text with one."""
     text = command.text if isinstance(command, Ask) else command
     return text.id if isinstance(text, UserText) else ""
+
+
+def tool_fields(tool: ToolStart | ToolComplete | ToolCall) -> dict[str, Any]:
+    """Which tool call it is."""
+    return {"tool_id": tool.tool_id, "tool_name": tool.tool_name}
 
 
 def start_fields(message: ToolStart) -> dict[str, Any]:

@@ -44,6 +44,7 @@ from adk_relay.wire.dialects import (
     session_id_of,
     start_fields,
     to_json,
+    tool_fields,
     tool_result,
     user_text,
 )
@@ -140,11 +141,9 @@ def _encoder(session_id: str) -> Encode:
                     ),
                 )
             case ToolStart(is_pending=True):
-                tool = {"tool_id": message.tool_id, "tool_name": message.tool_name}
-                return (frame("tool_start", **tool, **start_fields(message)),)
+                return (frame("tool_start", **tool_fields(message), **start_fields(message)),)
             case ToolComplete(was_pending=True):
-                tool = {"tool_id": message.tool_id, "tool_name": message.tool_name}
-                return (frame("tool_complete", **tool, **cut("result", message.result)),)
+                return (frame("tool_complete", **tool_fields(message), **cut("result", message.result)),)
             case Typing(connection_id, typing, name):  # not in a tuple: frames in a tuple are never merged
                 return update("user_typing", connection_id=connection_id, typing=typing, **name_field(name))
             case Presence(joined, left, names=named):

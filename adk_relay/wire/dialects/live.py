@@ -52,6 +52,7 @@ from adk_relay.wire.dialects import (
     once,
     start_fields,
     to_json,
+    tool_fields,
     tool_result,
     user_text,
 )
@@ -320,8 +321,7 @@ def _older_field(older: str) -> dict[str, Any]:
 def _tool(frame_type: str, message: ToolStart | ToolComplete, fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": frame_type,
-        "tool_id": message.tool_id,
-        "tool_name": message.tool_name,
+        **tool_fields(message),
         **fields,
         "timestamp": message.timestamp,
         **({"seq": message.seq} if message.seq else {}),

@@ -19,6 +19,7 @@ from adk_relay.wire.dialects import (
     start_fields,
     text_of,
     to_json,
+    tool_fields,
 )
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
@@ -57,14 +58,14 @@ def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:
         case ToolStart():
             yield {
                 "type": "tool_start",
-                **_tool_fields(message),
+                **tool_fields(message),
                 **start_fields(message),
                 "timestamp": message.timestamp,
             }
         case ToolComplete():
             yield {
                 "type": "tool_complete",
-                **_tool_fields(message),
+                **tool_fields(message),
                 **cut("result", message.result),
                 "timestamp": message.timestamp,
             }
@@ -84,15 +85,11 @@ def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:
             yield {"type": "error", "message": detail}
 
 
-def _tool_fields(tool: ToolStart | ToolComplete | ToolCall) -> dict[str, Any]:
-    return {"tool_id": tool.tool_id, "tool_name": tool.tool_name}
-
-
 def _calls(tools: Iterable[ToolCall]) -> Iterator[dict[str, Any]]:
     """All tools of an answer, cut so that the frame fits the 1 MiB that many clients accept."""
     left = MAX_TOOLS_BYTES
     for call in tools:
-        fields = _tool_fields(call)
+        fields = tool_fields(call)
         for field, value in (("arguments", call.arguments), ("result", call.result)):
             part = cut(field, value, min(MAX_TOOL_BYTES, left))
             left = max(0, left - len(to_json(part[field]).encode()))
