@@ -20,7 +20,8 @@ from collections.abc import Collection
 from functools import cache, partial
 from typing import TYPE_CHECKING, Unpack
 
-from adk_relay import settings, shipped
+from adk_relay import settings, shipped, workers
+from adk_relay.core.interfaces import StoreInUseError
 from adk_relay.core.moderation import OnInput
 from adk_relay.from_environment import relay_from_environment, with_process
 from adk_relay.settings import Options, SettingsError
@@ -29,7 +30,7 @@ from adk_relay.wire.admission import Admission
 from adk_relay.wire.api import Api
 from adk_relay.wire.asgi import Receive, Scope, Send
 from adk_relay.wire.closing import SERVER_RESTARTS, SERVER_STOPPING, CloseFrame
-from adk_relay.wire.draining import Draining
+from adk_relay.wire.draining import ENDING, Draining
 from adk_relay.wire.files import Files
 from adk_relay.wire.guard import Authenticate, Refused, guard_of
 from adk_relay.wire.handshake import accept, refuse, send_close
@@ -98,6 +99,7 @@ class Relay:
             sound=values["sound"],
             most=values["max_conversations"],
             on_input=on_input,
+            lock_wait=None if values["shared_store"] == "true" else values["drain"] + ENDING,
         )
         # The guard decides who may come in, and as whom.
         self._guard = guard_of(values, authenticate)
@@ -143,7 +145,11 @@ class Relay:
                 raise ValueError(f"relay serves http, websocket and lifespan, not {other!r}")
 
     async def __aenter__(self) -> Relay:
-        """Starts, also again after an end: for a host that passes no lifespan on, `async with relay:`."""
+        """Starts, also again after an end: for a host that passes no lifespan on, `async with relay:`.
+
+        Raises:
+            StoreInUseError: another process serves the same sessions.
+        """
         await self.conversations.prepare()
         self._draining.reset()
         await self._metrics.start()
@@ -188,7 +194,7 @@ class Relay:
             if event["type"] == "lifespan.startup":
                 try:
                     await self.__aenter__()
-                except OSError as error:  # the port of the metrics is not free
+                except (OSError, StoreInUseError) as error:  # OSError: the port of the metrics is not free
                     await send({"type": "lifespan.startup.failed", "message": f"relay: {error}"})
                     return
                 await send({"type": "lifespan.startup.complete"})
@@ -254,16 +260,20 @@ def _default() -> Relay:
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
     """The relay of `Relay.from_env()`, made when the server starts: an import reads no environment."""
+    is_lifespan = scope["type"] == "lifespan"
     try:
+        if is_lifespan:
+            send = with_process(scope, receive, send)
+            await workers.check(receive)
         relay = _default()
     except SettingsError as error:
-        if scope["type"] != "lifespan":
+        if not is_lifespan:
             raise
         await receive()
         await send({"type": "lifespan.startup.failed", "message": f"relay: {error}"})
         return
 
-    await relay(scope, receive, with_process(scope, receive, send) if scope["type"] == "lifespan" else send)
+    await relay(scope, receive, send)
 
 
 if __name__ == "__main__":

@@ -97,13 +97,14 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
             os.environ[setting.variable] = text  # `app` reads it from there when the server starts
 
     from adk_relay import server  # it imports uvicorn, which is slow, and --help does not need it
+    from adk_relay.from_environment import STARTUP_FAILURE
 
     load_env_files(Path.cwd())  # it may set RELAY_LOG
     config = server.config("relay:app", arguments.host, arguments.port, arguments.log_level)
     served = server.Server(config)
     served.run()
     if not served.started:
-        sys.exit(server.STARTUP_FAILURE)
+        sys.exit(STARTUP_FAILURE)
     server.end_process()
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from relay import Relay
 
 log = logging.getLogger("relay")
+
+STARTUP_FAILURE = 3
+"""The exit code if the server can't start: uvicorn's own."""
 
 
 def relay_from_environment(make: type[Relay]) -> Relay:
@@ -57,6 +63,8 @@ def relay_from_environment(make: type[Relay]) -> Relay:
 def with_process(scope: Scope, receive: Receive, send: Send) -> Send:
     """The `send` of a lifespan, which also prepares the process at the start and flushes traces at the end.
 
+    If the start fails, hypercorn would show a traceback: there the process ends here, with the message alone.
+
     For a server whose process is relay's own. In a host's process, this is for the host to decide.
     """
 
@@ -67,6 +75,12 @@ def with_process(scope: Scope, receive: Receive, send: Send) -> Send:
                 log.info("%s", sentence)
         else:
             await tracing.flush()
+        if event["type"] == "lifespan.startup.failed" and receive.__module__.startswith("hypercorn."):
+            with suppress(SettingsError):
+                show_logs()
+            log.error("%s", event["message"].removeprefix("relay: "))
+            sys.stderr.flush()
+            os._exit(STARTUP_FAILURE)
         await send(event)
 
     return tell

@@ -27,9 +27,6 @@ log = logging.getLogger("relay")
 STATE = "adk_relay"
 """The key of the running `Relay` in the lifespan's state."""
 
-STARTUP_FAILURE = 3
-"""The exit code if the server can't start: uvicorn's own."""
-
 _LOOK_EVERY = 0.1
 """Seconds between two looks whether a second signal has come."""
 
@@ -115,7 +112,12 @@ class Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal asks for the stop. uvicorn's own method would raise it again at the end: exit code -15."""
+        """A signal asks for the stop. uvicorn's own method would raise it again at the end: exit code -15.
+
+        Before it serves there is nothing to end, and the start may wait for the end of another process.
+        """
+        if not self.started:
+            os._exit(0)
         self.force_exit = self.should_exit
         self.should_exit = True
 

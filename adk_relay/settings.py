@@ -33,6 +33,7 @@ class Options(TypedDict, total=False):
 
     sessions: str | BaseSessionService
     app_name: str | None
+    shared_store: str
     artifacts: str | BaseArtifactService
     memory: str | BaseMemoryService
     queue_bytes: int
@@ -175,6 +176,13 @@ SETTINGS = {
             str,
             None,
             "Name under which the sessions are kept; if empty, the name of the App or the agent",
+        ),
+        Setting(
+            "shared_store",
+            str,
+            "false",
+            "true: other processes may serve the same sessions, and a proxy brings all of a user to one",
+            choices=("false", "true"),
         ),
         Setting(
             "artifacts",

@@ -18,6 +18,7 @@ from google.adk.sessions import BaseSessionService
 from adk_relay.adk.catalog import Catalog
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.failing import Failing
+from adk_relay.adk.lock import lock_of
 from adk_relay.adk.models import run_config
 from adk_relay.adk.probe import Probe
 from adk_relay.adk.runner import WatchedRunner
@@ -61,6 +62,8 @@ class Conversations:
         sound: "short": past ADK where nobody in ADK wants to see it; "long": always through ADK.
         most: how many may be in memory; 0: any number.
         on_input: a host's function that is asked about the input of users.
+        lock_wait: seconds that a start waits for the end of another process that serves the same sessions;
+            None: others may serve them, too.
 
     Raises:
         ValueError: the URI names no session service that is installed here.
@@ -85,6 +88,7 @@ class Conversations:
         sound: str,
         most: int = 0,
         on_input: OnInput | None = None,
+        lock_wait: float | None = None,
     ) -> None:
         app = app_of(agent)
         # ADK logs a failure several times, with tracebacks. relay gets it as an exception, and logs it in
@@ -123,6 +127,7 @@ class Conversations:
         self._open: dict[str, Conversation] = {}
         self._catalog = Catalog(self.reader, self.app_name)
         self._probe = Probe(self.service, self.app_name)
+        self._lock = lock_of(self.service, self.app_name, lock_wait, self._end_all)
 
     def use_loop(self) -> bool:
         """Conversations are opened in the running event loop from now on. True: the loop is another one.
@@ -134,6 +139,7 @@ class Conversations:
             return False
         if self._loop:
             self.reader.change_loop()
+            self._lock.change_loop()
         self._loop = loop
         self._closing = None
         self._open.clear()
@@ -146,8 +152,12 @@ class Conversations:
         """Does, when the server starts, what the first conversation would have to wait for.
 
         Conversations can be opened again, if all were closed before.
+
+        Raises:
+            StoreInUseError: another process serves the same sessions.
         """
         self.use_loop()
+        await self._lock.take(patiently=True)
         if self._closing and self._closing.done():
             self._closing = None
         await prepare(self.runner.plugin_manager.models())
@@ -165,7 +175,8 @@ class Conversations:
 
     async def is_ready(self) -> bool:
         """Whether conversations can be opened and stored now."""
-        return not self.is_closing() and not self.failing and await self._probe.works()
+        may_open = not self.is_closing() and not self.failing
+        return may_open and await self._lock.is_ours() and await self._probe.works()
 
     def is_answering(self) -> bool:
         """Whether an answer is under way in any conversation, or something waits for one."""
@@ -203,6 +214,7 @@ class Conversations:
         """A conversation in memory; `counted`: it knows how many messages it has."""
         while True:
             if session_id not in self._open:
+                await _of_store(self._lock.take())
                 await self._starts.wait()
             if self.is_closing():
                 raise StoppingError
@@ -336,14 +348,18 @@ class Conversations:
             self._closing = asyncio.create_task(self._close(), name="closing all conversations")
         await asyncio.shield(self._closing)  # a second call waits for the same end
 
-    async def _close(self) -> None:
+    async def _end_all(self) -> None:
         await asyncio.gather(*(conversation.aclose() for conversation in [*self._open.values()]))
         self._open.clear()
+
+    async def _close(self) -> None:
+        await self._end_all()
         await self.runner.close()
         await self.reader.close()
         close: Callable[[], Awaitable[None]] | None = getattr(self.service, "close", None)
         if close:
             await close()
+        await self._lock.give_up()
 
     def _may_be_of(self, user_id: str, session_id: str) -> bool:
         """Whether an id can belong to a user, as far as can be told without the session service."""

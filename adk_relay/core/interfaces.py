@@ -29,6 +29,10 @@ class StoreError(Exception):
     """The session service failed; the failure is logged already."""
 
 
+class StoreInUseError(RuntimeError):
+    """Another process serves the same sessions. The text says what to set."""
+
+
 class UnknownToolError(LookupError):
     """No tool call with this id waits for an answer."""
 

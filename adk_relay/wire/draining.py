@@ -10,6 +10,9 @@ from adk_relay.core.going_away import GoingAway
 from adk_relay.wire.http import Headers, retry_after
 from adk_relay.wire.websocket import Socket
 
+ENDING = 5.0
+"""Seconds that the end of a process takes, besides those for answers under way."""
+
 _LOOK_EVERY = 0.05
 """Seconds between two looks whether answers are still under way."""
 
