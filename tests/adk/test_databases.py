@@ -81,7 +81,7 @@ async def test_relays_that_start_at_once_with_an_empty_database(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each makes the tables, and asks whether the store works, while the others do."""
-    relays = [a_relay(rehearsal(), sessions=server.uri) for _ in range(4)]
+    relays = [a_relay(rehearsal(), sessions=server.uri, shared_store="true") for _ in range(4)]
     await asyncio.gather(*(relay.__aenter__() for relay in relays))
     ready = await asyncio.gather(*(relay.conversations.is_ready() for relay in relays))
     await asyncio.gather(*(relay.aclose() for relay in relays))

@@ -153,6 +153,14 @@ def test_a_relay_behind_a_proxy_knows_the_name_that_browsers_use() -> None:
     assert {"name": "RELAY_HOSTS", "value": name} in container["env"]
 
 
+def test_relays_that_share_a_database_say_so() -> None:
+    """Without it, the second one would be refused."""
+    for relay in ("relay1", "relay2"):
+        assert COMPOSE["services"][relay]["environment"]["RELAY_SHARED_STORE"] == "true"
+    [container] = KUBERNETES["StatefulSet", "relay"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "RELAY_SHARED_STORE", "value": "true"} in container["env"]
+
+
 def test_names_in_the_manifest_refer_to_something() -> None:
     pods = KUBERNETES["StatefulSet", "relay"]["spec"]
     [container] = pods["template"]["spec"]["containers"]

@@ -59,7 +59,8 @@ def _opened(relay: Process) -> list[str]:
 async def pair(request: pytest.FixtureRequest, gemini: GeminiLive, tmp_path: Path) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(database("postgresql"))
-        settings = {**gemini.env, "RELAY_SESSIONS": store.uri, "RELAY_DRAIN": "60"}
+        shared = {"RELAY_SESSIONS": store.uri, "RELAY_SHARED_STORE": "true"}
+        settings = {**gemini.env, **shared, "RELAY_DRAIN": "60"}
         relays = []
         for name in ("one", "two"):
             (folder := tmp_path / name).mkdir()
