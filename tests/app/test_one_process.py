@@ -67,6 +67,7 @@ async def test_a_second_process_on_a_sqlite_file(gemini: GeminiLive, tmp_path: P
             assert await alice.ask("hello") == "You said: hello."
         await first.stop(signal.SIGKILL)
         third = await stack.enter_async_context(serving_process(SERVE, tmp_path, **settings))
+        assert not [*(tmp_path / ".adk").glob("*.lock?*")]
         assert not [line for line in third.log if "another process" in line]
 
 
@@ -170,14 +171,6 @@ async def test_relays_of_one_process(tmp_path: Path) -> None:
         assert await ready(adks)
         await adks.aclose()
     assert {file.name for file in tmp_path.glob("*.lock")} == {"s.db.tester.lock", "s.db...%2Fnamed.lock"}
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_relay_that_nobody_has_closed(tmp_path: Path) -> None:
-    """Its lock ends with it, as in a test suite that makes a relay for each test."""
-    uri = f"sqlite:///{tmp_path}/s.db"
-    for _ in range(2):
-        assert await ready(a_relay(rehearsal(), sessions=uri))
 
 
 async def test_a_store_that_cannot_be_locked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
