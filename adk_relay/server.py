@@ -45,8 +45,8 @@ _GRACEFUL = 3
 reading would keep the process from ending."""
 
 _DROP_AFTER = 2.0
-"""Seconds after which those that are left are dropped, as if their clients had gone. After `_GRACEFUL`, uvicorn
-would cancel their tasks, and log a traceback for each."""
+"""Seconds after which those that are left are dropped, as if their clients had gone. After `_GRACEFUL`,
+uvicorn would cancel their tasks, and log a traceback for each."""
 
 
 def config(app: str, host: str, port: int, log_level: str) -> uvicorn.Config:
