@@ -6,7 +6,7 @@ import logging
 import os
 from typing import Any
 
-from adk_relay.core.logs import JsonFormatter, NoTraceback, TextFormatter
+from adk_relay.core.logs import JsonFormatter, NoRepeats, NoTraceback, TextFormatter
 from adk_relay.settings import SETTINGS, SettingsError
 
 log = logging.getLogger("relay")
@@ -24,6 +24,8 @@ def show_logs() -> None:
         SETTINGS["log"].check(form := os.environ.get("RELAY_LOG") or SETTINGS["log"].default)
     except ValueError as error:
         raise SettingsError(f"RELAY_LOG: {error}") from None
+    for name in ("uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).addFilter(NoRepeats())
     logging.getLogger("uvicorn.error").addFilter(NoTraceback())
     formatter = JsonFormatter() if form == "json" else TextFormatter()
     if log.level == logging.NOTSET:

@@ -34,6 +34,10 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+_ACCEPTED = '"WebSocket %s" [accepted]'
+"""How uvicorn's line for an accepted WebSocket ends, before its arguments are put in."""
+
+
 class _Lines(logging.Filter):
     """Adds the ids to each line, and makes each message one printable line, whatever it was made of."""
 
@@ -55,6 +59,14 @@ class NoTraceback(logging.Filter):
             record.exc_info = None
             record.levelno, record.levelname = logging.WARNING, "WARNING"
         return True
+
+
+class NoRepeats(logging.Filter):
+    """For uvicorn's loggers: relay has one line for a WebSocket that is opened, and one for a refused one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = str(record.msg)
+        return not (line.startswith(("connection open", "connection rejected")) or line.endswith(_ACCEPTED))
 
 
 class TextFormatter(logging.Formatter):
