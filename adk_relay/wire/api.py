@@ -326,6 +326,7 @@ class Api:
                 raise ClientGoneError from None
 
         await send_in_time(event_stream())
+        self._conversations.stats.responses.count("200")
         async for frame in listener.frames(self._limits.ping_interval):
             body = frame if isinstance(frame, bytes) else frame.encode()
             await send_in_time({"type": "http.response.body", "body": body, "more_body": True})

@@ -217,11 +217,13 @@ async def test_refusals_and_responses(gemini: GeminiLive) -> None:
                 async with client(port, user, subprotocol=False):
                     pass
         await web.get("/nothing")
-        await created(port)
+        body = {"session_id": await created(port), "message": "hello"}
+        accept = {"accept": "text/event-stream"}
+        assert (await web.post("/api/v1/chat", json=body, headers=accept)).status_code == 200
         now = await scrape(metrics)
         assert now['relay_refused_total{reason="not found"}'] == 2
         assert now['relay_http_responses_total{status="404"}'] == 1
-        assert now['relay_http_responses_total{status="200"}'] == 1
+        assert now['relay_http_responses_total{status="200"}'] == 2
         assert now["relay_conversations_created_total"] == 1
         assert (await web.get("/metrics")).status_code == 404  # not where everybody can ask
 
@@ -232,7 +234,8 @@ async def test_clients_that_come_back(gemini: GeminiLive) -> None:
         async with client(port) as alice:
             await alice.ask("hello")
             epoch = alice.hello["epoch"]
-        for after in (f"{epoch}.1", "other.1"):
+        # The last one is what a page names that comes for the first time.
+        for after in (f"{epoch}.1", "other.1", "0.0"):
             async with client(port, query=f"&after={after}"):
                 pass
         now = await scrape(metrics)
@@ -257,6 +260,14 @@ async def test_dropped_sound_and_what_waits(gemini: GeminiLive) -> None:
         assert now[dropped] == pytest.approx(socket._outbox.dropped_ms / 1000)
         assert now[dropped] > 1
         assert 0 < now['relay_queue_bytes{dialect="audio"}'] <= 100_000
+
+        gemini.on_connect = lambda _: Plan(hang="setup")
+        async with client(port, "bob", audio=True) as bob:
+            for _ in range(20):
+                await bob.socket.send(speech(5_000))
+            told = (await bob.until(lambda said: said.get("type") == "dropped"))[-1]["audio_ms"] / 1000
+            now = await scrape(metrics)
+        assert 5 <= told <= now['relay_sound_dropped_seconds_total{direction="in"}'] <= 100
 
 
 async def test_the_lag_of_the_event_loop(gemini: GeminiLive) -> None:
