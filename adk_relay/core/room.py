@@ -42,7 +42,7 @@ class After(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """The client has got no message yet: it names epoch 0, which never exists, to get the conversation."""
+        """The client has got no message yet: it names epoch 0, which never exists, and gets all."""
         return self.epoch == "0"
 
 
