@@ -13,9 +13,9 @@ log = logging.getLogger("relay")
 
 
 def show_logs() -> None:
-    """Shows relay's log lines if logging is not configured: ASGI servers configure only their own loggers.
+    """Shows log lines if logging is not configured: ASGI servers configure only their own loggers.
 
-    With RELAY_LOG=json, uvicorn's lines get the same form.
+    Warnings of libraries are shown, too. With RELAY_LOG=json, uvicorn's lines get the same form.
 
     Raises:
         SettingsError: RELAY_LOG is wrong.
@@ -31,9 +31,10 @@ def show_logs() -> None:
     if log.level == logging.NOTSET:
         log.setLevel(logging.getLogger("uvicorn.error").level or logging.INFO)  # uvicorn's --log-level
     if not logging.getLogger().handlers and not log.handlers:
-        log.addHandler(shown := logging.StreamHandler())
+        logging.getLogger().addHandler(shown := logging.StreamHandler())
         shown.setFormatter(formatter)
     if form == "json":
+        logging.captureWarnings(True)
         for name in ("uvicorn", "uvicorn.access"):
             for handler in logging.getLogger(name).handlers:
                 handler.setFormatter(formatter)
