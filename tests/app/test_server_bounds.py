@@ -209,6 +209,8 @@ async def test_pings_of_a_peer_that_does_not_read_do_not_pile_up(
     pings = frame(bytes(120), 9) * 20_000
     async with serving(a_relay(), **bounded()) as port, Peer.upgraded(port) as peer:
         await peer.send_raw(pings)
+        await peer.send(mime_type="text/plain", data="all were read")
+        await gemini.wait_for(lambda: any(each.texts for each in gemini.connections))
         await peer.send_raw(frame(b"", 8))
         pongs = await peer.ended()
         assert 0 < pongs.count(b"\x8a\x78") < 10_000
