@@ -217,8 +217,9 @@ async def test_all_requests_of_a_user_reach_one_relay(pair: Pair) -> None:
     async with AsyncExitStack() as stack:
         names = [pair.user(f"user{number}") for number in range(12)]
         for name in names:
-            for _ in range(3):
-                await stack.enter_async_context(client(front.port, name, ssl=front.tls))
+            escaped = f"%{ord(name[0]):x}{name[1:]}"  # the same user
+            for way in (name, name, escaped):
+                await stack.enter_async_context(client(front.port, way, ssl=front.tls))
         assert {pair.of(name).port for name in names} == {relay.port for relay in pair.relays.both}
 
         # All else is of `guest`.
