@@ -16,8 +16,8 @@ def warning(receive: Receive, *, is_guarded: bool) -> str:
     """A sentence for the log if others can reach the server and use it without a token; "": not so.
 
     Args:
-        receive: that of the lifespan: uvicorn's own, a method of an object that has the server's configuration.
-            The options of other servers can't be seen.
+        receive: that of the lifespan: uvicorn's own, a method of an object that has the server's
+            configuration. The options of other servers can't be seen.
         is_guarded: clients need a token.
     """
     config = _config(receive)
@@ -25,9 +25,9 @@ def warning(receive: Receive, *, is_guarded: bool) -> str:
     if is_guarded or _is_loopback(host) or config.uds is not None or config.fd is not None:
         return ""
     return (
-        f"Everybody who can reach this server (it listens on {host or 'all addresses'}) can use the agent and read"
-        " what others say to it: clients need no token. Set RELAY_SECRET, or let only a proxy reach it that checks"
-        " who they are"
+        f"Everybody who can reach this server (it listens on {host or 'all addresses'}) can use the agent,"
+        " and read what others say to it: clients need no token. Set RELAY_SECRET, or let only a proxy reach"
+        " it that checks who they are"
     )
 
 
