@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import socket
+from typing import cast
 
 import pytest
 import uvicorn
 from uvicorn.lifespan.on import LifespanOn
 
 from adk_relay.advice import warning
+from adk_relay.wire.asgi import Receive
 from relay import app
 
 
 def said(host: str, *, is_guarded: bool = False, fd: int | None = None) -> str:
     config = uvicorn.Config(app, host=host, fd=fd)
     config.load()
-    return warning(LifespanOn(config).receive, is_guarded=is_guarded)
+    return warning(cast(Receive, LifespanOn(config).receive), is_guarded=is_guarded)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "relay.example.com"])
