@@ -202,6 +202,18 @@ def test_the_named_states() -> None:
         assert [state.name for state in machine] == re.findall(r"`(\w+)`", states), name
 
 
+@pytest.mark.parametrize("folder", ["core", "wire", "wire/dialects", "adk", "client", ""])
+def test_all_files_are_named(folder: str) -> None:
+    path = f"adk_relay/{folder}".rstrip("/")
+    told = re.findall(r"`(\w+)`", " ".join(files for _, files in rows(section(ARCHITECTURE, f"### `{path}`"))))
+    there = {
+        file.stem
+        for file in (ROOT / path).iterdir()
+        if (file.suffix == ".py" or (file / "__init__.py").exists()) and not file.stem.startswith("__")
+    }
+    assert sorted(told) == sorted(there)
+
+
 async def test_the_examples_of_the_readme(
     tmp_path: Path, gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
