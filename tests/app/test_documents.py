@@ -205,7 +205,8 @@ def test_the_named_states() -> None:
 @pytest.mark.parametrize("folder", ["core", "wire", "wire/dialects", "adk", "client", ""])
 def test_all_files_are_named(folder: str) -> None:
     path = f"adk_relay/{folder}".rstrip("/")
-    told = re.findall(r"`(\w+)`", " ".join(files for _, files in rows(section(ARCHITECTURE, f"### `{path}`"))))
+    files = " ".join(files for _, files in rows(section(ARCHITECTURE, f"### `{path}`")))
+    told = re.findall(r"`(\w+)`", files)
     there = {
         file.stem
         for file in (ROOT / path).iterdir()
