@@ -237,6 +237,14 @@ async def test_the_examples_of_the_readme(
                 del sys.modules[name]
 
 
+def test_the_programs_of_the_system() -> None:
+    """Those that tests need are those that CI installs, besides what makes its environment."""
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    [told] = re.findall(r"apt-get install (.*)$", contributing, re.MULTILINE)
+    [installed] = re.findall(r"no-install-recommends \\\n(.*)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    assert told.split() == [name for name in installed.split() if name != "python3-venv"]
+
+
 # ---- all of them -----------------------------------------------------------------------------
 
 
