@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -210,3 +211,81 @@ async def test_a_chat_user_has_rooms_of_its_own() -> None:
         ):
             await live.say("two")
             assert (await second.get("message_added"))["message"] == "two"
+
+
+async def test_what_is_of_another_conversation_does_nothing_in_ones_own() -> None:
+    async with guarded() as port:
+        await said_by_alice(port)
+        async with (
+            client(port, "x", query="&after=0.0", **with_token(token("alice"))) as alice,
+            client(port, "x", **with_token(token("bob"))) as bob,
+        ):
+            epoch = alice.hello["epoch"]
+            await alice.send(type="typing_start")
+            await alice.ask(WORD)
+            for before in (f"{epoch}.2", f"{epoch}.3", f"{bob.hello['epoch']}.3"):
+                await bob.send(type="history", before=before)
+            await bob.send(type="tool_result", tool_id=alice.hello["connection_id"], result=WORD)
+            await bob.send(type="interrupt")
+            await bob.send(type="ping")
+            heard = await bob.until(lambda said: said.get("type") == "pong")
+            assert WORD not in json.dumps(heard)
+            assert not any(said.get("type") in ("typing", "message", "presence") for said in heard)
+            assert all(said["connections"] == 1 for said in (bob.hello, *bob.presence))
+            await alice.send(type="ping")
+            assert not any(
+                "interrupted" in said for said in await alice.until(lambda said: "pong" in str(said))
+            )
+
+
+async def test_an_invitation_is_not_renewed_to_anything_else() -> None:
+    async with guarded() as port:
+        session_id = await said_by_alice(port)
+        later = time.time() + 3600
+        invited = token("alice", invitation={"session_id": session_id, "role": "listen"})
+        async with client(port, "x", **with_token(invited)) as bob:
+            for of, claim in (
+                ("alice", None),
+                ("alice", {"session_id": "live-alice", "role": "write"}),
+                ("bob", {"session_id": session_id, "role": "write"}),
+            ):
+                await bob.send(type="token", token=token(of, exp=later, invitation=claim))
+                refusal = await bob.until(lambda said: said.get("type") == "error")
+                assert refusal[-1]["code"] == "bad_token"
+            await bob.say("hello")
+            assert (await bob.until(lambda said: said.get("type") == "error"))[-1]["code"] == "not_allowed"
+
+
+async def test_one_of_many_gets_an_id_that_is_free() -> None:
+    """Also if all ask for it at once, in all ways that make a conversation."""
+    async with guarded() as port:
+
+        async def live(user: str) -> bool:
+            try:
+                async with client(port, "x", query="&session_id=free", **with_token(token(user))) as who:
+                    await who.ask("hello")
+                    await over.wait()
+                    return True
+            except (InvalidStatus, ConnectionClosed):
+                return False
+
+        async def post(user: str) -> bool:
+            async with web(port, token(user)) as browser:
+                body = {"session_id": "free", "message": "hello"}
+                return (await browser.post("/api/v1/chat", json=body)).status_code == 200
+
+        over = asyncio.Event()
+        users = [f"user{number}" for number in range(8)]
+        tries = [asyncio.create_task((live if user in users[:4] else post)(user)) for user in users]
+        async with asyncio.timeout(60):
+            while sum(task.done() for task in tries) < len(users) - 1:
+                await asyncio.sleep(0.01)
+                if any(task.done() and task.result() for task in tries[4:]):
+                    break
+        over.set()
+        assert sum(await asyncio.gather(*tries)) == 1
+        owners = 0
+        for user in users:
+            async with web(port, token(user)) as browser:
+                owners += (await browser.get("/sessions/free")).status_code == 200
+        assert owners == 1
