@@ -132,6 +132,17 @@ async def test_a_token_opens_one_socket() -> None:
         assert await status_of(port, "/ws/alice", **with_token(token(jti="1", iss="other"))) == 101
 
 
+async def test_a_client_that_is_to_try_again_can_use_its_token_then() -> None:
+    async with guarded(one_use="true", user_sockets=1) as port:
+        later = token(jti="2")
+        async with opened(port, "/ws/alice", **with_token(token(jti="1"))):
+            assert await status_of(port, "/ws/alice", **with_token(later)) == 429
+        async with asyncio.timeout(30):  # the server notices that the socket is closed
+            while (status := await status_of(port, "/ws/alice", **with_token(later))) == 429:
+                pass
+        assert status == 101
+
+
 async def test_used_tokens_are_remembered_until_they_expire(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "_MAX_USED", 2)
     async with guarded(one_use="true") as port:
