@@ -14,8 +14,19 @@ function take(former = "") {
   if (found === undefined) return false;
   const rest = parts.filter((part) => part !== found).join("&");
   history.replaceState(history.state, "", rest ? `#${rest}` : location.pathname + location.search + former);
-  token = decodeURIComponent(found.slice("token=".length));
+  token = usable(found.slice("token=".length));
   return true;
+}
+
+// A text that can be neither a subprotocol nor in a header would be an error in the browser. So the server gets a word
+// instead that it refuses, and says why.
+function usable(text) {
+  try {
+    const decoded = decodeURIComponent(text);
+    return /^[\w.~+-]*$/.test(decoded) ? decoded : "invalid";
+  } catch {
+    return "invalid";
+  }
 }
 
 take();

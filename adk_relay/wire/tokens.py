@@ -26,6 +26,7 @@ import jwt
 
 from adk_relay.core.visitor import Visitor, name_of, user_id_of
 from adk_relay.wire.asgi import Scope, query_of
+from adk_relay.wire.dialects import is_session_id
 from adk_relay.wire.jwks import ALGORITHMS, KeySet
 
 AUDIENCE = "relay"
@@ -185,7 +186,7 @@ def _token(claims: dict[str, Any]) -> Token:
     if "invitation" in claims:
         invitation = claims["invitation"]
         session_id, role = invitation["session_id"], invitation["role"]
-        if not (isinstance(session_id, str) and session_id and role in ROLES):
+        if not (isinstance(session_id, str) and is_session_id(session_id) and role in ROLES):
             raise BadTokenError("The token's invitation is not valid.")
     jti, issuer = claims.get("jti", ""), claims.get("iss", "")
     if not (isinstance(jti, str) and isinstance(issuer, str)):

@@ -102,6 +102,11 @@ REFUSED = {
     "an invitation to nothing": (token(invitation=[]), "not valid"),
     "an invitation without a role": (token(invitation={"session_id": "kitchen"}), "not valid"),
     "an invitation to anything": (token(invitation={"session_id": None, "role": "write"}), "invitation"),
+    "an invitation to a path": (token(invitation={"session_id": "../a", "role": "write"}), "invitation"),
+    "an invitation to half a character": (
+        token(invitation={"session_id": "\ud800", "role": "write"}),
+        "invitation",
+    ),
     "an invitation to a list": (token(invitation={"session_id": ["a"], "role": "write"}), "invitation"),
     "an invitation in another role": (
         token(invitation={"session_id": "kitchen", "role": "admin"}),
@@ -162,7 +167,8 @@ CLAIMS = st.fixed_dictionaries(
         "aud": JSON | st.just("relay"),
         "jti": JSON,
         "name": JSON,
-        "invitation": JSON | st.fixed_dictionaries({"session_id": JSON, "role": st.just("listen") | JSON}),
+        "invitation": JSON
+        | st.fixed_dictionaries({"session_id": JSON | st.just("kitchen"), "role": st.just("listen") | JSON}),
     },
 )
 
