@@ -64,7 +64,7 @@ class Place(Protocol):
     async def take(self) -> bool:
         """Takes the lock. False: another process has it, or another relay of this one."""
 
-    async def check(self) -> None:
+    async def confirm(self) -> None:
         """Raises an error if the lock is lost."""
 
     async def give_up(self) -> None:
@@ -102,7 +102,7 @@ class File:
         self._close = weakref.finalize(self, database.close)
         return True
 
-    async def check(self) -> None:
+    async def confirm(self) -> None:
         pass
 
     async def give_up(self) -> None:
@@ -148,7 +148,7 @@ class Database:
         await self.give_up()
         return False
 
-    async def check(self) -> None:
+    async def confirm(self) -> None:
         await self._connection.execute(self._text("SELECT 1"))
 
     async def give_up(self) -> None:
@@ -183,7 +183,9 @@ def lock_of(
     return StoreLock(place, wait or 0, end_all)
 
 
-class _State(Enum):
+class State(Enum):
+    """Of a lock."""
+
     FREE = auto()
     HELD = auto()
     LOST = auto()
@@ -196,9 +198,12 @@ class _State(Enum):
 class StoreLock:
     """The lock of a session store, for the sessions of one app name.
 
+    Conversations are opened only while it is held or lost. If it can be lost, or could not be tried, a task
+    watches it until it is given up.
+
     Invariants:
-        Conversations are in memory only while it is held or lost.
-        If it can be lost, or could not be tried, a task watches it until it is given up.
+        Without a place, it is always free.
+        While it is free, nothing watches it.
 
     Args:
         place: where it is; None: there is no lock, and nobody is refused.
@@ -210,7 +215,7 @@ class StoreLock:
         self._place = place
         self._wait = wait
         self._end_all = end_all
-        self._state = _State.FREE
+        self._state = State.FREE
         self._turn = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
         self._heard_at = -math.inf  # when the database last heard of the connection that holds the lock
@@ -224,12 +229,12 @@ class StoreLock:
         Raises:
             StoreInUseError: another process has it.
         """
-        if self._place is None or self._state is _State.HELD:
+        if self._place is None or self._state is State.HELD:
             return
         async with self._turn:
             ends_at = time.monotonic() + (self._wait if patiently else 0)
             is_told = False
-            while self._state is _State.FREE and not await self._try(self._place):
+            while self._state is State.FREE and not await self._try(self._place):
                 if time.monotonic() >= ends_at:
                     raise StoreInUseError(self._refusal(self._place))
                 if not is_told:
@@ -237,9 +242,9 @@ class StoreLock:
                     what = "another process has the sessions in %s: waiting for its end, %g s at most"
                     log.info(what, self._place.name, self._wait)
                 await asyncio.sleep(_TRY_EVERY)
-            if (self._place.can_be_lost or self._state is _State.LOST) and not self._watching:
+            if (self._place.can_be_lost or self._state is State.LOST) and not self._watching:
                 self._watching = asyncio.create_task(self._watch(self._place), name="lock of the store")
-            if self._state is _State.ANOTHERS:
+            if self._state is State.ANOTHERS:
                 raise StoreInUseError(self._refusal(self._place))
 
     async def is_ours(self) -> bool:
@@ -256,7 +261,7 @@ class StoreLock:
         if watching:
             watching.cancel()
             await asyncio.wait({watching})
-        self._state = _State.FREE
+        self._state = State.FREE
         if self._place:
             await self._place.give_up()
 
@@ -264,8 +269,8 @@ class StoreLock:
         """Another event loop is used from now on: the tasks and connections of the former one are lost."""
         self._turn = asyncio.Lock()
         self._watching = None
-        if self._place and self._place.can_be_lost and self._state is not _State.FREE:
-            self._state = _State.LOST
+        if self._place and self._place.can_be_lost and self._state is not State.FREE:
+            self._state = State.LOST
             self._place.forget()
 
     async def _try(self, place: Place) -> bool:
@@ -277,7 +282,7 @@ class StoreLock:
             self._lost(place, error)
             return True
         if is_free:
-            self._state = _State.HELD
+            self._state = State.HELD
             self._heard_at = time.monotonic()
         return is_free
 
@@ -287,27 +292,31 @@ class StoreLock:
             await asyncio.sleep(_LOOK_EVERY)
             try:
                 async with asyncio.timeout(_WAIT):
-                    if self._state is _State.HELD:
-                        await place.check()
+                    if self._state is State.HELD:
+                        await place.confirm()
                         self._heard_at = time.monotonic()
                         continue
                     is_free = await place.take()
             except Exception as error:
-                if self._state is _State.HELD:
+                if self._state is State.HELD:
                     self._lost(place, error)
                 continue
             if is_free:
                 log.info("%s is locked again", place.name)
-                self._state = _State.HELD
+                self._state = State.HELD
                 self._heard_at = time.monotonic()
-            elif self._state is _State.LOST and time.monotonic() > self._heard_at + _SILENCE + _MARGIN:
-                self._state = _State.ANOTHERS
+            elif self._state is State.LOST and time.monotonic() > self._heard_at + _SILENCE + _MARGIN:
+                self._state = State.ANOTHERS
                 log.error("%s; all conversations are ended here", self._refusal(place))
                 await self._end_all()
 
     def _lost(self, place: Place, error: Exception) -> None:
-        self._state = _State.LOST
+        self._state = State.LOST
         log.warning("%s can't be locked, which is tried again: %s", place.name, failure(error))
+
+    def check(self) -> None:
+        assert self._place or self._state is State.FREE
+        assert not self._watching or self._state is not State.FREE
 
     @staticmethod
     def _refusal(place: Place) -> str:
