@@ -30,7 +30,6 @@ from adk_relay.core.messages import (
     Interrupt,
     Message,
     Numbered,
-    Place,
     Status,
     Text,
     ToolResult,
@@ -216,8 +215,8 @@ class Conversation:
     def number(self) -> int:
         return self.room.number()
 
-    def place(self, of_answer: bool) -> Place:
-        return self.room.place(of_answer)
+    def speaker(self) -> str:
+        return self.room.name_of(self._floor.last_speaker)
 
     def emit(self, message: Message) -> None:
         self._idleness.touch()

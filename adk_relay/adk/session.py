@@ -203,8 +203,7 @@ class StoredSession:
     async def append_text(self, session: Session, text: UserText) -> None:
         """Stores a user's text that no model was given."""
         event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text.text)]))
-        if text.place:
-            mark(event, text.place)
+        mark(event, text.place, text.name)
         await self.append(session, event)
 
     async def skip_answer(self) -> None:

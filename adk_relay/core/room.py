@@ -120,8 +120,11 @@ class Room:
 
     def signed(self, transcript: Transcript, connection_id: str) -> Transcript:
         """A transcript with its speaker, and the speaker's name if that still attends."""
-        name = next((each.name for each in self.listeners if each.connection_id == connection_id), "")
-        return replace(transcript, connection_id=connection_id, name=name)
+        return replace(transcript, connection_id=connection_id, name=self.name_of(connection_id))
+
+    def name_of(self, connection_id: str) -> str:
+        """What the user of a connection is called; "": that is not known, or it does not attend any more."""
+        return next((each.name for each in self.listeners if each.connection_id == connection_id), "")
 
     def _newest(self) -> Listener | None:
         """Of the listeners that attend as "newest", the one that gets the messages."""

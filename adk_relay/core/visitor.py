@@ -41,6 +41,13 @@ class Visitor:
         """The user whose conversations it reaches where no path names a user."""
         return GUEST if self.user_id is None else self.user_id
 
+    @property
+    def role(self) -> str:
+        """What it was invited to do; "": it is the user, or a listener that the host has named."""
+        if self.may_write:
+            return "" if self.session_id is None else "write"
+        return "listen"
+
     def reaches(self, session_id: str) -> bool:
         """Whether it may ask for this conversation of the user at all."""
         return self.session_id in (None, session_id)

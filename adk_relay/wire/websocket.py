@@ -259,7 +259,8 @@ class Socket:
                 message_count=room.history.message_count,
                 is_new=is_new,
                 push_to_talk=self._conversations.push_to_talk,
-                may_write=self._admission.visitor.may_write,
+                name=self.name,
+                role=self._admission.visitor.role,
             )
         )
         if welcome:

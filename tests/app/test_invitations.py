@@ -154,7 +154,7 @@ async def test_somebody_who_was_invited_takes_part_in_this_conversation_only() -
         for query in ("", "&session_id=kitchen"):
             async with client(port, "bob", query=query, **with_token(guest)) as bob:
                 assert (bob.hello["session_id"], bob.hello["connections"]) == ("kitchen", 2)
-                assert "role" not in bob.hello
+                assert (bob.hello["name"], bob.hello["role"]) == ("Bob", "write")
                 assert "You said" in await bob.ask("hello")
         heard = await alice.until(lambda said: said.get("type") == "message")
         assert heard[-1]["name"] == "Bob"

@@ -41,8 +41,8 @@ CHAT = {
 """The fields of each frame of the chat dialect besides its type and the time, updates by their kind."""
 
 OPTIONAL = {
-    "session_created": "role",
-    "session_joined": "role",
+    "session_created": "name",
+    "session_joined": "name role",
     "user_typing": "name",
     "message_added": "name",
     "user_joined": "name",

@@ -86,9 +86,7 @@ SAMPLES: list[Message] = [
 """Each message that a conversation can emit, with all that it can carry."""
 
 _WELCOMES = [
-    Welcome(
-        "s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, push_to_talk=True, may_write=False
-    )
+    Welcome("s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, True, "Ann", "listen")
     for is_new in (True, False)
 ]
 

@@ -87,7 +87,11 @@ Command = Input | ReadOlder | Create | Join | Ask | NewToken | Literal["ping", "
 
 @dataclass(slots=True, frozen=True)
 class Welcome:
-    """The facts for a client that enters a conversation. `ping_interval` is in seconds."""
+    """The facts for a client that enters a conversation. `ping_interval` is in seconds.
+
+    `name`: what the others are told; "": nothing. `role`: what the client was invited to do, "write" or
+    "listen"; "": it was not invited, so the conversation is its own.
+    """
 
     session_id: str
     user_id: str
@@ -102,7 +106,8 @@ class Welcome:
     message_count: int
     is_new: bool
     push_to_talk: bool = False
-    may_write: bool = True
+    name: str = ""
+    role: str = ""
 
 
 @dataclass(slots=True, frozen=True)
@@ -218,6 +223,11 @@ def error_fields(error: Error) -> dict[str, Any]:
 def name_field(name: str) -> dict[str, Any]:
     """The `name` of a person on the wire; there is no such field for a person without one."""
     return {"name": name} if name else {}
+
+
+def role_field(role: str) -> dict[str, Any]:
+    """The `role` of somebody who was invited; there is no such field for the user itself."""
+    return {"role": role} if role else {}
 
 
 _MAX_TOOL_ID_CHARS = 256

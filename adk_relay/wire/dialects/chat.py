@@ -41,6 +41,7 @@ from adk_relay.wire.dialects import (
     name_field,
     new_token,
     once,
+    role_field,
     session_id_of,
     start_fields,
     to_json,
@@ -203,11 +204,11 @@ def _welcome(welcome: Welcome) -> Frame:
         "session_id": welcome.session_id,
         "model": welcome.model,
         "connection_id": welcome.connection_id,
-        **({} if welcome.may_write else {"role": "listen"}),
+        **name_field(welcome.name),
     }
-    if welcome.is_new:
+    if welcome.is_new:  # not by somebody who was invited
         return _frame("session_created", **fields)
-    return _frame("session_joined", **fields, message_count=welcome.message_count)
+    return _frame("session_joined", **fields, **role_field(welcome.role), message_count=welcome.message_count)
 
 
 def _frame(frame_type: str, **fields: Any) -> Frame:

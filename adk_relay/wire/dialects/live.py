@@ -50,6 +50,7 @@ from adk_relay.wire.dialects import (
     name_field,
     new_token,
     once,
+    role_field,
     start_fields,
     to_json,
     tool_fields,
@@ -298,8 +299,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "gap", "from": first, "to": last, "messages": lines} | _older_field(older)
         case Older(lines, older):
             return {"type": "history", "messages": lines} | _older_field(older)
-        case Line(role, text, is_open, text_id):
-            line = {"type": "message", "role": role, "text": text}
+        case Line(role, text, is_open, text_id, name=name):
+            line = {"type": "message", "role": role, **name_field(name), "text": text}
             return line | id_field(text_id) | ({"open": True} if is_open else {})
         case Ack(text_id):
             return {"type": "ack", "id": text_id}
@@ -343,7 +344,8 @@ def _welcome(welcome: Welcome) -> Frame:
             "epoch": welcome.epoch,
             "seq": welcome.seq,
             **({"push_to_talk": True} if welcome.push_to_talk else {}),
-            **({} if welcome.may_write else {"role": "listen"}),
+            **name_field(welcome.name),
+            **role_field(welcome.role),
         }
     )
 
