@@ -261,6 +261,7 @@ class Socket:
                 push_to_talk=self._conversations.push_to_talk,
                 name=self.name,
                 role=self._admission.visitor.role,
+                names=room.names(but=self),
             )
         )
         if welcome:

@@ -42,7 +42,7 @@ CHAT = {
 
 OPTIONAL = {
     "session_created": "name",
-    "session_joined": "name role",
+    "session_joined": "name role names",
     "user_typing": "name",
     "message_added": "name",
     "user_joined": "name",

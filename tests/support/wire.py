@@ -86,7 +86,9 @@ SAMPLES: list[Message] = [
 """Each message that a conversation can emit, with all that it can carry."""
 
 _WELCOMES = [
-    Welcome("s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, True, "Ann", "listen")
+    Welcome(
+        "s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, True, "Ann", "listen", {"c": "Bob"}
+    )
     for is_new in (True, False)
 ]
 

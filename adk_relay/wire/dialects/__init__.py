@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -90,7 +90,8 @@ class Welcome:
     """The facts for a client that enters a conversation. `ping_interval` is in seconds.
 
     `name`: what the others are told; "": nothing. `role`: what the client was invited to do, "write" or
-    "listen"; "": it was not invited, so the conversation is its own.
+    "listen"; "": it was not invited, so the conversation is its own. `names`: of others who are there, by
+    connection id.
     """
 
     session_id: str
@@ -108,6 +109,7 @@ class Welcome:
     push_to_talk: bool = False
     name: str = ""
     role: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -223,6 +225,11 @@ def error_fields(error: Error) -> dict[str, Any]:
 def name_field(name: str) -> dict[str, Any]:
     """The `name` of a person on the wire; there is no such field for a person without one."""
     return {"name": name} if name else {}
+
+
+def names_field(names: Mapping[str, str]) -> dict[str, Any]:
+    """The `names` of several connections on the wire; there is no such field if none has one."""
+    return {"names": dict(names)} if names else {}
 
 
 def role_field(role: str) -> dict[str, Any]:

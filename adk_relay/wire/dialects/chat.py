@@ -39,6 +39,7 @@ from adk_relay.wire.dialects import (
     id_field,
     json_object,
     name_field,
+    names_field,
     new_token,
     once,
     role_field,
@@ -208,7 +209,8 @@ def _welcome(welcome: Welcome) -> Frame:
     }
     if welcome.is_new:  # not by somebody who was invited
         return _frame("session_created", **fields)
-    return _frame("session_joined", **fields, **role_field(welcome.role), message_count=welcome.message_count)
+    more = role_field(welcome.role) | names_field(welcome.names)
+    return _frame("session_joined", **fields, **more, message_count=welcome.message_count)
 
 
 def _frame(frame_type: str, **fields: Any) -> Frame:

@@ -48,6 +48,7 @@ from adk_relay.wire.dialects import (
     id_field,
     json_object,
     name_field,
+    names_field,
     new_token,
     once,
     role_field,
@@ -306,7 +307,7 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "ack", "id": text_id}
         case Presence(joined, left, connections):
             presence = {"type": "presence", "joined": joined, "left": left, "connections": connections}
-            return presence | ({"names": dict(message.names)} if message.names else {})
+            return presence | names_field(dict(message.names))
         case Typing(connection_id, typing, name):
             return {"type": "typing", "connection_id": connection_id, **name_field(name), "typing": typing}
         case Reset(epoch, deleted):
@@ -346,6 +347,7 @@ def _welcome(welcome: Welcome) -> Frame:
             **({"push_to_talk": True} if welcome.push_to_talk else {}),
             **name_field(welcome.name),
             **role_field(welcome.role),
+            **names_field(welcome.names),
         }
     )
 
