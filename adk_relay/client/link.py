@@ -30,8 +30,7 @@ class Link:
         url: where the relay is, http or https.
         view: gets the events.
         session_id: the conversation to go on with.
-        token: says who the user is; "": the server wants none.
-        name: what the others are told, unless the token says it; "": nothing.
+        token, name: say who the user is, to the server and to the others; "": nobody.
         once: only one answer is wanted: do not try again after the connection was lost.
 
     Raises:
