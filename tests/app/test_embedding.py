@@ -44,7 +44,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_all_recipes_are_tested() -> None:
-    assert re.findall(r"^## (.*)", TEXT, re.MULTILINE) == [*RECIPES, "Test your application"]
+    assert re.findall(r"^## (.*)", TEXT, re.MULTILINE) == [
+        *RECIPES,
+        "A page of yours around the page",
+        "Test your application",
+    ]
 
 
 @pytest.mark.parametrize("prefix", ["/talk", "/ws"])
