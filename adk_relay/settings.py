@@ -269,11 +269,7 @@ SETTINGS = {
             "File or URL of the keys that verify tokens (RS256, ES256); if set, clients need a token",
         ),
         Setting(
-            "one_use",
-            str,
-            "false",
-            "true: a token opens one WebSocket of each process",
-            choices=("false", "true"),
+            "one_use", str, "false", "true: tokens open one WebSocket a process", choices=("false", "true")
         ),
         Setting(
             "origins",
