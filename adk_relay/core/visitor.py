@@ -27,6 +27,7 @@ class Visitor:
         expires_at: until when all this holds, as `time.time()`; None: without an end.
         member: who it is among those in a conversation: the user, or one whom the user has invited; "": that
             is not known.
+        address: where it is, if it has not signed in; "": that is not known, or it is this machine.
     """
 
     user_id: str | None = None
@@ -35,6 +36,7 @@ class Visitor:
     may_write: bool = True
     expires_at: float | None = None
     member: str = field(default="", compare=False)
+    address: str = field(default="", compare=False)
 
     @property
     def owner(self) -> str:

@@ -270,7 +270,7 @@ class Api:
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
         traffic = self._conversations.stats.traffic_of("http")
         outbox = Outbox(encode, self._limits.queue_bytes, traffic)
-        listener = HttpListener(outbox, visitor.name, visitor.member)
+        listener = HttpListener(outbox, visitor.name, visitor.member, visitor.address)
         try:
             conversation = await self._conversations.open(visitor.owner, ask.session_id)
         except StoreError:

@@ -32,7 +32,7 @@ from adk_relay.wire.closing import (
 from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
 from adk_relay.wire.origin import Origins
-from adk_relay.wire.quotas import OverQuotaError, Quotas, quotas_of
+from adk_relay.wire.quotas import OverQuotaError, Quotas, address_of, quotas_of
 from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
 
 log = logging.getLogger("relay")
@@ -165,7 +165,7 @@ class Guard:
         if self._authenticate:
             return await self._ask_host(self._authenticate, scope)
         if not self._tokens:
-            return Visitor()
+            return Visitor(address=address_of(scope))
         token = token_of(scope)
         if token is None:
             raise sign_in("Sign in first: this needs a token.", had_token=False)

@@ -82,7 +82,8 @@ class Socket:
         pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
-        self.name, self.member = admission.visitor.name, admission.visitor.member
+        visitor = admission.visitor
+        self.name, self.member, self.address = visitor.name, visitor.member, visitor.address
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
         self.dialect = dialect.name
