@@ -28,6 +28,7 @@ class Visitor:
         member: who it is among those in a conversation: the user, or one whom the user has invited; "": that
             is not known.
         address: where it is, if it has not signed in; "": that is not known, or it is this machine.
+        may_manage: it was invited, and may also clear and delete the conversation.
     """
 
     user_id: str | None = None
@@ -37,6 +38,12 @@ class Visitor:
     expires_at: float | None = None
     member: str = field(default="", compare=False)
     address: str = field(default="", compare=False)
+    may_manage: bool = False
+
+    @property
+    def may_empty(self) -> bool:
+        """Whether it may clear and delete the conversations that it reaches."""
+        return self.session_id is None or self.may_manage
 
     @property
     def owner(self) -> str:

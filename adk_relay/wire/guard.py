@@ -264,7 +264,7 @@ def invitation(fields: dict[str, Any]) -> tuple[float, str, str]:
     if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 1 <= ttl <= _MAX_TTL:
         raise HttpError(400, f"ttl is a number of seconds, from 1 to {_MAX_TTL}.")
     if role not in ROLES:
-        raise HttpError(400, f"role is {' or '.join(ROLES)}.")
+        raise HttpError(400, f"role is {', '.join(ROLES[:-1])} or {ROLES[-1]}.")
     if not isinstance(name, str):
         raise HttpError(400, "name must be a string.")
     return ttl, role, name_of(name)
