@@ -175,7 +175,8 @@ class Socket:
         self._traffic.opened += 1
         connection_id.set(self.connection_id)
         peer_is_gone = False
-        if connected := self._dialect.connected(self.connection_id, self._conversations.model):
+        model, limits = self._conversations.model, self._admission.limits
+        if connected := self._dialect.connected(self.connection_id, model, limits):
             self._outbox.enqueue_frame(connected)
         try:
             if user_id is not None:
@@ -261,6 +262,7 @@ class Socket:
                 is_new=is_new,
                 push_to_talk=self._conversations.push_to_talk,
                 may_write=self._admission.visitor.may_write,
+                limits=self._admission.limits,
             )
         )
         if welcome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,7 +87,10 @@ Command = Input | ReadOlder | Create | Join | Ask | NewToken | Literal["ping", "
 
 @dataclass(slots=True, frozen=True)
 class Welcome:
-    """The facts for a client that enters a conversation. `ping_interval` is in seconds."""
+    """The facts for a client that enters a conversation.
+
+    `ping_interval` is in seconds; `limits`: how much the client may send, see `wire.quotas.Rates.limits`.
+    """
 
     session_id: str
     user_id: str
@@ -103,6 +106,7 @@ class Welcome:
     is_new: bool
     push_to_talk: bool = False
     may_write: bool = True
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -113,7 +117,8 @@ class Dialect:
         name: the dialect's name in the log.
         decode: turns a frame into a command; raises BadFrameError.
         encoder: given a session id, returns the function that encodes this conversation's messages.
-        connected: makes the first frame from the connection's id and the model's name; None: there is none.
+        connected: makes the first frame from the connection's id, the model's name and the limits of the
+            `Welcome`; None: there is none.
         welcome: makes the frame that tells a client it has entered a conversation; None: there is none.
         ping: the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
@@ -125,7 +130,7 @@ class Dialect:
     name: str
     decode: Callable[[Frame], Command]
     encoder: Callable[[str], Encode]
-    connected: Callable[[str, str], Frame | None]
+    connected: Callable[[str, str, Mapping[str, float]], Frame | None]
     welcome: Callable[[Welcome], Frame | None]
     ping: Frame | None
     pong: Callable[[str], Frame]
