@@ -29,7 +29,7 @@ export class RoomBar {
     // The same conversation in the main page, by the live dialect. Where nobody signs in, all rooms belong to the guest.
     const name = encodeURIComponent(this.#me.chosen);
     $("speak").href = room && here(`./?user=guest&session=${room}${name && `&name=${name}`}`);
-    for (const id of ["clear", "delete"]) this.#me.limit(id);
+    for (const id of ["clear", "delete"]) this.#me.limit(id, this.#me.manages);
     this.#invitations.show(room, !this.#me.role);
   }
 }

@@ -9,7 +9,7 @@ const $ = (id) => document.getElementById(id);
 
 const NO_SECRET = "This server signs no invitations: that needs RELAY_SECRET.";
 
-const RIGHTS = { write: "may write here", listen: "may only listen here" };
+const RIGHTS = { write: "may write here", listen: "may only listen here", manage: "may write here, clear and delete the room" };
 
 // Invariant: the form is for `#room`; the link, if one is shown, is for it, too.
 export class Invitations {

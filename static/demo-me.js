@@ -8,6 +8,7 @@ const $ = (id) => document.getElementById(id);
 const KEY = "relay.name";
 
 const LIMITS = {
+  manage: "You were invited to this room. Only whose room it is can invite others, or make other rooms.",
   write: "You were invited to this room. Only whose room it is can clear it, delete it, invite others or make other rooms.",
   listen: "You were invited to listen only: you see all that is said here, but you cannot write, or change the room.",
 };
@@ -57,15 +58,20 @@ export class Me {
 
   // `isReady`: there is a connection. `canSend`: what is in the box can be sent.
   show(isReady, canSend) {
-    for (const id of ["new", "join-button"]) this.limit(id, { isDisabled: !isReady });
-    this.limit("join-id");
-    this.limit("text", { onlyListeners: true });
-    this.limit("send", { onlyListeners: true, isDisabled: !canSend });
+    for (const id of ["new", "join-button"]) this.limit(id, !this.role, !isReady);
+    this.limit("join-id", !this.role);
+    this.limit("text", !this.listens);
+    this.limit("send", !this.listens, !canSend);
   }
 
-  // Disables a control if somebody who was invited can't use it, or, with `onlyListeners`, who was invited to listen.
-  limit(id, { onlyListeners = false, isDisabled = false } = {}) {
-    limit($(id), onlyListeners ? this.listens : this.role, "role");
+  // Whether the room can be cleared and deleted by the user.
+  get manages() {
+    return ["", "manage"].includes(this.role);
+  }
+
+  // Disables a control if the user may not use it. `isDisabled`: it can't be used now in any case.
+  limit(id, mayUse, isDisabled = false) {
+    limit($(id), !mayUse, "role");
     $(id).disabled ||= isDisabled;
   }
 }

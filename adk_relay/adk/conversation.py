@@ -17,8 +17,8 @@ from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.listener import Listener
-from adk_relay.core.members import Members, member_of
+from adk_relay.core.listener import Listener, member_of
+from adk_relay.core.members import Members
 from adk_relay.core.messages import (
     ActivityStart,
     Audio,

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 
 from adk_relay.core.allowance import Allowance
-from adk_relay.core.listener import Listener
+from adk_relay.core.listener import Listener, member_of
 from adk_relay.core.messages import Error, Input, Interrupt, UserTyping
 
 _INTERRUPTIONS = 0.5, 20.0
@@ -16,13 +16,11 @@ _INTERRUPTIONS = 0.5, 20.0
 _TYPING = 2.0, 20.0
 """How often a member may begin to type: each time, all others are told."""
 
+_ADDRESS = 4
+"""All members of one address together may do as much as so many members."""
+
 _MAX_MEMBERS = 1024
-"""How many members are remembered: those that did something last."""
-
-
-def member_of(listener: Listener) -> str:
-    """For whom things are counted: where nobody signs in, it is the connection."""
-    return listener.member or listener.connection_id
+"""How many members and addresses are remembered: those that did something last."""
 
 
 class Members:
@@ -33,6 +31,7 @@ class Members:
 
     def __init__(self) -> None:
         self._allowances: OrderedDict[str, tuple[Allowance, Allowance]] = OrderedDict()
+        """By member, and by address: for interruptions, and for typing."""
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -42,23 +41,34 @@ class Members:
         """Counts what a listener does. False: it is too much; for an interruption, the listener is told."""
         match user_input:
             case Interrupt():
-                allowance = self._of(listener)[0]
+                index = 0
             case UserTyping(True):
-                allowance = self._of(listener)[1]
+                index = 1
             case _:
                 return True
-        wait = allowance.wait(time.monotonic())
+        member = member_of(listener)
+        allowances = [self._of(member.id)[index]]
+        if member.address:
+            allowances.append(self._of(member.address, _ADDRESS)[index])
+        now = time.monotonic()
+        wait = max(allowance.wait(now) for allowance in allowances)
         if not wait:
-            allowance.take(1)
+            for allowance in allowances:
+                allowance.take(1)
         elif isinstance(user_input, Interrupt):
             why = f"You stop the agent too often: wait {math.ceil(wait)} s."
             listener.deliver(Error("rate_limited", why, retry_after=math.ceil(wait)))
         return not wait
 
-    def _of(self, listener: Listener) -> tuple[Allowance, Allowance]:
-        member = member_of(listener)
-        allowances = self._allowances.pop(member, None) or (Allowance(*_INTERRUPTIONS), Allowance(*_TYPING))
-        self._allowances[member] = allowances  # now the last one
+    def _of(self, key: str, members: int = 1) -> tuple[Allowance, Allowance]:
+        """The allowances of a member, or of an address, which may do as much as so many members."""
+        allowances = self._allowances.pop(key, None) or _allowances(members)
+        self._allowances[key] = allowances  # now the last one
         if len(self._allowances) > _MAX_MEMBERS:
             self._allowances.popitem(last=False)
         return allowances
+
+
+def _allowances(members: int) -> tuple[Allowance, Allowance]:
+    one, other = (Allowance(rate * members, most * members) for rate, most in (_INTERRUPTIONS, _TYPING))
+    return one, other

@@ -282,6 +282,29 @@ async def test_too_many_pings_are_read_later() -> None:
         assert (await alice.next())["code"] == "unknown_session"
 
 
+async def test_a_client_is_told_its_limits() -> None:
+    """Before it sends anything: what a text may have, and how much may come."""
+    sizes = {"text_bytes": 32768, "sound_bytes": 1048576, "picture_bytes": 4194304}
+    settings = {"message_rate": 20, "user_message_rate": 7, "user_sound_day": 10}
+    async with served(secret=SECRET, **settings) as port:
+        alice = with_token(token("alice"))
+        async with client(port, **alice) as one:
+            assert one.hello["limits"] == sizes | {"messages_per_second": 7, "sound_seconds_today": 10}
+            await one.send(mime_type="text/plain", data="x" * sizes["text_bytes"])
+            await one.send(mime_type="text/plain", data="x" * (sizes["text_bytes"] + 1))
+            refused = await one.until(lambda said: said.get("type") == "error")
+            assert [said["code"] for said in refused if said.get("type") == "error"] == ["too_large"]
+            await say_sound(one, 4)
+            assert await errors_before_pong(one) == []
+        async with client(port, **alice) as one, chat(port, **alice) as other:
+            assert one.hello["limits"]["sound_seconds_today"] == pytest.approx(6, abs=0.2)
+            limits = {name: one.hello["limits"][name] for name in one.hello["limits"] if name not in sizes}
+            assert other.hello["limits"] == {"text_bytes": sizes["text_bytes"], **limits}
+    async with served(message_rate=0) as port, client(port) as one, chat(port) as other:
+        assert one.hello["limits"] == sizes  # nothing else is limited
+        assert other.hello["limits"] == {"text_bytes": sizes["text_bytes"]}
+
+
 # ---- sound ------------------------------------------------------------------------------------
 
 

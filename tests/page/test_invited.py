@@ -28,7 +28,7 @@ async def a_room(words_per_second: float = 60) -> AsyncIterator[tuple[int, str, 
     async with serving(talkative(words_per_second, secret=SECRET)) as port, web(port, token()) as alice:
         room = (await alice.post("/sessions/new")).json()["session_id"]
         invitations = {}
-        for role, name in (("write", "Bob"), ("listen", "Eve")):
+        for role, name in (("write", "Bob"), ("listen", "Eve"), ("manage", "Max")):
             response = await alice.post(f"/sessions/{room}/invite", json={"role": role, "name": name})
             invitations[role] = response.json()["token"]
         yield port, room, invitations
@@ -76,6 +76,9 @@ async def test_the_rooms_of_those_who_were_invited(browser: Browser, width: int)
             for tab in (ann, bob, eve):
                 assert await violations(tab.page) == []
                 assert await tab.page.evaluate("() => document.documentElement.scrollWidth") == width
+            async with window(browser, port, f"{room}&token={invitations['manage']}") as manager:
+                assert "Only whose room it is" in await why(manager, "invite")
+                await expect(manager.page.locator("#delete")).to_be_enabled()
         # The history has the names, too; what Ann wrote herself is hers, although the page has forgotten it.
         await ann.say("and I")
         await expect(ann.page.locator(".message.agent")).to_have_count(2)

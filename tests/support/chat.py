@@ -17,7 +17,7 @@ from relay import Relay
 from support.client import Client, Json, client
 
 CHAT = {
-    "connected": "connection_id message server_info",
+    "connected": "connection_id message server_info limits",
     "session_created": "session_id model connection_id",
     "session_joined": "session_id model message_count connection_id",
     "status": "message ahead session_id context_messages",

@@ -87,11 +87,12 @@ Command = Input | ReadOlder | Create | Join | Ask | NewToken | Literal["ping", "
 
 @dataclass(slots=True, frozen=True)
 class Welcome:
-    """The facts for a client that enters a conversation. `ping_interval` is in seconds.
+    """The facts for a client that enters a conversation.
 
-    `name`: what the others are told; "": nothing. `role`: what the client was invited to do, "write" or
-    "listen"; "": it was not invited, so the conversation is its own. `names`: of others who are there, by
-    connection id.
+    `ping_interval` is in seconds; `limits`: how much the client may send, see `wire.quotas.Rates.limits`.
+    `name`: what the others are told; "": nothing. `role`: what the client was invited to do, one of
+    `wire.tokens.ROLES`; "": it was not invited, so the conversation is its own. `names`: of others who are
+    there, by connection id.
     """
 
     session_id: str
@@ -110,6 +111,7 @@ class Welcome:
     name: str = ""
     role: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -120,7 +122,8 @@ class Dialect:
         name: the dialect's name in the log.
         decode: turns a frame into a command; raises BadFrameError.
         encoder: given a session id, returns the function that encodes this conversation's messages.
-        connected: makes the first frame from the connection's id and the model's name; None: there is none.
+        connected: makes the first frame from the connection's id, the model's name and the limits of the
+            `Welcome`; None: there is none.
         welcome: makes the frame that tells a client it has entered a conversation; None: there is none.
         ping: the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
@@ -132,7 +135,7 @@ class Dialect:
     name: str
     decode: Callable[[Frame], Command]
     encoder: Callable[[str], Encode]
-    connected: Callable[[str, str], Frame | None]
+    connected: Callable[[str, str, Mapping[str, float]], Frame | None]
     welcome: Callable[[Welcome], Frame | None]
     ping: Frame | None
     pong: Callable[[str], Frame]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
@@ -26,6 +27,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.wire.dialects import (
+    MAX_TEXT_BYTES,
     Ask,
     BadFrameError,
     Command,
@@ -187,7 +189,7 @@ def _asked_by(asked: Asked | None) -> dict[str, Any]:
     return {"connection_id": asked.connection_id, **id_field(asked.id)}
 
 
-def _connected(connection_id: str, model: str) -> Frame:
+def _connected(connection_id: str, model: str, limits: Mapping[str, float]) -> Frame:
     return _frame(
         "connected",
         connection_id=connection_id,
@@ -197,6 +199,7 @@ def _connected(connection_id: str, model: str) -> Frame:
             "framework": "Google ADK",
             "features": ["streaming", "multi_turn", "rooms", "typing"],
         },
+        limits={"text_bytes": MAX_TEXT_BYTES, **limits},
     )
 
 

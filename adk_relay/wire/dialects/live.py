@@ -38,6 +38,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.wire.dialects import (
+    MAX_TEXT_BYTES,
     BadFrameError,
     Command,
     Dialect,
@@ -68,6 +69,9 @@ PONG = '{"type":"pong"}'
 
 MAX_AUDIO_BYTES = 1024 * 1024
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
+
+_SIZES = {"text_bytes": MAX_TEXT_BYTES, "sound_bytes": MAX_AUDIO_BYTES, "picture_bytes": MAX_IMAGE_BYTES}
+"""What a text, the sound of a frame, and a picture may have."""
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = (
@@ -344,6 +348,7 @@ def _welcome(welcome: Welcome) -> Frame:
             "ping_interval": welcome.ping_interval,
             "epoch": welcome.epoch,
             "seq": welcome.seq,
+            "limits": {**_SIZES, **welcome.limits},
             **({"push_to_talk": True} if welcome.push_to_talk else {}),
             **name_field(welcome.name),
             **role_field(welcome.role),
@@ -358,7 +363,7 @@ def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:
         name="audio" if is_audio else "text",
         decode=decode,
         encoder=lambda session_id: encode,
-        connected=lambda connection_id, model: None,
+        connected=lambda connection_id, model, limits: None,
         welcome=_welcome,
         ping=PING,
         pong=lambda connection_id: PONG,
