@@ -295,9 +295,7 @@ class Conversation:
             self._runs.want()
 
     def _refuse_speech(self, connection_id: str) -> None:
-        self.room.send_to(
-            connection_id, Error("busy", "Somebody else is speaking or waiting: wait a moment.")
-        )
+        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking or waits: wait a moment."))
 
     def _dropped_up(self, ms: float) -> None:
         self.meter.stats.dropped_up_ms += ms

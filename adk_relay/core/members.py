@@ -55,8 +55,8 @@ class Members:
             case Interrupt():
                 index = 0
             case UserText():
-                before, self._writer = self._writer, member
-                if not self._cuts_in(member, before):
+                if not self._cuts_in(member):
+                    self._writer = member
                     return True
                 index = 0
             case UserTyping(True):
@@ -71,15 +71,17 @@ class Members:
         if not wait:
             for allowance in allowances:
                 allowance.take(1)
+            if isinstance(user_input, UserText):
+                self._writer = member
         elif not isinstance(user_input, UserTyping):
-            why = f"You stop answers to others too often: wait {math.ceil(wait)} s."
+            why = f"You stop answers too often: wait {math.ceil(wait)} s."
             text_id = user_input.id if isinstance(user_input, UserText) else ""
             listener.deliver(Error("rate_limited", why, text_id, retry_after=math.ceil(wait)))
         return not wait
 
-    def _cuts_in(self, member: Member, before: Member | None) -> bool:
+    def _cuts_in(self, member: Member) -> bool:
         """Whether a text of a member would interrupt an answer that somebody else waits for."""
-        is_others = before not in (None, member) or self._requests.has_others(member)
+        is_others = self._writer not in (None, member) or self._requests.has_others(member)
         return is_others and self._is_under_way()
 
     def _of(self, key: str, members: int = 1) -> tuple[Allowance, Allowance]:
