@@ -78,7 +78,9 @@ class Conversation:
         self._home = home
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = Inbox(on_dropped=self._dropped_up)
-        self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech)
+        self._floor = Floor(
+            mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech, others=self._requests.has_others
+        )
         self._runs = Runs(home.runner, home.config, self.session, self._inbox, self, self._label)
         self._writing = Writing(
             self.room,
@@ -88,7 +90,7 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
-        self._members = Members()
+        self._members = Members(self._requests, self._writing.is_under_way)
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
         self._moderation = Moderation(
@@ -292,7 +294,7 @@ class Conversation:
             self._runs.want()
 
     def _refuse_speech(self, connection_id: str) -> None:
-        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking: wait until they pause."))
+        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking or waits: wait a moment."))
 
     def _dropped_up(self, ms: float) -> None:
         self.meter.stats.dropped_up_ms += ms

@@ -40,8 +40,9 @@ class Floor:
     A microphone is identified by its `connection_id`. The first that sends sound has the floor. Another one
     takes it by speaking when the holder has not spoken for 1 s, or has spoken for half a minute longer than
     its own member, of late: steady noise must not keep the others out. If it speaks earlier it is refused,
-    and sound without speech is dropped without a refusal. When the holder mutes or leaves, the floor is free,
-    and the model is told that the sound has ended.
+    and sound without speech is dropped without a refusal. A member who has spoken for half a minute, of late,
+    also gives way to others who have waited as long for an answer, until they have it: speech would interrupt
+    it. When the holder mutes or leaves, the floor is free, and the model is told that the sound has ended.
 
     Invariants:
         `speaker` is empty, or one of the microphones.
@@ -52,6 +53,7 @@ class Floor:
             costs the same whatever its size.
         hear: called with the sound for the model.
         refuse: called with the `connection_id` of a microphone that is refused, at most once a second.
+        others: returns whether others than a member have waited so many seconds for an answer.
     """
 
     def __init__(
@@ -60,10 +62,14 @@ class Floor:
         mic_ms: float,
         hear: Callable[[UserAudio | ActivityStart | AudioEnd], None],
         refuse: Callable[[str], None],
+        others: Callable[[Member, float], bool] = lambda member, seconds: False,
     ) -> None:
         self._mic_ms = mic_ms
         self._hear = hear
         self._refuse = refuse
+        self._others = others
+        self._silent: set[str] = set()
+        """The members or addresses that give way."""
         self._microphones: dict[str, _Microphone] = {}
         self._refused_at: dict[str, float] = {}
         self._spoken: dict[str, tuple[float, float]] = {}
@@ -109,9 +115,12 @@ class Floor:
                 self._pass_on(connection_id, merged)
             del self._microphones[connection_id]
         if self.speaker == connection_id:
-            self.speaker = ""
-            self._spoke_at = _NEVER
-            self._hear(AudioEnd())
+            self._release()
+
+    def _release(self) -> None:
+        self.speaker = ""
+        self._spoke_at = _NEVER
+        self._hear(AudioEnd())
 
     def _pass_on(self, connection_id: str, sound: UserAudio) -> None:
         if sound.is_speech:
@@ -127,11 +136,29 @@ class Floor:
     def _take(self, connection_id: str, member: Member) -> bool:
         """Gives the floor to who speaks. False: somebody else has it, and keeps it."""
         now = time.monotonic()
+        if self._gives_way(member, now):
+            if self.speaker == connection_id:
+                self._release()
+            self._refuse_at(connection_id, now)
+            return False
         if self.speaker not in ("", connection_id) and self._keeps(member, now):
             self._refuse_at(connection_id, now)
             return False
         self.speaker = self.last_speaker = connection_id
         self._spoke_at = now
+        return True
+
+    def _gives_way(self, member: Member, now: float) -> bool:
+        """Whether a member may not speak now. That does not change until the others have their answers."""
+        who = member.address or member.id
+        if who not in self._silent and self._has_spoken(who, now) <= _SHARE:
+            return False
+        if not self._others(member, _SHARE):
+            self._silent.discard(who)
+            return False
+        if len(self._silent) >= _MAX_SPOKEN:
+            self._silent.clear()
+        self._silent.add(who)
         return True
 
     def _keeps(self, other: Member, now: float) -> bool:

@@ -91,6 +91,13 @@ class Requests:
                 return request, ahead
         return None
 
+    def has_others(self, member: Member, waiting_for: float = 0.0) -> bool:
+        """Whether another member waits for an answer, or gets one for which it has waited so many seconds."""
+        now, current = time.monotonic(), self.current
+        if current and current.member != member and current.began - current.came >= waiting_for:
+            return True
+        return any(each.member != member and now - each.came >= waiting_for for each in self.waiting)
+
     def begin(self) -> Request:
         """Makes the first request that waits the current one."""
         assert self.current is None
