@@ -90,13 +90,13 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
+        self.tell = self.room.broadcast
         self._members = Members(self._requests, self._writing.is_under_way)
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
         self._moderation = Moderation(
             home.on_input, user_id, session_id, self.room, self._writing, self._say, self._interrupt
         )
-        self.is_answering, self.tell = self._moderation.is_under_way, self.room.broadcast
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self._say)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
@@ -208,6 +208,10 @@ class Conversation:
         if late:
             log.error("%s: the run did not end within %g s", self._label, _CLOSE_WAIT)
 
+    def is_answering(self) -> bool:
+        """Whether an answer is under way, or a text or speech waits for one."""
+        return self._moderation.is_under_way() or self._runs.is_speech_pending
+
     def check(self) -> None:
         """Asserts the invariants."""
         assert not (self._grace and self.room.listeners), "the grace timer is set, and there are listeners"
@@ -289,8 +293,7 @@ class Conversation:
             return
         self.meter.heard(sound)
         self._inbox.add(sound)
-        # An end of sound alone (its speaker has left) is no reason to connect to the model.
-        if not isinstance(sound, AudioEnd):
+        if not isinstance(sound, AudioEnd):  # its speaker may have left: no reason to connect to the model
             self._runs.want()
 
     def _refuse_speech(self, connection_id: str) -> None:
