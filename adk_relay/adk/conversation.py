@@ -90,10 +90,8 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
-        self.tell = self.room.broadcast
-        self._members = Members(self._requests, self._writing.is_under_way)
-        self.waiting = Waiting(self.room, self, self._runs)
-        self.older = OlderReader(self.room, self.session)
+        self._members, self.tell = Members(self._requests, self._writing.is_under_way), self.room.broadcast
+        self.waiting, self.older = Waiting(self.room, self, self._runs), OlderReader(self.room, self.session)
         self._moderation = Moderation(
             home.on_input, user_id, session_id, self.room, self._writing, self._say, self._interrupt
         )
@@ -255,8 +253,8 @@ class Conversation:
             self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def lost_speech(self) -> None:
-        lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
-        self.room.send_to(self._floor.last_speaker, lost)
+        why = "The connection broke while you spoke. Please say it again."
+        self.room.send_to(self._floor.last_speaker, Error("speech_lost", why))
 
     # ---- input ----
 
