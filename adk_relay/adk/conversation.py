@@ -17,8 +17,8 @@ from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.listener import Listener
-from adk_relay.core.members import Members, member_of
+from adk_relay.core.listener import Listener, member_of
+from adk_relay.core.members import Members
 from adk_relay.core.messages import (
     ActivityStart,
     Audio,
@@ -30,7 +30,6 @@ from adk_relay.core.messages import (
     Interrupt,
     Message,
     Numbered,
-    Place,
     Status,
     Text,
     ToolResult,
@@ -79,7 +78,9 @@ class Conversation:
         self._home = home
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = Inbox(on_dropped=self._dropped_up)
-        self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech)
+        self._floor = Floor(
+            mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech, others=self._requests.has_others
+        )
         self._runs = Runs(home.runner, home.config, self.session, self._inbox, self, self._label)
         self._writing = Writing(
             self.room,
@@ -89,9 +90,8 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
-        self._members, self.tell = Members(), self.room.broadcast
-        self.waiting = Waiting(self.room, self, self._runs)
-        self.older = OlderReader(self.room, self.session)
+        self._members, self.tell = Members(self._requests, self._writing.is_under_way), self.room.broadcast
+        self.waiting, self.older = Waiting(self.room, self, self._runs), OlderReader(self.room, self.session)
         self._moderation = Moderation(
             home.on_input, user_id, session_id, self.room, self._writing, self._say, self._interrupt
         )
@@ -219,8 +219,8 @@ class Conversation:
     def number(self) -> int:
         return self.room.number()
 
-    def place(self, of_answer: bool) -> Place:
-        return self.room.place(of_answer)
+    def speaker(self) -> str:
+        return self.room.name_of(self._floor.last_speaker)
 
     def emit(self, message: Message) -> None:
         self._idleness.touch()
@@ -253,8 +253,8 @@ class Conversation:
             self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def lost_speech(self) -> None:
-        lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
-        self.room.send_to(self._floor.last_speaker, lost)
+        why = "The connection broke while you spoke. Please say it again."
+        self.room.send_to(self._floor.last_speaker, Error("speech_lost", why))
 
     # ---- input ----
 
@@ -295,7 +295,7 @@ class Conversation:
             self._runs.want()
 
     def _refuse_speech(self, connection_id: str) -> None:
-        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking: wait until they pause."))
+        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking or waits: wait a moment."))
 
     def _dropped_up(self, ms: float) -> None:
         self.meter.stats.dropped_up_ms += ms

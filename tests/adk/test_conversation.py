@@ -42,7 +42,7 @@ def is_end(message: Message) -> TypeGuard[TurnEnd]:
 class Listener:
     """Remembers what it was told, and can be waited for."""
 
-    name = member = ""
+    name = member = address = ""
     is_audio = False
 
     def __init__(self, connection_id: str, attends: Attends = "all") -> None:
