@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -42,6 +43,10 @@ clients, so that the other is left for the connections to the model."""
 _GRACEFUL = 3
 """Seconds that connections have to end when the server stops. Without a limit, one client that has stopped
 reading would keep the process from ending."""
+
+_DROP_AFTER = 2.0
+"""Seconds after which those that are left are dropped, as if their clients had gone. After `_GRACEFUL`,
+uvicorn would cancel their tasks, and log a traceback for each."""
 
 
 def config(app: str, host: str, port: int, log_level: str, proxies: str | None = None) -> uvicorn.Config:
@@ -140,8 +145,12 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shuts down, until a second signal comes."""
         ending = asyncio.create_task(super().shutdown(sockets), name="shutdown")
+        drop_at = time.monotonic() + _DROP_AFTER
         while not self.force_exit and not ending.done():
             await asyncio.wait({ending}, timeout=_LOOK_EVERY)
+            if time.monotonic() >= drop_at:
+                for connection in [*self.server_state.connections]:
+                    connection.transport.abort()
         if self.force_exit:
             for connection in [*self.server_state.connections]:
                 connection.shutdown()  # sends the close frames

@@ -40,6 +40,11 @@ class After(NamedTuple):
     epoch: str | None
     seq: int
 
+    @property
+    def is_first(self) -> bool:
+        """The client has got no message yet: it names epoch 0, which never exists, and gets all."""
+        return self.epoch == "0"
+
 
 class Room:
     """The listeners of one conversation, and the numbered stream of messages that they get.

@@ -22,6 +22,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
     UnknownToolError,
 )
+from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.requests import BusyError
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire import http
@@ -271,6 +272,8 @@ class Api:
         traffic = self._conversations.stats.traffic_of("http")
         outbox = Outbox(encode, self._limits.queue_bytes, traffic)
         listener = HttpListener(outbox, visitor.name, visitor.member, visitor.address)
+        connection_id.set(listener.connection_id)
+        conversation_id.set(ask.session_id)
         try:
             conversation = await self._conversations.open(visitor.owner, ask.session_id)
         except StoreError:
@@ -323,6 +326,7 @@ class Api:
                 raise ClientGoneError from None
 
         await send_in_time(event_stream())
+        self._conversations.stats.responses.count("200")
         async for frame in listener.frames(self._limits.ping_interval):
             body = frame if isinstance(frame, bytes) else frame.encode()
             await send_in_time({"type": "http.response.body", "body": body, "more_body": True})

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from adk_relay.core.messages import Ended, Error, Message, TurnEnd
 from adk_relay.wire.asgi import Receive
 from adk_relay.wire.closing import BUSY, CONVERSATION_ENDED, CONVERSATION_ENDED_TEXT, DONE, Close
-from adk_relay.wire.http import HttpError
+from adk_relay.wire.http import HttpError, retry_after
 from adk_relay.wire.outbox import Frame, Outbox
 
 _ENDED_STATUS = {"idle": 504, "failed": 502, "stopping": 503}
@@ -129,7 +129,8 @@ async def _until_gone(receive: Receive) -> None:
 
 def ended(why: str) -> HttpError:
     """The error of a request whose conversation has ended."""
-    return HttpError(_ENDED_STATUS[why], CONVERSATION_ENDED_TEXT[why])
+    later = [retry_after(1)] if why == "stopping" else []
+    return HttpError(_ENDED_STATUS[why], CONVERSATION_ENDED_TEXT[why], *later)
 
 
 def busy(why: str) -> HttpError:

@@ -95,6 +95,7 @@ class Socket:
         self.conversation: Conversation | None = None
         self.session_id = ""  # of the conversation that it attends, or attended last
         self._is_bound = False
+        self._comes_back = False
         self._is_over = False
         self.end = SERVER_STOPPING  # how it is closed, when it is over
         self._traffic = traffic = conversations.stats.traffic_of(dialect.name)
@@ -142,8 +143,8 @@ class Socket:
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that the client has missed."""
-        self._traffic.returned += 1
-        self._traffic.gaps += bool(messages) and isinstance(messages[0], Gap)
+        self._traffic.returned += self._comes_back
+        self._traffic.gaps += self._comes_back and bool(messages) and isinstance(messages[0], Gap)
         self._outbox.replay(messages)
 
     def stop(self, frame: CloseFrame = SERVER_STOPPING) -> None:
@@ -182,6 +183,7 @@ class Socket:
             if user_id is not None:
                 self._label = self._writer.label = self._reader.label = f"{user_id} {self._label}"
                 self._is_bound = True
+                self._comes_back = bool(after and not after.is_first)
                 try:
                     self.enter(await self._conversations.open(user_id, session_id), after)
                     self._conversations.stats.opening.observe(time.monotonic() - began)

@@ -127,8 +127,9 @@ async def test_stops_with_a_stalled_peer(
             assert code == exit_code(command, how)
             # It did stall: most of the flood had not even been written.
             assert bytes_left(peer) < len(gemini.connections[0].sound) / 2
-        # uvicorn gives up the connection; relay itself had no task left on it.
-        assert relay.problems() == ["ERROR: Cancel 0 running task(s), timeout graceful shutdown exceeded"]
+        # relay had no task left on the connection. `relay serve` drops it, uvicorn alone gives it up.
+        given_up = ["ERROR: Cancel 0 running task(s), timeout graceful shutdown exceeded"]
+        assert relay.problems() == ([] if command == PYTHON else given_up)
     await gemini.wait_for(lambda: not gemini.open_connections)
     assert [connection.closed for connection in gemini.connections] == [1000, 1000]
 
