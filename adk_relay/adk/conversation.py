@@ -78,9 +78,8 @@ class Conversation:
         self._home = home
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = Inbox(on_dropped=self._dropped_up)
-        self._floor = Floor(
-            mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech, others=self._requests.has_others
-        )
+        others = self._requests.has_others
+        self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech, others=others)
         self._runs = Runs(home.runner, home.config, self.session, self._inbox, self, self._label)
         self._writing = Writing(
             self.room,
@@ -91,7 +90,8 @@ class Conversation:
             want=self._runs.want,
         )
         self._members, self.tell = Members(self._requests, self._writing.is_under_way), self.room.broadcast
-        self.waiting, self.older = Waiting(self.room, self, self._runs), OlderReader(self.room, self.session)
+        self.waiting = Waiting(self.room, self, self._runs)
+        self.older = OlderReader(self.room, self.session)
         self._moderation = Moderation(
             home.on_input, user_id, session_id, self.room, self._writing, self._say, self._interrupt
         )
@@ -183,10 +183,9 @@ class Conversation:
             self._writing.ask(text, listener)
 
     async def reset(self, *, delete: bool) -> None:
-        """Empties the conversation and tells all listeners. Input that comes meanwhile is handled afterwards.
+        """Empties the conversation for all listeners; `delete`: no session is made until something is said.
 
-        Args:
-            delete: no new session is made until something is said.
+        Input that comes meanwhile is handled afterwards.
         """
         why = "The conversation was emptied before it was your turn."
         done = self._resets.add(delete=delete, why=why)
