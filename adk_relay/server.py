@@ -46,14 +46,19 @@ _DROP_AFTER = 2.0
 uvicorn would cancel their tasks, and log a traceback for each."""
 
 
-def config(app: str, host: str, port: int, log_level: str) -> uvicorn.Config:
-    """uvicorn's configuration for relay."""
+def config(app: str, host: str, port: int, log_level: str, proxies: str | None = None) -> uvicorn.Config:
+    """uvicorn's configuration for relay.
+
+    Args:
+        proxies: what their `X-Forwarded-For` is believed; None: FORWARDED_ALLOW_IPS, or this machine's.
+    """
     bounded = bounded_protocols((_descriptors() - _RESERVE) // 2)
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         log_level=log_level,
+        forwarded_allow_ips=proxies,
         log_config=log_config(LOGGING_CONFIG),
         http=bounded[0] if bounded else "h11",
         ws=bounded[1] if bounded else "auto",

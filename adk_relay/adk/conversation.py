@@ -17,8 +17,8 @@ from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.listener import Listener
-from adk_relay.core.members import Members, member_of
+from adk_relay.core.listener import Listener, member_of
+from adk_relay.core.members import Members
 from adk_relay.core.messages import (
     ActivityStart,
     Audio,
@@ -30,7 +30,6 @@ from adk_relay.core.messages import (
     Interrupt,
     Message,
     Numbered,
-    Place,
     Status,
     Text,
     ToolResult,
@@ -79,7 +78,8 @@ class Conversation:
         self._home = home
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = Inbox(on_dropped=self._dropped_up)
-        self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech)
+        others = self._requests.has_others
+        self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech, others=others)
         self._runs = Runs(home.runner, home.config, self.session, self._inbox, self, self._label)
         self._writing = Writing(
             self.room,
@@ -89,7 +89,8 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
-        self._members, self.tell = Members(), self.room.broadcast
+        self._members = Members(self._requests, self._writing.is_under_way, self.room.has_others)
+        self.tell = self.room.broadcast
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
         self._moderation = Moderation(
@@ -183,10 +184,9 @@ class Conversation:
             self._writing.ask(text, listener)
 
     async def reset(self, *, delete: bool) -> None:
-        """Empties the conversation and tells all listeners. Input that comes meanwhile is handled afterwards.
+        """Empties the conversation for all listeners; `delete`: no session is made until something is said.
 
-        Args:
-            delete: no new session is made until something is said.
+        Input that comes meanwhile is handled afterwards.
         """
         why = "The conversation was emptied before it was your turn."
         done = self._resets.add(delete=delete, why=why)
@@ -219,8 +219,8 @@ class Conversation:
     def number(self) -> int:
         return self.room.number()
 
-    def place(self, of_answer: bool) -> Place:
-        return self.room.place(of_answer)
+    def speaker(self) -> str:
+        return self.room.name_of(self._floor.last_speaker)
 
     def emit(self, message: Message) -> None:
         self._idleness.touch()
@@ -253,8 +253,8 @@ class Conversation:
             self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def lost_speech(self) -> None:
-        lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
-        self.room.send_to(self._floor.last_speaker, lost)
+        why = "The connection broke while you spoke. Please say it again."
+        self.room.send_to(self._floor.last_speaker, Error("speech_lost", why))
 
     # ---- input ----
 
@@ -295,7 +295,7 @@ class Conversation:
             self._runs.want()
 
     def _refuse_speech(self, connection_id: str) -> None:
-        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking: wait until they pause."))
+        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking or waits: wait a moment."))
 
     def _dropped_up(self, ms: float) -> None:
         self.meter.stats.dropped_up_ms += ms

@@ -32,7 +32,7 @@ from adk_relay.wire.closing import (
 from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
 from adk_relay.wire.origin import Origins
-from adk_relay.wire.quotas import OverQuotaError, Quotas, quotas_of
+from adk_relay.wire.quotas import OverQuotaError, Quotas, address_of, quotas_of
 from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
 
 log = logging.getLogger("relay")
@@ -166,7 +166,7 @@ class Guard:
         if self._authenticate:
             return await self._ask_host(self._authenticate, scope), None
         if not self._tokens:
-            return Visitor(), None
+            return Visitor(address=address_of(scope)), None
         token = token_of(scope)
         if token is None:
             raise sign_in("Sign in first: this needs a token.", had_token=False)
@@ -266,7 +266,7 @@ def invitation(fields: dict[str, Any]) -> tuple[float, str, str]:
     if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 1 <= ttl <= _MAX_TTL:
         raise HttpError(400, f"ttl is a number of seconds, from 1 to {_MAX_TTL}.")
     if role not in ROLES:
-        raise HttpError(400, f"role is {' or '.join(ROLES)}.")
+        raise HttpError(400, f"role is {', '.join(ROLES[:-1])} or {ROLES[-1]}.")
     if not isinstance(name, str):
         raise HttpError(400, "name must be a string.")
     return ttl, role, name_of(name)

@@ -30,16 +30,17 @@ class HttpListener:
 
     Args:
         name: what the others in the conversation are told of its user.
-        member: see `core.listener.Listener`.
+        member, address: see `core.listener.Listener`.
         outbox: gets all messages, for a request whose answer is streamed. Closing it ends the request.
     """
 
     is_audio = False
     attends: Literal["own"] = "own"
 
-    def __init__(self, outbox: Outbox, name: str = "", member: str = "") -> None:
+    def __init__(self, outbox: Outbox, name: str = "", member: str = "", address: str = "") -> None:
         self.name = name
         self.member = member
+        self.address = address
         self.connection_id = secrets.token_urlsafe(9)
         self.answer: TurnEnd | None = None
         self.error: HttpError | None = None

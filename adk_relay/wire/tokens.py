@@ -12,7 +12,7 @@ a public key, nor the other way round, and there are no tokens without a signatu
 | `aud` | if it is there, it is or has `relay` |
 | `jti` | identifies the token, if one token may open one socket only |
 | `name` | what the others in a conversation are told |
-| `invitation` | `{"session_id", "role"}`: the bearer reaches this conversation only; `write` or `listen` |
+| `invitation` | `{"session_id", "role"}`: the bearer reaches this conversation only, in one of the `ROLES` |
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ LEEWAY = 5.0
 
 MAX_TOKEN_CHARS = 8 * 1024
 
-ROLES = ("write", "listen")
+ROLES = ("write", "listen", "manage")
+"""What somebody who was invited may do: write, only listen, or write, clear and delete."""
 
 _SUBPROTOCOL = "bearer."
 """Begins a subprotocol that has a token: all that a browser can send with a WebSocket."""
@@ -196,11 +197,12 @@ def _token(claims: dict[str, Any]) -> Token:
         user_id,
         name_of(name) if isinstance(name, str) else "",
         session_id,
-        role == "write",
+        role != "listen",
         # The leeway is part of it: a socket is open as long as a new one could be opened.
         expires + LEEWAY,
         # The user's own name can't have a line break, so nobody who was invited is taken for the user.
         user_id if session_id is None else f"{user_id}\n{jti or name}",
+        may_manage=role == "manage",
     )
     return Token(visitor, jti, issuer)
 

@@ -82,7 +82,8 @@ class Socket:
         pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
-        self.name, self.member = admission.visitor.name, admission.visitor.member
+        visitor = admission.visitor
+        self.name, self.member, self.address = visitor.name, visitor.member, visitor.address
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
         self.dialect = dialect.name
@@ -175,7 +176,8 @@ class Socket:
         self._traffic.opened += 1
         connection_id.set(self.connection_id)
         peer_is_gone = False
-        if connected := self._dialect.connected(self.connection_id, self._conversations.model):
+        model, limits = self._conversations.model, self._admission.limits
+        if connected := self._dialect.connected(self.connection_id, model, limits):
             self._outbox.enqueue_frame(connected)
         try:
             if user_id is not None:
@@ -261,7 +263,10 @@ class Socket:
                 message_count=room.history.message_count,
                 is_new=is_new,
                 push_to_talk=self._conversations.push_to_talk,
-                may_write=self._admission.visitor.may_write,
+                name=self.name,
+                role=self._admission.visitor.role,
+                names=room.names(but=self),
+                limits=self._admission.limits,
             )
         )
         if welcome:

@@ -64,9 +64,10 @@ async def test_a_token_that_relay_makes_is_valid() -> None:
 
 
 async def test_an_invitation_is_for_one_conversation() -> None:
-    for role, may_write in (("write", True), ("listen", False)):
+    for role, may_write in (("write", True), ("listen", False), ("manage", True)):
         read = await TOKENS.read(token(invitation={"session_id": "kitchen", "role": role}))
         assert (read.visitor.session_id, read.visitor.may_write) == ("kitchen", may_write)
+        assert read.visitor.may_empty is (role == "manage")
         assert read.visitor.reaches("kitchen")
         assert not read.visitor.reaches("cellar")
 
@@ -168,7 +169,12 @@ CLAIMS = st.fixed_dictionaries(
         "jti": JSON,
         "name": JSON,
         "invitation": JSON
-        | st.fixed_dictionaries({"session_id": JSON | st.just("kitchen"), "role": st.just("listen") | JSON}),
+        | st.fixed_dictionaries(
+            {
+                "session_id": JSON | st.just("kitchen"),
+                "role": st.sampled_from(["listen", "manage"]) | JSON,
+            }
+        ),
     },
 )
 
@@ -210,7 +216,8 @@ async def test_only_what_is_signed_and_valid_passes(
     assert visitor.user_id == user_id_of(read_claims["sub"])
     if "invitation" in read_claims:
         assert visitor.session_id == read_claims["invitation"]["session_id"]
-        assert visitor.may_write is (read_claims["invitation"]["role"] == "write")
+        assert visitor.may_write is (read_claims["invitation"]["role"] in ("write", "manage"))
+        assert visitor.may_empty is (read_claims["invitation"]["role"] == "manage")
     else:
         assert visitor.session_id is None
 
