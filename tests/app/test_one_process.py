@@ -27,7 +27,6 @@ from support.api import rehearsal
 from support.client import client
 from support.databases import Server, database
 from support.gemini import Connection, GeminiLive, UserTurn
-from support.ports import free_port
 from support.process import HANGS, SERVE, UVICORN, Process, process, relay_process, serving_process
 from support.server import ROOT, a_relay, serving
 
@@ -102,10 +101,10 @@ async def test_a_process_that_starts_while_another_drains(gemini: GeminiLive, tm
 
 
 WORKERS = {
-    "uvicorn --workers": (f"uvicorn relay:app --port {free_port()} --workers 2", {}, "--workers", 0),
-    "uvicorn": (f"uvicorn relay:app --port {free_port()}", {"WEB_CONCURRENCY": "2"}, "WEB_CONCURRENCY", 0),
+    "uvicorn --workers": ("uvicorn relay:app --port 0 --workers 2", {}, "--workers", 0),
+    "uvicorn": ("uvicorn relay:app --port 0", {"WEB_CONCURRENCY": "2"}, "WEB_CONCURRENCY", 0),
     "serve": ("adk_relay serve --port 0", {"WEB_CONCURRENCY": "2"}, "WEB_CONCURRENCY", 3),
-    "hypercorn": (f"hypercorn relay:app --bind 127.0.0.1:{free_port()} -w 2", {}, "-w", None),
+    "hypercorn": ("hypercorn relay:app --bind 127.0.0.1:0 -w 2", {}, "-w", None),
 }
 """A command, its environment, what asks for the workers, and the exit code: uvicorn's own is 0, and that of
 hypercorn depends on how soon its second worker ends."""
