@@ -1,0 +1,1 @@
+"""What carries conversations between processes, through Redis. Imports core only."""
