@@ -31,6 +31,9 @@ SCHEMES = (
 )
 
 _CONNECT_SECONDS = 2.0
+_SENTINEL_SECONDS = 0.5
+"""How long a sentinel may take: then the next one is asked."""
+
 _ANSWER_SECONDS = 3.0
 """How long a command may take. One that took longer may have been done nevertheless."""
 
@@ -91,7 +94,7 @@ class Server:
         self._told = False
         self._url = url
         self._on_change = on_change
-        self._client = _connect(url, socket_timeout=_ANSWER_SECONDS)
+        self._client = _connect(url)
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     def check(self) -> None:
@@ -100,11 +103,8 @@ class Server:
         assert 0 <= self._places._value <= _AT_ONCE, f"{self._places._value} places are free"
 
     def reader(self) -> Client:
-        """A client of its own for reads that wait. Who asks for it closes it.
-
-        It has no time limit: redis-py would take a server that has nothing to say for one that is away.
-        """
-        return _connect(self._url, socket_timeout=None)
+        """A client of its own for reads that wait. Time limits, and closing it, are the caller's affair."""
+        return _connect(self._url)
 
     async def close(self) -> None:
         """Closes its connections."""
@@ -118,7 +118,8 @@ class Server:
         """
         async with self._places:
             with self.watched():
-                return await self._client.execute_command(*command)
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    return await self._client.execute_command(*command)
 
     async def script(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Runs a script once; its keys must share a slot.
@@ -148,7 +149,8 @@ class Server:
                 pipeline = cast(Any, self._client).pipeline(transaction=False)
                 for keys, arguments in calls:
                     pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
-                results: list[Any] = await pipeline.execute(raise_on_error=False)
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    results: list[Any] = await pipeline.execute(raise_on_error=False)
                 for error in results:
                     if isinstance(error, Exception) and not isinstance(error, NoScriptError):
                         raise error
@@ -175,8 +177,15 @@ class Server:
         Raises:
             AwayError: it does not work now.
         """
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
-            yield
+            try:
+                yield
+            finally:
+                # `asyncio.wait_for`, which redis-py uses, loses a cancellation in Python 3.11.
+                if task and task.cancelling() > cancelled:
+                    raise asyncio.CancelledError
         except (ConnectionError, TimeoutError, RedisClusterException, OSError) as error:
             self._set_away(True)
             raise AwayError(f"{type(error).__name__}: {error}") from None
@@ -213,12 +222,11 @@ class _SentinelClient:
             await self._sentinel.aclose()
 
 
-def _connect(url: str, *, socket_timeout: float | None) -> Client:
+def _connect(url: str) -> Client:
     """A client that connects with its first command."""
-    options: dict[str, Any] = {
-        "socket_timeout": socket_timeout,
-        "socket_connect_timeout": _CONNECT_SECONDS,
-    }
+    # Commands have time limits of ours: with one of redis-py's, each would be a task of its own, and a server
+    # that has nothing to say to a read would be taken for one that is away.
+    options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": _CONNECT_SECONDS}
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ValueError(f"a bus begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
@@ -241,8 +249,8 @@ def _connect(url: str, *, socket_timeout: float | None) -> Client:
         raise ValueError("a bus with sentinels is redis+sentinel://host:port,host:port/service[/db]")
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     sentinel_options = {
-        "socket_timeout": _CONNECT_SECONDS,
-        "socket_connect_timeout": _CONNECT_SECONDS,
+        "socket_timeout": _SENTINEL_SECONDS,
+        "socket_connect_timeout": _SENTINEL_SECONDS,
         "username": query.get("sentinel_username"),
         "password": query.get("sentinel_password"),
         "retry": Retry(NoBackoff(), 0),
