@@ -44,7 +44,7 @@ KEEP = """
 -- ARGV: the token, the process, ms until it expires. The highest token is the owner's. A key that is
 -- missing, or has an older one, was in a Redis that was emptied, or that had not got the last writes of the
 -- one that it has replaced.
-if token > tonumber(ARGV[1]) or (token == tonumber(ARGV[1]) and process == '') then
+if token > tonumber(ARGV[1]) or (token == tonumber(ARGV[1]) and process ~= ARGV[2]) then
     return {string.format('%.0f', token), process}
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])

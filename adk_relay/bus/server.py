@@ -54,7 +54,7 @@ class AwayError(Exception):
 class Client(Protocol):
     """What is used of redis-py's clients."""
 
-    async def execute_command(self, *args: Any) -> Any: ...
+    async def execute_command(self, *args: Any, **options: Any) -> Any: ...
 
     async def aclose(self) -> None: ...
 
@@ -110,8 +110,11 @@ class Server:
         """Closes its connections."""
         await self._client.aclose()
 
-    async def run(self, *command: Any) -> Any:
+    async def run(self, *command: Any, **options: Any) -> Any:
         """Runs a command once.
+
+        Args:
+            options: what redis-py has to know in order to read the answer.
 
         Raises:
             AwayError: Redis is away.
@@ -119,7 +122,7 @@ class Server:
         async with self._places:
             with self.watched():
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    return await self._client.execute_command(*command)
+                    return await self._client.execute_command(*command, **options)
 
     async def script(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Runs a script once; its keys must share a slot.

@@ -24,7 +24,22 @@ _MAX_ENTRIES = 10_000
 _EXPIRY_MS = 10 * 60 * 1000
 """A queue that nobody reads or writes is gone after this time."""
 
+_GONE = "NOGROUP", "UNBLOCKED"
+"""How the errors begin that a read gets when the queue is not there any more."""
+
 _GONE_MS = 60 * 60 * 1000
+
+_PUT = Script("""
+-- ARGV: how many entries are kept, the data, ms until the queue expires
+redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'd', ARGV[2])
+return redis.call('PEXPIRE', KEYS[1], ARGV[3])
+""")
+
+_MAKE = Script("""
+-- From the start: what was added before there was a worker waits for one. It fails if there is the group.
+redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""")
 
 _SWEEP = Script("""
 -- ARGV: the group, the worker that leaves or '', ms after which one that has not read is gone. One for which
@@ -45,8 +60,7 @@ async def put(server: Server, key: str, data: bytes) -> None:
     Raises:
         AwayError: Redis is away. It may be added.
     """
-    await server.run("XADD", key, "MAXLEN", "~", _MAX_ENTRIES, "*", "d", data)
-    await server.run("PEXPIRE", key, _EXPIRY_MS)
+    await server.script(_PUT, [key], _MAX_ENTRIES, data, _EXPIRY_MS)
 
 
 class Tasks:
@@ -108,7 +122,7 @@ class Tasks:
                 except AwayError:
                     await self._server.attempt(lambda: self._server.run("PING"))
                 except ResponseError as error:
-                    if not str(error).startswith("NOGROUP"):
+                    if not str(error).startswith(_GONE):
                         raise
                 finally:
                     await asyncio.shield(reader.aclose())
@@ -124,13 +138,7 @@ class Tasks:
 
     async def _make(self) -> None:
         """Makes the queue and its group where they are missing."""
-        try:
-            # From the start: what was added before there was a worker waits for one.
-            await self._server.run("XGROUP", "CREATE", self._key, _GROUP, "0", "MKSTREAM")
-        except ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):
-                raise
-        await self._server.run("PEXPIRE", self._key, _EXPIRY_MS)
+        await self._server.script(_MAKE, [self._key], _GROUP, _EXPIRY_MS)
         await self._server.script(_SWEEP, [self._key], _GROUP, "", _GONE_MS)
 
     async def _read(self, reader: Client, group: asyncio.TaskGroup) -> None:
@@ -179,7 +187,7 @@ class Tasks:
         await self._server.run("PEXPIRE", self._key, _EXPIRY_MS)
         mine = (self._key, _GROUP, self._process)
         if self._under_way:  # being claimed by their own worker makes them young again
-            await self._server.run("XCLAIM", *mine, 0, *self._under_way, "JUSTID")
+            await self._server.run("XCLAIM", *mine, 0, *self._under_way, "JUSTID", parse_justid=True)
         free = self._at_once - len(self._under_way)
         if free > 0 and self.may_read.is_set():
             found = await self._server.run("XAUTOCLAIM", *mine, _ABANDONED_MS, "0-0", "COUNT", free)

@@ -101,7 +101,7 @@ async def test_a_log_is_bounded_in_bytes_and_in_age(redis: RedisServer, server: 
     await a.ownership.take("c", 0)
     log = a.log(max_bytes=10 * (64 + 100))
     for number in range(600):
-        await log.write(server, b"%d".ljust(100) % number)
+        await log.write(server, (b"%d" % number).ljust(100))
     kept = [int(each) for each in await a.log().read(server)]
     assert kept == [*range(590, 600)]
     short = a.log(max_age=0.3)

@@ -43,7 +43,7 @@ async def test_each_entry_goes_to_one_worker_and_a_full_one_gets_none(
         await asyncio.sleep(1.1)  # until reads that are under way are over
         handled.clear()
         await put(server, keys.CLAIMS, b"100")
-        await until(lambda: handled == [(3, b"100")])
+        await until(lambda: handled == [(3, b"100")] and not workers[3]._under_way)
     assert await redis.ask("XLEN", keys.CLAIMS) == 0
     for each in workers:
         await each.leave()
