@@ -24,22 +24,29 @@ HANGS = 30
 class RedisServer:
     """A Redis that can be killed, paused, and started again, with its data or without."""
 
-    def __init__(self, folder: Path, options: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, *options: str, password: str = "") -> None:
         self.port = free_port()
         self._folder = folder
-        self._options = options
+        self._password = password or None
+        secret = ("--requirepass", password, "--masterauth", password) if password else ()
+        self._options = (*options, *secret)
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    async def start(self, *, with_data: bool = True) -> None:
-        """Starts it, and waits until it works."""
+    async def start(self, *first: str, with_data: bool = True) -> None:
+        """Starts it, and waits until it works.
+
+        Args:
+            first: the arguments before its options.
+        """
         if not with_data:
             shutil.rmtree(self._folder / "appendonlydir", ignore_errors=True)
         self._process = await asyncio.create_subprocess_exec(
             need("redis-server", "redis-server"),
+            *first,
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "always", *self._options),
             stdout=asyncio.subprocess.DEVNULL,
@@ -71,20 +78,20 @@ class RedisServer:
 
     async def ask(self, *command: str | int | bytes) -> object:
         """What it answers to a command."""
-        async with Redis(port=self.port, socket_timeout=HANGS) as client:
+        async with Redis(port=self.port, password=self._password, socket_timeout=HANGS) as client:
             return await cast(Any, client).execute_command(*command)
 
     async def stays(self) -> list[str]:
         """The keys that have no expiry."""
-        async with Redis(port=self.port, socket_timeout=HANGS) as client:
+        async with Redis(port=self.port, password=self._password, socket_timeout=HANGS) as client:
             return [key.decode() async for key in client.scan_iter() if await client.pttl(key) < 0]
 
 
 @asynccontextmanager
-async def redis_server(*options: str) -> AsyncIterator[RedisServer]:
+async def redis_server(*options: str, password: str = "") -> AsyncIterator[RedisServer]:
     """A running Redis without any data."""
     folder = Path(tempfile.mkdtemp(prefix="relay-"))
-    server = RedisServer(folder, options)
+    server = RedisServer(folder, *options, password=password)
     try:
         await server.start()
         yield server
