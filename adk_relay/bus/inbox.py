@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from redis.exceptions import ResponseError
 from adk_relay.bus import keys
 from adk_relay.bus.codec import CodecError
 from adk_relay.bus.packs import Item, unpack
-from adk_relay.bus.server import AwayError, Client, Script, Server
+from adk_relay.bus.server import PAUSE_SECONDS, AwayError, Client, Script, Server
 
 log = logging.getLogger("relay")
 
@@ -80,14 +81,11 @@ class Inbox:
     async def run(self) -> None:
         """Reads until it is cancelled; then the inbox expires."""
         while True:
-            reader = self._server.reader()
-            try:
-                await self._server.attempt(self._settle)
-                await self._read(reader)
-            except AwayError:
-                continue
-            finally:
-                await asyncio.shield(reader.aclose())
+            await self._server.attempt(self._settle)
+            async with self._server.reader() as reader:
+                with contextlib.suppress(AwayError):
+                    await self._read(reader)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def close(self) -> None:
         """Removes the inbox. Who sends to it after this waits for nobody.

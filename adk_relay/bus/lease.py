@@ -40,12 +40,13 @@ class Lease:
 
     def __init__(self, server: Server, process: str, on_lost: Callable[[], None] = lambda: None) -> None:
         self.process = process
+        self.is_taken = asyncio.Event()
+        """Set when it was taken for the first time: from now on others may depend on this process."""
         self._server = server
         self._key = keys.lease(process)
         self._on_lost = on_lost
         self._disturbed_at = time.monotonic()
         """When an extension last failed, or came too late."""
-        self._is_new = True
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -75,11 +76,11 @@ class Lease:
     async def _extend(self) -> None:
         # With GET, redis-py makes False of an old value: only None says that there was none.
         before = await self._server.run("SET", self._key, "1", "PX", _LEASE_MS, "GET")
-        if before is None and not self._is_new:
+        if before is None and self.is_taken.is_set():
             self._disturbed_at = time.monotonic()
             log.warning("the lease of this process had run out: Redis was away, or this process stood still")
             self._on_lost()
-        self._is_new = False
+        self.is_taken.set()
 
 
 class Watcher:

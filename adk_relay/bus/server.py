@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -19,6 +19,7 @@ from redis.exceptions import (
     ConnectionError,
     NoScriptError,
     RedisClusterException,
+    RedisError,
     ResponseError,
     TimeoutError,
 )
@@ -40,8 +41,9 @@ _ANSWER_SECONDS = 3.0
 _AT_ONCE = 48
 """Commands that may be under way: a pool of redis-py has 100 connections, and the next command raises."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
-"""Seconds between two attempts, while Redis is away."""
+PAUSE_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 0.5
+"""The first pause between two attempts, while Redis is away, and the longest one."""
 
 _NOT_NOW = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "OOM")
 """How the errors begin that a server answers with when it can't work now."""
@@ -102,13 +104,18 @@ class Server:
         assert self.is_away == self._told, "a change was not told"
         assert 0 <= self._places._value <= _AT_ONCE, f"{self._places._value} places are free"
 
-    def reader(self) -> Client:
-        """A client of its own for reads that wait. Time limits, and closing it, are the caller's affair."""
-        return _connect(self._url)
+    @contextlib.asynccontextmanager
+    async def reader(self) -> AsyncIterator[Client]:
+        """A client of its own for reads that wait. Their time limits are the caller's affair."""
+        client = _connect(self._url)
+        try:
+            yield client
+        finally:
+            await _close(client)
 
     async def close(self) -> None:
         """Closes its connections."""
-        await self._client.aclose()
+        await _close(self._client)
 
     async def run(self, *command: Any, **options: Any) -> Any:
         """Runs a command once.
@@ -164,14 +171,14 @@ class Server:
 
     async def attempt(self, do: Callable[[], Awaitable[T]]) -> T:
         """Does something until Redis is there for it. It may be done more than once."""
-        pause = _FIRST_PAUSE
+        pause = PAUSE_SECONDS
         while True:
             try:
                 return await do()
             except AwayError:
                 # All processes come back at once: not in step.
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -207,6 +214,11 @@ class Server:
         if is_away != self.is_away:
             self.is_away = self._told = is_away
             self._on_change(is_away)
+
+
+async def _close(client: Client) -> None:
+    with contextlib.suppress(RedisError, OSError):  # the other side need not answer
+        await asyncio.shield(client.aclose())
 
 
 class _SentinelClient:

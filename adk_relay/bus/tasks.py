@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from redis.exceptions import ResponseError
 
-from adk_relay.bus.server import AwayError, Client, Script, Server
+from adk_relay.bus.server import PAUSE_SECONDS, AwayError, Client, Script, Server
 
 _GROUP = "workers"
 _BLOCK_SECONDS = 1.0
@@ -114,18 +114,11 @@ class Tasks:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._care_for_ever(group))
             while True:
-                reader = self._server.reader()
-                try:
-                    await self._server.attempt(self._make)
-                    while True:
+                await self._server.attempt(self._make)
+                async with self._server.reader() as reader:
+                    with contextlib.suppress(AwayError):
                         await self._read(reader, group)
-                except AwayError:
-                    await self._server.attempt(lambda: self._server.run("PING"))
-                except ResponseError as error:
-                    if not str(error).startswith(_GONE):
-                        raise
-                finally:
-                    await asyncio.shield(reader.aclose())
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def leave(self) -> None:
         """Removes this worker from the group if it has nothing to do. Call it when `run` has ended.
@@ -142,19 +135,25 @@ class Tasks:
         await self._server.script(_SWEEP, [self._key], _GROUP, "", _GONE_MS)
 
     async def _read(self, reader: Client, group: asyncio.TaskGroup) -> None:
-        await self.may_read.wait()
-        await self._has_place.wait()
-        await asyncio.sleep(self._pause())
-        if not self.may_read.is_set():
-            return
+        """Reads until the queue is gone."""
         command = ("XREADGROUP", "GROUP", _GROUP, self._process, "COUNT", 1)
-        with self._server.watched():
-            async with asyncio.timeout(_STALLED_SECONDS):
-                found = await reader.execute_command(
-                    *command, "BLOCK", int(_BLOCK_SECONDS * 1000), "STREAMS", self._key, ">"
-                )
-        for _, entries in found or []:
-            self._begin(entries, group)
+        block = ("BLOCK", int(_BLOCK_SECONDS * 1000), "STREAMS", self._key, ">")
+        while True:
+            await self.may_read.wait()
+            await self._has_place.wait()
+            await asyncio.sleep(self._pause())
+            if not self.may_read.is_set():
+                continue
+            try:
+                with self._server.watched():
+                    async with asyncio.timeout(_STALLED_SECONDS):
+                        found = await reader.execute_command(*command, *block)
+            except ResponseError as error:
+                if str(error).startswith(_GONE):
+                    return
+                raise
+            for _, entries in found or []:
+                self._begin(entries, group)
 
     def _begin(self, entries: list[tuple[bytes, dict[bytes, bytes]]], group: asyncio.TaskGroup) -> None:
         for entry_id, fields in entries:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from adk_relay.bus import link as link_module
+from adk_relay.bus import server as server_module
 from adk_relay.bus.inbox import Inbox
 from adk_relay.bus.link import Link
 from adk_relay.bus.packs import Item
@@ -58,20 +59,23 @@ async def test_many_chunks_are_few_entries(redis: RedisServer, server: Server) -
     assert {item.conversation for item in receiver.items} == {*"abcdefghij"}
 
 
-async def test_one_alone_goes_at_once_and_the_next_after_10_ms(redis: RedisServer, server: Server) -> None:
+async def test_one_alone_goes_at_once_and_the_next_waits(
+    redis: RedisServer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_EVERY", 0.3)
     receiver = Receiver(server)
     link = Link(server, "worker", "web")
     times: list[float] = []
     async with running(receiver.inbox.run(), link.run()):
         await receiver.inbox.is_made.wait()
-        for number in range(20):
-            began = time.monotonic()
+        began = time.monotonic()
+        for number in range(3):
             link.send("c", 1, "", b"%d" % number)
             await link.is_idle.wait()
             times.append(time.monotonic() - began)
-        await until(lambda: len(receiver.items) == 20)
-    assert receiver.packs == 20
-    assert sum(times) > 19 * 0.010 - 0.005
+        await until(lambda: len(receiver.items) == 3)
+    assert receiver.packs == 3
+    assert times[0] < 0.3 < times[1] and times[2] > 0.6
 
 
 async def test_several_senders_and_a_sender_that_begins_anew(redis: RedisServer, server: Server) -> None:
@@ -94,8 +98,11 @@ async def test_several_senders_and_a_sender_that_begins_anew(redis: RedisServer,
     assert receiver.gaps in ([], [None])  # its connection was made anew
 
 
-async def test_a_repeated_entry_is_ignored(redis: RedisServer, server: Server) -> None:
+async def test_a_repeated_entry_is_ignored(
+    redis: RedisServer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that stands still answers too late: the command is sent again, and both are done."""
+    monkeypatch.setattr(server_module, "_ANSWER_SECONDS", 0.5)
     receiver = Receiver(server)
     link = Link(server, "worker", "web")
     async with running(receiver.inbox.run(), link.run()):

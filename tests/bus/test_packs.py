@@ -69,10 +69,11 @@ def test_the_same_message_for_several_connections_is_one_item() -> None:
     for name in ("a", "b", "c"):
         waiting.add("c", 1, name, message, is_sound=True)
     waiting.add("other", 1, "d", message, is_sound=True)
-    waiting.add("other", 1, "e", bytes(bytearray(message)), is_sound=True)  # another one that is equal
+    equal = bytes(bytearray(message))  # but another one
+    waiting.add("other", 1, "e", equal, is_sound=True)
     found = [(item.conversation, item.connections) for item in waiting.take(1000)]
     assert found == [("c", ["a", "b", "c"]), ("other", ["d"]), ("other", ["e"])]
-    waiting.add("other", 1, "f", message, is_sound=True)
+    waiting.add("other", 1, "f", equal, is_sound=True)
     assert len(waiting.take(1000)) == 1  # what was taken is not added to
 
 

@@ -15,8 +15,9 @@ from support.redis_server import RedisServer, running, until
 
 
 async def test_each_entry_goes_to_one_worker_and_a_full_one_gets_none(
-    redis: RedisServer, server: Server
+    redis: RedisServer, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tasks, "_BLOCK_SECONDS", 0.2)
     handled: list[tuple[int, bytes]] = []
 
     def worker(number: int) -> Tasks:
@@ -40,7 +41,7 @@ async def test_each_entry_goes_to_one_worker_and_a_full_one_gets_none(
         workers[3].may_read.set()
         for each in workers[:3]:
             each.may_read.clear()
-        await asyncio.sleep(1.1)  # until reads that are under way are over
+        await asyncio.sleep(0.4)  # until reads that are under way are over
         handled.clear()
         await put(server, keys.CLAIMS, b"100")
         await until(lambda: handled == [(3, b"100")] and not workers[3]._under_way)
@@ -65,6 +66,29 @@ async def test_who_has_less_to_do_gets_more(redis: RedisServer, server: Server) 
             await asyncio.sleep(0.002)
         await until(lambda: counts.total() == 100)
     assert counts["idle"] > 3 * counts["busy"]
+
+
+async def test_a_worker_that_becomes_full_before_it_reads(redis: RedisServer, server: Server) -> None:
+    handled: list[bytes] = []
+    paused = asyncio.Event()
+
+    async def handle(data: bytes) -> None:
+        handled.append(data)
+
+    def pause() -> float:
+        paused.set()
+        return 0.2
+
+    worker = Tasks(server, keys.CLAIMS, "a", handle, pause=pause)
+    async with running(worker.run()):
+        await paused.wait()
+        worker.may_read.clear()
+        await put(server, keys.CLAIMS, b"1")
+        await asyncio.sleep(0.5)
+        assert handled == []
+        worker.may_read.set()
+        await until(lambda: handled == [b"1"])
+        await until(lambda: not worker._under_way)
 
 
 async def test_another_worker_gets_what_one_has_left_undone(
