@@ -143,7 +143,9 @@ async def test_what_is_owned_does_not_expire_and_what_was_lost_is_noticed(
         assert [await b.ownership.take(f"{number}", 0) for number in range(5)] == [
             (token, "a") for token in a.ownership.held.values()
         ]
-        await b.ownership.take("3", a.ownership.held["3"])
+    await b.ownership.take("3", a.ownership.held["3"])
+    monkeypatch.setattr(ownership_module, "_RENEW_SECONDS", 600)
+    async with running(a.ownership.run()):
         a.ownership.renew()
         await until(lambda: "3" not in a.ownership.held)
     assert a.lost == [("3", (b.ownership.held["3"], "b"))]
