@@ -5,24 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from redis import exceptions
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    ConnectionError,
-    NoScriptError,
-    RedisClusterException,
-    RedisError,
-    ResponseError,
-    TimeoutError,
-)
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from adk_relay.core.logs import one_line
+
+log = logging.getLogger("relay")
 
 T = TypeVar("T")
 
@@ -47,6 +46,10 @@ _LONGEST_PAUSE_SECONDS = 0.5
 
 _NOT_NOW = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "OOM")
 """How the errors begin that a server answers with when it can't work now."""
+
+
+_AWAY = exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException, OSError
+"""The errors of a server that can't be reached. That of `asyncio.timeout` is an OSError."""
 
 
 class AwayError(Exception):
@@ -84,7 +87,6 @@ class Server:
         on_change: called with True when Redis is away, and with False when it is back.
 
     Invariants:
-        `is_away` is what `on_change` was last told.
         At most `_AT_ONCE` commands are under way, not counting those of `reader`s.
 
     Raises:
@@ -93,7 +95,6 @@ class Server:
 
     def __init__(self, url: str, on_change: Callable[[bool], None] = lambda _: None) -> None:
         self.is_away = False
-        self._told = False
         self._url = url
         self._on_change = on_change
         self._client = _connect(url)
@@ -101,7 +102,6 @@ class Server:
 
     def check(self) -> None:
         """Asserts the invariants."""
-        assert self.is_away == self._told, "a change was not told"
         assert 0 <= self._places._value <= _AT_ONCE, f"{self._places._value} places are free"
 
     @contextlib.asynccontextmanager
@@ -142,9 +142,7 @@ class Server:
         except NoScriptError:
             return await self.run("EVAL", script.text, len(keys), *keys, *arguments)
 
-    async def scripts(
-        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]
-    ) -> list[Any]:
+    async def scripts(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Runs a script once for each of these keys and arguments, in order, in one round trip.
 
         Raises:
@@ -196,24 +194,31 @@ class Server:
                 # `asyncio.wait_for`, which redis-py uses, loses a cancellation in Python 3.11.
                 if task and task.cancelling() > cancelled:
                     raise asyncio.CancelledError
-        except (ConnectionError, TimeoutError, RedisClusterException, OSError) as error:
-            self._set_away(True)
-            raise AwayError(f"{type(error).__name__}: {error}") from None
+        except _AWAY as error:
+            raise self._away(error) from None
         except ResponseError as error:
             # Some of these errors have a class of their own, whose text lacks the first word.
             name = type(error).__name__.removesuffix("Error").upper()
             if not str(error).startswith(_NOT_NOW) and name not in ("READONLY", "OUTOFMEMORY", "CLUSTERDOWN"):
-                self._set_away(False)  # it has answered
+                self._note_back()  # it has answered
                 raise
-            self._set_away(True)
-            raise AwayError(f"{type(error).__name__}: {error}") from None
+            raise self._away(error) from None
         else:
-            self._set_away(False)
+            self._note_back()
 
-    def _set_away(self, is_away: bool) -> None:
-        if is_away != self.is_away:
-            self.is_away = self._told = is_away
-            self._on_change(is_away)
+    def _away(self, error: Exception) -> AwayError:
+        why = f"{type(error).__name__}: {one_line(str(error), 200)}" if str(error) else "no answer"
+        if not self.is_away:
+            self.is_away = True
+            log.warning("Redis is away: %s", why)
+            self._on_change(True)
+        return AwayError(why)
+
+    def _note_back(self) -> None:
+        if self.is_away:
+            self.is_away = False
+            log.info("Redis is back")
+            self._on_change(False)
 
 
 async def _close(client: Client) -> None:

@@ -213,7 +213,9 @@ async def test_a_cancellation_is_not_lost(redis: RedisServer) -> None:
     await no_cancellation_is_lost(redis.url)
 
 
-async def test_a_server_that_can_t_work_now_is_away(redis: RedisServer) -> None:
+async def test_a_server_that_can_t_work_now_is_away(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     changes: list[bool] = []
     server = Server(redis.url, changes.append)
     await redis.ask("CONFIG", "SET", "maxmemory", 1)
@@ -228,6 +230,7 @@ async def test_a_server_that_can_t_work_now_is_away(redis: RedisServer) -> None:
     await redis.ask("CONFIG", "SET", "min-replicas-to-write", 0)
     await server.run("SET", "x", "1", "PX", 1000)
     assert changes[0] and not changes[-1]
+    assert caplog.messages[0].startswith("Redis is away: OutOfMemoryError: command not allowed")
     await server.close()
 
 
