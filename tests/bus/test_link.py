@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from adk_relay.bus import inbox as inbox_module
 from adk_relay.bus import link as link_module
 from adk_relay.bus import server as server_module
 from adk_relay.bus.inbox import Inbox
@@ -188,6 +189,34 @@ async def test_the_network_is_cut(redis: RedisServer, server: Server) -> None:
             assert not server.is_away
             between.mend()
             await until(lambda: len(receiver.items) == len(worker.items) == 5)
+        assert receiver.numbers == worker.numbers == [*range(5)]
+        await far.close()
+
+
+async def test_the_network_carries_nothing_for_a_while(
+    redis: RedisServer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection breaks: each side has to give up by itself what it waits for."""
+    monkeypatch.setattr(server_module, "_ANSWER_SECONDS", 0.4)
+    monkeypatch.setattr(inbox_module, "_STALLED_SECONDS", 0.8)
+    monkeypatch.setattr(inbox_module, "_BLOCK_SECONDS", 0.2)
+    async with network(redis.port, is_http=False) as (between, port):
+        far = Server(f"redis://127.0.0.1:{port}")
+        receiver, worker = Receiver(far), Receiver(server, "worker")
+        link, back = Link(server, "worker", "web"), Link(far, "web", "worker")
+        async with running(receiver.inbox.run(), worker.inbox.run(), link.run(), back.run()):
+            await receiver.inbox.is_made.wait()
+            await worker.inbox.is_made.wait()
+            between.up.clear()
+            between.down.clear()
+            for number in range(5):
+                link.send("c", 1, "", b"%d" % number)
+                back.send("c", 1, "", b"%d" % number)
+                await asyncio.sleep(0.2)
+            await until(lambda: far.is_away)
+            between.mend()
+            await until(lambda: len(receiver.items) == len(worker.items) == 5)
+            assert None in receiver.gaps
         assert receiver.numbers == worker.numbers == [*range(5)]
         await far.close()
 
