@@ -89,7 +89,8 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
-        self._members, self.tell = Members(self._requests, self._writing.is_under_way), self.room.broadcast
+        self._members = Members(self._requests, self._writing.is_under_way, self.room.has_others)
+        self.tell = self.room.broadcast
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
         self._moderation = Moderation(

@@ -32,13 +32,17 @@ class Members:
     Args:
         requests: those of the conversation.
         is_under_way: returns whether an answer is given or waited for.
+        has_others: returns whether anybody but a member attends the conversation.
 
     Invariants: at most `_MAX_MEMBERS` are remembered.
     """
 
-    def __init__(self, requests: Requests, is_under_way: Callable[[], bool]) -> None:
+    def __init__(
+        self, requests: Requests, is_under_way: Callable[[], bool], has_others: Callable[[Member], bool]
+    ) -> None:
         self._requests = requests
         self._is_under_way = is_under_way
+        self._has_others = has_others
         self._writer: Member | None = None
         """Who wrote the last text that is no request."""
         self._allowances: OrderedDict[str, tuple[Allowance, Allowance]] = OrderedDict()
@@ -53,6 +57,8 @@ class Members:
         member = member_of(listener)
         match user_input:
             case Interrupt():
+                if not self._has_others(member):  # whoever is alone stops only what nobody else hears
+                    return True
                 index = 0
             case UserText():
                 if not self._cuts_in(member):

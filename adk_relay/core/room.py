@@ -12,7 +12,7 @@ from typing import NamedTuple
 from adk_relay.core.answer import Asked
 from adk_relay.core.history import History
 from adk_relay.core.journal import Journal
-from adk_relay.core.listener import Listener
+from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import (
     Audio,
     Gap,
@@ -139,6 +139,10 @@ class Room:
     def name_of(self, connection_id: str) -> str:
         """What the user of a connection is called; "": that is not known, or it does not attend any more."""
         return next((each.name for each in self.listeners if each.connection_id == connection_id), "")
+
+    def has_others(self, member: Member) -> bool:
+        """Whether anybody but this member attends."""
+        return any(member_of(listener) != member for listener in self.listeners)
 
     def _newest(self) -> Listener | None:
         """Of the listeners that attend as "newest", the one that gets the messages."""

@@ -194,6 +194,13 @@ async def test_who_stops_the_agent_again_and_again_is_refused(gemini: GeminiLive
         assert await one.ask("hello") == "You said: hello."
 
 
+async def test_who_is_alone_stops_the_agent_as_often_as_it_likes(gemini: GeminiLive) -> None:
+    async with serving(a_relay()) as port, client(port) as alone:
+        for _ in range(30):
+            await alone.send(type="interrupt")
+        assert not [said for said in await answered(alone) if said.get("type") == "error"]
+
+
 async def test_who_types_again_and_again_is_told_to_nobody(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port, client(port) as one, client(port) as other:
         told: list[bool] = []

@@ -47,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.mark.usefixtures("clock")
 def test_many_connections_of_an_address_are_not_as_many_members() -> None:
-    counted = Members(Requests(Stats()), lambda: False)
+    counted = Members(Requests(Stats()), lambda: False, lambda _: True)
     many = [Guest(f"c{number}", "203.0.113.1") for number in range(50)]
     for user_input, most in ((Interrupt(), 20), (UserTyping(True), 20)):
         assert sum(counted.may(user_input, many[0]) for _ in range(50)) == most
@@ -74,7 +74,7 @@ def test_noise_of_many_connections_of_an_address_does_not_keep_the_floor(clock: 
 def test_texts_that_cut_in_on_others_are_counted(clock: Clock) -> None:
     """Those that cut in on nobody are not."""
     is_under_way = False
-    counted = Members(Requests(Stats()), lambda: is_under_way)
+    counted = Members(Requests(Stats()), lambda: is_under_way, lambda _: True)
     one, two = Guest("c1", ""), Guest("c2", "")
 
     def write(who: Guest) -> bool:
@@ -94,7 +94,7 @@ def test_texts_that_cut_in_on_others_are_counted(clock: Clock) -> None:
 
 def test_texts_that_cut_in_on_requests_are_counted() -> None:
     requests = Requests(Stats())
-    counted = Members(requests, lambda: True)
+    counted = Members(requests, lambda: True, lambda _: True)
     one, two = Guest("c1", ""), Guest("c2", "")
     requests.take(UserText("question"), two)
     assert 20 <= sum(counted.may(UserText("hello"), one) for _ in range(50)) < 25
