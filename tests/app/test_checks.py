@@ -13,7 +13,13 @@ from support.server import ROOT
 
 PACKAGE = ROOT / "adk_relay"
 
-MAY_IMPORT = {"core": {"core"}, "wire": {"core", "wire"}, "adk": {"core", "adk"}, "client": {"client"}}
+MAY_IMPORT = {
+    "core": {"core"},
+    "wire": {"core", "wire"},
+    "adk": {"core", "adk"},
+    "bus": {"core", "bus"},
+    "client": {"client"},
+}
 """Which layers of the package the files of a layer may import."""
 
 MODULES = sorted(path for layer in MAY_IMPORT for path in (PACKAGE / layer).rglob("*.py"))
@@ -76,9 +82,10 @@ for found in pkgutil.walk_packages(adk_relay.{layer}.__path__, "adk_relay.{layer
 @pytest.mark.parametrize(
     ("layer", "others"),
     [
-        ("core", ["google", "adk_relay.wire", "adk_relay.adk", "adk_relay.client"]),
+        ("core", ["google", "redis", "adk_relay.wire", "adk_relay.adk", "adk_relay.client"]),
         ("wire", ["google", "adk_relay.adk", "adk_relay.client"]),
         ("adk", ["adk_relay.wire", "adk_relay.client"]),
+        ("bus", ["google", "adk_relay.wire", "adk_relay.adk", "adk_relay.client"]),
         ("client", ["google", "adk_relay.core", "adk_relay.wire", "adk_relay.adk"]),
     ],
 )

@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from types import FunctionType, coroutine
 from typing import Any
 
-LAYERS = ("adk_relay.core.", "adk_relay.wire.", "adk_relay.adk.")
+LAYERS = ("adk_relay.core.", "adk_relay.wire.", "adk_relay.adk.", "adk_relay.bus.")
 """Where the classes are whose objects are checked. The client's state holds between the steps of its task,
 and not after each call; its own tests check it."""
 

@@ -86,6 +86,13 @@ class Process:
     def is_running(self) -> bool:
         return self._process.returncode is None
 
+    def pause(self) -> None:
+        """It stands still until `go_on`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """Kills it, and what it has started."""
         with suppress(ProcessLookupError):

@@ -188,15 +188,20 @@ async def _message(server: asyncio.StreamReader) -> bytes:
 class Network:
     """What lies between a client and a server: a TCP proxy that can be cut.
 
+    Args:
+        port: the server's.
+        is_http: only WebSockets are held back; otherwise, all connections are.
+
     Attributes:
         up, down: what the one side of a WebSocket sends reaches the other; cleared, it is held back.
         takes_upgrades: WebSockets get through, or are answered with 403 on the way.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, is_http: bool = True) -> None:
         self.up, self.down = asyncio.Event(), asyncio.Event()
         self.takes_upgrades = True
         self._target = port
+        self._is_http = is_http
         self._is_cut = False
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -217,8 +222,8 @@ class Network:
             return
         self._writers.add(writer)
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            upgrade = b"\r\nupgrade: websocket\r\n" in head.lower()
+            head = await reader.readuntil(b"\r\n\r\n") if self._is_http else b""
+            upgrade = not self._is_http or b"\r\nupgrade: websocket\r\n" in head.lower()
             if upgrade and not self.takes_upgrades:
                 writer.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
                 await writer.drain()
@@ -251,9 +256,9 @@ class Network:
 
 
 @asynccontextmanager
-async def network(port: int) -> AsyncIterator[tuple[Network, int]]:
+async def network(port: int, *, is_http: bool = True) -> AsyncIterator[tuple[Network, int]]:
     """A network to a server, and the port at which it is reached through it."""
-    between = Network(port)
+    between = Network(port, is_http=is_http)
     between.mend()
     carrying: set[asyncio.Task[None]] = set()
 

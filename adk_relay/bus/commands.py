@@ -1,0 +1,107 @@
+"""What processes tell each other, besides the messages and the input of conversations.
+
+An `adk_relay.bus.packs.Item` says which conversation and which connections something is about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from adk_relay.core.interfaces import Summary
+from adk_relay.core.messages import Line, Message, UserText
+from adk_relay.core.room import After
+
+# ---- to the owner of a conversation: what a connection does --------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Attend:
+    """A listener attends: the fields are those of `core.listener.Listener`."""
+
+    name: str
+    member: str
+    is_audio: bool
+    attends: Literal["all", "newest", "own"]
+    after: After | None = None
+    """The last message that it has got; None: it wants nothing replayed."""
+
+
+@dataclass(slots=True, frozen=True)
+class Leave:
+    """A listener leaves."""
+
+    at_once: bool = False
+    """It will not come back."""
+
+
+@dataclass(slots=True, frozen=True)
+class Ask:
+    """A listener waits for the answer to a text."""
+
+    text: UserText
+
+
+# ---- from the owner ------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Replay:
+    """What a listener has missed."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Moved:
+    """The receiver of an item does not own its conversation, or not with that token."""
+
+    token: int
+    """Of the owner that it knows of; 0: it knows of none."""
+    process: str
+
+
+# ---- through the queues that all workers read ------------------------------------------------------
+
+
+@dataclass(slots=True, frozen=True)
+class Claim:
+    """A conversation needs an owner."""
+
+    user_id: str
+    session_id: str
+    seen: int
+    """The token of the owner that has died; 0: there was none."""
+    asker: str
+    """The process that asks."""
+
+
+@dataclass(slots=True, frozen=True)
+class Call:
+    """A question that any worker can answer."""
+
+    id: str
+    """Chosen by the asker."""
+    asker: str
+    """The process that waits for the `Reply`."""
+    name: Literal["check", "create", "list", "read", "reset"]
+    """The method of `core.interfaces.Conversations`."""
+    user_id: str
+    session_id: str = ""
+    arguments: Any = None
+    """JSON: the further arguments, by name."""
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """The answer to a `Call`: what its method returns, or the error that it raises."""
+
+    id: str
+    error: str = ""
+    """The name of the error's class; "": there is none."""
+    error_text: str = ""
+    session_id: str = ""
+    summaries: tuple[Summary, ...] = ()
+    lines: tuple[Line, ...] = ()
+    first: int = 0
+    """The number of the first line."""

@@ -1,0 +1,36 @@
+"""The names of what is in Redis. In a cluster, all keys of a process share a slot, or of a conversation."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+CLAIMS = "relay:claims"
+"""Stream: conversations that need an owner."""
+
+CALLS = "relay:calls"
+"""Stream: questions that any worker can answer."""
+
+
+def inbox(process: str) -> str:
+    """Stream: what others send to a process."""
+    return f"relay:p:{{{process}}}"
+
+
+def lease(process: str) -> str:
+    """It is there while a process lives."""
+    return f"relay:p:{{{process}}}:alive"
+
+
+def owner(conversation: str) -> str:
+    """Who owns a conversation: `<token> <process>`."""
+    return f"relay:c:{{{_safe(conversation)}}}:owner"
+
+
+def log(conversation: str) -> str:
+    """Stream: the journal of a conversation."""
+    return f"relay:c:{{{_safe(conversation)}}}:log"
+
+
+def _safe(name: str) -> str:
+    """A brace in a name would end the hash tag, and half of a surrogate pair can't be sent."""
+    return quote(name.encode(errors="surrogatepass"), safe="/")

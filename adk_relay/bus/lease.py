@@ -1,0 +1,147 @@
+"""Leases: how processes learn that one of them has died."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+
+from adk_relay.bus import keys
+from adk_relay.bus.server import AwayError, Server
+
+log = logging.getLogger("relay")
+
+_LEASE_MS = 2500
+_EXTEND_SECONDS = 0.8
+"""How often a lease is extended: it outlasts two extensions that fail."""
+
+_COMMAND_SECONDS = 1.5
+"""An extension that takes longer has failed."""
+
+_DOUBT_SECONDS = 2.0
+"""So long after Redis was away, all processes are taken to be alive: each has to extend its lease first."""
+
+_ASK_AGAIN_SECONDS = 0.3
+
+
+class Lease:
+    """Shows the others that this process lives.
+
+    Args:
+        on_lost: called when the lease had run out, and was taken again: the others may have taken this
+            process for dead.
+
+    Invariants:
+        The last disturbance is not in the future.
+    """
+
+    def __init__(self, server: Server, process: str, on_lost: Callable[[], None] = lambda: None) -> None:
+        self.process = process
+        self.is_taken = asyncio.Event()
+        """Set when it was taken for the first time: from now on others may depend on this process."""
+        self._server = server
+        self._key = keys.lease(process)
+        self._on_lost = on_lost
+        self._disturbed_at = time.monotonic()
+        """When an extension last failed, or came too late."""
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert self._disturbed_at <= time.monotonic()
+
+    @property
+    def is_undisturbed(self) -> bool:
+        """Whether nothing has happened lately that would let other leases run out, too."""
+        return time.monotonic() - self._disturbed_at > _DOUBT_SECONDS
+
+    async def run(self) -> None:
+        """Extends the lease until it is cancelled."""
+        while True:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(_COMMAND_SECONDS):
+                    await self._extend()
+            except (AwayError, TimeoutError):
+                self._disturbed_at = time.monotonic()
+            await asyncio.sleep(began + _EXTEND_SECONDS - time.monotonic())
+
+    async def release(self) -> None:
+        """Ends the lease. Call it when `run` has ended."""
+        with contextlib.suppress(AwayError):  # it runs out
+            await self._server.run("DEL", self._key)
+
+    async def _extend(self) -> None:
+        # With GET, redis-py makes False of an old value: only None says that there was none.
+        before = await self._server.run("SET", self._key, "1", "PX", _LEASE_MS, "GET")
+        if before is None and self.is_taken.is_set():
+            self._disturbed_at = time.monotonic()
+            log.warning("the lease of this process had run out: Redis was away, or this process stood still")
+            self._on_lost()
+        self.is_taken.set()
+
+
+class Watcher:
+    """Notices the death of other processes: it sleeps until their leases could run out, and looks.
+
+    Args:
+        lease: this process's own. Where it has run out as well, Redis was away or emptied, and others get
+            the time to extend theirs.
+        on_death: called once with a process whose lease has run out. It is then not watched any more.
+
+    Invariants:
+        `_news` is set while a process is watched that was not looked at yet.
+    """
+
+    def __init__(self, server: Server, lease: Lease, on_death: Callable[[str], None]) -> None:
+        self._server = server
+        self._lease = lease
+        self._on_death = on_death
+        self._due: dict[str, float] = {}
+        """Of each process, when to look."""
+        self._news = asyncio.Event()
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert self._news.is_set() or all(due > 0 for due in self._due.values()), "the task does not know"
+
+    def watch(self, process: str) -> None:
+        """Somebody depends on this process."""
+        if process not in self._due:
+            self._due[process] = 0.0
+            self._news.set()
+
+    def unwatch(self, process: str) -> None:
+        """Nobody depends on it any more."""
+        self._due.pop(process, None)
+
+    async def run(self) -> None:
+        """Watches until it is cancelled."""
+        while True:
+            self._news.clear()
+            now = time.monotonic()
+            due_now = [process for process, due in self._due.items() if due <= now]
+            self._due |= dict.fromkeys(due_now, now)
+            for process in due_now:
+                await self._server.attempt(partial(self._look, process))
+            earliest = min(self._due.values(), default=None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if earliest is None else earliest - time.monotonic()):
+                    await self._news.wait()
+
+    async def _look(self, process: str) -> None:
+        left_ms = await self._left_ms(process)
+        is_gone = left_ms < 0
+        if is_gone and self._lease.is_undisturbed and await self._left_ms(self._lease.process) >= 0:
+            # The answer may be older than what has happened to the own lease meanwhile.
+            if self._due.pop(process, None) is not None:
+                self._on_death(process)
+        elif process in self._due:
+            wait = _ASK_AGAIN_SECONDS if is_gone else left_ms / 1000 + 0.002
+            self._due[process] = time.monotonic() + wait
+
+    async def _left_ms(self, process: str) -> int:
+        """How long its lease lasts; negative: it has none."""
+        return int(await self._server.run("PTTL", keys.lease(process)))
