@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from adk_relay.adk.failures import explain
+from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.keeping import keep_unsaid
@@ -69,9 +70,7 @@ class Conversation:
     def __init__(self, home: Home, user_id: str, session_id: str) -> None:
         self.user_id = user_id
         self.session_id = session_id
-        self.session = StoredSession(
-            home.service, home.reader, home.stats, home.app_name, user_id, session_id
-        )
+        self.session = StoredSession(home.writer, home.reader, home.stats, home.app_name, user_id, session_id)
         self.meter = Meter(home.stats, session_id)
         self._requests = Requests(home.stats)
         self.room = Room(self._requests, replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
@@ -206,6 +205,11 @@ class Conversation:
         if late:
             log.error("%s: the run did not end within %g s", self._label, _CLOSE_WAIT)
 
+    def lose(self) -> None:
+        """Another process owns the conversation: it ends here, and nobody is told."""
+        self.room.silence()
+        self._runs.stop(Stop.CLOSING)
+
     def is_answering(self) -> bool:
         """Whether an answer is under way, or a text or speech waits for one."""
         return self._moderation.is_under_way() or self._runs.is_speech_pending
@@ -322,6 +326,8 @@ class Conversation:
                 if reason is None:
                     try:
                         await self._runs.converse()
+                    except NotOwnerError:
+                        pass  # `lose` was called
                     except Exception as error:
                         self._fail(error)
                 elif await self._come_to_rest(reason):

@@ -18,6 +18,7 @@ from google.adk.sessions import BaseSessionService
 from adk_relay.adk.catalog import Catalog
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.failing import Failing
+from adk_relay.adk.fence import Check, Fence, NotOwnerError
 from adk_relay.adk.lock import lock_of
 from adk_relay.adk.models import run_config
 from adk_relay.adk.probe import Probe
@@ -62,6 +63,7 @@ class Conversations:
         sound: "short": past ADK where nobody in ADK wants to see it; "long": always through ADK.
         most: how many may be in memory; 0: any number.
         on_input: a host's function that is asked about the input of users.
+        may_write: asked before each write whether this process owns the conversation; None: it owns all.
         lock_wait: seconds that a start waits for the end of another process that serves the same sessions;
             None: others may serve them, too.
 
@@ -88,6 +90,7 @@ class Conversations:
         sound: str,
         most: int = 0,
         on_input: OnInput | None = None,
+        may_write: Check | None = None,
         lock_wait: float | None = None,
     ) -> None:
         app = app_of(agent)
@@ -98,10 +101,11 @@ class Conversations:
         self.config = config or run_config()
         self.push_to_talk = is_push_to_talk(self.config)
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
+        self.writer = Fence(self.service, may_write, self.lose) if may_write else self.service
         self.reader = reader_of(self.service)
         self.app_name = app_name or app.name
         services = Services(
-            self.service,
+            self.writer,
             artifact_service(artifacts) if isinstance(artifacts, str) else artifacts,
             memory_service(memory) if isinstance(memory, str) else memory,
             credentials or Credentials(),
@@ -336,6 +340,11 @@ class Conversations:
             for session_id in latest
         ]
 
+    def lose(self, session_id: str) -> None:
+        """Another process owns a conversation: it ends here, and nobody is told."""
+        if conversation := self._open.get(session_id):
+            conversation.lose()
+
     def forget(self, conversation: Conversation) -> None:
         """Removes a conversation that is over from memory."""
         if self._open.get(conversation.session_id) is conversation:
@@ -373,6 +382,8 @@ async def _of_store(operation: Awaitable[T]) -> T:
     """Awaits the session service. A failure is logged once, here, and raised as StoreError."""
     try:
         return await operation
+    except NotOwnerError as error:
+        raise StoreError from error
     except Exception as error:
         log.error("the session service failed: %s", failure(error))
         raise StoreError from error

@@ -23,6 +23,7 @@ from tenacity import (
 
 from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.failures import log_retry, what_failed
+from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.hosts import RunsHost
 from adk_relay.adk.run import Run
 from adk_relay.adk.runner import WatchedRunner
@@ -150,6 +151,8 @@ class Runs:
         """The same, at the end of a conversation: if they can't be stored, they are lost, and logged."""
         try:
             await self.store_answers()
+        except NotOwnerError:
+            pass  # the owner has them
         except Exception as error:
             log.error(
                 "%s: the answers to tool calls could not be stored: %s", self._label, what_failed(error)
@@ -382,9 +385,9 @@ class Runs:
             await self._session.append(session, run.translator.cut_answer(goes_on=goes_on))
 
     def _is_transient(self, error: BaseException) -> bool:
-        """Whether to try again: always, once the model has been reached."""
+        """Whether to try again: always, once the model has been reached and if the conversation is ours."""
         if self._was_connected:
-            return isinstance(error, Exception)
+            return isinstance(error, Exception) and not isinstance(error, NotOwnerError)
         return isinstance(error, LostConnection) and not error.permanent
 
     async def _pause(self, seconds: float) -> None:

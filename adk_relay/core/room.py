@@ -82,6 +82,7 @@ class Room:
         self._names: dict[str, str] = {}
         """What the users of these connections are called."""
         self._presence_timer: asyncio.TimerHandle | None = None
+        self._is_silent = False
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -160,6 +161,8 @@ class Room:
 
     def _find_audience(self) -> tuple[Listener, ...]:
         """The listeners that get what is published now. The result is kept: a lookup per message is slow."""
+        if self._is_silent:
+            return ()
         newest, asking = self._newest(), self._asking()
         return tuple(
             listener
@@ -265,6 +268,11 @@ class Room:
         self._journal.clear()
         for listener in [*self.listeners]:
             listener.deliver(Reset(self.epoch, deleted))
+
+    def silence(self) -> None:
+        """Another process goes on with the conversation: nothing is told here any more."""
+        self._is_silent = True
+        self._audience = ()
 
     def close(self) -> None:
         """The conversation has ended: changes of presence are not told any more."""
