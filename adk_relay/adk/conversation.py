@@ -116,13 +116,17 @@ class Conversation:
         if not self._loading.cancelled():
             self._loading.result()
 
-    def standing(self, listener: Listener) -> Standing:
+    def standing(self, listener: Listener | None) -> Standing:
         """How the conversation stands, for a listener that is about to come, or is there."""
         return self.room.standing(listener)
 
     def is_attended_by(self, listener: Listener) -> bool:
         """Whether a listener is in the room."""
         return any(each is listener for each in self.room.listeners)
+
+    def replay(self, listener: Listener, after: After) -> None:
+        """Gives a listener in the room the messages that it has missed."""
+        self.room.replay(listener, after)
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         """Adds a listener to the room. With `after`, it first gets the messages that it missed."""
