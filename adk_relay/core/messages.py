@@ -373,10 +373,10 @@ class Ended:
 Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
 """Messages that have a `seq`, and can be replayed."""
 
-Past = Gap | Older | Line
+Earlier = Gap | Older | Line
 """Messages from before a listener came."""
 
 Ending = Ended | GoingAway
-Notice = TurnStart | Past | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ending
+Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""
