@@ -14,10 +14,11 @@ from adk_relay.adk.meter import Meter
 from adk_relay.adk.older import OlderReader
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs, Stop
-from adk_relay.adk.session import StoredSession, default_id
+from adk_relay.adk.session import StoredSession
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
+from adk_relay.core.interfaces import default_id
 from adk_relay.core.listener import Listener, member_of
 from adk_relay.core.members import Members
 from adk_relay.core.messages import (
@@ -44,7 +45,7 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.moderation import Moderation
 from adk_relay.core.requests import Requests
-from adk_relay.core.room import After, Room
+from adk_relay.core.room import After, Room, Standing
 from adk_relay.core.writing import Writing
 
 log = logging.getLogger("relay.agent")
@@ -113,6 +114,18 @@ class Conversation:
         await asyncio.wait({self._loading})
         if not self._loading.cancelled():
             self._loading.result()
+
+    def standing(self, listener: Listener | None) -> Standing:
+        """How the conversation stands, for a listener that is about to come, or is there."""
+        return self.room.standing(listener)
+
+    def is_attended_by(self, listener: Listener) -> bool:
+        """Whether a listener is in the room."""
+        return any(each is listener for each in self.room.listeners)
+
+    def replay(self, listener: Listener, after: After) -> None:
+        """Gives a listener in the room the messages that it has missed."""
+        self.room.replay(listener, after)
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         """Adds a listener to the room. With `after`, it first gets the messages that it missed."""

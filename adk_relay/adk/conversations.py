@@ -24,15 +24,22 @@ from adk_relay.adk.models import run_config
 from adk_relay.adk.probe import Probe
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.services import Credentials, Services, artifact_service, memory_service
-from adk_relay.adk.session import OLD_APP_NAME, create_session, default_id
+from adk_relay.adk.session import OLD_APP_NAME, create_session
 from adk_relay.adk.speech import is_push_to_talk
 from adk_relay.adk.starts import Starts, prepare
 from adk_relay.adk.store import has_sessions, make_tables, reader_of, session_service
 from adk_relay.adk.tree import app_of, live_models, what_is_not_watched
 from adk_relay.core.history import limited
-from adk_relay.core.interfaces import FullError, StoppingError, StoreError, Summary, UnknownConversationError
+from adk_relay.core.interfaces import (
+    FullError,
+    StoppingError,
+    StoreError,
+    Summary,
+    UnknownConversationError,
+    default_id,
+)
 from adk_relay.core.logs import failure
-from adk_relay.core.messages import Line
+from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.moderation import OnInput
 from adk_relay.core.stats import Stats
 
@@ -289,6 +296,10 @@ class Conversations:
             StoreError: the session could not be deleted.
         """
         await _of_store((await self.find(user_id, session_id)).reset(delete=delete))
+
+    async def answer(self, user_id: str, session_id: str, answer: ToolResult) -> None:
+        """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
+        (await self.find(user_id, session_id)).waiting.answer(answer)
 
     async def read(
         self, user_id: str, session_id: str, before: int | None = None

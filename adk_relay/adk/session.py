@@ -217,11 +217,6 @@ class StoredSession:
         await self._service.append_event(session, event)
 
 
-def default_id(user_id: str) -> str:
-    """The id of a live user's default conversation."""
-    return f"live-{user_id}"
-
-
 async def create_session(
     service: BaseSessionService, app_name: str, user_id: str, session_id: str
 ) -> Session:

@@ -159,7 +159,7 @@ def _kinds(*hints: Any) -> Iterable[type]:
 KINDS: tuple[type, ...] = (
     *_kinds(messages.Message, messages.Input, messages.ReadOlder),
     *(commands.Attend, commands.Leave, commands.Ask, commands.Replay, commands.Moved),
-    *(commands.Claim, commands.Call, commands.Reply),
+    *(commands.Claim, commands.Call, commands.Reply, commands.About),
 )
 """The types that can be carried."""
 

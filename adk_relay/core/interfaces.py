@@ -8,7 +8,7 @@ from typing import Protocol
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStart, UserText
 from adk_relay.core.requests import BusyError
-from adk_relay.core.room import After, Room
+from adk_relay.core.room import After, Standing
 from adk_relay.core.stats import Stats
 
 
@@ -51,6 +51,11 @@ class UnknownConversationError(LookupError):
         super().__init__(f"There is no conversation {session_id!r}.")
 
 
+def default_id(user_id: str) -> str:
+    """The id of a live user's default conversation."""
+    return f"live-{user_id}"
+
+
 @dataclass(slots=True, frozen=True)
 class Summary:
     """A conversation in numbers. Times are those of `time.time()`."""
@@ -67,18 +72,6 @@ class Summary:
     @property
     def messages(self) -> int:
         return self.user_messages + self.model_messages
-
-
-class Waiting(Protocol):
-    """The tool calls of a conversation that wait for a user."""
-
-    def answer(self, answer: ToolResult) -> None:
-        """Takes the answer to a call.
-
-        Raises:
-            UnknownToolError: no such call waits.
-            ToolResultError: the tool can't use the answer.
-        """
 
 
 class OlderMessages(Protocol):
@@ -98,13 +91,16 @@ class Conversation(Protocol):
     def session_id(self) -> str: ...
 
     @property
-    def room(self) -> Room: ...
-
-    @property
-    def waiting(self) -> Waiting: ...
-
-    @property
     def older(self) -> OlderMessages: ...
+
+    def standing(self, listener: Listener | None) -> Standing:
+        """How the conversation stands, for a listener that is about to come, or is there."""
+
+    def is_attended_by(self, listener: Listener) -> bool:
+        """Whether a listener is in the room."""
+
+    def replay(self, listener: Listener, after: After) -> None:
+        """Gives a listener in the room the messages that it has missed."""
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         """Adds a listener to the room. With `after`, it first gets the messages that it missed."""
@@ -193,6 +189,15 @@ class Conversations(Protocol):
 
         Raises:
             UnknownConversationError: there is none.
+        """
+
+    async def answer(self, user_id: str, session_id: str, answer: ToolResult) -> None:
+        """Takes the answer to a tool call that waits for a user.
+
+        Raises:
+            UnknownConversationError: the user has no such conversation.
+            UnknownToolError: no such call waits.
+            ToolResultError: the tool can't use the answer.
         """
 
     async def read(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import pairwise
 from typing import NamedTuple
@@ -66,11 +67,21 @@ class Journal:
 
     def add(self, message: Numbered) -> None:
         """Keeps a message. Its number must be higher than that of the message before."""
-        size = _size(message)
+        size = size_of(message)
         self._bytes += size
         now = time.monotonic()
         self._entries.append(_Entry(now, size, message))
         self._forget(now)
+
+    def load(self, messages: Iterable[Numbered], forgotten: int) -> None:
+        """Begins with the messages of an owner before.
+
+        Args:
+            forgotten: the number of the last message that is not kept any more; 0: none is.
+        """
+        self._forgotten = forgotten
+        for message in messages:
+            self.add(message)
 
     def since(self, seq: int) -> list[Numbered] | None:
         """The messages that followed number `seq`, in order; None: not all of them are kept."""
@@ -100,7 +111,8 @@ class Journal:
             self._forgotten = oldest.message.seq
 
 
-def _size(message: Numbered) -> int:
+def size_of(message: Numbered) -> int:
+    """Bytes of a message as a JSON frame, about."""
     match message:
         case Audio():
             return _ENVELOPE + len(message.pcm) * 4 // 3

@@ -341,9 +341,10 @@ class Dropped:
 class Status:
     """The state of the conversation, as its listener sees it."""
 
-    state: Literal["reconnecting", "live", "elsewhere"]
-    """reconnecting: the model's connection was lost, and a new one is being made; live: it is there;
-    elsewhere: a newer socket has taken the conversation over."""
+    state: Literal["reconnecting", "live", "elsewhere", "degraded"]
+    """reconnecting: the model's connection or the process that held it was lost, and a new one is being
+    made; live: it is there; elsewhere: a newer socket has taken the conversation over; degraded: the bus
+    between the processes is away, and all that is sent waits."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -372,10 +373,10 @@ class Ended:
 Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
 """Messages that have a `seq`, and can be replayed."""
 
-Past = Gap | Older | Line
+Earlier = Gap | Older | Line
 """Messages from before a listener came."""
 
 Ending = Ended | GoingAway
-Notice = TurnStart | Past | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ending
+Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -48,6 +48,20 @@ class After(NamedTuple):
     def is_first(self) -> bool:
         """The client has got no message yet: it names epoch 0, which never exists, and gets all."""
         return self.epoch == "0"
+
+
+@dataclass(slots=True, frozen=True)
+class Standing:
+    """How a conversation stands when a listener comes."""
+
+    epoch: str
+    seq: int
+    """The number of the last message."""
+    message_count: int
+    others: int
+    """How many others attend."""
+    names: tuple[tuple[str, str], ...]
+    """The connection ids and the names of those that have one, of at most `_MAX_NAMES`."""
 
 
 class Room:
@@ -97,7 +111,7 @@ class Room:
     def enter(self, listener: Listener, after: After | None) -> None:
         """Adds a listener. With `after`, it first gets the messages that it missed."""
         if after:
-            listener.replay(self._since(after))
+            self.replay(listener, after)
         if listener.attends == "newest" and (before := self._newest()):
             before.deliver(Status("elsewhere"))
         self.listeners.append(listener)
@@ -132,10 +146,16 @@ class Room:
         """A transcript with its speaker, and the speaker's name if that still attends."""
         return replace(transcript, connection_id=connection_id, name=self.name_of(connection_id))
 
-    def names(self, but: Listener) -> dict[str, str]:
-        """The names of the others that have one, by connection id, of at most `_MAX_NAMES`."""
+    def standing(self, but: Listener | None) -> Standing:
+        """How the conversation stands, for a listener: it is none of the others."""
         named = (each for each in self.listeners if each.name and each is not but and each.attends != "own")
-        return {each.connection_id: each.name for each in islice(named, _MAX_NAMES)}
+        names = tuple((each.connection_id, each.name) for each in islice(named, _MAX_NAMES))
+        others = sum(each is not but for each in self.listeners)
+        return Standing(self.epoch, self.seq, self.history.message_count, others, names)
+
+    def replay(self, listener: Listener, after: After) -> None:
+        """Gives a listener the messages that it has missed."""
+        listener.replay(self._since(after))
 
     def name_of(self, connection_id: str) -> str:
         """What the user of a connection is called; "": that is not known, or it does not attend any more."""

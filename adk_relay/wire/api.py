@@ -247,9 +247,8 @@ class Api:
     ) -> Response:
         _allow(visitor, session_id, "write")
         answer = tool_result(_json_object(await self._body(receive)))
-        conversation = await self._conversations.find(visitor.owner, session_id)
         try:
-            conversation.waiting.answer(answer)
+            await self._conversations.answer(visitor.owner, session_id, answer)
         except UnknownToolError as unknown:
             raise HttpError(404, str(unknown)) from None
         except ToolResultError as unfit:

@@ -112,7 +112,7 @@ class Socket:
         """Raises AssertionError if an invariant does not hold."""
         if self.conversation:
             assert not self._is_over
-            assert sum(listener is self for listener in self.conversation.room.listeners) == 1
+            assert self.conversation.is_attended_by(self)
         if self._is_over:
             assert not self._outbox.bytes
         self._outbox.check()
@@ -247,25 +247,25 @@ class Socket:
         if not is_inside:
             self._leave()
         self._outbox.encode = self._dialect.encoder(conversation.session_id)
-        room = conversation.room
+        standing = conversation.standing(self)
         welcome = self._dialect.welcome(
             Welcome(
                 session_id=conversation.session_id,
                 user_id=conversation.user_id,
                 connection_id=self.connection_id,
-                connections=len(room.listeners) + (not is_inside),
+                connections=standing.others + 1,
                 model=self._conversations.model,
                 is_rehearsal=self._conversations.is_rehearsal,
                 is_audio=self.is_audio,
                 ping_interval=self._limits.ping_interval,
-                epoch=room.epoch,
-                seq=room.seq,
-                message_count=room.history.message_count,
+                epoch=standing.epoch,
+                seq=standing.seq,
+                message_count=standing.message_count,
                 is_new=is_new,
                 push_to_talk=self._conversations.push_to_talk,
                 name=self.name,
                 role=self._admission.visitor.role,
-                names=room.names(but=self),
+                names=dict(standing.names),
                 limits=self._admission.limits,
             )
         )
@@ -283,7 +283,7 @@ class Socket:
         if conversation:
             # A conversation without messages ends at once: otherwise one client could create any number of
             # conversations in memory.
-            is_empty = not (self._is_bound or conversation.room.history.message_count)
+            is_empty = not (self._is_bound or conversation.standing(self).message_count)
             conversation.detach(self, at_once=at_once or is_empty)
             self._outbox.encode = self._dialect.encoder("")
 
