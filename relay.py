@@ -24,7 +24,7 @@ from adk_relay import settings, shipped, workers
 from adk_relay.core.interfaces import StoreInUseError
 from adk_relay.core.moderation import OnInput
 from adk_relay.from_environment import relay_from_environment, with_process
-from adk_relay.roles import WATCHED, Conversations, own_conversations, served
+from adk_relay.roles import WATCHED, conversations_of
 from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
 from adk_relay.wire.admission import Admission
@@ -83,8 +83,7 @@ class Relay:
 
         values = settings.complete(options)
         # adk: it handles messages and listeners, and knows nothing of sockets.
-        self._own = own_conversations(agent, values, run_config, credentials, on_input)
-        self.served: Conversations = served(self._own, values)
+        self.served, self._own = conversations_of(agent, values, run_config, credentials, on_input)
         """The conversations that the sockets attend: those that run here, and with a bus those of others."""
         self._is_worker = values["role"] == "worker"
         # The guard decides who may come in, and as whom.

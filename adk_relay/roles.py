@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from google.adk.auth.credential_service.base_credential_service import BaseCredentialService
 
     from adk_relay.adk.conversations import Conversations as OwnConversations
+    from adk_relay.adk.fence import Check
 
 WATCHED = (*OPEN, "/metrics")
 """The paths that a worker serves: they are for what watches it."""
@@ -77,14 +78,14 @@ def check(values: Mapping[str, Any]) -> None:
         )
 
 
-def own_conversations(
+def conversations_of(
     agent: Any,
     values: Mapping[str, Any],
     run_config: RunConfig | None,
     credentials: BaseCredentialService | None,
     on_input: OnInput | None,
-) -> OwnConversations | None:
-    """The conversations that run in a process with these settings; None: it is a web process.
+) -> tuple[Conversations, OwnConversations | None]:
+    """The conversations that a process with these settings serves, and those of them that run in it.
 
     See `relay.Relay` for the arguments.
 
@@ -93,8 +94,28 @@ def own_conversations(
         ValueError: a setting can't be used.
     """
     check(values)
+    if not values["bus"]:
+        own = _own(agent, values, run_config, credentials, on_input, None)
+        return own, own
+    from adk_relay.bus import conversations as bus
+
+    of_all = bus.Conversations(values["bus"], values["app_name"] or "relay")
     if values["role"] == "web":
-        return None
+        return of_all, None
+    own = _own(agent, values, run_config, credentials, on_input, of_all.may_write)
+    of_all.run_here(own)
+    return of_all, own
+
+
+def _own(
+    agent: Any,
+    values: Mapping[str, Any],
+    run_config: RunConfig | None,
+    credentials: BaseCredentialService | None,
+    on_input: OnInput | None,
+    may_write: Check | None,
+) -> OwnConversations:
+    """The conversations that run in this process."""
     # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
     from adk_relay.adk.conversations import Conversations
 
@@ -115,11 +136,6 @@ def own_conversations(
         sound=values["sound"],
         most=values["max_conversations"],
         on_input=on_input,
+        may_write=may_write,
         lock_wait=values["drain"] + ENDING if is_alone else None,
     )
-
-
-def served(own: OwnConversations | None, values: Mapping[str, Any]) -> Conversations:
-    """The conversations that a process serves: its own, and with a bus those of others, too."""
-    assert own, "the bus is not there yet"
-    return own

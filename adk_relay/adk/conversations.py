@@ -41,6 +41,7 @@ from adk_relay.core.interfaces import (
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.moderation import OnInput
+from adk_relay.core.recording import Past, Recorder
 from adk_relay.core.stats import Stats
 
 log = logging.getLogger("relay.agent")
@@ -127,6 +128,7 @@ class Conversations:
         self.replay_seconds = replay_seconds
         self._most = most
         self.on_input = on_input
+        self.on_end: Callable[[Conversation], None] = lambda _: None
         self.stats = Stats()
         self.failing = Failing()
         self._starts = Starts()
@@ -360,6 +362,23 @@ class Conversations:
         """Removes a conversation that is over from memory."""
         if self._open.get(conversation.session_id) is conversation:
             del self._open[conversation.session_id]
+        self.on_end(conversation)
+
+    @property
+    def replay_limits(self) -> tuple[int, float]:
+        """Bytes of messages, and seconds, that a conversation keeps to be replayed."""
+        return self.replay_bytes, self.replay_seconds
+
+    async def take(
+        self, user_id: str, session_id: str, past: Past, recorder: Recorder, *, must_exist: bool
+    ) -> Conversation:
+        """Opens a conversation that goes on from what was recorded of it."""
+        opening = self.find if must_exist else self.open
+        return await opening(user_id, session_id)
+
+    async def give(self, conversation: Conversation) -> None:
+        """Ends a conversation between two turns, and tells nobody."""
+        conversation.lose()
 
     async def aclose(self) -> None:
         """Ends every run and awaits it, then closes ADK's runner and the session service."""
