@@ -98,6 +98,8 @@ class Attended:
         self._hub = hub
         self._on_unneeded = on_unneeded
         self._standing = Standing("", 0, 0, 0, ())
+        self._expected = 0
+        """How many listeners the owner expects."""
         self._attending: dict[str, _Attending] = {}
         """By connection id, in the order in which they came."""
 
@@ -117,6 +119,13 @@ class Attended:
     def opened(self, standing: Standing) -> None:
         """The owner has said how it stands. A listener may come now."""
         self._standing = standing
+        self._expected += 1
+
+    def not_coming(self) -> None:
+        """Listeners that could have come have not done so: the owner counts them no more."""
+        for _ in range(self._expected):
+            self._send_quietly("", encode(Leave()))
+        self._expected = 0
 
     def standing(self, listener: Listener | None) -> Standing:
         standing = self._standing
@@ -141,14 +150,14 @@ class Attended:
         else:  # what is told between the answer to `open` and the arrival of this is not to be missed
             attending = _Attending(listener, after or After(self._standing.epoch, self._standing.seq))
         self._attending[listener.connection_id] = attending
+        self._expected = max(self._expected - 1, 0)
         self._attend(attending)
         if self._hub.server.is_away:
             attending.tell("degraded")
 
     def detach(self, listener: Listener, *, at_once: bool = False) -> None:
         if self._attending.pop(listener.connection_id, None):
-            with contextlib.suppress(InboxFullError):  # the owner will notice that something is missing
-                self._send(listener.connection_id, encode(Leave(at_once)))
+            self._send_quietly(listener.connection_id, encode(Leave(at_once)))
             if not self.is_needed:
                 self._on_unneeded(self)
 
@@ -189,6 +198,7 @@ class Attended:
         """The owner owns it no more. `is_told`: the listeners notice."""
         assert self.owner
         self.dead_token = self.owner.token
+        self._expected = 0
         self.owner = None
         self.has_owner.clear()
         for attending in self._attending.values():
@@ -294,11 +304,14 @@ class Attended:
         )
         connection = listener.connection_id
         held, attending.held = attending.held, []
+        for content in (attend, *attending.texts.values()):
+            self._send_quietly(connection, encode(content))
+        for data in held:
+            self._send_quietly(connection, data)
+
+    def _send_quietly(self, connection: str, content: bytes) -> None:
         with contextlib.suppress(InboxFullError):  # the owner notices, and lets all attend anew
-            for content in (attend, *attending.texts.values()):
-                self._send(connection, encode(content))
-            for data in held:
-                self._send(connection, data)
+            self._send(connection, content)
 
     def _send(self, connection: str, content: bytes, *, is_sound: bool = False) -> None:
         if self.owner:

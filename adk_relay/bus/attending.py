@@ -217,8 +217,12 @@ class Attending:
             yield attended
         finally:
             attended.opens -= 1
-            if not attended.is_needed:  # if a listener comes now, it comes before anything else happens
-                asyncio.get_running_loop().call_soon(self._forget_unneeded, attended)
+            # If a listener comes now, it comes before anything else happens.
+            asyncio.get_running_loop().call_soon(self._opened, attended)
+
+    def _opened(self, attended: Attended) -> None:
+        attended.not_coming()
+        self._forget_unneeded(attended)
 
     def _forget_unneeded(self, attended: Attended) -> None:
         name = attended.session_id

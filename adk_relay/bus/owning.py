@@ -8,6 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol, get_args
 
 from adk_relay.bus import keys
@@ -34,7 +35,7 @@ from adk_relay.core.logs import failure, one_line
 from adk_relay.core.messages import Audio, Ended, Error, Input, Message, ReadOlder, ToolResult, UserText
 from adk_relay.core.recording import Past, Recorded, Recorder
 from adk_relay.core.requests import BusyError
-from adk_relay.core.room import Room
+from adk_relay.core.room import Room, Standing
 
 log = logging.getLogger("relay")
 
@@ -84,7 +85,7 @@ class Conversations(interfaces.Conversations, Protocol):
     async def aclose(self) -> None:
         """Ends all conversations."""
 
-    on_end: Callable[[OwnConversation], None]
+    on_end: Callable[[Any], None]
     """Called with a conversation that is over, or was given away."""
 
     @property
@@ -96,7 +97,7 @@ class Conversations(interfaces.Conversations, Protocol):
     ) -> OwnConversation:
         """Opens a conversation that goes on from what was recorded of it."""
 
-    async def give(self, conversation: OwnConversation) -> None:
+    async def give(self, conversation: Any) -> None:
         """Ends a conversation between two turns, and tells nobody."""
 
     def lose(self, session_id: str) -> None:
@@ -124,6 +125,8 @@ class _Owned:
         self.listeners: dict[str, _Remote] = {}
         """By connection id."""
         self.counts = Counter[str]()
+        self.arriving = Counter[str]()
+        """How many listeners of each process have been told how it stands, and attend soon."""
         self.taken_at = time.monotonic()
         self.closing: asyncio.Task[None] | None = None
         """Set when it is over, until another process may take it."""
@@ -415,7 +418,7 @@ class Owning:
         match call.name:
             case "open" | "find":
                 conversation = await self.open(user_id, session_id, must_exist=call.name == "find")
-                return Reply(call.id, standing=conversation.standing(None))
+                return Reply(call.id, standing=self._announced(session_id, call.asker, conversation))
             case "answer":
                 await self.open(user_id, session_id, must_exist=True)
                 await conversations.answer(user_id, session_id, ToolResult(**call.arguments))
@@ -438,6 +441,13 @@ class Owning:
 
     # ---- the listeners of other processes ----
 
+    def _announced(self, name: str, process: str, conversation: Conversation) -> Standing:
+        """How a conversation stands, for a listener of another process that will attend soon."""
+        standing, arriving = conversation.standing(None), self._owned[name].arriving
+        standing = replace(standing, others=standing.others + arriving.total())
+        arriving[process] += 1
+        return standing
+
     def tell(self, owned: _Owned, listener: _Remote, message: Message | Replay) -> None:
         """Sends a message to a listener."""
         last, content = self._last
@@ -456,6 +466,9 @@ class Owning:
         """Does what a listener of another process asks for."""
         conversation = owned.conversation
         assert conversation
+        if not connection:  # somebody who was announced does not come
+            self._came(owned, sender)
+            return
         if isinstance(content, Attend):
             self._attend(owned, conversation, sender, connection, content)
             return
@@ -494,11 +507,18 @@ class Owning:
         if listener:  # its process was taken for another
             self._leave(owned, listener)
         listener = _Remote(self, owned, process, connection, attend)
+        self._came(owned, process)
         owned.listeners[connection] = listener
         owned.counts[process] += 1
         if not attend.after:
             listener.replay(())
         conversation.attach(listener, attend.after)
+
+    def _came(self, owned: _Owned, process: str) -> None:
+        """A listener that was announced attends now, or does not come."""
+        owned.arriving[process] -= 1
+        if owned.arriving[process] <= 0:
+            del owned.arriving[process]
 
     def _leave(self, owned: _Owned, listener: _Remote, *, at_once: bool = False) -> None:
         listener.is_cut = True
@@ -547,12 +567,13 @@ class Owning:
             if isinstance(content, Attend) and not owned.opener:
                 owned.opener = self._start(self._open_for(owned, content))
             return
-        for connection in item.connections:
+        for connection in item.connections or [""]:
             self.take_item(owned, sender, connection, content)
 
     def died(self, process: str) -> None:
         """A process has died: its listeners have left."""
         for owned in self._owned.values():
+            del owned.arriving[process]
             for listener in [*owned.listeners.values()]:
                 if listener.process == process:
                     self._leave(owned, listener)
