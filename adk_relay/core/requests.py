@@ -31,10 +31,10 @@ class Request:
 
     text: UserText
     listener: Listener
-    number: int
-    """How many requests came before it, and itself."""
     member: Member
     """Who asks. It stays if the listener is replaced."""
+    number: int = 0
+    """Identifies it in the recording."""
     began: float = 0.0
     """When its turn came, as `time.monotonic()`."""
     came: float = field(default_factory=time.monotonic)
@@ -94,7 +94,7 @@ class Requests:
             self._end(None, successful=False)
             count = own if own >= _MAX_WAITING else len(self.waiting)
             raise BusyError(f"{count} messages wait for their answers already: try again later.")
-        request = Request(text, listener, self._taken, member)
+        request = Request(text, listener, member, self._taken)
         before = self._place(own)
         self.waiting.insert(before, request)
         about = listener.connection_id, listener.name, member, listener.attends == "own"

@@ -303,4 +303,4 @@ def _request(found: Requested) -> Request:
     listener = Absent(
         found.connection_id, found.name, text.member, member.address, "own" if found.is_own else "all"
     )
-    return Request(text, listener, found.number, member)
+    return Request(text, listener, member, found.number)
