@@ -24,13 +24,14 @@ from adk_relay import settings, shipped, workers
 from adk_relay.core.interfaces import StoreInUseError
 from adk_relay.core.moderation import OnInput
 from adk_relay.from_environment import relay_from_environment, with_process
+from adk_relay.roles import WATCHED, conversations_of
 from adk_relay.settings import Options, SettingsError
 from adk_relay.wire import http
 from adk_relay.wire.admission import Admission
 from adk_relay.wire.api import Api
 from adk_relay.wire.asgi import Receive, Scope, Send
-from adk_relay.wire.closing import SERVER_RESTARTS, SERVER_STOPPING, CloseFrame
-from adk_relay.wire.draining import ENDING, Draining
+from adk_relay.wire.closing import NOT_FOUND, SERVER_RESTARTS, SERVER_STOPPING, CloseFrame
+from adk_relay.wire.draining import Draining
 from adk_relay.wire.files import Files
 from adk_relay.wire.guard import Authenticate, Refused, guard_of
 from adk_relay.wire.handshake import accept, refuse, send_close
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from google.adk.auth.credential_service.base_credential_service import BaseCredentialService
     from google.adk.workflow import BaseNode
 
+    from adk_relay.adk.conversations import Conversations as OwnConversations
     from adk_relay.metrics import Collector
 
 
@@ -55,7 +57,7 @@ class Relay:
     """An ASGI application that relays between WebSocket clients and one ADK live agent.
 
     Args:
-        agent: any ADK agent, Workflow or App.
+        agent: any ADK agent, Workflow or App; None: other processes run it (`role="web"`).
         run_config: an ADK RunConfig, used as it is; None: sound, transcriptions, compressed context.
         credentials: an ADK credential service; None: in memory.
         authenticate: from an ASGI scope to a user's id, a `Visitor`, or None, which refuses; sync or async.
@@ -69,7 +71,7 @@ class Relay:
 
     def __init__(
         self,
-        agent: BaseNode | App,
+        agent: BaseNode | App | None,
         *,
         run_config: RunConfig | None = None,
         credentials: BaseCredentialService | None = None,
@@ -77,30 +79,13 @@ class Relay:
         on_input: OnInput | None = None,
         **options: Unpack[Options],
     ) -> None:
-        # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
-        from adk_relay.adk.conversations import Conversations
-        from adk_relay.metrics import MetricsServer
+        from adk_relay.metrics import MetricsServer  # here: `import relay` must be fast
 
         values = settings.complete(options)
         # adk: it handles messages and listeners, and knows nothing of sockets.
-        self.conversations = Conversations(
-            agent,
-            config=run_config,
-            credentials=credentials,
-            sessions=values["sessions"],
-            app_name=values["app_name"],
-            artifacts=values["artifacts"],
-            memory=values["memory"],
-            grace=values["grace"],
-            idle_timeout=values["idle_timeout"],
-            mic_ms=values["mic_ms"],
-            replay_bytes=values["replay_bytes"],
-            replay_seconds=values["replay_seconds"],
-            sound=values["sound"],
-            most=values["max_conversations"],
-            on_input=on_input,
-            lock_wait=None if values["shared_store"] == "true" else values["drain"] + ENDING,
-        )
+        self.served, self._own = conversations_of(agent, values, run_config, credentials, on_input)
+        """The conversations that the sockets attend: those that run here, and with a bus those of others."""
+        self._is_worker = values["role"] == "worker"
         # The guard decides who may come in, and as whom.
         self._guard = guard_of(values, authenticate)
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
@@ -108,15 +93,16 @@ class Relay:
         self._files = Files(shipped("static"))
         self._sockets: set[Socket] = set()
         self._draining = Draining(values["drain"], self._sockets)
-        lag = self.conversations.stats.loop_lag
+        lag = self.served.stats.loop_lag
         self._metrics = MetricsServer(self.metrics(), lag, values["metrics_host"], values["metrics_port"])
         self._api = Api(
-            self.conversations,
+            self.served,
             self._limits,
             self._guard,
             lambda: len(self._sockets),
             self._draining.retry_after,
             self._metrics.response,
+            WATCHED if self._is_worker else None,
         )
 
     @classmethod
@@ -129,7 +115,7 @@ class Relay:
         return relay_from_environment(cls)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.conversations.use_loop():
+        if self.served.use_loop():
             self._sockets.clear()
         match scope["type"]:
             case "http" | "websocket" as kind:
@@ -150,7 +136,7 @@ class Relay:
         Raises:
             StoreInUseError: another process serves the same sessions.
         """
-        await self.conversations.prepare()
+        await self.served.prepare()
         self._draining.reset()
         await self._metrics.start()
         return self
@@ -168,15 +154,26 @@ class Relay:
         `relay serve` calls it when it is told to stop. At once `/ready` is false, new sockets and requests
         are refused, and the clients are told. After `RELAY_DRAIN` seconds at most, all sockets are closed.
         """
-        await self._draining.wait(self.conversations.is_answering)
+        await self._draining.wait(self.served.is_answering)
         await self._close(SERVER_RESTARTS)
         await self._draining.wait_for_sockets()
 
     async def _close(self, frame: CloseFrame) -> None:
         for socket in [*self._sockets]:
             socket.stop(frame)
-        await self.conversations.aclose()
+        await self.served.aclose()
         self._metrics.close()
+
+    @property
+    def conversations(self) -> OwnConversations:
+        """The conversations that run here.
+
+        Raises:
+            AttributeError: this is a web process, which runs none.
+        """
+        if self._own is None:
+            raise AttributeError("a web process runs no conversations")
+        return self._own
 
     @property
     def sockets(self) -> Collection[Socket]:
@@ -187,7 +184,7 @@ class Relay:
         """Its metrics, for a host's own Prometheus registry: `REGISTRY.register(relay.metrics())`."""
         from adk_relay.metrics import Collector
 
-        return Collector({self.conversations.app_name: self})
+        return Collector({self.served.app_name: self})
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -215,29 +212,33 @@ class Relay:
                 response = await self._api.respond(handler, path, scope, receive, send)
             else:
                 response = self._guard.origins.preflight(scope, handlers) or http.not_allowed(*handlers)
+        elif self._is_worker:
+            response = http.HttpError(404, f"A worker has {', '.join(WATCHED)}.").response()
         else:
             response = self._files.response(scope, path, method)
         if response:
-            self.conversations.stats.responses.count(str(response[0]["status"]))
+            self.served.stats.responses.count(str(response[0]["status"]))
             await send_response(send, response, method, self._limits.slow_timeout)
 
     # ---- WebSockets ----
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            if self._is_worker:
+                raise Refused(404, NOT_FOUND, "A worker has no WebSockets.")
             # Who is this, and which conversation is it to attend? The path and the query choose the dialect.
-            visitor, target = await admit(scope, self._guard, self._draining, self.conversations)
+            visitor, target = await admit(scope, self._guard, self._draining, self.served)
         except Refused as no:
-            await refuse(scope, receive, send, no, self.conversations.stats.refused)
+            await refuse(scope, receive, send, no, self.served.stats.refused)
             return
         if not await accept(scope, receive, send):
             return
-        if self.conversations.is_closing():  # since the check above
+        if self.served.is_closing():  # since the check above
             await send_close(send, SERVER_STOPPING)
             return
         # wire and adk meet: the socket opens conversations, and listens to their rooms (core/room.py).
         socket = Socket(
-            self.conversations,
+            self.served,
             self._limits,
             target.dialect,
             Admission(visitor, partial(self._guard.renew, scope), self._guard.quotas.rates(visitor)),

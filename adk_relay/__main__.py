@@ -1,4 +1,4 @@
-"""The command: `relay serve`, `chat`, `token` and `version`; `python -m adk_relay` is the same."""
+"""The command: `relay serve`, `worker`, `chat`, `token` and `version`; `python -m adk_relay` is the same."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ Serve a Google ADK live agent over WebSockets, or talk with the agent of a serve
 
 commands:
   serve    serve the page and an agent: relay serve --help
+  worker   run the agent for other processes, which serve: relay worker --help
   chat     talk with the agent of a server: relay chat --help
   token    print a token for a user: relay token --help
   version  print the version
@@ -32,11 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="relay",
-        usage="relay [-h] {serve,chat,token,version} ...",
+        usage="relay [-h] {serve,worker,chat,token,version} ...",
         description=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = ("serve", "chat", "token", "version")
+    commands = ("serve", "worker", "chat", "token", "version")
     parser.add_argument("command", nargs="?", choices=commands, help=argparse.SUPPRESS)
     # Each command parses its own arguments, --help included.
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"a command is missing: {', '.join(commands)}")
         case "serve":
             serve(parsed.arguments)
+        case "worker":
+            worker(parsed.arguments)
         case "chat":
             # Imported here, because a server does not need the client.
             from adk_relay.client.command import main as chat
@@ -58,22 +61,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
+def worker(argv: Sequence[str]) -> None:
+    """Runs a worker until it is stopped: `relay serve` with RELAY_ROLE=worker, on a port of its own."""
+    os.environ[SETTINGS["role"].variable] = "worker"
+    serve(
+        argv,
+        "relay worker",
+        "Run an ADK live agent for processes with RELAY_ROLE=web on the same RELAY_BUS."
+        " A worker serves /health, /ready and /metrics only.",
+        port=8001,
+    )
+
+
+def serve(
+    argv: Sequence[str],
+    prog: str = "relay serve",
+    description: str = "Serve the page and an ADK live agent.",
+    *,
+    port: int = 8000,
+) -> None:
     """Runs the server until it is stopped, then ends the process. It also ends it if the server can't start.
 
     This is `uvicorn relay:app` with the server of `adk_relay/server.py`, and with an option for each setting.
+
+    Args:
+        port: where it listens if no option says so.
     """
     parser = argparse.ArgumentParser(
         prog=prog,
         usage=f"{prog} [-h] [option ...]",  # naming all options would take seven lines before each error
-        description="Serve the page and an ADK live agent.",
+        description=description,
         formatter_class=partial(argparse.HelpFormatter, max_help_position=28),
         allow_abbrev=False,
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all of them (%(default)s)"
     )
-    parser.add_argument("--port", type=_port, default=8000, help="port to listen on; 0: any (%(default)s)")
+    parser.add_argument("--port", type=_port, default=port, help="port to listen on; 0: any (%(default)s)")
     parser.add_argument(
         "--log-level",
         choices=("critical", "error", "warning", "info", "debug", "trace"),

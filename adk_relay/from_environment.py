@@ -7,12 +7,12 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from adk_relay import memory, settings, tracing
 from adk_relay.advice import advice, warning
 from adk_relay.core.logs import one_line
-from adk_relay.settings import SettingsError
+from adk_relay.settings import Options, SettingsError
 from adk_relay.show_logs import show_logs
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 
@@ -34,21 +34,22 @@ def relay_from_environment(make: type[Relay]) -> Relay:
     Raises:
         SettingsError: a variable is wrong, or the agent needs credentials and there are none.
     """
-    # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
-    from adk_relay.adk.credentials import missing_credentials
-    from adk_relay.adk.models import run_config
-    from adk_relay.agents import agent_to_serve
-
     settings.load_env_files(Path.cwd())
     show_logs()
     tracing.export_traces()
     values = settings.from_environment()
+    if values.get("role") == "web":
+        return _web(make, _arguments(values))
+    # Imported here and not at the top: importing ADK is slow, and a web process must start fast.
+    from adk_relay.adk.credentials import missing_credentials
+    from adk_relay.adk.models import run_config
+    from adk_relay.agents import agent_to_serve
+
     is_chosen = values.get("model") == "rehearsal"
     agent, file, origin = agent_to_serve(values.get("agent"), Path.cwd(), with_rehearsal=is_chosen)
-    arguments = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
     config = run_config(values.get("voice"), values.get("language"))
     try:
-        relay = make(agent, run_config=config, **arguments)
+        relay = make(agent, run_config=config, **_arguments(values))
     except (TypeError, ValueError, OSError) as error:
         where = f"{origin}: " if isinstance(error, TypeError) else ""
         raise SettingsError(where + one_line(error)) from error
@@ -58,6 +59,21 @@ def relay_from_environment(make: type[Relay]) -> Relay:
         why = why or "The agent itself has this model."
         log.warning("This is the rehearsal agent, which only repeats what it hears. %s", why)
     return relay
+
+
+def _web(make: type[Relay], arguments: Options) -> Relay:
+    try:
+        relay = make(None, **arguments)
+    except (ValueError, OSError) as error:
+        raise SettingsError(one_line(error)) from error
+    log.info("serving sockets and requests; the agent is run by the workers on the same bus")
+    return relay
+
+
+def _arguments(values: dict[str, Any]) -> Options:
+    """Those settings that `Relay` takes as arguments."""
+    taken = {name: value for name, value in values.items() if settings.SETTINGS[name].is_argument}
+    return cast(Options, taken)
 
 
 def with_process(scope: Scope, receive: Receive, send: Send) -> Send:
@@ -73,8 +89,9 @@ def with_process(scope: Scope, receive: Receive, send: Send) -> Send:
             memory.settle()
             if sentence := advice(scope, receive):
                 log.info("%s", sentence)
-            guard = ("RELAY_SECRET", "RELAY_JWKS")
-            if sentence := warning(receive, is_guarded=any(map(os.environ.get, guard))):
+            is_guarded = any(map(os.environ.get, ("RELAY_SECRET", "RELAY_JWKS")))
+            is_worker = os.environ.get("RELAY_ROLE") == "worker"  # which has nothing to guard
+            if sentence := warning(receive, is_guarded=is_guarded or is_worker):
                 log.warning("%s", sentence)
         else:
             await tracing.flush()

@@ -46,7 +46,7 @@ class Counted(Protocol):
     """What a `Relay` has for its metrics."""
 
     @property
-    def conversations(self) -> Conversations: ...
+    def served(self) -> Conversations: ...
 
     @property
     def sockets(self) -> Collection[Socket]: ...
@@ -105,14 +105,14 @@ class _Page:
 
 
 def _process(page: _Page, relay: Counted) -> None:
-    labels = {"version": __version__, "model": relay.conversations.model}
+    labels = {"version": __version__, "model": relay.served.model}
     page.gauge("relay_info", "1, with the version and the model as labels", 1, **labels)
-    lag = relay.conversations.stats.loop_lag
+    lag = relay.served.stats.loop_lag
     page.histogram("relay_event_loop_lag_seconds", "How late the event loop is, every quarter second", lag)
 
 
 def _sockets(page: _Page, relay: Counted) -> None:
-    stats = relay.conversations.stats
+    stats = relay.served.stats
     open_, queued, attended = Counter[str](), Counter[str](), dict[str, set[int]]()
     for socket in [*relay.sockets]:  # a copy: it may be another thread that asks
         open_[socket.dialect] += 1
@@ -156,8 +156,8 @@ def _sockets(page: _Page, relay: Counted) -> None:
 
 
 def _conversations(page: _Page, relay: Counted) -> None:
-    stats = relay.conversations.stats
-    page.gauge("relay_conversations", "Conversations in memory", relay.conversations.active)
+    stats = relay.served.stats
+    page.gauge("relay_conversations", "Conversations in memory", relay.served.active)
     page.counter("relay_conversations_created", "Conversations that were made", stats.created)
     text = "Requests whose answer a client waited for"
     page.counter("relay_requests", text, stats.successful, result="successful")
@@ -181,7 +181,7 @@ def _conversations(page: _Page, relay: Counted) -> None:
 
 
 def _runs(page: _Page, relay: Counted) -> None:
-    stats = relay.conversations.stats
+    stats = relay.served.stats
     page.gauge("relay_runs", "Runs under way", stats.runs_begun - sum(stats.runs_ended.values()))
     for how, count in [*stats.runs_ended.items()]:
         text = (

@@ -34,6 +34,8 @@ class Options(TypedDict, total=False):
     sessions: str | BaseSessionService
     app_name: str | None
     shared_store: str
+    bus: str | None
+    role: str
     artifacts: str | BaseArtifactService
     memory: str | BaseMemoryService
     queue_bytes: int
@@ -183,6 +185,19 @@ SETTINGS = {
             "false",
             "true: other processes may serve the same sessions, and a proxy brings all of a user to one",
             choices=("false", "true"),
+        ),
+        Setting(
+            "bus",
+            str,
+            None,
+            "URL of the Redis through which processes share conversations: redis://host:6379; if empty, none",
+        ),
+        Setting(
+            "role",
+            str,
+            "both",
+            "With a bus: both; web: sockets and requests only; worker: runs the agent only",
+            choices=("both", "web", "worker"),
         ),
         Setting(
             "artifacts",

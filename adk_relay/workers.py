@@ -10,9 +10,10 @@ import shlex
 import signal
 import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from adk_relay.settings import SettingsError
+from adk_relay.settings import SETTINGS, SettingsError, load_env_files
 from adk_relay.wire.asgi import Receive
 
 _VARIABLES = ("WEB_CONCURRENCY", "GRANIAN_WORKERS")
@@ -29,7 +30,7 @@ _PATIENCE = 60.0
 
 
 async def check(receive: Receive) -> None:
-    """Refuses to be one of several processes that take connections from the same socket.
+    """Refuses to be one of several processes that take connections from the same socket, without a bus.
 
     Nobody could bring all sockets of a user to one of them, so a conversation would be in all.
 
@@ -42,6 +43,9 @@ async def check(receive: Receive) -> None:
     Raises:
         SettingsError: the server has several processes.
     """
+    load_env_files(Path.cwd())
+    if os.environ.get(SETTINGS["bus"].variable):
+        return
     config = getattr(getattr(receive, "__self__", None), "config", None)
     if getattr(config, "reload", False):  # uvicorn then starts one process, whatever else is set
         return
@@ -54,7 +58,7 @@ async def check(receive: Receive) -> None:
         await asyncio.sleep(_PATIENCE)
     raise SettingsError(
         f"{asked} asks for {number} processes, and a conversation lives in one process: set it to 1"
-        " (docs/production.md has several behind a proxy that brings all of a user to one)"
+        " (or RELAY_BUS, which lets processes share conversations: see docs/production.md)"
     )
 
 

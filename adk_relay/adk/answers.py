@@ -12,6 +12,7 @@ from google.genai import types
 
 from adk_relay.adk.calls import keep
 from adk_relay.adk.failures import what_failed
+from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.waiting import answer_events, requests
@@ -66,6 +67,8 @@ class UnstoredAnswers:
         """Stores them at the end of a conversation: if that fails, they are lost, and logged."""
         try:
             await self.store()
+        except NotOwnerError:
+            pass  # the owner has them
         except Exception as error:
             log.error(
                 "%s: the answers to tool calls could not be stored: %s", self._label, what_failed(error)

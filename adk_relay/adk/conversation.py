@@ -7,6 +7,7 @@ import logging
 
 from adk_relay.adk.attendance import Attendance
 from adk_relay.adk.failures import explain
+from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.handover import Handover
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
@@ -80,9 +81,7 @@ class Conversation:
     ) -> None:
         self.user_id = user_id
         self.session_id = session_id
-        self.session = StoredSession(
-            home.service, home.reader, home.stats, home.app_name, user_id, session_id
-        )
+        self.session = StoredSession(home.writer, home.reader, home.stats, home.app_name, user_id, session_id)
         self.meter = meter = Meter(home.stats, session_id)
         recording = Recording(
             recorder, every_bytes=home.replay_bytes // 4, every_seconds=home.replay_seconds / 3
@@ -134,13 +133,17 @@ class Conversation:
         if not self._loading.cancelled():
             self._loading.result()
 
-    def standing(self, listener: Listener) -> Standing:
+    def standing(self, listener: Listener | None) -> Standing:
         """How the conversation stands, for a listener that is about to come, or is there."""
         return self.room.standing(listener)
 
     def is_attended_by(self, listener: Listener) -> bool:
         """Whether a listener is in the room."""
         return any(each is listener for each in self.room.listeners)
+
+    def replay(self, listener: Listener, after: After) -> None:
+        """Gives a listener in the room the messages that it has missed."""
+        self.room.replay(listener, after)
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         """Adds a listener to the room. With `after`, it first gets the messages that it missed."""
@@ -229,10 +232,9 @@ class Conversation:
         await self._handover.begin()
         await self._end()
 
-    async def lose(self) -> None:
-        """Ends the conversation here, at once: another process has it already. Nobody is told."""
+    def lose(self) -> None:
+        """Another process has the conversation already: it ends here, and nobody is told."""
         self._handover.lose()
-        await self._end()
 
     # ---- for the runs (hosts.RunsHost) ----
 
@@ -300,6 +302,8 @@ class Conversation:
                 if reason is None:
                     try:
                         await self._runs.converse()
+                    except NotOwnerError:
+                        pass  # `lose` was called
                     except Exception as error:
                         self._fail(error)
                 elif await self._come_to_rest(reason):

@@ -21,7 +21,8 @@ class Home(Protocol):
     """What a conversation needs from `Conversations`."""
 
     runner: WatchedRunner
-    service: BaseSessionService
+    writer: BaseSessionService
+    """The session service, behind the fence if there is one."""
     reader: Reader
     app_name: str
     config: RunConfig

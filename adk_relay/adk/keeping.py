@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.session import StoredSession
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.logs import one_line
@@ -26,6 +27,8 @@ async def keep_unsaid(
                 await session.append_text(found, text)
                 stored(text)
                 texts[index] = replace(text, is_stored=True)
+    except NotOwnerError:
+        pass  # the owner has them
     except Exception as error:
         left = sum(not text.is_stored for text in texts)
         log.error("%s: %d texts could not be stored: %s", label, left, one_line(error))

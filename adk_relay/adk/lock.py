@@ -322,6 +322,6 @@ class StoreLock:
     def _refusal(place: Place) -> str:
         return (
             f"another process has the sessions in {place.name}, and a conversation lives in one process:"
-            " stop it, or set another RELAY_SESSIONS"
-            " (RELAY_SHARED_STORE=true: a proxy brings all of a user to one process)"
+            " stop it, or set another RELAY_SESSIONS (RELAY_BUS: processes share conversations;"
+            " RELAY_SHARED_STORE=true: a proxy brings all of a user to one process)"
         )

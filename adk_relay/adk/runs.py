@@ -23,6 +23,7 @@ from tenacity import (
 from adk_relay.adk.answers import UnstoredAnswers
 from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.failures import log_retry
+from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.hosts import RunsHost
 from adk_relay.adk.run import Run
 from adk_relay.adk.runner import WatchedRunner
@@ -305,12 +306,10 @@ class Runs:
             await self._settle(run, goes_on=goes_on)
         if run.is_speech_pending and self.stop_reason is None:
             self._host.lost_speech()
-        if is_given:
-            self._handle = run.handle if run.is_at_rest else None
-            return True
         if error is None:
-            self._handle, self._owed = run.handle if run.is_leaving else None, ""
-            return not run.is_leaving
+            resumes = run.is_at_rest if is_given else run.is_leaving
+            self._handle, self._owed = run.handle if resumes else None, self._owed if is_given else ""
+            return is_given or not run.is_leaving
         if run.has_progressed:
             tries.attempt_number = 0  # a new series of tries begins, which does not count this loss
         if run.has_progressed or was_up:
@@ -385,9 +384,9 @@ class Runs:
             await self._session.append(session, run.translator.cut_answer(goes_on=goes_on))
 
     def _is_transient(self, error: BaseException) -> bool:
-        """Whether to try again: always, once the model has been reached."""
+        """Whether to try again: always, once the model has been reached and if the conversation is ours."""
         if self._was_connected:
-            return isinstance(error, Exception)
+            return isinstance(error, Exception) and not isinstance(error, NotOwnerError)
         return isinstance(error, LostConnection) and not error.permanent
 
     async def _pause(self, seconds: float) -> None:

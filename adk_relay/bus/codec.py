@@ -17,7 +17,7 @@ from zlib import crc32
 import msgpack  # type: ignore[import-untyped]
 
 from adk_relay.bus import commands
-from adk_relay.core import messages
+from adk_relay.core import messages, recorded
 
 _SCALARS = (str, int, float, bool, bytes)
 
@@ -159,7 +159,8 @@ def _kinds(*hints: Any) -> Iterable[type]:
 KINDS: tuple[type, ...] = (
     *_kinds(messages.Message, messages.Input, messages.ReadOlder),
     *(commands.Attend, commands.Leave, commands.Ask, commands.Replay, commands.Moved),
-    *(commands.Claim, commands.Call, commands.Reply),
+    *_kinds(recorded.Recorded),
+    *(commands.Claim, commands.Call, commands.Reply, commands.About),
 )
 """The types that can be carried."""
 

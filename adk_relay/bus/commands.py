@@ -10,17 +10,23 @@ from typing import Any, Literal
 
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Line, Message, UserText
-from adk_relay.core.room import After
+from adk_relay.core.room import After, Standing
 
 # ---- to the owner of a conversation: what a connection does --------------------------------------
 
 
 @dataclass(slots=True, frozen=True)
 class Attend:
-    """A listener attends: the fields are those of `core.listener.Listener`."""
+    """A listener attends. It gets a `Replay` first, and then what the room is told.
 
+    Where it attends already, it gets what it has missed. The fields are those of `core.listener.Listener`.
+    """
+
+    user_id: str
+    """Whose conversation it is."""
     name: str
     member: str
+    address: str
     is_audio: bool
     attends: Literal["all", "newest", "own"]
     after: After | None = None
@@ -47,21 +53,24 @@ class Ask:
 
 @dataclass(slots=True, frozen=True)
 class Replay:
-    """What a listener has missed."""
+    """A listener attends, and this is what it has missed. What comes after it follows these messages."""
 
     messages: tuple[Message, ...]
+    epoch: str
+    seq: int
+    """The number of the last message of all."""
 
 
 @dataclass(slots=True, frozen=True)
 class Moved:
-    """The receiver of an item does not own its conversation, or not with that token."""
+    """Tells who owns a conversation. If that is who says it, its listeners have to attend anew."""
 
     token: int
-    """Of the owner that it knows of; 0: it knows of none."""
+    """0: the sender knows of no owner, only that it is none."""
     process: str
 
 
-# ---- through the queues that all workers read ------------------------------------------------------
+# ---- through the queues that all workers read, and calls -------------------------------------------
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,13 +87,13 @@ class Claim:
 
 @dataclass(slots=True, frozen=True)
 class Call:
-    """A question that any worker can answer."""
+    """A question to the owner of a conversation, or one that any worker can answer."""
 
     id: str
     """Chosen by the asker."""
     asker: str
     """The process that waits for the `Reply`."""
-    name: Literal["check", "create", "list", "read", "reset"]
+    name: Literal["answer", "check", "create", "find", "list", "open", "read", "reset"]
     """The method of `core.interfaces.Conversations`."""
     user_id: str
     session_id: str = ""
@@ -101,7 +110,18 @@ class Reply:
     """The name of the error's class; "": there is none."""
     error_text: str = ""
     session_id: str = ""
+    standing: Standing | None = None
+    """Of a conversation that was opened."""
     summaries: tuple[Summary, ...] = ()
     lines: tuple[Line, ...] = ()
     first: int = 0
     """The number of the first line."""
+
+
+@dataclass(slots=True, frozen=True)
+class About:
+    """What all workers know of the agent, for processes that have none."""
+
+    model: str
+    is_rehearsal: bool
+    push_to_talk: bool

@@ -10,6 +10,9 @@ CLAIMS = "relay:claims"
 CALLS = "relay:calls"
 """Stream: questions that any worker can answer."""
 
+ABOUT = "relay:about"
+"""What all workers know of the agent."""
+
 
 def inbox(process: str) -> str:
     """Stream: what others send to a process."""

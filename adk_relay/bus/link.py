@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from adk_relay.bus import keys
 from adk_relay.bus.packs import Item, Outgoing, pack
 from adk_relay.bus.server import Server
+from adk_relay.core.inbox import InboxFullError
 
 _EVERY = 0.010
 """Seconds between two packs: what comes meanwhile goes into one. Each costs both sides some 100 µs."""
@@ -38,17 +39,24 @@ class Link:
     Args:
         process: this one.
         to: the process that it sends to.
+        before_pack: awaited before a pack is sent.
         on_dropped: called with each item of sound that was given up.
     """
 
     def __init__(
-        self, server: Server, process: str, to: str, on_dropped: Callable[[Item], None] = lambda _: None
+        self,
+        server: Server,
+        process: str,
+        to: str,
+        before_pack: Callable[[], Awaitable[None]] | None = None,
+        on_dropped: Callable[[Item], None] = lambda _: None,
     ) -> None:
         self.to = to
         self.is_idle = asyncio.Event()
         self.is_idle.set()
         self._server = server
         self._process = process
+        self._before_pack = before_pack
         self._since = time.time_ns()
         self._number = 0
         self._outgoing = Outgoing(_CONTENT_BYTES, _SOUND_BYTES, _SOUND_SECONDS, on_dropped)
@@ -68,9 +76,13 @@ class Link:
         """Sends something; never waits. See `Outgoing.add`.
 
         Raises:
-            InboxFullError: too much waits already.
+            InboxFullError: too much waits already. The receiver will notice that something is missing.
         """
-        item = self._outgoing.add(conversation, token, connection, content, is_sound=is_sound)
+        try:
+            item = self._outgoing.add(conversation, token, connection, content, is_sound=is_sound)
+        except InboxFullError:
+            self._number += 1
+            raise
         self._note()
         return item
 
@@ -85,6 +97,8 @@ class Link:
             self._is_sending = bool(items)
             self._note()
             if items:
+                if self._before_pack:
+                    await self._before_pack()
                 self._number += 1
                 await self._put(pack(self._process, self._since, self._number, items))
                 self._is_sending = False

@@ -93,11 +93,14 @@ class Conversation(Protocol):
     @property
     def older(self) -> OlderMessages: ...
 
-    def standing(self, listener: Listener) -> Standing:
+    def standing(self, listener: Listener | None) -> Standing:
         """How the conversation stands, for a listener that is about to come, or is there."""
 
     def is_attended_by(self, listener: Listener) -> bool:
         """Whether a listener is in the room."""
+
+    def replay(self, listener: Listener, after: After) -> None:
+        """Gives a listener in the room the messages that it has missed."""
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         """Adds a listener to the room. With `after`, it first gets the messages that it missed."""

@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Literal
 
@@ -65,6 +65,8 @@ class Api:
         connections: returns how many WebSockets are open.
         later: returns the headers for whom is refused because the server is about to stop; empty: it is not.
         metrics: returns the response with the metrics.
+        only: the paths that are served; None: all. They are then for what watches the process, and need no
+            token.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Api:
         connections: Callable[[], int],
         later: Callable[[], http.Headers],
         metrics: Callable[[], Response],
+        only: Collection[str] | None = None,
     ) -> None:
         self._conversations = conversations
         self._limits = limits
@@ -82,6 +85,8 @@ class Api:
         self._connections = connections
         self._later = later
         self._metrics = metrics
+        self._only = only
+        self._open = only or OPEN
         self._start = time.time()
         self._began = time.monotonic()
 
@@ -95,7 +100,7 @@ class Api:
                 raise HttpError(413, _TOO_LONG)
             if path not in _DRAINING and (later := self._later()):
                 raise HttpError(503, CONVERSATION_ENDED_TEXT["stopping"], *later)
-            visitor = Visitor() if path in OPEN else await self._guard.admit(scope)
+            visitor = Visitor() if path in self._open else await self._guard.admit(scope)
             return await handler(visitor, scope, receive, send)
         except (HttpError, Refused) as error:
             return error.response()
@@ -114,6 +119,8 @@ class Api:
 
     def handlers(self, path: str) -> dict[str, Handler]:
         """The handlers of a path by method; empty: there is no such path."""
+        if self._only is not None and path not in self._only:
+            return {}
         match path.split("/")[1:]:
             case ["health"]:
                 return {"GET": self._health}
@@ -163,7 +170,7 @@ class Api:
         )
 
     async def _show_metrics(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
-        if not self._guard.is_on:
+        if self._only is None and not self._guard.is_on:
             raise HttpError(404, "Everybody could read the metrics here: see RELAY_METRICS_PORT.")
         if visitor.session_id is not None:
             raise HttpError(403, "You were invited to one conversation only.")

@@ -239,7 +239,7 @@ async def test_the_examples_of_the_readme(
 
 def test_the_programs_of_the_system() -> None:
     """Those that tests need are those that CI installs, besides what makes its environment."""
-    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    contributing = (ROOT / "CONTRIBUTING.md").read_text().replace("\\\n", "")
     [told] = re.findall(r"apt-get install (.*)$", contributing, re.MULTILINE)
     ci = (ROOT / ".ci" / "run").read_text()
     [installed] = re.findall(r"no-install-recommends \\\n(.*)$", ci, re.MULTILINE)

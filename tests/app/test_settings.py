@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,10 +76,12 @@ def test_a_variable_that_is_no_setting_is_a_warning(
 
 
 @pytest.mark.parametrize("setting", [each for each in ARGUMENTS if each.choices], ids=named)
-def test_relay_takes_the_choices_and_nothing_else(setting: Setting) -> None:
+def test_relay_takes_the_choices_and_nothing_else(setting: Setting, tmp_path: Path) -> None:
     for choice in setting.choices:
-        secret = {"secret": "s" * 32} if setting.name == "one_use" else {}  # it needs tokens
-        a_relay(**{setting.name: choice}, **secret)
+        # What a choice needs: tokens, or a bus, and sessions that processes share.
+        bus = {"bus": "redis://127.0.0.1", "sessions": f"sqlite:///{tmp_path}/s.db"}
+        needs = {"one_use": {"secret": "s" * 32}, "role": bus}.get(setting.name, {})
+        a_relay(**{setting.name: choice}, **needs)
     for value in ("", "mine", str(setting.default).upper()):
         with pytest.raises(ValueError, match=f"^{setting.name} is '{value}', but must be "):
             a_relay(**{setting.name: value})

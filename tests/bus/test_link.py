@@ -228,7 +228,7 @@ async def test_while_redis_is_away_content_waits_and_sound_is_given_up(
     monkeypatch.setattr(link_module, "_SOUND_BYTES", 1000)
     dropped: list[Item] = []
     receiver = Receiver(server)
-    link = Link(server, "worker", "web", dropped.append)
+    link = Link(server, "worker", "web", on_dropped=dropped.append)
     async with running(link.run()):
         for number in range(1000):  # nobody has made the inbox yet
             link.send("c", 1, "", b"%d" % number, is_sound=True)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
 import uvicorn
@@ -80,4 +80,8 @@ def a_relay(agent: Any = None, **settings: Any) -> Relay:
     agent = agent or LlmAgent(name="tester", model="gemini-3.8-live")
     sound = os.environ["RELAY_SOUND"]
     options: dict[str, Any] = {"sessions": "memory://", "grace": 0, "sound": sound} | settings
+    if url := os.environ.get("RELAY_TEST_BUS"):
+        from support.pods import Spread
+
+        return cast(Relay, Spread(url, agent, **options))
     return Relay(agent, **options)

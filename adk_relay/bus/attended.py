@@ -1,0 +1,337 @@
+"""A conversation that another process owns, as the sockets of this one see it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from adk_relay.bus.codec import encode
+from adk_relay.bus.commands import Ask, Attend, Leave, Replay
+from adk_relay.bus.hub import Hub
+from adk_relay.bus.ownership import Owner
+from adk_relay.core.answer import Asked
+from adk_relay.core.inbox import InboxFullError
+from adk_relay.core.listener import Listener
+from adk_relay.core.messages import (
+    Ack,
+    Error,
+    Input,
+    Line,
+    Message,
+    Numbered,
+    ReadOlder,
+    Reset,
+    Status,
+    Taken,
+    TurnEnd,
+    TurnStart,
+    UserAudio,
+    UserText,
+    Written,
+)
+from adk_relay.core.room import After, Standing
+
+_MAX_UNACKED = 256
+_MAX_HELD = 64
+"""Texts of a listener that may wait for their acks, and other input that may wait for an owner."""
+
+State = Literal["reconnecting", "live", "elsewhere", "degraded"]
+"""As in `core.messages.Status`."""
+
+_OWN = "~relay~"
+"""How the ids begin that texts get which have none. Clients never see them."""
+
+
+@dataclass(slots=True, eq=False)
+class _Attending:
+    """A listener, and what has to be said again to a new owner."""
+
+    listener: Listener
+    after: After | None
+    """What it asks for; None: it makes one request, and nothing is replayed to it."""
+    is_in: bool = False
+    """The owner has answered: what comes now is for it."""
+    texts: dict[str, UserText | Ask] = field(default_factory=dict)
+    """By id: texts without an ack, and requests without an answer."""
+    held: list[bytes] = field(default_factory=list)
+    """Other input that came while there was no owner."""
+    state: State = "live"
+    """What the owner has told it last of the state of the conversation."""
+    told: State | Literal[""] = ""
+    """What it was told here instead, because the owner could not be reached; "": nothing."""
+
+    def tell(self, state: State | Literal[""]) -> None:
+        """Tells it what is the matter here; "": nothing is any more."""
+        if state != self.told:
+            self.told = state
+            self.listener.deliver(Status(state or self.state))
+
+
+class Attended:
+    """A conversation that another process owns. It implements `core.interfaces.Conversation`.
+
+    What its listeners send goes to the owner. A text stays here until the owner has acked it, a request until
+    it is answered: a new owner gets them again. So each text has an id.
+
+    Invariants:
+        A listener that is in got all messages of this owner so far which were for it.
+        Input is held only while there is no owner.
+    """
+
+    def __init__(
+        self, hub: Hub, user_id: str, session_id: str, on_unneeded: Callable[[Attended], None]
+    ) -> None:
+        self.user_id = user_id
+        self.session_id = session_id
+        self.older = self
+        self.owner: Owner | None = None
+        """None: a new one is being looked for."""
+        self.has_owner = asyncio.Event()
+        self.dead_token = 0
+        """Of the last owner that is known to be no owner any more."""
+        self.opens = 0
+        """How many calls need it now."""
+        self._hub = hub
+        self._on_unneeded = on_unneeded
+        self._standing = Standing("", 0, 0, 0, ())
+        self._expected = 0
+        """How many listeners the owner expects."""
+        self._attending: dict[str, _Attending] = {}
+        """By connection id, in the order in which they came."""
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert self.has_owner.is_set() == (self.owner is not None)
+        for each in self._attending.values():
+            assert not (self.owner and each.held), "input is held, and there is an owner"
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody attends it, or is about to."""
+        return bool(self.opens or self._attending)
+
+    # ---- for the listeners ----
+
+    def opened(self, standing: Standing) -> None:
+        """The owner has said how it stands. A listener may come now."""
+        self._standing = standing
+        self._expected += 1
+
+    def not_coming(self) -> None:
+        """Listeners that could have come have not done so: the owner counts them no more."""
+        for _ in range(self._expected):
+            self._send_quietly("", encode(Leave()))
+        self._expected = 0
+
+    def standing(self, listener: Listener | None) -> Standing:
+        standing = self._standing
+        if listener is None:
+            return standing
+        own = listener.connection_id
+        names = tuple(each for each in standing.names if each[0] != own)
+        return replace(standing, others=standing.others - (own in self._attending), names=names)
+
+    def is_attended_by(self, listener: Listener) -> bool:
+        attending = self._attending.get(listener.connection_id)
+        return attending is not None and attending.listener is listener
+
+    def replay(self, listener: Listener, after: After) -> None:
+        attending = self._attending[listener.connection_id]
+        attending.after, attending.is_in = after, False
+        self._attend(attending)
+
+    def attach(self, listener: Listener, after: After | None = None) -> None:
+        if listener.attends == "own":
+            attending = _Attending(listener, None)
+        else:  # what is told between the answer to `open` and the arrival of this is not to be missed
+            attending = _Attending(listener, after or After(self._standing.epoch, self._standing.seq))
+        self._attending[listener.connection_id] = attending
+        self._expected = max(self._expected - 1, 0)
+        self._attend(attending)
+        if self._hub.server.is_away:
+            attending.tell("degraded")
+
+    def detach(self, listener: Listener, *, at_once: bool = False) -> None:
+        if self._attending.pop(listener.connection_id, None):
+            self._send_quietly(listener.connection_id, encode(Leave(at_once)))
+            if not self.is_needed:
+                self._on_unneeded(self)
+
+    def handle(self, user_input: Input, listener: Listener) -> None:
+        attending = self._attending[listener.connection_id]
+        if isinstance(user_input, UserText):
+            user_input = _with_id(user_input)
+            self._keep(attending, user_input.id, user_input)
+            self._send(listener.connection_id, encode(user_input))
+        elif self.owner:
+            is_sound = isinstance(user_input, UserAudio)
+            self._send(listener.connection_id, encode(user_input), is_sound=is_sound)
+        elif not isinstance(user_input, UserAudio):
+            if len(attending.held) >= _MAX_HELD:
+                raise InboxFullError
+            attending.held.append(encode(user_input))
+
+    def ask(self, text: UserText, listener: Listener) -> None:
+        ask = Ask(_with_id(text))
+        self._keep(self._attending[listener.connection_id], ask.text.id, ask)
+        self._send(listener.connection_id, encode(ask))
+
+    def read(self, wanted: ReadOlder, listener: Listener) -> None:
+        """Reads older messages: see `core.interfaces.OlderMessages`."""
+        if self.owner:
+            self._send(listener.connection_id, encode(wanted))
+        else:
+            listener.deliver(Error("busy", "Older messages can't be read just now."))
+
+    def _keep(self, attending: _Attending, text_id: str, text: UserText | Ask) -> None:
+        if len(attending.texts) >= _MAX_UNACKED and text_id not in attending.texts:
+            raise InboxFullError
+        attending.texts[text_id] = text
+
+    # ---- to and from the owner ----
+
+    def lost(self, *, is_told: bool) -> None:
+        """The owner owns it no more. `is_told`: the listeners notice."""
+        assert self.owner
+        self.dead_token = self.owner.token
+        self._expected = 0
+        self.owner = None
+        self.has_owner.clear()
+        for attending in self._attending.values():
+            if is_told:
+                attending.tell("reconnecting")
+
+    def found(self, owner: Owner) -> None:
+        """There is an owner: all attend anew, and say again what it may not know."""
+        self.owner = owner
+        self.has_owner.set()
+        self.attend_anew()
+
+    def attend_anew(self) -> None:
+        """All attend again: something from the owner, or to it, may be lost."""
+        for attending in self._attending.values():
+            if attending.is_in and attending.after:
+                attending.after = After(self._standing.epoch, self._standing.seq)
+            attending.is_in = False
+            self._attend(attending)
+
+    def tell(self, state: State | Literal[""]) -> None:
+        """Tells all listeners what is the matter here; "": nothing is any more."""
+        for attending in self._attending.values():
+            attending.tell(state if self.owner or state else "reconnecting")
+
+    def take(self, connections: Sequence[str], content: Message | Replay) -> None:
+        """Takes what the owner tells some of the connections, or all ([])."""
+        if isinstance(content, Replay):
+            for connection in connections:
+                if attending := self._attending.get(connection):
+                    self._replayed(attending, content)
+            return
+        self._note(content)
+        content = _without_own_ids(content)
+        for connection in connections or [*self._attending]:
+            attending = self._attending.get(connection)
+            if attending and attending.is_in:
+                self._deliver(attending, content)
+
+    def _replayed(self, attending: _Attending, replay: Replay) -> None:
+        is_first = not attending.is_in
+        attending.is_in = True
+        # What all the others got so far, this one has got now.
+        seq = replay.seq if replay.epoch != self._standing.epoch else max(replay.seq, self._standing.seq)
+        has_lines = any(isinstance(message, Line | Written) for message in replay.messages)
+        count = self._standing.message_count or int(has_lines)
+        self._standing = replace(self._standing, epoch=replay.epoch, seq=seq, message_count=count)
+        if attending.after and is_first:
+            attending.listener.replay([_without_own_ids(message) for message in replay.messages])
+            for message in replay.messages:
+                self._settle(attending, message)
+        if not self._hub.server.is_away:
+            attending.state = "live"
+            attending.tell("")
+
+    def _note(self, message: Message) -> None:
+        """Keeps what a new owner has to know: up to where all that are in have got everything."""
+        if isinstance(message, Reset):
+            self._standing = replace(self._standing, epoch=message.epoch, seq=0, message_count=0)
+        elif isinstance(message, Numbered) and message.seq > self._standing.seq:
+            has_messages = self._standing.message_count or isinstance(message, Written | TurnEnd)
+            self._standing = replace(self._standing, seq=message.seq, message_count=int(has_messages))
+
+    def _deliver(self, attending: _Attending, message: Message) -> None:
+        match message:
+            case Ack(text_id):
+                if isinstance(attending.texts.get(text_id), UserText):
+                    del attending.texts[text_id]
+                if text_id.startswith(_OWN):
+                    return
+            case Status(state):
+                attending.state = state
+                if attending.told:
+                    return
+            case _:
+                self._settle(attending, message)
+        attending.listener.deliver(message)
+
+    def _settle(self, attending: _Attending, message: Message) -> None:
+        """Forgets what need not be said again after a message."""
+        match message:
+            case Error(id=text_id) if text_id:
+                attending.texts.pop(text_id, None)
+            case TurnEnd(goes_on=False) if attending.listener.attends == "own":
+                attending.texts.clear()
+            case TurnEnd(answer=answer) if answer and answer.asked:
+                if answer.asked.connection_id == attending.listener.connection_id:
+                    attending.texts.pop(answer.asked.id, None)
+
+    def _attend(self, attending: _Attending) -> None:
+        """A listener attends, and says what the owner may not know yet."""
+        if not self.owner:
+            return
+        listener = attending.listener
+        attend = Attend(
+            self.user_id,
+            listener.name,
+            listener.member,
+            listener.address,
+            listener.is_audio,
+            listener.attends,
+            attending.after,
+        )
+        connection = listener.connection_id
+        held, attending.held = attending.held, []
+        for content in (attend, *attending.texts.values()):
+            self._send_quietly(connection, encode(content))
+        for data in held:
+            self._send_quietly(connection, data)
+
+    def _send_quietly(self, connection: str, content: bytes) -> None:
+        with contextlib.suppress(InboxFullError):  # the owner notices, and lets all attend anew
+            self._send(connection, content)
+
+    def _send(self, connection: str, content: bytes, *, is_sound: bool = False) -> None:
+        if self.owner:
+            token, process = self.owner
+            self._hub.send(process, self.session_id, token, connection, content, is_sound)
+
+
+def _with_id(text: UserText) -> UserText:
+    return text if text.id else replace(text, id=_OWN + secrets.token_urlsafe(9))
+
+
+def _without_own_ids(message: Message) -> Message:
+    """The same message, without the ids that texts got here."""
+    match message:
+        case Written(id=id) | Line(id=id) | Error(id=id) if id.startswith(_OWN):
+            return replace(message, id="")
+        case Taken(text) if text.id.startswith(_OWN):
+            return replace(message, text=replace(text, id=""))
+        case TurnStart(Asked() as asked) if asked.id.startswith(_OWN):
+            return TurnStart(replace(asked, id=""))
+        case TurnEnd(answer=answer) if answer and answer.asked and answer.asked.id.startswith(_OWN):
+            return replace(message, answer=replace(answer, asked=replace(answer.asked, id="")))
+    return message
