@@ -67,6 +67,7 @@ class Census:
         self.generation = 0
         """Rises if the others did not know of this process: see `core.shared.Shared`."""
         self._others: dict[str, About] = {}
+        self._has_left = False
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -90,17 +91,18 @@ class Census:
 
     async def run(self) -> None:
         """Tells and reads until it is cancelled."""
-        while True:
+        while not self._has_left:
             with contextlib.suppress(AwayError):
                 await self._tell()
             await asyncio.sleep(_EVERY if self.has_worker else _FIRST_EVERY)
 
     async def leave(self) -> None:
-        """This process ends. Call it when `run` has ended.
+        """This process ends, and tells nothing more.
 
         Raises:
             AwayError: Redis is away: after a while the others take this process to be gone.
         """
+        self._has_left = True
         await self._server.run("HDEL", keys.CENSUS, self._process)
 
     async def _tell(self) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
+from adk_relay.core.stats import Stats
+
 Role = Literal["both", "web", "worker"]
 
 
@@ -38,8 +40,18 @@ class Whole(Protocol):
     """All processes that share conversations."""
 
     @property
+    def is_reached(self) -> bool:
+        """Whether the others can be reached now."""
+
+    @property
     def processes(self) -> list[About]:
         """Those that live, as far as is known, with this one."""
+
+
+def counts_of(stats: Stats, conversations: int, sockets: int) -> Counts:
+    """What a process has, and has counted."""
+    requests = stats.requests, stats.successful, stats.failed, stats.seconds
+    return Counts(conversations, sockets, *requests, stats.created)
 
 
 def total(processes: Iterable[About]) -> Counts:

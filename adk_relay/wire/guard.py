@@ -169,6 +169,11 @@ class Guard:
         """A WebSocket or a request is over, whether it was admitted or not."""
         self.quotas.leave(scope)
 
+    async def aclose(self) -> None:
+        """The server stops. What is open here counts in other processes no more."""
+        if self.sharing:
+            await self.sharing.aclose()
+
     async def _identify(self, scope: Scope) -> tuple[Visitor, Token | None]:
         if self._authenticate:
             return await self._ask_host(self._authenticate, scope), None

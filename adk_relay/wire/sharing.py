@@ -65,7 +65,8 @@ class Sharing:
 
     def start(self) -> None:
         """From now on, in the running event loop, the others are told every second."""
-        if not self._task or self._task.done():
+        loop = asyncio.get_running_loop()
+        if not self._task or self._task.done() or self._task.get_loop() is not loop:
             self._turn = asyncio.Lock()
             self._task = asyncio.create_task(self._run(), name="limits of all processes")
 
@@ -85,6 +86,7 @@ class Sharing:
         Raises:
             OverQuotaError: there is no place in all processes.
         """
+        self.start()
         whose = {_name("address", address_of(scope)): ADDRESS_IS_FULL}
         if visitor.user_id is not None:
             whose[_name("user", visitor.user_id)] = USER_IS_FULL

@@ -96,7 +96,7 @@ async def test_processes_know_of_each_other(server: Server, redis: RedisServer) 
             # Who was forgotten has to tell all again.
             await redis.ask("FLUSHALL")
             await until(lambda: web.census.generation == 2)
-        await worker.census.leave()
+            await worker.census.leave()
         await until(lambda: not web.census.has_worker)
 
 
