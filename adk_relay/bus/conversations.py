@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from adk_relay.bus.attending import Attending
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.owning import Conversations as OwnConversations
 from adk_relay.bus.owning import Owning
+from adk_relay.bus.together import Together
 from adk_relay.core.interfaces import Conversation, StoppingError, Summary
 from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.stats import Stats
+from adk_relay.core.whole import About, Role, counts_of
 
 
 class Conversations:
@@ -21,14 +24,17 @@ class Conversations:
     Args:
         url: that of Redis: see `bus.server.Server`.
         app_name: that of the agent, in a process that does not run it.
+        sockets: returns how many are open in this process.
 
     Invariants:
         While it is open, it belongs to one event loop.
     """
 
-    def __init__(self, url: str, app_name: str) -> None:
+    def __init__(self, url: str, app_name: str, role: Role, sockets: Callable[[], int]) -> None:
         self.app_name = app_name
         self.stats = Stats()
+        self._role = role
+        self._sockets = sockets
         self._url = url
         self._own: OwnConversations | None = None
         self._hub: Hub | None = None
@@ -36,6 +42,7 @@ class Conversations:
         self._attending: Attending | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
+        self.together = Together(self._about)
 
     def check_state(self) -> None:
         """Asserts the invariants."""
@@ -77,6 +84,7 @@ class Conversations:
             self._hub = Hub(self._url)
             self._owning = Owning(self._hub, self._own) if self._own else None
             self._attending = Attending(self._hub, self._owning)
+            self.together.begin(self._hub)
             self._hub.start()
         return self._attending
 
@@ -101,6 +109,7 @@ class Conversations:
             await self._own.aclose()
         if self._owning:
             await self._owning.aclose()
+        await self.together.leave()
         if self._hub:
             await self._hub.aclose()
 
@@ -130,11 +139,17 @@ class Conversations:
             return False
         if self._own:
             return await self._own.is_ready()
-        return bool(self._attending and self._attending.knows_about.is_set())
+        is_known = self._attending and self._attending.knows_about.is_set()
+        return bool(is_known) and self.together.has_worker
 
     @property
     def active(self) -> int:
-        return self._own.active if self._own else self._attending.active if self._attending else 0
+        """How many conversations run in this process."""
+        return self._own.active if self._own else 0
+
+    def _about(self) -> About:
+        """What the other processes are told of this one."""
+        return About(self._role, counts_of(self.stats, self.active, self._sockets()))
 
     def has_place(self, user_id: str, session_id: str | None) -> bool:
         return True  # some process may have one
