@@ -298,7 +298,7 @@ class Owning:
             Exception: as `core.interfaces.Conversations.open`.
         """
         owned = self._owned.get(name)
-        if not owned or self._is_draining:
+        if not owned or (self._is_draining and not owned.conversation):
             raise NotOwnerError
         async with owned.opening:
             if owned.closing or self._owned.get(name) is not owned:

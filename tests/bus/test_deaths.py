@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -68,3 +69,86 @@ async def test_a_worker_is_killed_in_the_middle_of_an_answer(
             await writer.say("again")
             for who in (writer, reader):
                 await who.until(lambda said: said.get("turn_complete"))
+
+
+async def test_a_worker_that_is_drained_gives_its_conversations_away(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path
+) -> None:
+    """Nobody is told anything, and an answer under way comes to its end first."""
+    may_go_on = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(f"{turn.text}:", complete=False)
+        await may_go_on.wait()
+        await connection.say(" done.")
+
+    gemini.answer = answer
+    async with (
+        worker(redis, gemini, tmp_path) as owner,
+        pods(redis, tmp_path, "web", "web") as (web, other),
+        client(web.port) as writer,
+        client(other.port) as reader,
+    ):
+        await writer.say("first")
+        await reader.until(lambda said: "first:" in str(said))
+        async with worker(redis, gemini, tmp_path) as heir:
+            stopping = asyncio.create_task(owner.stop())
+            await owner.says("stop|drain|Shutting")
+            may_go_on.set()
+            for who in (writer, reader):
+                await who.until(lambda said: said.get("turn_complete"))
+            assert await stopping == 0
+            await writer.say("second")
+            for who in (writer, reader):
+                await who.until(lambda said: said.get("turn_complete"))
+                kinds = {said.get("type") for said in who.frames}
+                assert not kinds & {"status", "gap", "error"}, who.frames
+                numbers = [said["seq"] for said in who.frames if "seq" in said]
+                assert numbers == sorted({*numbers})
+            assert heir.problems() == []
+    assert gemini.connections[-1].texts[-1] == "second"
+
+
+async def test_a_worker_that_stood_still_comes_back_late(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path
+) -> None:
+    """Its conversation has another owner by then, and nobody hears of the first one."""
+    Script(gemini)
+    async with (
+        worker(redis, gemini, tmp_path) as owner,
+        pods(redis, tmp_path, "web") as (web,),
+        client(web.port) as alice,
+    ):
+        await alice.say("hello")
+        await alice.until(lambda said: "beginning" in str(said))
+        async with worker(redis, gemini, tmp_path):
+            owner.pause()
+            await alice.until(lambda said: said.get("turn_complete"), 20)
+            owner.go_on()
+            await owner.says("has another owner")
+            await alice.say("again")
+            told = await alice.until(lambda said: said.get("turn_complete"))
+            assert words(told) == " and the end."
+            numbers = [said["seq"] for said in alice.frames if "seq" in said]
+            assert numbers == sorted({*numbers})
+
+
+async def test_redis_is_away_for_a_while(redis: RedisServer, gemini: GeminiLive, tmp_path: Path) -> None:
+    """Clients are told; what they write waits, and is answered later. Also by a Redis that has lost all."""
+    async with (
+        worker(redis, gemini, tmp_path),
+        pods(redis, tmp_path, "web") as (web,),
+        client(web.port) as alice,
+    ):
+        await alice.ask("before")
+        for with_data in (True, False):
+            await redis.kill()
+            await alice.until(lambda said: said.get("state") == "degraded")
+            await alice.send(mime_type="text/plain", data=f"while {with_data}", id=f"{with_data}")
+            await redis.start(with_data=with_data)
+            told = await alice.until(lambda said: said.get("turn_complete"))
+            assert {"type": "status", "state": "live"} in told
+            assert words(told) == f"You said: while {with_data}."
+            assert sum(said.get("id") == f"{with_data}" for said in alice.frames) == 1
+    texts = [text for connection in gemini.connections for text in connection.texts]
+    assert texts == ["before", "while True", "while False"]
