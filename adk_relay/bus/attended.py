@@ -255,7 +255,14 @@ class Attended:
         count = self._standing.message_count or int(has_lines)
         self._standing = replace(self._standing, epoch=replay.epoch, seq=seq, message_count=count)
         if attending.after and is_first:
-            attending.listener.replay([_without_own_ids(message) for message in replay.messages])
+            own = attending.listener.connection_id
+            attending.listener.replay(
+                [
+                    _without_own_ids(message)
+                    for message in replay.messages
+                    if not (isinstance(message, Written) and message.connection_id == own)  # it wrote that
+                ]
+            )
             for message in replay.messages:
                 self._settle(attending, message)
         if not self._hub.server.is_away:

@@ -115,6 +115,8 @@ class Conversations:
         if self._giving:
             await asyncio.wait({self._giving}, timeout=_GIVING_SECONDS)
             self._giving.cancel()
+        if self._owning:
+            self._owning.abandon()
         if self._own:
             await self._own.aclose()
         if self._owning:

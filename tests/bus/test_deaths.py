@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
+
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.pods import pods
 from support.process import SERVE, Process, relay_process
-from support.redis_server import RedisServer
+from support.redis_server import RedisServer, until
 
 
 @asynccontextmanager
@@ -93,7 +95,12 @@ async def test_a_worker_that_is_drained_gives_its_conversations_away(
         await reader.until(lambda said: "first:" in str(said))
         async with worker(redis, gemini, tmp_path) as heir:
             stopping = asyncio.create_task(owner.stop())
-            await owner.says("stop|drain|Shutting")
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{owner.port}") as http:
+
+                async def is_draining() -> bool:
+                    return (await http.get("/ready")).status_code == 503
+
+                await until(is_draining)
             may_go_on.set()
             for who in (writer, reader):
                 await who.until(lambda said: said.get("turn_complete"))
