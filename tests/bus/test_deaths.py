@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -159,3 +160,69 @@ async def test_redis_is_away_for_a_while(redis: RedisServer, gemini: GeminiLive,
             assert sum(said.get("id") == f"{with_data}" for said in alice.frames) == 1
     texts = [text for connection in gemini.connections for text in connection.texts]
     assert texts == ["before", "while True", "while False"]
+
+
+async def test_a_request_is_answered_though_its_worker_is_killed(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path
+) -> None:
+    """Whoever waits for an answer over HTTP gets it from another worker."""
+    Script(gemini)
+    async with (
+        worker(redis, gemini, tmp_path) as owner,
+        pods(redis, tmp_path, "web") as (web,),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}", timeout=30) as http,
+    ):
+        asking = asyncio.create_task(http.post("/api/v1/chat", json={"message": "hello", "session_id": "s"}))
+        await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)
+        async with worker(redis, gemini, tmp_path):
+            owner.kill()
+            response = await asking
+            assert response.status_code == 200, response.text
+            assert "and the end." in response.text
+            await http.delete("/sessions/s")
+
+
+async def test_a_web_process_is_killed(redis: RedisServer, gemini: GeminiLive, tmp_path: Path) -> None:
+    """Its client comes back to another one, and has missed nothing."""
+    settings = {"RELAY_ROLE": "web", "RELAY_BUS": redis.url}
+    async with (
+        pods(redis, tmp_path, "web", "worker", grace=30) as (web, _),
+        relay_process(SERVE, tmp_path, **settings) as other,
+        client(web.port) as stays,
+    ):
+        await other.started()
+        async with client(other.port) as alice:
+            hello = alice.hello
+            assert hello["connections"] == 2
+            await alice.ask("hello")
+            last = alice.frames[-1]["seq"]
+            other.kill()
+        async with asyncio.timeout(10):
+            while not any(hello["connection_id"] in told["left"] for told in stays.presence):
+                with contextlib.suppress(TimeoutError):
+                    await stays.next(0.1)
+        await stays.ask("meanwhile")
+        async with client(web.port, query=f"&after={hello['epoch']}.{last}") as alice:
+            told = await alice.turn()
+            assert words(told) == "You said: meanwhile."
+            assert told[0]["text"] == "meanwhile"
+
+
+async def test_one_process_with_everything_goes_on_without_redis(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path
+) -> None:
+    async with (
+        pods(redis, tmp_path, "both", "both") as (here, there),
+        client(here.port) as alice,
+        client(there.port) as guest,
+    ):
+        assert (here.active, there.active) == (1, 0)
+        await guest.ask("before")
+        await alice.turn()
+        await redis.kill()
+        await guest.until(lambda said: said.get("state") == "degraded")
+        assert await alice.ask("hello") == "You said: hello."
+        await redis.start()
+        told = await guest.until(lambda said: said.get("turn_complete"))
+        assert words(told) == "You said: hello."
+        assert not any(said.get("type") in ("status", "gap") for said in alice.frames)
