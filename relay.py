@@ -82,16 +82,17 @@ class Relay:
         from adk_relay.metrics import MetricsServer  # here: `import relay` must be fast
 
         values = settings.complete(options)
+        self._sockets: set[Socket] = set()
         # adk: it handles messages and listeners, and knows nothing of sockets.
-        self.served, self._own = conversations_of(agent, values, run_config, credentials, on_input)
+        parts = conversations_of(agent, values, run_config, credentials, on_input, lambda: len(self._sockets))
+        self.served, self._own, self.together = parts
         """The conversations that the sockets attend: those that run here, and with a bus those of others."""
         self._is_worker = values["role"] == "worker"
         # The guard decides who may come in, and as whom.
-        self._guard = guard_of(values, authenticate)
+        self._guard = guard_of(values, authenticate, self.together)
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
         self._limits = Limits.of(values)
         self._files = Files(shipped("static"))
-        self._sockets: set[Socket] = set()
         self._draining = Draining(values["drain"], self._sockets)
         lag = self.served.stats.loop_lag
         self._metrics = MetricsServer(self.metrics(), lag, values["metrics_host"], values["metrics_port"])
@@ -103,6 +104,7 @@ class Relay:
             self._draining.retry_after,
             self._metrics.response,
             WATCHED if self._is_worker else None,
+            self.together,
         )
 
     @classmethod
@@ -154,6 +156,7 @@ class Relay:
         `relay serve` calls it when it is told to stop. At once `/ready` is false, new sockets and requests
         are refused, and the clients are told. After `RELAY_DRAIN` seconds at most, all sockets are closed.
         """
+        self.served.drain()
         await self._draining.wait(self.served.is_answering)
         await self._close(SERVER_RESTARTS)
         await self._draining.wait_for_sockets()
@@ -161,6 +164,7 @@ class Relay:
     async def _close(self, frame: CloseFrame) -> None:
         for socket in [*self._sockets]:
             socket.stop(frame)
+        await self._guard.aclose()
         await self.served.aclose()
         self._metrics.close()
 

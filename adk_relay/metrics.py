@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector as PrometheusCollector
 from adk_relay import __version__
 from adk_relay.core.interfaces import Conversations
 from adk_relay.core.stats import Histogram
+from adk_relay.core.whole import Whole
 from adk_relay.wire.http import SECURITY, Response, with_length
 from adk_relay.wire.websocket import Socket
 
@@ -51,6 +52,9 @@ class Counted(Protocol):
     @property
     def sockets(self) -> Collection[Socket]: ...
 
+    @property
+    def together(self) -> Whole | None: ...
+
 
 class Collector(PrometheusCollector):
     """Collects the metrics of one or several relays of this process, for a registry of `prometheus_client`.
@@ -71,6 +75,7 @@ class Collector(PrometheusCollector):
             _sockets(page, relay)
             _conversations(page, relay)
             _runs(page, relay)
+            _bus(page, relay)
         yield from page.families.values()
 
 
@@ -157,7 +162,7 @@ def _sockets(page: _Page, relay: Counted) -> None:
 
 def _conversations(page: _Page, relay: Counted) -> None:
     stats = relay.served.stats
-    page.gauge("relay_conversations", "Conversations in memory", relay.served.active)
+    page.gauge("relay_conversations", "Conversations that run in this process", relay.served.active)
     page.counter("relay_conversations_created", "Conversations that were made", stats.created)
     text = "Requests whose answer a client waited for"
     page.counter("relay_requests", text, stats.successful, result="successful")
@@ -200,6 +205,15 @@ def _runs(page: _Page, relay: Counted) -> None:
         text = "Sound: in: to the model; out: from the model; short: past ADK; long: through it"
         page.counter("relay_sound_seconds", text, sound.short, direction=direction, way="short")
         page.counter("relay_sound_seconds", text, sound.long, direction=direction, way="long")
+
+
+def _bus(page: _Page, relay: Counted) -> None:
+    if not (whole := relay.together):
+        return
+    page.gauge("relay_bus_up", "1: the other processes can be reached; 0: Redis is away", whole.is_reached)
+    text = "Processes on the bus, by role, as far as this one knows"
+    for role, count in Counter(process.role for process in whole.processes).items():
+        page.gauge("relay_processes", text, count, role=role)
 
 
 class MetricsServer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from adk_relay.core import interfaces
 from adk_relay.core.moderation import OnInput
+from adk_relay.core.shared import Shared
+from adk_relay.core.whole import Whole
 from adk_relay.wire.api import OPEN
 from adk_relay.wire.draining import ENDING
 
@@ -40,8 +42,29 @@ class Conversations(interfaces.Conversations, Protocol):
     def is_answering(self) -> bool:
         """Whether an answer is under way in any conversation that runs here."""
 
+    def drain(self) -> None:
+        """The process is about to stop: begins to give conversations to other processes, if there are any."""
+
     async def aclose(self) -> None:
         """Ends all that happens here."""
+
+
+class Together(Shared, Whole, Protocol):
+    """What the processes on a bus count together."""
+
+
+class Parts(NamedTuple):
+    """What a process has, by its role.
+
+    Attributes:
+        served: the conversations that its sockets attend.
+        own: those of them that run in it; None: it is a web process.
+        together: None: there is no bus.
+    """
+
+    served: Conversations
+    own: OwnConversations | None
+    together: Together | None = None
 
 
 def check(values: Mapping[str, Any]) -> None:
@@ -84,10 +107,13 @@ def conversations_of(
     run_config: RunConfig | None,
     credentials: BaseCredentialService | None,
     on_input: OnInput | None,
-) -> tuple[Conversations, OwnConversations | None]:
-    """The conversations that a process with these settings serves, and those of them that run in it.
+    sockets: Callable[[], int],
+) -> Parts:
+    """The conversations that a process with these settings serves.
 
-    See `relay.Relay` for the arguments.
+    Args:
+        agent, run_config, credentials, on_input: see `relay.Relay`.
+        sockets: returns how many are open in this process.
 
     Raises:
         TypeError: `agent` is not an ADK agent or App, or one that ADK cannot run live.
@@ -96,15 +122,15 @@ def conversations_of(
     check(values)
     if not values["bus"]:
         own = _own(agent, values, run_config, credentials, on_input, None)
-        return own, own
+        return Parts(own, own)
     from adk_relay.bus import conversations as bus
 
-    of_all = bus.Conversations(values["bus"], values["app_name"] or "relay")
+    of_all = bus.Conversations(values["bus"], values["app_name"] or "relay", values["role"], sockets)
     if values["role"] == "web":
-        return of_all, None
+        return Parts(of_all, None, of_all.together)
     own = _own(agent, values, run_config, credentials, on_input, of_all.may_write)
     of_all.run_here(own)
-    return of_all, own
+    return Parts(of_all, own, of_all.together)
 
 
 def _own(

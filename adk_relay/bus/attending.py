@@ -90,11 +90,6 @@ class Attending:
         for name, attended in self._attended.items():
             assert attended.owner or name in self._looking, f"nobody looks for an owner of {name}"
 
-    @property
-    def active(self) -> int:
-        """How many conversations of other processes are attended."""
-        return len(self._attended)
-
     async def run(self) -> None:
         """Learns of the agent, until it is cancelled."""
         while True:

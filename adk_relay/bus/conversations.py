@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from adk_relay.bus.attending import Attending
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.owning import Conversations as OwnConversations
 from adk_relay.bus.owning import Owning
+from adk_relay.bus.together import Together
 from adk_relay.core.interfaces import Conversation, StoppingError, Summary
 from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.stats import Stats
+from adk_relay.core.whole import About, Role, counts_of
+
+_GIVING_SECONDS = 3.0
+"""So long, in the end, conversations that are still here have to be given away."""
 
 
 class Conversations:
@@ -21,14 +27,17 @@ class Conversations:
     Args:
         url: that of Redis: see `bus.server.Server`.
         app_name: that of the agent, in a process that does not run it.
+        sockets: returns how many are open in this process.
 
     Invariants:
         While it is open, it belongs to one event loop.
     """
 
-    def __init__(self, url: str, app_name: str) -> None:
+    def __init__(self, url: str, app_name: str, role: Role, sockets: Callable[[], int]) -> None:
         self.app_name = app_name
         self.stats = Stats()
+        self._role = role
+        self._sockets = sockets
         self._url = url
         self._own: OwnConversations | None = None
         self._hub: Hub | None = None
@@ -36,6 +45,8 @@ class Conversations:
         self._attending: Attending | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
+        self._giving: asyncio.Task[None] | None = None
+        self.together = Together(self._about)
 
     def check_state(self) -> None:
         """Asserts the invariants."""
@@ -55,7 +66,7 @@ class Conversations:
         if loop is self._loop or (self._loop and self._loop.is_running()):
             return is_new
         self._loop = loop
-        self._hub = self._owning = self._attending = None
+        self._hub = self._owning = self._attending = self._giving = None
         self._is_closing = False
         return True
 
@@ -63,7 +74,7 @@ class Conversations:
         """Begins, when the server starts. Redis may be away: then it goes on when that is back."""
         self.use_loop()
         if self._is_closing:
-            self._hub = self._owning = self._attending = None
+            self._hub = self._owning = self._attending = self._giving = None
             self._is_closing = False
         if self._own:
             await self._own.prepare()
@@ -77,6 +88,7 @@ class Conversations:
             self._hub = Hub(self._url)
             self._owning = Owning(self._hub, self._own) if self._own else None
             self._attending = Attending(self._hub, self._owning)
+            self.together.begin(self._hub)
             self._hub.start()
         return self._attending
 
@@ -85,22 +97,31 @@ class Conversations:
         return self._owning is None or await self._owning.may_write(session_id)
 
     def is_answering(self) -> bool:
-        """Whether an answer is under way in any conversation that runs here."""
+        """Whether an answer is under way in any conversation that runs here, or one is being given away."""
+        if self._giving:
+            return not self._giving.done()
         return self._own is not None and self._own.is_answering()
 
-    async def give_away(self) -> None:
-        """Gives all conversations that run here to other processes. Their listeners there notice nothing."""
-        if self._owning:
-            await self._owning.drain()
+    def drain(self) -> None:
+        """Begins to give all conversations that run here away. Their listeners elsewhere notice nothing."""
+        if self._owning and not self._giving:
+            self._giving = asyncio.create_task(self._owning.drain(), name="giving conversations away")
 
     async def aclose(self) -> None:
         """Ends all that happens here."""
         self.use_loop()
+        self.drain()
         self._is_closing = True
+        if self._giving:
+            await asyncio.wait({self._giving}, timeout=_GIVING_SECONDS)
+            self._giving.cancel()
+        if self._owning:
+            self._owning.abandon()
         if self._own:
             await self._own.aclose()
         if self._owning:
             await self._owning.aclose()
+        await self.together.leave()
         if self._hub:
             await self._hub.aclose()
 
@@ -130,11 +151,17 @@ class Conversations:
             return False
         if self._own:
             return await self._own.is_ready()
-        return bool(self._attending and self._attending.knows_about.is_set())
+        is_known = self._attending and self._attending.knows_about.is_set()
+        return bool(is_known) and self.together.has_worker
 
     @property
     def active(self) -> int:
-        return self._own.active if self._own else self._attending.active if self._attending else 0
+        """How many conversations run in this process."""
+        return self._own.active if self._own else 0
+
+    def _about(self) -> About:
+        """What the other processes are told of this one."""
+        return About(self._role, counts_of(self.stats, self.active, self._sockets()))
 
     def has_place(self, user_id: str, session_id: str | None) -> bool:
         return True  # some process may have one

@@ -41,8 +41,15 @@ class DiedError(Exception):
     """The process that was asked has died."""
 
 
-class Half(Protocol):
-    """One half of the bus. None of these methods may wait."""
+class Runs(Protocol):
+    """Something that has a task."""
+
+    async def run(self) -> None:
+        """Does what is to be done all the time."""
+
+
+class Half(Runs, Protocol):
+    """One half of the bus. None of the other methods may wait."""
 
     def receive(self, sender: str, item: Item, content: Any) -> None:
         """Takes something that another process has sent."""
@@ -58,9 +65,6 @@ class Half(Protocol):
 
     def changed(self, *, is_away: bool) -> None:
         """Redis is away, or back."""
-
-    async def run(self) -> None:
-        """Does what is to be done all the time."""
 
 
 class Hub:
@@ -87,6 +91,7 @@ class Hub:
         self._watcher = Watcher(self.server, self.lease, self._died)
         self._inbox = Inbox(self.server, self.process, self._take_pack, self._missed)
         self._halves: list[Half] = []
+        self._more: list[Runs] = []
         self._takers: dict[type, Half] = {}
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._calls: dict[str, tuple[str, asyncio.Future[Reply]]] = {}
@@ -101,6 +106,10 @@ class Hub:
         """Adds a half, which takes what is of these types. To be called before `start`."""
         self._halves.append(half)
         self._takers |= dict.fromkeys(kinds, half)
+
+    def run_also(self, part: Runs) -> None:
+        """Adds something that runs as long as the hub. To be called before `start`."""
+        self._more.append(part)
 
     # ---- its life ----
 
@@ -133,7 +142,14 @@ class Hub:
         await self.server.close()
 
     async def _run(self) -> None:
-        parts: tuple[Any, ...] = (self.lease, self._watcher, self._inbox, self.ownership, *self._halves)
+        parts: tuple[Any, ...] = (
+            self.lease,
+            self._watcher,
+            self._inbox,
+            self.ownership,
+            *self._halves,
+            *self._more,
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 for part in parts:

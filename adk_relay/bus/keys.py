@@ -10,6 +10,9 @@ CLAIMS = "relay:claims"
 CALLS = "relay:calls"
 """Stream: questions that any worker can answer."""
 
+CENSUS = "relay:census"
+"""Hash: what each process tells of itself."""
+
 ABOUT = "relay:about"
 """What all workers know of the agent."""
 
@@ -32,6 +35,16 @@ def owner(conversation: str) -> str:
 def log(conversation: str) -> str:
     """Stream: the journal of a conversation."""
     return f"relay:c:{{{_safe(conversation)}}}:log"
+
+
+def limits(whose: str) -> str:
+    """Hash: what a user or an address has and takes."""
+    return f"relay:limits:{whose}"
+
+
+def once(name: str) -> str:
+    """It is there if something was taken that can be taken once only."""
+    return f"relay:once:{name}"
 
 
 def _safe(name: str) -> str:

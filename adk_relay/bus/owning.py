@@ -127,6 +127,8 @@ class _Owned:
         self.counts = Counter[str]()
         self.arriving = Counter[str]()
         """How many listeners of each process have been told how it stands, and attend soon."""
+        self.leaving: list[tuple[_Remote, bool]] = []
+        """The last listener has left, but another one is about to come: the conversation is not over."""
         self.taken_at = time.monotonic()
         self.closing: asyncio.Task[None] | None = None
         """Set when it is over, until another process may take it."""
@@ -224,10 +226,18 @@ class Owning:
         given = [self._give(owned) for owned in [*self._owned.values()]]
         await asyncio.gather(*given)
 
+    def abandon(self) -> None:
+        """Ends what could not be given away in time. Others go on with it as if this process had died."""
+        for owned in [*self._owned.values()]:
+            if not owned.closing:
+                for listener in owned.listeners.values():
+                    listener.is_cut = True
+                self._conversations.lose(owned.name)
+                if not owned.closing:
+                    self._release(owned)
+
     async def aclose(self) -> None:
         """Releases what is over. The conversations are closed already."""
-        self._is_draining = True
-        self._note_place()
         await asyncio.gather(*(owned.closing for owned in self._owned.values() if owned.closing))
         for tasks in (self._claims, self._calls):
             with contextlib.suppress(AwayError):
@@ -296,7 +306,7 @@ class Owning:
             Exception: as `core.interfaces.Conversations.open`.
         """
         owned = self._owned.get(name)
-        if not owned or self._is_draining:
+        if not owned or (self._is_draining and not owned.conversation):
             raise NotOwnerError
         async with owned.opening:
             if owned.closing or self._owned.get(name) is not owned:
@@ -526,8 +536,19 @@ class Owning:
         owned.counts[listener.process] -= 1
         if not owned.counts[listener.process]:
             del owned.counts[listener.process]
-        if owned.conversation and owned.conversation.is_attended_by(listener):
-            owned.conversation.detach(listener, at_once=at_once)
+        owned.leaving.append((listener, at_once))
+        self._let_leave(owned)
+
+    def _let_leave(self, owned: _Owned) -> None:
+        conversation = owned.conversation
+        if not owned.leaving or not conversation:
+            return
+        if owned.arriving.total() and len(conversation.room.listeners) <= len(owned.leaving):
+            return
+        leaving, owned.leaving = owned.leaving, []
+        for listener, at_once in leaving:
+            if conversation.is_attended_by(listener):
+                conversation.detach(listener, at_once=at_once)
 
     async def _open_for(self, owned: _Owned, attend: Attend) -> None:
         """Opens a conversation because a listener attends that has attended it with the owner before."""
@@ -569,6 +590,7 @@ class Owning:
             return
         for connection in item.connections or [""]:
             self.take_item(owned, sender, connection, content)
+        self._let_leave(owned)
 
     def died(self, process: str) -> None:
         """A process has died: its listeners have left."""
@@ -577,6 +599,7 @@ class Owning:
             for listener in [*owned.listeners.values()]:
                 if listener.process == process:
                     self._leave(owned, listener)
+            self._let_leave(owned)
 
     def missed(self, process: str | None) -> None:
         """Something of a process is lost: its listeners attend anew, and say again what may be lost."""

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
@@ -25,6 +25,7 @@ from adk_relay.core.interfaces import (
 from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.requests import BusyError
 from adk_relay.core.visitor import Visitor
+from adk_relay.core.whole import Counts, Role, Whole, counts_of, total
 from adk_relay.wire import http
 from adk_relay.wire.asgi import Event, Receive, Scope, Send, query_of
 from adk_relay.wire.closing import CONVERSATION_ENDED_TEXT
@@ -67,6 +68,7 @@ class Api:
         metrics: returns the response with the metrics.
         only: the paths that are served; None: all. They are then for what watches the process, and need no
             token.
+        whole: all processes that share conversations; None: there is one.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Api:
         later: Callable[[], http.Headers],
         metrics: Callable[[], Response],
         only: Collection[str] | None = None,
+        whole: Whole | None = None,
     ) -> None:
         self._conversations = conversations
         self._limits = limits
@@ -87,6 +90,7 @@ class Api:
         self._metrics = metrics
         self._only = only
         self._open = only or OPEN
+        self._whole = whole
         self._start = time.time()
         self._began = time.monotonic()
 
@@ -149,7 +153,7 @@ class Api:
     # ---- health and statistics ----
 
     async def _health(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
-        return as_json({"status": "ok", **self._counts()})
+        return as_json({"status": "ok", **self._counts(self._all())})
 
     async def _ready(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         if not await self._conversations.is_ready():
@@ -157,15 +161,14 @@ class Api:
         return as_json({"status": "ready"})
 
     async def _stats(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
-        stats = self._conversations.stats
+        counts = self._all()
+        average = counts.seconds / counts.successful if counts.successful else 0.0
         return as_json(
             {
-                **self._counts(),
-                "average_response_time": round(stats.seconds / stats.successful, 3)
-                if stats.successful
-                else 0.0,
+                **self._counts(counts),
+                "average_response_time": round(average, 3),
                 "start_time": iso(self._start),
-                "total_sessions_created": stats.created,
+                "total_sessions_created": counts.created,
             }
         )
 
@@ -176,17 +179,25 @@ class Api:
             raise HttpError(403, "You were invited to one conversation only.")
         return self._metrics()
 
-    def _counts(self) -> dict[str, Any]:
-        stats = self._conversations.stats
-        return {
+    def _own(self) -> Counts:
+        """What this process has, and has counted."""
+        return counts_of(self._conversations.stats, self._conversations.active, self._connections())
+
+    def _all(self) -> Counts:
+        """The same of all processes together. Those of the others may be some seconds old."""
+        return total(self._whole.processes) if self._whole else self._own()
+
+    def _counts(self, counts: Counts) -> dict[str, Any]:
+        shown: dict[str, Any] = {
             "model": self._conversations.model,
             "uptime_seconds": round(time.monotonic() - self._began, 1),
-            "total_requests": stats.requests,
-            "successful_requests": stats.successful,
-            "failed_requests": stats.failed,
-            "active_sessions": self._conversations.active,
-            "websocket_connections": self._connections(),
+            **_numbers(counts),
         }
+        if self._whole:
+            roles = [process.role for process in self._whole.processes]
+            shown["processes"] = {role: roles.count(role) for role in get_args(Role)}
+            shown["process"] = _numbers(self._own())
+        return shown
 
     # ---- conversations ----
 
@@ -212,7 +223,7 @@ class Api:
             summaries = [(await self._conversations.read(visitor.owner, visitor.session_id))[0]]
         return as_json(
             {
-                "active_sessions": self._conversations.active,
+                "active_sessions": self._all().conversations,
                 "sessions": [in_list(summary, self._conversations.model) for summary in summaries],
             }
         )
@@ -353,6 +364,16 @@ def _allow(visitor: Visitor, session_id: str, right: Literal["read", "write", "e
     may = {"empty": visitor.may_empty, "own": visitor.session_id is None}
     if not may.get(right, True):
         raise HttpError(403, "Only the user whose conversation this is may do this.")
+
+
+def _numbers(counts: Counts) -> dict[str, int]:
+    return {
+        "total_requests": counts.requests,
+        "successful_requests": counts.successful,
+        "failed_requests": counts.failed,
+        "active_sessions": counts.conversations,
+        "websocket_connections": counts.sockets,
+    }
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from adk_relay.core.hide_tokens import hide_tokens
 from adk_relay.core.logs import failure
+from adk_relay.core.shared import Shared
 from adk_relay.core.visitor import Visitor, name_of, subject_of, user_id_of
 from adk_relay.wire.asgi import Scope
 from adk_relay.wire.closing import (
@@ -33,6 +34,7 @@ from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
 from adk_relay.wire.origin import Origins
 from adk_relay.wire.quotas import OverQuotaError, Quotas, address_of, quotas_of
+from adk_relay.wire.sharing import Sharing
 from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
 
 log = logging.getLogger("relay")
@@ -104,10 +106,11 @@ class Guard:
 
     Args:
         secret, jwks: see `tokens.Tokens`. With none of them, and no `authenticate`, everybody is admitted.
-        one_use: each token opens one socket at most. Other processes do not know which tokens were used.
+        one_use: each token opens one socket at most.
         authenticate: a host's own function, in place of tokens.
         origins: asked before all that; None: only pages of the server's own host may use it.
         quotas: asked after all that; None: there are none.
+        shared: where they count in all processes, and tokens that were used; None: there is one process.
 
     Raises:
         ValueError: the arguments contradict each other, or the secret or the keys can't be used.
@@ -122,9 +125,11 @@ class Guard:
         authenticate: Authenticate | None = None,
         origins: Origins | None = None,
         quotas: Quotas | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.origins = origins or Origins()
         self.quotas = quotas or Quotas()
+        self.sharing = Sharing(self.quotas, shared) if shared else None
         self._tokens = Tokens(secret, jwks) if secret or jwks else None
         if authenticate and self._tokens:
             raise ValueError("authenticate= takes the place of the secret and of jwks")
@@ -153,14 +158,21 @@ class Guard:
         visitor, token = await self._identify(scope)
         try:
             self.quotas.enter(scope, visitor)
+            if self.sharing and scope["type"] == "websocket":
+                await self.sharing.enter(scope, visitor)
         except OverQuotaError as over:
             raise too_many(str(over), over.status, over.retry_after) from None
-        self._use(scope, token)  # last: a client that is to try again needs its token for that
+        await self._use(scope, token)  # last: a client that is to try again needs its token for that
         return visitor
 
     def leave(self, scope: Scope) -> None:
         """A WebSocket or a request is over, whether it was admitted or not."""
         self.quotas.leave(scope)
+
+    async def aclose(self) -> None:
+        """The server stops. What is open here counts in other processes no more."""
+        if self.sharing:
+            await self.sharing.aclose()
 
     async def _identify(self, scope: Scope) -> tuple[Visitor, Token | None]:
         if self._authenticate:
@@ -198,7 +210,7 @@ class Guard:
             raise forbidden("The token is another user's, or for another conversation.")
         if (renewed.expires_at or math.inf) < (visitor.expires_at or math.inf):
             raise forbidden("The token expires before the one that is in use.")
-        self._use(scope, read)
+        await self._use(scope, read)
         return renewed
 
     def invite(self, visitor: Visitor, session_id: str, ttl: float, role: str, name: str = "") -> str:
@@ -231,19 +243,28 @@ class Guard:
             log.error("authenticate failed: %s", failure(error))
             raise Refused(500, INTERNAL_ERROR, "The server can't tell who you are.") from None
 
-    def _use(self, scope: Scope, token: Token | None) -> None:
+    async def _use(self, scope: Scope, token: Token | None) -> None:
         if not (self._one_use and token and scope["type"] == "websocket"):
             return
         if not token.jti:
             raise sign_in("The token has no jti, so it can't be used once only.", had_token=True)
         assert token.visitor.expires_at is not None
-        if (used := _digest(token)) in self._used:
+        is_used = (used := _digest(token)) in self._used
+        if not is_used and self.sharing:
+            left = token.visitor.expires_at - time.time()
+            is_used = await self.sharing.take_once(f"token {used.hex()}", left) is False
+            is_used = (
+                is_used or used in self._used
+            )  # meanwhile, while the other processes could not be reached
+        if is_used:
             raise sign_in("The token was used already: it opens one socket only.", had_token=True)
         if not self._used.add(used, token.visitor.expires_at):
             raise Refused(503, BUSY, "Too many tokens are in use now.", [(b"retry-after", b"30")])
 
 
-def guard_of(values: Mapping[str, Any], authenticate: Authenticate | None) -> Guard:
+def guard_of(
+    values: Mapping[str, Any], authenticate: Authenticate | None, shared: Shared | None = None
+) -> Guard:
     """The guard that the settings ask for. From now on, no log shows tokens."""
     hide_tokens()
     return Guard(
@@ -253,6 +274,7 @@ def guard_of(values: Mapping[str, Any], authenticate: Authenticate | None) -> Gu
         authenticate=authenticate,
         origins=Origins(values["origins"], values["hosts"]),
         quotas=quotas_of(values),
+        shared=shared,
     )
 
 

@@ -1,7 +1,7 @@
 """Quotas: how many sockets and requests may be open, and how much one socket and one user may send.
 
 A user is counted if clients have to sign in; otherwise anybody could take any name. Each process counts for
-itself, from its start.
+itself, from its start; with a bus, `sharing.py` lets what users and addresses have count in all processes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ _RETRY_AFTER = 30
 _MAX_USERS = 10_000
 """Users that are remembered without having anything open."""
 
+ADDRESS_IS_FULL = "Too many clients are connected from your address."
+USER_IS_FULL = "You have too many connections already."
+
 _DAY = 24 * 3600
 _NEAR = 0.9
 """The part of a day's sound after which a user is told that little is left."""
@@ -71,7 +74,7 @@ class RateLimitedError(Exception):
 
 
 @dataclass(slots=True)
-class _User:
+class User:
     """What one user has open and has sent. None: there is no limit."""
 
     messages: Allowance | None
@@ -81,6 +84,13 @@ class _User:
     """The day, in UTC since 1970, that `sound_today` is about."""
     sound_today: float = 0.0
     """Seconds of sound."""
+    untold: float = 0.0
+    """The part of it that other processes were not told of yet."""
+
+    def begin_day(self) -> None:
+        """Sets back what is counted for each day, if another one has begun."""
+        if self.day != (today := _today()):
+            self.day, self.sound_today, self.untold = today, 0.0, 0.0
 
 
 @dataclass(slots=True)
@@ -109,20 +119,21 @@ class Quotas:
     sound_rate: float = 0
     user_sound_rate: float = 0
     user_sound_day: float = 0
+    addresses: Counter[str] = field(default_factory=Counter)
+    """The sockets that each has open."""
+    users: dict[str, User] = field(default_factory=dict)
     _held: dict[int, _Held] = field(default_factory=dict)  # by the id of the scope
     _sockets: int = 0
     _requests: int = 0
-    _addresses: Counter[str] = field(default_factory=Counter)
-    _users: dict[str, _User] = field(default_factory=dict)
 
     def check(self) -> None:
         """Asserts the invariants."""
         sockets = [held for held in self._held.values() if held.is_socket]
         assert self._sockets == len(sockets)
         assert self._requests == len(self._held) - len(sockets)
-        assert self._addresses == Counter(held.address for held in sockets if held.address)
+        assert self.addresses == Counter(held.address for held in sockets if held.address)
         of_users = Counter(held.user_id for held in sockets if held.user_id is not None)
-        assert of_users == {user_id: user.sockets for user_id, user in self._users.items() if user.sockets}
+        assert of_users == {user_id: user.sockets for user_id, user in self.users.items() if user.sockets}
 
     # ---- at the door ----
 
@@ -139,13 +150,13 @@ class Quotas:
         if is_socket:
             if 0 < self.max_sockets <= self._sockets:
                 raise OverQuotaError(503, "Too many clients are connected now.")
-            if address and 0 < self.address_sockets <= self._addresses[address]:
-                raise OverQuotaError(429, "Too many clients are connected from your address.")
+            if address and 0 < self.address_sockets <= self.addresses[address]:
+                raise OverQuotaError(429, ADDRESS_IS_FULL)
             if user and 0 < self.user_sockets <= user.sockets:
-                raise OverQuotaError(429, "You have too many connections already.")
+                raise OverQuotaError(429, USER_IS_FULL)
             self._sockets += 1
             if address:
-                self._addresses[address] += 1
+                self.addresses[address] += 1
             if user:
                 user.sockets += 1
         else:
@@ -168,11 +179,11 @@ class Quotas:
             return
         self._sockets -= 1
         if held.address:
-            self._addresses[held.address] -= 1
-            if not self._addresses[held.address]:
-                del self._addresses[held.address]
+            self.addresses[held.address] -= 1
+            if not self.addresses[held.address]:
+                del self.addresses[held.address]
         if held.user_id is not None:
-            self._users[held.user_id].sockets -= 1
+            self.users[held.user_id].sockets -= 1
 
     def rates(self, visitor: Visitor) -> Rates:
         """The rates of a new socket, which has a place."""
@@ -183,22 +194,20 @@ class Quotas:
             self.user_sound_day,
         )
 
-    def _user(self, user_id: str) -> _User:
-        user = self._users.get(user_id)
+    def _user(self, user_id: str) -> User:
+        user = self.users.get(user_id)
         if user is None:
-            if len(self._users) >= _MAX_USERS:
+            if len(self.users) >= _MAX_USERS:
                 self._forget()
-            user = self._users[user_id] = _User(
-                _messages(self.user_message_rate), _sound(self.user_sound_rate)
-            )
+            user = self.users[user_id] = User(_messages(self.user_message_rate), _sound(self.user_sound_rate))
         return user
 
     def _forget(self) -> None:
         """Forgets users of whom nothing is open, and who have not spoken today if that counts."""
         today = _today()
-        self._users = {
+        self.users = {
             user_id: user
-            for user_id, user in self._users.items()
+            for user_id, user in self.users.items()
             if user.sockets or (self.user_sound_day and user.sound_today and user.day == today)
         }
 
@@ -216,7 +225,7 @@ class Rates:
         self,
         messages: Allowance | None = None,
         sound: Allowance | None = None,
-        user: _User | None = None,
+        user: User | None = None,
         sound_day: float = 0,
     ) -> None:
         own, users = (messages, user.messages if user else None), (sound, user.sound if user else None)
@@ -286,20 +295,20 @@ class Rates:
         """Seconds to wait before more is read: too many pings have come."""
         return self._pings.wait(time.monotonic()) if self._pings else 0.0
 
-    def _take_of_day(self, user: _User, seconds: float) -> bool:
-        if user.day != (today := _today()):
-            user.day, user.sound_today = today, 0.0
+    def _take_of_day(self, user: User, seconds: float) -> bool:
+        user.begin_day()
         if user.sound_today >= self._sound_day:
             return False
         self._is_told = False
         user.sound_today += seconds
+        user.untold += seconds
         self.is_near = user.sound_today >= _NEAR * self._sound_day
         return True
 
 
 def quotas_of(values: Mapping[str, Any]) -> Quotas:
     """The quotas that the settings ask for."""
-    names = (name for name in Quotas.__dataclass_fields__ if not name.startswith("_"))
+    names = (name for name in Quotas.__dataclass_fields__ if name in values)
     return Quotas(**{name: values[name] for name in names})
 
 

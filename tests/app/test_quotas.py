@@ -199,7 +199,7 @@ async def test_what_is_refused_leaves_nothing_behind(caplog: pytest.LogCaptureFi
         async with asyncio.timeout(60):
             while quotas._held:
                 await asyncio.sleep(0.01)
-    assert (quotas._sockets, quotas._requests, quotas._addresses) == (0, 0, {})
+    assert (quotas._sockets, quotas._requests, quotas.addresses) == (0, 0, {})
 
 
 def test_users_who_have_nothing_open_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +210,8 @@ def test_users_who_have_nothing_open_are_forgotten(monkeypatch: pytest.MonkeyPat
         quotas.enter(scope, Visitor(str(number)))
         if number:
             quotas.leave(scope)
-    assert len(quotas._users) <= 10
-    assert quotas._users["0"].sockets == 1
+    assert len(quotas.users) <= 10
+    assert quotas.users["0"].sockets == 1
 
 
 # ---- messages ---------------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""The census: each process tells all others of itself, and so knows which there are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from adk_relay.bus import keys
+from adk_relay.bus.server import AwayError, Script, Server
+from adk_relay.core.whole import About, Counts
+
+log = logging.getLogger("relay")
+
+_EVERY = 2.0
+"""Seconds between two times that a process tells of itself."""
+
+_FIRST_EVERY = 0.2
+"""The same while it knows of no process that runs the agent."""
+
+_GONE_MS = 7000
+"""A process that has told nothing for so long is gone."""
+
+_EXPIRY_MS = 60_000
+
+_TELL = Script("""
+-- ARGV: this process, what it tells, ms after which one is gone, ms until all is
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local before = redis.call('HGET', KEYS[1], ARGV[1])
+redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now, ARGV[2]))
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+local found = redis.call('HGETALL', KEYS[1])
+local there = {before and 1 or 0}
+for i = 1, #found, 2 do
+    local at, told = string.match(found[i + 1], '^(%d+) (.*)$')
+    if now - tonumber(at) > tonumber(ARGV[3]) then
+        redis.call('HDEL', KEYS[1], found[i])
+    else
+        there[#there + 1] = found[i]
+        there[#there + 1] = told
+    end
+end
+return there
+""")
+
+
+class Census:
+    """What each process tells of itself.
+
+    Invariants:
+        This process is among those that are known.
+
+    Args:
+        process: this one.
+        about: what it has to tell.
+    """
+
+    def __init__(self, server: Server, process: str, about: Callable[[], About]) -> None:
+        self._server = server
+        self._process = process
+        self._about = about
+        self.generation = 0
+        """Rises if the others did not know of this process: see `core.shared.Shared`."""
+        self._others: dict[str, About] = {}
+        self._has_left = False
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        assert self._process in self.living
+        assert self._process not in self._others
+
+    @property
+    def living(self) -> list[str]:
+        """The processes that there are, as far as is known, with this one."""
+        return [self._process, *self._others]
+
+    @property
+    def processes(self) -> list[About]:
+        """What they have told of themselves: see `core.whole.Whole`."""
+        return [self._about(), *self._others.values()]
+
+    @property
+    def has_worker(self) -> bool:
+        """Whether any process runs the agent."""
+        return any(process.role != "web" for process in self.processes)
+
+    async def run(self) -> None:
+        """Tells and reads until it is cancelled."""
+        while not self._has_left:
+            with contextlib.suppress(AwayError):
+                await self._tell()
+            await asyncio.sleep(_EVERY if self.has_worker else _FIRST_EVERY)
+
+    async def leave(self) -> None:
+        """This process ends, and tells nothing more.
+
+        Raises:
+            AwayError: Redis is away: after a while the others take this process to be gone.
+        """
+        self._has_left = True
+        await self._server.run("HDEL", keys.CENSUS, self._process)
+
+    async def _tell(self) -> None:
+        told = json.dumps(asdict(self._about()))
+        was_there, *found = await self._server.script(
+            _TELL, [keys.CENSUS], self._process, told, _GONE_MS, _EXPIRY_MS
+        )
+        self.generation += not was_there
+        there = {
+            name.decode(): _about(json.loads(text)) for name, text in zip(*[iter(found)] * 2, strict=True)
+        }
+        self._others = {name: each for name, each in there.items() if each and name != self._process}
+
+
+def _about(told: Any) -> About | None:
+    """What a process has told; None: it runs another version of relay, and tells something else."""
+    try:
+        return About(told["role"], Counts(**told["counts"]))
+    except (TypeError, KeyError):
+        return None
