@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 
 from google.adk.agents.invocation_context import InvocationContext
 from google.adk.agents.live_request_queue import LiveRequest
@@ -10,9 +11,68 @@ from google.adk.events import Event
 from google.genai import types
 
 from adk_relay.adk.calls import keep
+from adk_relay.adk.failures import what_failed
+from adk_relay.adk.fence import NotOwnerError
+from adk_relay.adk.session import StoredSession
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.waiting import answer_events, requests
 from adk_relay.core.messages import Message
+from adk_relay.core.recorded import ToolAnswered
+
+log = logging.getLogger("relay.agent")
+
+
+class UnstoredAnswers:
+    """The answers of users to the tool calls of one conversation, while they are not in its session.
+
+    Args:
+        session: the conversation's session.
+        label: names the conversation in the log.
+    """
+
+    def __init__(self, session: StoredSession, label: str) -> None:
+        self.parts: list[types.Part] = []
+        """The answers, as ADK takes them."""
+        self._session = session
+        self._label = label
+
+    def __bool__(self) -> bool:
+        return bool(self.parts)
+
+    def recorded(self) -> tuple[ToolAnswered, ...]:
+        """The answers as they are recorded."""
+        found = (part.function_response for part in self.parts)
+        return tuple(ToolAnswered(each.id or "", each.name or "", each.response) for each in found if each)
+
+    def restore(self, answers: Iterable[ToolAnswered]) -> None:
+        """Begins with these answers."""
+        for each in answers:
+            response = types.FunctionResponse(id=each.tool_id, name=each.tool_name, response=each.response)
+            self.parts.append(types.Part(function_response=response))
+
+    async def store(self) -> bool:
+        """Stores them; returns whether there were any.
+
+        Raises:
+            Exception: the session service failed.
+        """
+        if answers := [*self.parts]:
+            session = await self._session.find()
+            for event in answer_events(answers, session.events):
+                await self._session.append(session, event)
+            del self.parts[: len(answers)]
+        return bool(answers)
+
+    async def keep(self) -> None:
+        """Stores them at the end of a conversation: if that fails, they are lost, and logged."""
+        try:
+            await self.store()
+        except NotOwnerError:
+            pass  # the owner has them
+        except Exception as error:
+            log.error(
+                "%s: the answers to tool calls could not be stored: %s", self._label, what_failed(error)
+            )
 
 
 class Answers:

@@ -5,34 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from adk_relay.adk.attendance import Attendance
 from adk_relay.adk.failures import explain
 from adk_relay.adk.fence import NotOwnerError
+from adk_relay.adk.handover import Handover
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.keeping import keep_unsaid
 from adk_relay.adk.meter import Meter
 from adk_relay.adk.older import OlderReader
 from adk_relay.adk.resets import Resets
-from adk_relay.adk.runs import Runs, Stop
+from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
+from adk_relay.adk.speaking import Speaking
+from adk_relay.adk.stops import Stop
+from adk_relay.adk.takeover import Takeover
+from adk_relay.adk.turn_ends import TurnEnds
 from adk_relay.adk.waiting import Waiting
-from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.interfaces import default_id
-from adk_relay.core.listener import Listener, member_of
+from adk_relay.core.listener import Listener
 from adk_relay.core.members import Members
 from adk_relay.core.messages import (
     ActivityStart,
     Audio,
     AudioEnd,
-    Dropped,
     Ended,
-    Error,
     Input,
     Interrupt,
     Message,
     Numbered,
-    Status,
     Text,
     ToolResult,
     ToolStart,
@@ -44,6 +46,8 @@ from adk_relay.core.messages import (
     UserTyping,
 )
 from adk_relay.core.moderation import Moderation
+from adk_relay.core.past import Past
+from adk_relay.core.recording import Recorder, Recording
 from adk_relay.core.requests import Requests
 from adk_relay.core.room import After, Room, Standing
 from adk_relay.core.writing import Writing
@@ -53,9 +57,6 @@ log = logging.getLogger("relay.agent")
 _CLOSE_WAIT = 5.0
 """Seconds after which `aclose` no longer waits for a run that ignores its cancellation."""
 
-_UNATTENDED = 5.0
-"""Seconds that a conversation waits for its first listener."""
-
 
 class Conversation:
     """A user's conversation: one ADK session and, while it is in use, one run.
@@ -63,43 +64,60 @@ class Conversation:
     One task drives it: it reads the session, waits until a run is needed, drives the runs one after the
     other, and empties the session. So there is never a second run, and none writes into a deleted session.
 
-    Invariants:
-        The grace timer is set only while there is no listener.
-        Input is held only while the session is being emptied. The parts have invariants of their own.
+    The parts have the invariants.
+
+    Args:
+        past: what was recorded by the process that had it before; None: nothing.
+        recorder: keeps what another process needs in order to go on; None: there is none.
     """
 
-    def __init__(self, home: Home, user_id: str, session_id: str) -> None:
+    def __init__(
+        self,
+        home: Home,
+        user_id: str,
+        session_id: str,
+        past: Past | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         self.user_id = user_id
         self.session_id = session_id
         self.session = StoredSession(home.writer, home.reader, home.stats, home.app_name, user_id, session_id)
-        self.meter = Meter(home.stats, session_id)
-        self._requests = Requests(home.stats)
-        self.room = Room(self._requests, replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds)
+        self.meter = meter = Meter(home.stats, session_id)
+        recording = Recording(
+            recorder, every_bytes=home.replay_bytes // 4, every_seconds=home.replay_seconds / 3
+        )
+        self._requests = requests = Requests(home.stats, recording)
+        self.room = room = Room(
+            requests, recording, replay_bytes=home.replay_bytes, replay_seconds=home.replay_seconds
+        )
         self._home = home
+        self._past = past if past and past.epoch else None
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
-        self._inbox = Inbox(on_dropped=self._dropped_up)
-        others = self._requests.has_others
-        self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech, others=others)
-        self._runs = Runs(home.runner, home.config, self.session, self._inbox, self, self._label)
-        self._writing = Writing(
-            self.room,
-            self._requests,
-            self._inbox,
-            is_owed=lambda: bool(self._runs.owed),
+        self._inbox = inbox = Inbox(on_dropped=self._dropped_up)
+        self._runs = runs = Runs(home.runner, home.config, self.session, inbox, self, self._label)
+        self._speaking = Speaking(home, room, requests, inbox, runs, meter)
+        self._writing = writing = Writing(
+            room,
+            requests,
+            inbox,
+            is_owed=lambda: bool(runs.owed),
             would_cut_in=self._would_cut_in,
-            want=self._runs.want,
+            want=runs.want,
         )
-        self._members = Members(self._requests, self._writing.is_under_way, self.room.has_others)
-        self.tell = self.room.broadcast
-        self.waiting = Waiting(self.room, self, self._runs)
-        self.older = OlderReader(self.room, self.session)
+        self._turn_ends = ends = TurnEnds(home, self.session, room, requests, inbox, runs, writing, meter)
+        self._members = Members(requests, writing.is_under_way, room.has_others)
+        self.tell = room.broadcast
+        self.waiting = Waiting(room, self, runs)
+        self.older = OlderReader(room, self.session)
         self._moderation = Moderation(
-            home.on_input, user_id, session_id, self.room, self._writing, self._say, self._interrupt
+            home.on_input, user_id, session_id, room, writing, self._say, ends.interrupt
         )
-        self._resets = Resets(self.session, self.room, self._writing, self._runs, self._say)
+        self._resets = Resets(self.session, room, writing, runs, self._say)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
-        self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
-        self._grace: asyncio.TimerHandle | None = None  # set while there is no listener
+        self._attendance = Attendance(
+            home, room, runs, writing, self.waiting, self._speaking, meter, self._idleness, ends.interrupt
+        )
+        self._handover = Handover(room, runs, recording, self._is_busy)
         self._loading = asyncio.create_task(self._load(), name=f"history {self._label}")
         self._task = asyncio.create_task(self.meter.own(self._main()), name=f"conversation {self._label}")
 
@@ -129,33 +147,12 @@ class Conversation:
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         """Adds a listener to the room. With `after`, it first gets the messages that it missed."""
-        if self._grace:
-            self._grace.cancel()
-            self._grace = None
-        self.meter.came()
-        self.room.enter(listener, after)
-        self.waiting.tell(listener)
-        self._idleness.watch()
-        if self._runs.is_reconnecting:
-            listener.deliver(Status("reconnecting"))
-        if listener.is_audio:
-            self._runs.want()
+        self._attendance.attach(listener, after)
 
     def detach(self, listener: Listener, *, at_once: bool = False) -> None:
         """Removes a listener. When it was the last, the conversation ends after the grace, or `at_once`."""
-        is_alone, is_given_up = self.room.listeners == [listener], False
-        if listener.attends == "own":  # nobody else waits for the answers to its requests
-            is_given_up = self._writing.withdraw(listener) and is_alone
-        self._floor.end(listener.connection_id)
-        self.room.leave(listener, is_live=not self._runs.is_reconnecting)
-        if is_alone:
-            loop = asyncio.get_running_loop()
-            if is_given_up:
-                self._interrupt()
-            elif not at_once:
-                self._back_by = loop.time() + self._home.grace
-            # A listener that left before may still come back within its own grace.
-            self._grace = loop.call_at(0 if at_once else self._back_by, self._runs.stop, Stop.LEFT)
+        if self.is_attended_by(listener):  # not if the conversation was given away meanwhile
+            self._attendance.detach(listener, at_once=at_once)
 
     def handle(self, user_input: Input, listener: Listener) -> None:
         """Takes the input of a listener: see `core.interfaces.Conversation`."""
@@ -168,21 +165,21 @@ class Conversation:
         """Takes input that has passed the moderation."""
         match user_input:
             case UserAudio() if not self._resets:  # first, because nothing else comes as often
-                self._floor.offer(listener.connection_id, user_input, member_of(listener))
+                self._speaking.take(user_input, listener)
             case UserText() | UserImage() | Interrupt() if self._resets:
                 self._resets.hold(user_input, listener)
             case Interrupt():
                 self._moderation.stop()
-                self._interrupt()
+                self._turn_ends.interrupt()
             case UserTyping(typing):
                 self.room.set_typing(listener, typing)
             case UserText():
                 self.meter.wrote()
                 self._writing.say(user_input, listener)
             case AudioEnd():
-                self._floor.end(listener.connection_id)
+                self._speaking.end(listener)
             case ActivityStart() if self._home.push_to_talk and not self._resets:
-                self._floor.begin(listener.connection_id, member_of(listener))
+                self._speaking.begin(listener)
             case ToolResult():
                 self.waiting.take(user_input, listener)
             case UserImage():
@@ -202,7 +199,7 @@ class Conversation:
         """
         why = "The conversation was emptied before it was your turn."
         done = self._resets.add(delete=delete, why=why)
-        self._interrupt()
+        self._turn_ends.interrupt()
         self._writing.drop(why)
         self._writing.drop_unsaid(why)
         self._runs.stop(Stop.RESET)
@@ -214,22 +211,30 @@ class Conversation:
         self._writing.keep_waiting()
         self._dismiss(Ended("stopping"))
         self._loading.cancel()
+        await self._end()
+
+    async def _end(self) -> None:
+        """Awaits the end of the conversation's task."""
         _, late = await asyncio.wait({self._task}, timeout=_CLOSE_WAIT)
         if late:
             log.error("%s: the run did not end within %g s", self._label, _CLOSE_WAIT)
-
-    def lose(self) -> None:
-        """Another process owns the conversation: it ends here, and nobody is told."""
-        self.room.silence()
-        self._runs.stop(Stop.CLOSING)
 
     def is_answering(self) -> bool:
         """Whether an answer is under way, or a text or speech waits for one."""
         return self._moderation.is_under_way() or self._runs.is_speech_pending
 
-    def check(self) -> None:
-        """Asserts the invariants."""
-        assert not (self._grace and self.room.listeners), "the grace timer is set, and there are listeners"
+    async def give(self) -> None:
+        """Gives the conversation away, between two turns: another process goes on with it.
+
+        Nobody is told. If an answer takes too long, the listeners are told that the connection is lost. What
+        they send is taken until this returns.
+        """
+        await self._handover.begin()
+        await self._end()
+
+    def lose(self) -> None:
+        """Another process has the conversation already: it ends here, and nobody is told."""
+        self._handover.lose()
 
     # ---- for the runs (hosts.RunsHost) ----
 
@@ -237,25 +242,30 @@ class Conversation:
         return self.room.number()
 
     def speaker(self) -> str:
-        return self.room.name_of(self._floor.last_speaker)
+        return self._speaking.name
 
     def emit(self, message: Message) -> None:
         self._idleness.touch()
         if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
-            self._note_whose()
+            self._turn_ends.note_whose()
         self.meter.note(message, self._requests)
         if isinstance(message, ToolStart) and message.is_pending:
             self.waiting.note(message)
         match message:
             case Transcript():
-                self.room.publish(signed := self.room.signed(message, self._floor.last_speaker))
-                self._moderation.hear(signed, self._floor.last_speaker)
+                by = self._speaking.last_speaker
+                self.room.publish(signed := self.room.signed(message, by))
+                self._moderation.hear(signed, by)
             case TurnEnd(goes_on=False):
-                self._end_turn(message)
+                self._turn_ends.end(message)
             case _ if isinstance(message, Numbered):
                 self.room.publish(message)
             case _:
                 self.room.broadcast(message)
+        self.changed()
+
+    def changed(self) -> None:
+        self._handover.changed()
 
     def connected(self) -> None:
         self._runs.connected()
@@ -265,75 +275,28 @@ class Conversation:
         self._writing.stored(text)
 
     def crossed(self) -> None:
-        run, current = self._runs.run, self._requests.current
-        if run and current and run.turn.waits_for(current.text):
-            self._end_turn(TurnEnd(self.number(), interrupted=True))
+        self._turn_ends.crossed()
 
     def lost_speech(self) -> None:
-        why = "The connection broke while you spoke. Please say it again."
-        self.room.send_to(self._floor.last_speaker, Error("speech_lost", why))
+        self._speaking.lost()
 
-    # ---- input ----
-
-    def _interrupt(self) -> None:
-        self.room.recall_audio()
-        has_stopped = self._inbox.stop()
-        ends = self._runs.stop_answer()
-        # Without a run the model may have got nothing yet, or the next run would have said the rest.
-        is_to_come = not self._runs.run and (self.room.history.is_answering or self._requests.current)
-        if not ends and (has_stopped or is_to_come):
-            ends = [TurnEnd(self.number(), interrupted=True)]
-        for message in ends:
-            self._end_turn(message)
-        if self._requests.current:  # its text waited while another answer was given
-            self._end_turn(TurnEnd(self.number(), interrupted=True))
-
-    def _end_turn(self, end: TurnEnd) -> None:
-        self.session.touch()
-        self.meter.ended(end)
-        self.room.publish(end)
-        self._home.failing.ended(end)
-        self._writing.answered()
-
-    def _note_whose(self) -> None:
-        """An answer opens: it may be another than that of the current request."""
-        run, current = self._runs.run, self._requests.current
-        is_aside = bool(run and current and not run.turn.is_about(current.text))
-        if is_aside != self._requests.is_aside:
-            self._requests.is_aside = is_aside
-            self.room.update_audience()
-
-    def _hear(self, sound: UserAudio | ActivityStart | AudioEnd) -> None:
-        if self._runs.answers_alone:
-            return
-        self.meter.heard(sound)
-        self._inbox.add(sound)
-        if not isinstance(sound, AudioEnd):  # its speaker may have left: no reason to connect to the model
-            self._runs.want()
-
-    def _refuse_speech(self, connection_id: str) -> None:
-        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking or waits: wait a moment."))
+    # ---- for the other parts ----
 
     def _dropped_up(self, ms: float) -> None:
-        self.meter.stats.dropped_up_ms += ms
-        self.room.send_to(self._floor.speaker or self._floor.last_speaker, Dropped("up", ms))
+        self._speaking.dropped(ms)
 
     def _would_cut_in(self) -> bool:
-        """Whether the model could take a new request for a part of something else."""
-        run = self._runs.run
-        if self._resets or self._runs.stop_reason is not None:
-            return True
-        if run and run.is_at_rest and run.turn.is_uncertain:
-            run.renew()  # only a new connection knows the order again
-        return bool(run and (run.is_speech_pending or run.turn.is_stopped_early or run.turn.is_uncertain))
+        return bool(self._resets) or self._turn_ends.would_cut_in()
+
+    def _is_busy(self) -> bool:
+        return bool(self.is_answering() or self._resets or not self._loading.done())
 
     # ---- the life of a conversation ----
 
     async def _main(self) -> None:
         try:
             await asyncio.wait({self._loading})
-            if not self.room.listeners:
-                self._grace = asyncio.get_running_loop().call_later(_UNATTENDED, self._runs.stop, Stop.LEFT)
+            self._attendance.begin()
             while True:
                 reason = await self._runs.needed()
                 if reason is None:
@@ -346,11 +309,10 @@ class Conversation:
                 elif await self._come_to_rest(reason):
                     return
         finally:
-            if self._grace:
-                self._grace.cancel()
+            self._handover.close()  # first: what the others give up now is not recorded
             self._loading.cancel()
-            parts = (self._idleness, self.older, self.session, self._writing, self._moderation, self.room)
-            for part in (*parts, self.meter):
+            parts = self._attendance, self._idleness, self.older, self.session, self._writing
+            for part in (*parts, self._moderation, self.room, self.meter):
                 part.close()
             self._home.forget(self)
 
@@ -358,20 +320,19 @@ class Conversation:
         """Does what the run was stopped for. Returns whether the conversation is over."""
         while self._resets:
             await self._resets.perform()
+        if self._handover.is_given:
+            return True
         if not self.room.listeners:
             self._writing.keep_waiting()
         if self._is_closing or not self.room.listeners:
             await self._keep_unsaid()
         if self._resets:  # added meanwhile
             return False
-        if self._is_closing or reason is Stop.UNREADABLE or not self.room.listeners:
+        if (self._runs.stop_reason or reason) >= Stop.UNREADABLE or not self.room.listeners:
             self._dismiss()
             return True
         self._runs.go_on()
-        # A listener came while the run was ending: the answer under way is over all the same.
-        is_owed = self._runs.owed or self._inbox.has_text
-        if not is_owed and (self._requests.current or self.room.history.is_answering):
-            self._end_turn(TurnEnd(self.number(), interrupted=True))
+        self._turn_ends.end_unowed()  # a listener may have come while the run was ending
         if not self._runs.is_wanted:
             self._runs.end_reconnecting()
         self._writing.begin_next()
@@ -380,8 +341,18 @@ class Conversation:
     async def _load(self) -> None:
         """Reads the session, before any run can add to it."""
         try:
-            await self.session.load(self.room.history)
-            self.waiting.load(self.session.waiting)
+            if self._past:
+                self._attendance.expect(self._past.present)
+                agent = self._home.runner.agent.name
+                takeover = Takeover(self._past, self.session, self.room, self._writing, self._runs, agent)
+                await takeover.perform(self)
+                self._turn_ends.end_unowed()
+                self._writing.begin_next()
+            else:
+                await self.session.load(self.room.history)
+                self.room.recording.begin(self.room.epoch, self.room.history.next_place)
+            answered = {each.tool_id for each in self._runs.state.answers}
+            self.waiting.load(call for call in self.session.waiting if call.tool_id not in answered)
         except Exception:
             self._home.forget(self)  # so that the next `open` tries again
             self._runs.stop(Stop.UNREADABLE)
@@ -389,7 +360,7 @@ class Conversation:
 
     async def _keep_unsaid(self) -> None:
         """Stores the texts that no model could be given before the conversation ended."""
-        await self._runs.keep_answers()
+        await self._runs.answers.keep()
         texts = await keep_unsaid(self._inbox, self.session, self.stored, self._label)
         if self.room.listeners or not all(text.is_stored for text in texts):
             for text in reversed(texts):  # a listener has come back meanwhile: the next run answers them
@@ -397,7 +368,7 @@ class Conversation:
 
     @property
     def _is_closing(self) -> bool:
-        return self._runs.stop_reason is Stop.CLOSING
+        return self._runs.stop_reason in (Stop.CLOSING, Stop.LOST)
 
     def _fail(self, error: Exception) -> None:
         self._home.failing.failed(self._label, error)

@@ -6,8 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from google.adk.agents.run_config import RunConfig
 from google.adk.artifacts import BaseArtifactService
@@ -18,7 +17,7 @@ from google.adk.sessions import BaseSessionService
 from adk_relay.adk.catalog import Catalog
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.failing import Failing
-from adk_relay.adk.fence import Check, Fence, NotOwnerError
+from adk_relay.adk.fence import Check, Fence
 from adk_relay.adk.lock import lock_of
 from adk_relay.adk.models import run_config
 from adk_relay.adk.probe import Probe
@@ -28,25 +27,21 @@ from adk_relay.adk.session import OLD_APP_NAME, create_session
 from adk_relay.adk.speech import is_push_to_talk
 from adk_relay.adk.starts import Starts, prepare
 from adk_relay.adk.store import has_sessions, make_tables, reader_of, session_service
+from adk_relay.adk.summaries import exists, newest, of_store, read
 from adk_relay.adk.tree import app_of, live_models, what_is_not_watched
-from adk_relay.core.history import limited
 from adk_relay.core.interfaces import (
     FullError,
     StoppingError,
-    StoreError,
     Summary,
     UnknownConversationError,
     default_id,
 )
-from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.moderation import OnInput
 from adk_relay.core.recording import Past, Recorder
 from adk_relay.core.stats import Stats
 
 log = logging.getLogger("relay.agent")
-
-T = TypeVar("T")
 
 _DEFAULT = default_id("")
 """How the ids of default conversations begin, and no others."""
@@ -223,24 +218,33 @@ class Conversations:
         await self.check(user_id, session_id)
         return await self._opened(user_id, session_id, counted=False)
 
-    async def _opened(self, user_id: str, session_id: str, *, counted: bool) -> Conversation:
+    async def _opened(
+        self,
+        user_id: str,
+        session_id: str,
+        *,
+        counted: bool,
+        past: Past | None = None,
+        recorder: Recorder | None = None,
+    ) -> Conversation:
         """A conversation in memory; `counted`: it knows how many messages it has."""
         while True:
             if session_id not in self._open:
-                await _of_store(self._lock.take())
+                await of_store(self._lock.take())
                 await self._starts.wait()
             if self.is_closing():
                 raise StoppingError
             if not self.has_place(user_id, session_id):
                 raise FullError
             if session_id not in self._open:  # still
-                self._open[session_id] = Conversation(self, user_id, session_id)
+                self._open[session_id] = Conversation(self, user_id, session_id, past, recorder)
+                past = None  # if it has to be opened once more, it was over
             conversation = self._open[session_id]
             if conversation.user_id != user_id:
                 raise UnknownConversationError(session_id)
-            await _of_store(conversation.ready())
+            await of_store(conversation.ready())
             if counted:
-                await _of_store(conversation.session.counted())
+                await of_store(conversation.session.counted())
             has_ended = self._open.get(session_id) is not conversation  # meanwhile
             if not (has_ended or self.is_closing()):
                 return conversation
@@ -255,8 +259,8 @@ class Conversations:
         """
         if not self._may_be_of(user_id, session_id):
             raise UnknownConversationError(session_id)
-        is_open = (conversation := self._open.get(session_id)) and _exists(conversation)
-        if not (is_open or await _of_store(self._catalog.has(user_id, session_id))):
+        is_open = (conversation := self._open.get(session_id)) and exists(conversation)
+        if not (is_open or await of_store(self._catalog.has(user_id, session_id))):
             raise UnknownConversationError(session_id)
         return await self._opened(user_id, session_id, counted=True)
 
@@ -274,7 +278,7 @@ class Conversations:
         elif session_id.startswith(_DEFAULT):
             owner = session_id.removeprefix(_DEFAULT)
         else:
-            owner = await _of_store(self.reader.owner(self.app_name, session_id, user_id))
+            owner = await of_store(self.reader.owner(self.app_name, session_id, user_id))
         if owner not in (None, user_id):
             raise UnknownConversationError(session_id)
 
@@ -285,7 +289,7 @@ class Conversations:
             StoreError: it could not be stored.
         """
         session_id = secrets.token_hex(16)
-        await _of_store(create_session(self.service, self.app_name, user_id, session_id))
+        await of_store(create_session(self.service, self.app_name, user_id, session_id))
         self.stats.created += 1
         return session_id
 
@@ -297,7 +301,7 @@ class Conversations:
             StoppingError: the server is stopping.
             StoreError: the session could not be deleted.
         """
-        await _of_store((await self.find(user_id, session_id)).reset(delete=delete))
+        await of_store((await self.find(user_id, session_id)).reset(delete=delete))
 
     async def answer(self, user_id: str, session_id: str, answer: ToolResult) -> None:
         """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
@@ -317,19 +321,7 @@ class Conversations:
         """
         if not self._may_be_of(user_id, session_id):
             raise UnknownConversationError(session_id)
-        while (conversation := self._open.get(session_id)) and _exists(conversation):
-            history = conversation.room.history
-            lines, first = await _of_store(conversation.session.before(before, history))
-            if self._open.get(session_id) is conversation and conversation.room.history is history:
-                summary = await _of_store(_summary(conversation))
-                return replace(summary, pending=tuple(conversation.waiting.calls)), lines, first
-            # It has ended meanwhile, or was emptied.
-        found = await _of_store(self._catalog.read(user_id, session_id, before))
-        if found is None:
-            raise UnknownConversationError(session_id)
-        summary, lines = found[0], limited(found[1])
-        end = min(before or summary.messages + 1, summary.messages + 1)
-        return summary, lines, end - len(lines)
+        return await read(self._catalog, self._open, user_id, session_id, before)
 
     async def list(self, user_id: str, limit: int) -> list[Summary]:
         """A user's latest conversations, at most `limit`, the one used last first.
@@ -337,21 +329,7 @@ class Conversations:
         Raises:
             StoreError: they could not be read.
         """
-        stored = {brief.session_id: brief for brief in await _of_store(self._catalog.newest(user_id, limit))}
-        last_used = {brief.session_id: brief.last_used for brief in stored.values()}
-        in_memory = {
-            open_.session_id: open_
-            for open_ in self._open.values()
-            if open_.user_id == user_id and _exists(open_)
-        }
-        last_used |= {session_id: open_.session.last_activity for session_id, open_ in in_memory.items()}
-        latest = sorted(last_used, key=lambda session_id: last_used[session_id], reverse=True)[:limit]
-        return [
-            await _of_store(_summary(in_memory[session_id]))
-            if session_id in in_memory
-            else await _of_store(self._catalog.summary(user_id, stored[session_id]))
-            for session_id in latest
-        ]
+        return await newest(self._catalog, self._open, user_id, limit)
 
     def lose(self, session_id: str) -> None:
         """Another process owns a conversation: it ends here, and nobody is told."""
@@ -372,13 +350,24 @@ class Conversations:
     async def take(
         self, user_id: str, session_id: str, past: Past, recorder: Recorder, *, must_exist: bool
     ) -> Conversation:
-        """Opens a conversation that goes on from what was recorded of it."""
-        opening = self.find if must_exist else self.open
-        return await opening(user_id, session_id)
+        """Opens a conversation where another process has left it.
+
+        Args:
+            past: what was recorded there; if it has no epoch, the conversation begins anew.
+            recorder: keeps what the next process needs.
+            must_exist: as with `find`.
+
+        Raises:
+            Exception: as `open` and `find`.
+        """
+        await self.check(user_id, session_id)
+        if must_exist and not (past.lines or await of_store(self._catalog.has(user_id, session_id))):
+            raise UnknownConversationError(session_id)
+        return await self._opened(user_id, session_id, counted=must_exist, past=past, recorder=recorder)
 
     async def give(self, conversation: Conversation) -> None:
-        """Ends a conversation between two turns, and tells nobody."""
-        conversation.lose()
+        """Gives a conversation away, between two turns if there is one soon. See `Conversation.give`."""
+        await conversation.give()
 
     async def aclose(self) -> None:
         """Ends every run and awaits it, then closes ADK's runner and the session service."""
@@ -406,31 +395,3 @@ class Conversations:
         if conversation:
             return conversation.user_id == user_id
         return not session_id.startswith(_DEFAULT) or session_id == default_id(user_id)
-
-
-async def _of_store(operation: Awaitable[T]) -> T:
-    """Awaits the session service. A failure is logged once, here, and raised as StoreError."""
-    try:
-        return await operation
-    except NotOwnerError as error:
-        raise StoreError from error
-    except Exception as error:
-        log.error("the session service failed: %s", failure(error))
-        raise StoreError from error
-
-
-def _exists(conversation: Conversation) -> bool:
-    return conversation.session.is_kept or bool(conversation.room.history.message_count)
-
-
-async def _summary(conversation: Conversation) -> Summary:
-    await conversation.session.counted()
-    history = conversation.room.history
-    return Summary(
-        conversation.session_id,
-        conversation.session.created_at,
-        conversation.session.last_activity,
-        history.user_messages,
-        history.message_count - history.user_messages,
-        len(conversation.room.listeners),
-    )

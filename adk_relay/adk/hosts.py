@@ -38,6 +38,9 @@ class RunHost(Teller, Protocol):
     def stored(self, text: UserText) -> None:
         """A text is in the session."""
 
+    def changed(self) -> None:
+        """What the agent owes has changed, or its resumption handle."""
+
     def crossed(self) -> None:
         """Two questions are on their way: whose answer comes next is not known."""
 

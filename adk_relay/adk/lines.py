@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from google.adk.events import Event
+from google.genai import types
 
-from adk_relay.core.messages import Line, Place
+from adk_relay.core.messages import Line, Place, UserText
 
 GOES_ON = "relay_goes_on"
 """Marks an event, in its metadata: a lost connection has cut this answer, and the next event is its rest."""
@@ -23,6 +24,9 @@ the state that ADK stores with it, those of any other event in its metadata.
 
 NAME = "relay_name"
 """Marks an event with what the user is called who wrote or said its words."""
+
+TEXT_KEY = "relay_text"
+"""Marks the event of a text that has an id with its `UserText.key`, as a list: it is not said again."""
 
 
 class Said(NamedTuple):
@@ -40,6 +44,8 @@ class Said(NamedTuple):
     """None: it is not known."""
     name: str = ""
     """What the user is called; "": that is not known."""
+    key: tuple[str, str] | None = None
+    """The `UserText.key` of a text; None: it is not known."""
 
     def lines(self) -> Iterator[Line]:
         if self.text:
@@ -96,20 +102,42 @@ def marks(place: Place | None, name: str = "") -> dict[str, Any]:
     return ({PLACE: [*place]} if place else {}) | ({NAME: name} if name else {})
 
 
+def marks_of(text: UserText) -> dict[str, Any]:
+    """The marks of the event of a user's text."""
+    return marks(text.place, text.name) | ({TEXT_KEY: [*text.key]} if text.id else {})
+
+
+def cut_answer(author: str, text: str, place: Place | None, *, goes_on: bool) -> Event:
+    """The event of an answer that ADK has not stored, because its connection was lost.
+
+    Args:
+        goes_on: another run says the rest.
+    """
+    content = types.Content(role="model", parts=[types.Part(text=text)])
+    event = Event(author=author, content=content, custom_metadata={GOES_ON: goes_on})
+    if place:
+        mark(event, place)
+    return event
+
+
 def mark(event: Event, place: Place | None, name: str = "") -> None:
     """Marks an event with words."""
     event.custom_metadata = {**(event.custom_metadata or {}), **marks(place, name)}
 
 
-def _marks(*places: Mapping[str, Any] | None) -> tuple[Place | None, str]:
+def _marks(*places: Mapping[str, Any] | None) -> tuple[Place | None, str, tuple[str, str] | None]:
     """The marks of an event, which are in one of these; of two, the later one counts."""
-    found = {key: value for each in places for key, value in (each or {}).items() if key in (PLACE, NAME)}
+    marks = PLACE, NAME, TEXT_KEY
+    found = {key: value for each in places for key, value in (each or {}).items() if key in marks}
     name = found.get(NAME)
-    place = None
+    place = text_key = None
     match found.get(PLACE):
         case [str(epoch), int(seq)]:
             place = Place(epoch, seq)
-    return place, name if isinstance(name, str) else ""
+    match found.get(TEXT_KEY):
+        case [str(member), str(text_id)]:
+            text_key = member, text_id
+    return place, name if isinstance(name, str) else "", text_key
 
 
 class Lines:
@@ -120,12 +148,12 @@ class Lines:
 
     Invariants:
         `first` is the number of the first message in `kept`; the numbers begin with 1.
-        `kept` and `_places` have the same length.
+        `kept` and `places` have the same length.
     """
 
     def __init__(self) -> None:
         self.kept: list[Line] = []
-        self._places: list[Place | None] = []
+        self.places: list[Place | None] = []
         self.first = 1
         self.by_user = 0
         """How many messages are a user's, also of those that are not kept any more."""
@@ -145,7 +173,7 @@ class Lines:
             self._goes_on = said.goes_on
         if said.interrupted:
             kept = self.kept
-            is_unplaced = kept and not self._places[-1]  # stored before places were marked
+            is_unplaced = kept and not self.places[-1]  # stored before places were marked
             roles = [line.role for line in kept[-3:]]
             if is_unplaced and self._cut < self.count - 1 and roles == ["user", "user", "agent"]:
                 # ADK stores a text at once, but the answer that the text interrupts only when it ends.
@@ -153,7 +181,7 @@ class Lines:
             self._cut = self.count
 
     def _add(self, line: Line, place: Place | None) -> None:
-        kept, places, at = self.kept, self._places, len(self.kept)
+        kept, places, at = self.kept, self.places, len(self.kept)
         while at and place and _is_later(places[at - 1], place):
             at -= 1
         is_rest = self._goes_on or (at and place and places[at - 1] == place)
@@ -167,13 +195,13 @@ class Lines:
         """Keeps only the last messages."""
         if (too_many := len(self.kept) - keep) > 0:
             del self.kept[:too_many]
-            del self._places[:too_many]
+            del self.places[:too_many]
             self.first += too_many
 
     def copy(self) -> Lines:
         """A copy that goes on from here."""
         copy = Lines()
-        copy.__dict__.update(self.__dict__, kept=[*self.kept], _places=[*self._places])
+        copy.__dict__.update(self.__dict__, kept=[*self.kept], places=[*self.places])
         return copy
 
 

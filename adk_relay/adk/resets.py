@@ -89,10 +89,12 @@ class Resets:
         """
         pending = [*self._pending]  # they stay, and input is held, until the session is gone
         error: Exception | None = None
+        self._room.recording.empties(delete=pending[-1].delete)
         try:
             await self._session.delete()
         except Exception as failure:
             error = failure  # raised by the futures of `add`, and logged there
+            self._room.recording.stays()
         else:
             error = await self._begin_anew(delete=pending[-1].delete)
         del self._pending[: len(pending)]

@@ -87,10 +87,8 @@ class Run:
                 "telemetry": config.telemetry or telemetry(),
             }
         )
-        self._user_id = user_id
-        self._session_id = session_id
-        self._read = read
-        self._inbox = inbox
+        self._user_id, self._session_id = user_id, session_id
+        self._read, self._inbox = read, inbox
         self._host, self.meter = host, host.meter
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
         self.translator = Translator(host.number, host.room.place, host.speaker, owed=owed, text=owed_text)
@@ -208,6 +206,7 @@ class Run:
 
     def _changed(self) -> None:
         self.hold()
+        self._host.changed()
         if self.turn.crosses():
             self._host.crossed()
 
@@ -269,7 +268,7 @@ class Run:
         if self._pulse.is_stalled(text_waits=self._inbox.has_content):
             return LostConnection(None, "a text was not sent in time")
         self.turn.forget_unanswered()
-        self.hold()
+        self._changed()
         if self._queue.undecided or self.translator.is_agent_busy:  # it is the agent's time
             return None
         # Every answer ends within a bound.
@@ -344,7 +343,7 @@ class Run:
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
         turns = self.screening.screened_turns(turns)
-        return with_an_end(without(turns, self._inbox.stored_texts), self.turn.owed)
+        return with_an_end(without(turns, [text.text for text in self._inbox.stored_texts]), self.turn.owed)
 
     def sending(self, content: types.Content | None) -> None:
         if content:
@@ -361,6 +360,7 @@ class Run:
         # The service may have made this handle before the model got the input of this turn.
         if not self.turn.given:
             self.handle = handle
+            self._host.changed()
             if self.is_leaving:
                 self._close_if_at_rest()
 

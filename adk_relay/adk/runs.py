@@ -7,7 +7,6 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
-from enum import IntEnum, auto
 
 from google.adk.agents.run_config import RunConfig
 from google.adk.sessions import Session
@@ -21,17 +20,19 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from adk_relay.adk.answers import UnstoredAnswers
 from adk_relay.adk.connection import LostConnection
-from adk_relay.adk.failures import log_retry, what_failed
+from adk_relay.adk.failures import log_retry
 from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.hosts import RunsHost
 from adk_relay.adk.run import Run
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.session import StoredSession, holds
-from adk_relay.adk.turn import Owed
-from adk_relay.adk.waiting import answer_events
+from adk_relay.adk.stops import Stop
+from adk_relay.adk.turn import Owed, Question
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import Status, TurnEnd, UserText
+from adk_relay.core.recorded import AgentState
 
 log = logging.getLogger("relay.agent")
 
@@ -47,21 +48,6 @@ _ALONE = 5.0
 _TRIES = 5
 _TRY_FOR = 60.0
 """The most tries, and the most seconds, to restore a lost connection without any progress."""
-
-
-class Stop(IntEnum):
-    """Why the runs are stopped. A greater reason replaces a smaller one that is not dealt with yet."""
-
-    IDLE = auto()
-    """Nothing was said for too long."""
-    LEFT = auto()
-    """The last listener has left, and the grace is over."""
-    RESET = auto()
-    """The conversation is to be emptied."""
-    UNREADABLE = auto()
-    """The session could not be read: the conversation never began."""
-    CLOSING = auto()
-    """The server is stopping."""
 
 
 class Runs:
@@ -113,7 +99,7 @@ class Runs:
         self._owed_text: UserText | None = None  # the question that this is the answer to, if it was a text
         self._agent = ""  # the agent that the next run begins with; "": ADK decides
         self._answered_alone_at = -_ALONE
-        self._answers: list[types.Part] = []  # those of users to tool calls, if they are not stored yet
+        self.answers = UnstoredAnswers(session, label)
         self._at_hand: Session | None = None  # the session, just read: the first run takes it
 
     # ---- for the conversation ----
@@ -126,37 +112,12 @@ class Runs:
 
     def answer(self, answer: types.Part) -> None:
         """Takes a user's answer to a tool call, as ADK takes it."""
-        self._answers.append(answer)
+        self.answers.parts.append(answer)
+        self._host.changed()
         if self.run and self.stop_reason is None:
             self.run.answer(answer)
         else:
             self.want()
-
-    async def store_answers(self) -> None:
-        """Stores the answers that no run has taken. The next run begins with them.
-
-        Raises:
-            Exception: the session service failed.
-        """
-        if self._answers:
-            answers = [*self._answers]
-            session = await self._session.find()
-            for event in answer_events(answers, session.events):
-                await self._session.append(session, event)
-            del self._answers[: len(answers)]
-            self._at_hand = None
-            self.begin_with("answer")
-
-    async def keep_answers(self) -> None:
-        """The same, at the end of a conversation: if they can't be stored, they are lost, and logged."""
-        try:
-            await self.store_answers()
-        except NotOwnerError:
-            pass  # the owner has them
-        except Exception as error:
-            log.error(
-                "%s: the answers to tool calls could not be stored: %s", self._label, what_failed(error)
-            )
 
     def stop(self, reason: Stop) -> None:
         """Ends the present run. No other begins before `go_on()`."""
@@ -170,12 +131,12 @@ class Runs:
         """Ends a stop. A run follows if input waits, or an answer is owed."""
         self.stop_reason = None
         self._stopped.clear()
-        self._wanted = self._wanted or bool(self._inbox or self._owed or self._answers)
+        self._wanted = self._wanted or bool(self._inbox or self._owed or self.answers)
 
     def unwant(self) -> None:
         """No run is wanted any more: the conversation was emptied, and its tool calls with it."""
         self._wanted = False
-        self._answers.clear()
+        self.answers.parts.clear()
 
     async def needed(self) -> Stop | None:
         """Waits until a run is wanted (returns None) or the runs are stopped (returns the reason)."""
@@ -211,11 +172,44 @@ class Runs:
             text: the question that this is the answer to, if it was a text.
         """
         self._handle, self._owed, self._owed_text = None, owed, text
+        self._host.changed()
+
+    @property
+    def state(self) -> AgentState:
+        """Where the agent is: what another process needs in order to go on."""
+        run = self.run
+        owing = [Question(self._owed_text, rest=self._owed == "rest")] if self._owed else []
+        agent, handle = self._agent, self._handle
+        if run:
+            owing, agent, handle = run.turn.owing, run.agent, run.handle if run.is_at_rest else None
+        owing += map(Question, self._inbox.stored_texts)
+        owed = tuple(question.recorded() for question in owing)
+        return AgentState(owed, agent, handle or "", self.answers.recorded())
+
+    def restore(
+        self, state: AgentState, owed: Owed, text: UserText | None, *, resumes: bool, is_cut: bool
+    ) -> None:
+        """Goes on where another process was.
+
+        Args:
+            owed, text: see `begin_with`.
+            resumes: the resumption handle covers all.
+            is_cut: the listeners know that the connection was lost.
+        """
+        self.begin_with(owed, text)
+        self._handle = state.handle or None if resumes else None
+        self._agent, self._was_connected = state.agent, bool(state.agent)
+        self.is_reconnecting = is_cut
+        self.answers.restore(state.answers)
+        if self._inbox or self._owed or self.answers:
+            self.want()
 
     def stop_answer(self) -> list[TurnEnd]:
         """The user stops the answer; returns the end of the turn, if there was an answer to stop."""
         self._owed = ""
-        return self.run.translator.stop() if self.run else []
+        ends = self.run.translator.stop() if self.run else []
+        self._host.changed()
+        return ends
 
     def connected(self) -> None:
         """The connection to the model is there."""
@@ -252,8 +246,10 @@ class Runs:
         ):
             with attempt:
                 while self.stop_reason is None:
-                    await self.store_answers()
-                    if await self._drive(attempt.retry_state) and not (self._inbox or self._answers):
+                    if await self.answers.store():
+                        self._at_hand = None
+                        self.begin_with("answer")
+                    if await self._drive(attempt.retry_state) and not (self._inbox or self.answers):
                         return
 
     async def _drive(self, tries: RetryCallState) -> bool:
@@ -280,7 +276,7 @@ class Runs:
             owed_text=self._owed_text,
             agent=self._agent,
             read=self._read,
-            answers=self._answers,
+            answers=self.answers.parts,
         )
         driving = asyncio.create_task(self._host.meter.run(run.drive()), name=f"run {self._label}")
         error = await self._watch(run, driving)
@@ -298,20 +294,22 @@ class Runs:
         # Only a run that was not ended from outside has come to the end of what its agents do.
         goes_on_there = self.stop_reason is not Stop.RESET and (error is not None or run.is_closed)
         self._agent = run.agent if goes_on_there else ""
-        was_up = not self.is_reconnecting
-        if error and was_up and self._is_transient(error):
+        is_given, was_up = (self.stop_reason or 0) >= Stop.GIVEN, not self.is_reconnecting
+        goes_on = error is not None or is_given
+        if was_up and (self._is_transient(error) if error else is_given and run.turn.is_open):
             self.is_reconnecting = True
             self._host.tell(Status("reconnecting"))
-        goes_on = error is not None
         for message in run.translator.lose(goes_on=goes_on):
             self._host.emit(message)
         self.begin_with(run.turn.owed, run.turn.owed_text)  # now, in case `_settle` can't read the session
-        await self._settle(run, goes_on=goes_on)
+        if self.stop_reason is not Stop.LOST:
+            await self._settle(run, goes_on=goes_on)
         if run.is_speech_pending and self.stop_reason is None:
             self._host.lost_speech()
         if error is None:
-            self._handle, self._owed = run.handle if run.is_leaving else None, ""
-            return not run.is_leaving
+            resumes = run.is_at_rest if is_given else run.is_leaving
+            self._handle, self._owed = run.handle if resumes else None, self._owed if is_given else ""
+            return is_given or not run.is_leaving
         if run.has_progressed:
             tries.attempt_number = 0  # a new series of tries begins, which does not count this loss
         if run.has_progressed or was_up:
@@ -319,6 +317,7 @@ class Runs:
         is_first = tries.attempt_number == 0
         self._handle = run.handle if is_first and run.is_at_rest else None
         self._owed = run.turn.owed if self._owed else ""  # unless the user has stopped it meanwhile
+        self._host.changed()
         if run.is_unconnected and not isinstance(error, LostConnection):
             await self._session.skip_answer()  # its tool may be gone: ADK would fail at each run
         raise error

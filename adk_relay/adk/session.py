@@ -15,7 +15,7 @@ from google.genai import types
 
 from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
-from adk_relay.adk.lines import lines_of, mark, said_by
+from adk_relay.adk.lines import lines_of, marks_of, said_by
 from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
 from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
@@ -82,7 +82,25 @@ class StoredSession:
 
     async def load(self, history: History) -> None:
         """Reads the last messages of the session; without a session, there are none."""
-        session = await self._read()
+        session = await self.read()
+        lines = lines_of(session.events) if session else []
+        history.load(lines, has_more=self.has_more(session))
+        await self.loaded(session, lines, history)
+
+    async def read(self) -> Session | None:
+        """The session with its last events; None: there is none."""
+        return await self._reader.session(Key(self._app_name, self.user_id, self.session_id), _RECENT)
+
+    def has_more(self, session: Session | None) -> bool:
+        """Whether a session that was read may have messages before those events: or these are just all."""
+        return session is not None and len(session.events) >= _RECENT
+
+    async def loaded(self, session: Session | None, lines: list[Line], history: History) -> None:
+        """The history has begun with a session that was just read.
+
+        Args:
+            lines: all messages of its events.
+        """
         self._keep_at_hand(session)
         if session is None:
             return
@@ -90,10 +108,7 @@ class StoredSession:
         self.waiting = waiting_in(with_waiting(session))
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time
-        lines = lines_of(session.events)
-        has_more = len(session.events) == _RECENT  # or these are just all
-        history.load(lines, has_more=has_more)
-        if has_more:
+        if self.has_more(session):
             self._count = partial(self._count_before, history, lines, session.events[-1].timestamp)
         if self.user_id == GUEST:  # its listeners are told how many messages there are
             await self.counted()
@@ -149,12 +164,12 @@ class StoredSession:
         if at_hand := self._take_at_hand():
             session = at_hand.session
         else:
-            session = await self._read()
+            session = await self.read()
         if session is None:
             try:
                 session = await create_session(self._service, self._app_name, self.user_id, self.session_id)
             except AlreadyExistsError:  # another process has made it, since it was not there
-                session = await self._read()
+                session = await self.read()
                 if session is None:
                     raise
             else:
@@ -182,9 +197,6 @@ class StoredSession:
         self.created_at = self.last_activity = time.time()
         self.archive = self._new_archive()
 
-    async def _read(self) -> Session | None:
-        return await self._reader.session(Key(self._app_name, self.user_id, self.session_id), _RECENT)
-
     def _new_archive(self) -> Archive:
         return Archive(self._reader, Key(self._app_name, self.user_id, self.session_id))
 
@@ -202,7 +214,7 @@ class StoredSession:
     async def append_text(self, session: Session, text: UserText) -> None:
         """Stores a user's text that no model was given."""
         event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text.text)]))
-        mark(event, text.place, text.name)
+        event.custom_metadata = marks_of(text) or None
         await self.append(session, event)
 
     async def skip_answer(self) -> None:

@@ -16,7 +16,7 @@ from google.genai import types
 
 from adk_relay.adk.calls import when
 from adk_relay.adk.credits import Credits
-from adk_relay.adk.lines import GOES_ON, has_words, mark
+from adk_relay.adk.lines import cut_answer, has_words, mark
 from adk_relay.adk.models import gemini_major
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn
@@ -98,11 +98,7 @@ class Translator:
         Args:
             goes_on: another run says the rest.
         """
-        content = types.Content(role="model", parts=[types.Part(text=self.unstored)])
-        event = Event(author=self._author, content=content, custom_metadata={GOES_ON: goes_on})
-        if self._place:
-            mark(event, self._place)
-        return event
+        return cut_answer(self._author, self.unstored, self._place, goes_on=goes_on)
 
     def note_place(self, event: Event) -> None:
         """An event is about to be stored: it is marked with the place of its words, and whose they are."""

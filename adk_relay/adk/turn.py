@@ -38,11 +38,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Literal
 
 from adk_relay.core.messages import ForModel, UserAudio, UserText
+from adk_relay.core.recorded import Owing
 
 Owed = Literal["", "answer", "rest"]
 """What the user waits for: nothing, the answer to a question, or the rest of an answer that was cut."""
@@ -112,6 +113,11 @@ class Question:
     since: float = field(default_factory=time.monotonic)
     """When it was asked, or its answer stopped."""
 
+    def recorded(self) -> Owing:
+        """The same as it is recorded."""
+        place = self.text and self.text.place
+        return Owing(place.seq if place else 0, self.rest)
+
 
 class Turn:
     """The present turn of a run.
@@ -158,6 +164,14 @@ class Turn:
         open_questions = (*self._questions, *([self.answered] if self.answered else ()))
         wanted = [question for question in open_questions if not question.stopped]
         return wanted[-1].text if wanted and self.owed else None
+
+    @property
+    def owing(self) -> list[Question]:
+        """The questions that would be owed if the connection were lost now, the oldest first."""
+        wanted = [question for question in self._questions if not question.stopped]
+        if self.is_open and not self._is_muted:
+            wanted.insert(0, replace(self.answered or Question(), rest=True))
+        return wanted
 
     @property
     def is_open(self) -> bool:

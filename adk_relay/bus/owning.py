@@ -127,6 +127,8 @@ class _Owned:
         self.counts = Counter[str]()
         self.arriving = Counter[str]()
         """How many listeners of each process have been told how it stands, and attend soon."""
+        self.leaving: list[tuple[_Remote, bool]] = []
+        """The last listener has left, but another one is about to come: the conversation is not over."""
         self.taken_at = time.monotonic()
         self.closing: asyncio.Task[None] | None = None
         """Set when it is over, until another process may take it."""
@@ -526,8 +528,19 @@ class Owning:
         owned.counts[listener.process] -= 1
         if not owned.counts[listener.process]:
             del owned.counts[listener.process]
-        if owned.conversation and owned.conversation.is_attended_by(listener):
-            owned.conversation.detach(listener, at_once=at_once)
+        owned.leaving.append((listener, at_once))
+        self._let_leave(owned)
+
+    def _let_leave(self, owned: _Owned) -> None:
+        conversation = owned.conversation
+        if not owned.leaving or not conversation:
+            return
+        if owned.arriving.total() and len(conversation.room.listeners) <= len(owned.leaving):
+            return
+        leaving, owned.leaving = owned.leaving, []
+        for listener, at_once in leaving:
+            if conversation.is_attended_by(listener):
+                conversation.detach(listener, at_once=at_once)
 
     async def _open_for(self, owned: _Owned, attend: Attend) -> None:
         """Opens a conversation because a listener attends that has attended it with the owner before."""
@@ -569,6 +582,7 @@ class Owning:
             return
         for connection in item.connections or [""]:
             self.take_item(owned, sender, connection, content)
+        self._let_leave(owned)
 
     def died(self, process: str) -> None:
         """A process has died: its listeners have left."""
@@ -577,6 +591,7 @@ class Owning:
             for listener in [*owned.listeners.values()]:
                 if listener.process == process:
                     self._leave(owned, listener)
+            self._let_leave(owned)
 
     def missed(self, process: str | None) -> None:
         """Something of a process is lost: its listeners attend anew, and say again what may be lost."""

@@ -18,6 +18,7 @@ from adk_relay.core.messages import (
     TurnStart,
     Written,
 )
+from adk_relay.core.recorded import OpenAnswer
 
 KEPT = 200
 """How many messages are in memory. Those before them are read from the session when they are asked for."""
@@ -69,6 +70,8 @@ class History:
         """How many messages there were before those that were loaded, and how many of them a user's."""
         self._has_more = False
         """Whether there may be messages before those that were loaded."""
+        self._base = 0
+        """The place of the first message that was loaded: see `load`."""
         self._size = 0
         """Characters of the lines."""
         self._by_user = 0
@@ -108,13 +111,34 @@ class History:
         """The `seq` of the first text of the open answer; None: it has no text, or no answer is open."""
         return self._open.seq if self._open and self._open.line is not None else None
 
-    def load(self, lines: list[Line], *, has_more: bool = False) -> None:
-        """Begins with the last messages of the session; `has_more`: there may be others before them."""
+    def load(self, lines: list[Line], *, has_more: bool = False, end: int | None = None) -> None:
+        """Begins with the last messages of the session.
+
+        Args:
+            has_more: there may be others before them.
+            end: the place after the last one, if an owner before has told clients of places; None: the first
+                one's is 0.
+        """
         self._lines = [_shortened(line) for line in lines]
         self._has_more = has_more
+        self._base = 0 if end is None else max(0, end - len(lines))
         self._by_user = sum(line.role == "user" for line in lines)
         self._size = sum(len(line.text) for line in self._lines)
         self._forget()
+
+    def reopen(self, answer: OpenAnswer, index: int) -> None:
+        """Goes on with an answer that an owner before has begun.
+
+        Args:
+            index: that of its line among those that were loaded; the line is added there.
+        """
+        chunks = [answer.text, *[""] * (answer.chunks - 1)] if answer.chunks else []
+        self._open = _OpenAnswer(time.monotonic(), answer.asked, seq=answer.seq, chunks=chunks)
+        if chunks:
+            self._open.line = max(index, self._forgotten)
+            self._lines.insert(self._open.line - self._forgotten, Line("agent", ""))
+            self._base = max(0, self._base - 1)
+            self._forget()
 
     def load_counts(self, count: int, by_user: int) -> None:
         """Sets how many messages the session had when its last ones were loaded, in all and of users."""
@@ -126,17 +150,22 @@ class History:
 
         A place is known at once. Numbers are wrong until `load_counts` was called.
         """
-        return self._before + place + 1
+        return self._before + place - self._base + 1
 
     def place_of(self, number: int) -> int:
         """The place of the message with this number."""
-        return number - self._before - 1
+        return number - self._before - 1 + self._base
+
+    @property
+    def next_place(self) -> int:
+        """The place of the next message."""
+        return self._base + self._forgotten + len(self._lines)
 
     def end(self) -> tuple[list[Line], int | None]:
         """The `lines()`, and the place of the first one, if there may be messages before it."""
         lines = self.lines()
-        place = self._forgotten + len(self._lines) - len(lines)
-        return lines, place if place or self._has_more else None
+        first = self._forgotten + len(self._lines) - len(lines)
+        return lines, self._base + first if first or self._has_more else None
 
     def interrupt(self) -> None:
         """Ends the open answer, if there is one: it will not be continued."""

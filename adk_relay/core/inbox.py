@@ -153,14 +153,14 @@ class Inbox:
         )
         return was_wanted
 
-    def discard(self, text: UserText) -> bool:
-        """Removes a text: nobody wants its answer any more. Returns whether it waited."""
+    def discard(self, text: UserText) -> UserText | None:
+        """Removes a text: nobody wants its answer any more. Returns it as it waited; None: it did not."""
         for entry in self._content:
             if isinstance(entry[1], UserText) and entry[1].is_same(text):
                 self._content.remove(entry)
                 self._content_bytes -= _size(entry[1])
-                return True
-        return False
+                return entry[1]
+        return None
 
     def clear_sound(self) -> None:
         """Removes the sound that waits."""
@@ -177,9 +177,9 @@ class Inbox:
         return texts
 
     @property
-    def stored_texts(self) -> list[str]:
+    def stored_texts(self) -> list[UserText]:
         """The texts that wait, and are in the session already."""
-        return [entry.text for _, entry in self._content if isinstance(entry, UserText) and entry.is_stored]
+        return [entry for _, entry in self._content if isinstance(entry, UserText) and entry.is_stored]
 
     @property
     def has_content(self) -> bool:

@@ -38,7 +38,7 @@ class Left:
 
 
 @dataclass(slots=True, frozen=True)
-class Said:
+class TextSaid:
     """A text waits for the model. Its place is known; the number in it identifies it."""
 
     text: UserText
@@ -47,7 +47,7 @@ class Said:
 
 
 @dataclass(slots=True, frozen=True)
-class Done:
+class TextDone:
     """A text is in the session, or given up: it is not to be said again."""
 
     seq: int
@@ -77,7 +77,7 @@ class Requested:
 
 @dataclass(slots=True, frozen=True)
 class RequestBegan:
-    """A request is being answered: a `Said` of its text follows."""
+    """A request is being answered: a `TextSaid` of its text follows."""
 
     number: int
 
@@ -103,6 +103,16 @@ class Owing:
 
 
 @dataclass(slots=True, frozen=True)
+class ToolAnswered:
+    """A user has answered a tool call."""
+
+    tool_id: str
+    tool_name: str
+    response: Any
+    """JSON-serializable: what the function returns."""
+
+
+@dataclass(slots=True, frozen=True)
 class AgentState:
     """Where the agent is."""
 
@@ -112,21 +122,8 @@ class AgentState:
     """The name of the agent that speaks; "": it is not known."""
     handle: str = ""
     """The model's resumption handle, if it covers all; "": there is none."""
-
-
-@dataclass(slots=True, frozen=True)
-class ToolAnswered:
-    """A user has answered a tool call, and the answer is not in the session yet."""
-
-    tool_id: str
-    tool_name: str
-    response: Any
-    """JSON-serializable: the function's response."""
-
-
-@dataclass(slots=True, frozen=True)
-class ToolAnswersStored:
-    """All answers to tool calls are in the session."""
+    answers: tuple[ToolAnswered, ...] = ()
+    """Those that are not in the session yet."""
 
 
 # ---- the conversation ----------------------------------------------------------------------------
@@ -146,6 +143,14 @@ class OpenAnswer:
 
 
 @dataclass(slots=True, frozen=True)
+class Emptying:
+    """The session is about to be deleted, and a new epoch will begin. If that fails, a checkpoint follows."""
+
+    delete: bool
+    """No new session is made until something is said."""
+
+
+@dataclass(slots=True, frozen=True)
 class Checkpoint:
     """All that a new owner needs, but the messages that are kept to be replayed.
 
@@ -160,11 +165,10 @@ class Checkpoint:
     """The epoch begins: what was recorded before does not count any more."""
     is_given: bool = False
     """The owner has given the conversation away, between two turns: nothing follows from this owner."""
-    is_emptying: bool = False
-    """See `Emptying`."""
+    emptying: Emptying | None = None
     lines: int = 0
     """The place in the history after the last message: see `core.history`."""
-    texts: tuple[Said, ...] = ()
+    texts: tuple[TextSaid, ...] = ()
     """Those that wait for the model, or whose answers are owed."""
     waiting: tuple[int, ...] = ()
     """The numbers of those that wait for the model."""
@@ -177,14 +181,8 @@ class Checkpoint:
     """The answer that is open; None: none is."""
     is_cut: bool = False
     """The listeners know that its connection was lost."""
-    tool_answers: tuple[ToolAnswered, ...] = ()
     present: tuple[tuple[str, str], ...] = ()
     """The connection ids and the names of the listeners."""
-
-
-@dataclass(slots=True, frozen=True)
-class Emptying:
-    """The session is about to be deleted, and a new epoch will begin."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -196,17 +194,15 @@ Recorded = (
     Told
     | Came
     | Left
-    | Said
-    | Done
+    | TextSaid
+    | TextDone
     | Stopped
     | Requested
     | RequestBegan
     | RequestEnded
     | AgentState
-    | ToolAnswered
-    | ToolAnswersStored
     | Checkpoint
     | Emptying
     | Over
 )
-"""What is recorded. `Said` comes before the `Told` of the same text."""
+"""What is recorded. `TextSaid` comes before the `Told` of the same text."""

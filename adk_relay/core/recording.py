@@ -1,51 +1,19 @@
-"""The recording of a conversation: what its owner writes down, and what a new owner makes of it."""
+"""The recording of a conversation: its owner writes down what a new owner needs (`core.past`)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Protocol
 
-from adk_relay.core.answer import Asked
 from adk_relay.core.journal import size_of
-from adk_relay.core.messages import (
-    Audio,
-    Numbered,
-    Text,
-    ToolStart,
-    Transcript,
-    TurnEnd,
-    TurnStart,
-    Written,
-)
-from adk_relay.core.recorded import (
-    AgentState,
-    Came,
-    Checkpoint,
-    Done,
-    Emptying,
-    Left,
-    OpenAnswer,
-    Over,
-    RequestBegan,
-    Requested,
-    RequestEnded,
-    Said,
-    Stopped,
-    Told,
-    ToolAnswered,
-    ToolAnswersStored,
-)
+from adk_relay.core.messages import Audio, Numbered, TurnEnd, TurnStart
+from adk_relay.core.past import Past as Past
+from adk_relay.core.past import past_of as past_of
+from adk_relay.core.recorded import AgentState, Emptying, Over, Requested, Stopped, TextSaid, Told
 from adk_relay.core.recorded import Recorded as Recorded
 
 _SOUND_BYTES = 9600
 """200 ms of 24 kHz 16-bit sound."""
-
-_ENDED = 2
-"""How many of the answers that have ended are known: an interrupted one may not be in the session yet."""
 
 _ENVELOPE = 64
 """Bytes that are counted for each entry, in addition to its content."""
@@ -56,223 +24,6 @@ class Recorder(Protocol):
 
     def record(self, entry: Recorded) -> None:
         """Takes the next entry. It never waits, and raises nothing."""
-
-
-@dataclass(slots=True)
-class _Open:
-    """The answer that is open."""
-
-    asked: Asked | None = None
-    seq: int = 0
-    chunks: list[str] = field(default_factory=list)
-
-    def frozen(self) -> OpenAnswer:
-        return OpenAnswer(self.seq, "".join(self.chunks), len(self.chunks), self.asked)
-
-
-class Past:
-    """What was recorded of a conversation, all together.
-
-    Invariants:
-        The texts that wait, and those whose answers are owed, are among `texts`, and no others.
-        The current request does not wait.
-        The numbers of the messages that are kept rise, and none is above `seq`.
-
-    Args:
-        keeps_messages: whether messages are kept, to be replayed.
-    """
-
-    def __init__(self, *, keeps_messages: bool = True) -> None:
-        self._keeps_messages = keeps_messages
-        self.epoch = ""
-        """"": nothing is known, or the conversation was over."""
-        self.seq = 0
-        """The number of the last message that is known of."""
-        self._clear()
-
-    def _clear(self) -> None:
-        self.is_given = False
-        """The owner before gave the conversation away, between two turns."""
-        self.is_emptying = False
-        """The owner before was about to delete the session, or has done so: the rest of it is to be done."""
-        self.lines = 0
-        """The place in the history after the last message: see `core.history`."""
-        self.messages: list[Numbered] = []
-        """Those that can be replayed."""
-        self.forgotten = 0
-        """The number of the last message before those; 0: there was none."""
-        self.texts: dict[int, Said] = {}
-        """By the numbers in their places."""
-        self.waiting: dict[int, None] = {}
-        """The numbers of those texts that wait for the model, in order."""
-        self.requests: list[Requested] = []
-        """Those that wait, in order."""
-        self.current: Requested | None = None
-        """The request that is being answered."""
-        self.state = AgentState()
-        self.is_cut = False
-        """The listeners know that the connection was lost in the middle of an answer."""
-        self.ended: deque[OpenAnswer] = deque(maxlen=_ENDED)
-        """The last answers that have ended, if they had text."""
-        self.tool_answers: dict[str, ToolAnswered] = {}
-        """By the id of the call."""
-        self.present: dict[str, str] = {}
-        """The names of the listeners, by connection id."""
-        self._open: _Open | None = None
-
-    def check(self) -> None:
-        """Asserts the invariants."""
-        owed = {each.seq for each in self.state.owed}
-        assert {*self.waiting} <= self.texts.keys(), "a text waits that is not kept"
-        assert self.texts.keys() <= {*self.waiting} | owed, "a text is kept that nobody needs"
-        assert self.current not in self.requests, "the current request waits"
-        numbers = [self.forgotten, *(message.seq for message in self.messages), self.seq + 1]
-        assert all(a < b for a, b in pairwise(numbers)), f"the numbers do not rise: {numbers}"
-
-    @property
-    def answer(self) -> OpenAnswer | None:
-        """The answer that is open."""
-        return self._open.frozen() if self._open else None
-
-    def apply(self, entry: Recorded) -> None:
-        """Takes the next entry."""
-        match entry:
-            case Told(message):
-                self._told(message)
-            case Came(connection_id, name):
-                self.present[connection_id] = name
-            case Left(connection_id):
-                self.present.pop(connection_id, None)
-            case Said(text):
-                if text.place:
-                    self.texts[text.place.seq] = entry
-                    self.waiting[text.place.seq] = None
-            case Done(seq):
-                self.waiting.pop(seq, None)
-                self._forget_texts()
-            case AgentState():
-                self.state = entry
-                self._forget_texts()
-            case Stopped():
-                self._recall_audio()
-                for seq in self.waiting:
-                    said = self.texts[seq]
-                    self.texts[seq] = replace(said, text=replace(said.text, stopped=True))
-            case Requested() | RequestBegan() | RequestEnded():
-                self._request(entry)
-            case ToolAnswered(tool_id):
-                self.tool_answers[tool_id] = entry
-            case ToolAnswersStored():
-                self.tool_answers.clear()
-            case Checkpoint():
-                self._set(entry)
-            case Emptying():
-                self.is_emptying = True
-            case Over():
-                self.epoch, self.seq = "", 0
-                self._clear()
-
-    def checkpoint(self, *, is_new: bool = False, is_given: bool = False) -> Checkpoint:
-        """All that is known, but the messages."""
-        return Checkpoint(
-            self.epoch,
-            self.seq,
-            is_new,
-            is_given,
-            self.is_emptying,
-            self.lines,
-            (*self.texts.values(),),
-            (*self.waiting,),
-            (*((self.current,) if self.current else ()), *self.requests),
-            self.current.number if self.current else 0,
-            self.state,
-            self.answer,
-            self.is_cut,
-            (*self.tool_answers.values(),),
-            (*self.present.items(),),
-        )
-
-    def _set(self, found: Checkpoint) -> None:
-        if found.is_new or found.epoch != self.epoch:
-            messages = [] if found.is_new or self.epoch else self.messages  # from before the first checkpoint
-            self._clear()
-            self.messages = [message for message in messages if message.seq <= found.seq]
-            self.forgotten = self.messages[0].seq - 1 if self.messages else 0 if found.is_new else found.seq
-        self.epoch, self.seq = found.epoch, found.seq
-        self.is_given, self.is_emptying = found.is_given, found.is_emptying
-        self.lines = found.lines
-        self.texts = {said.text.place.seq: said for said in found.texts if said.text.place}
-        self.waiting = dict.fromkeys(found.waiting)
-        self.current = next((each for each in found.requests if each.number == found.current), None)
-        self.requests = [each for each in found.requests if each.number != found.current]
-        self.state = found.state
-        answer, self.is_cut = found.answer, found.is_cut
-        self._open = None
-        if answer:
-            # What is known of the text already is as long, and says how many messages it came in.
-            self._open = _Open(answer.asked, answer.seq, [answer.text, *[""] * (answer.chunks - 1)])
-            if not answer.chunks:
-                self._open.chunks.clear()
-        self.tool_answers = {each.tool_id: each for each in found.tool_answers}
-        self.present = dict(found.present)
-
-    def _told(self, message: Numbered | TurnStart) -> None:
-        if isinstance(message, TurnStart):
-            self._open = _Open(message.asked)
-            return
-        self.seq = max(self.seq, message.seq)
-        match message:
-            case Text():
-                self._open = answer = self._open or _Open()
-                if not answer.seq:
-                    answer.seq = message.seq
-                    self.lines += 1
-                answer.chunks.append(message.text)
-                self.is_cut = False
-            case Audio() | ToolStart(late=False):
-                self.is_cut = False
-            case Written() | Transcript(final=True):
-                self.lines += 1
-            case TurnEnd():
-                self.is_cut = message.goes_on
-                if message.interrupted:
-                    self._recall_audio()
-                if not message.goes_on:
-                    if self._open and self._open.seq:
-                        self.ended.append(self._open.frozen())
-                    self._open = None
-        if self._keeps_messages:
-            if not self.messages and not self.epoch:
-                self.forgotten = message.seq - 1
-            self.messages.append(message)
-
-    def _recall_audio(self) -> None:
-        self.messages = [message for message in self.messages if not isinstance(message, Audio)]
-
-    def _request(self, entry: Requested | RequestBegan | RequestEnded) -> None:
-        if isinstance(entry, Requested):
-            self.requests.insert(entry.before, entry)
-            return
-        found = next((each for each in self.requests if each.number == entry.number), None)
-        if found:
-            self.requests.remove(found)
-        if isinstance(entry, RequestBegan):
-            self.current = found
-        elif self.current and self.current.number == entry.number:
-            self.current = None
-
-    def _forget_texts(self) -> None:
-        needed = self.waiting.keys() | {each.seq for each in self.state.owed}
-        for seq in self.texts.keys() - needed:
-            del self.texts[seq]
-
-
-def past_of(entries: Iterable[Recorded]) -> Past:
-    """What was recorded of a conversation, from its entries in order. The first ones may be missing."""
-    past = Past()
-    for entry in entries:
-        past.apply(entry)
-    return past
 
 
 class Recording:
@@ -287,7 +38,9 @@ class Recording:
         While the conversation is recorded, a timer is set.
     """
 
-    def __init__(self, recorder: Recorder | None, *, every_bytes: int, every_seconds: float) -> None:
+    def __init__(
+        self, recorder: Recorder | None = None, *, every_bytes: int = 0, every_seconds: float = 0.0
+    ) -> None:
         self._recorder = recorder
         self._every_bytes = every_bytes
         self._every_seconds = max(every_seconds, 1.0)
@@ -354,10 +107,24 @@ class Recording:
         if self._recorder and state != self._now.state:
             self.add(state)
 
+    def empties(self, *, delete: bool) -> None:
+        """The session is about to be deleted."""
+        self.add(Emptying(delete))
+
+    def stays(self) -> None:
+        """The session could not be deleted."""
+        self._now.emptying = None
+        self._checkpoint()
+
     def give(self) -> None:
         """The conversation is given away, and nothing more of it is recorded here."""
         self._flush()
         self._checkpoint(is_given=True)
+        self.close()
+
+    def end(self) -> None:
+        """The conversation is over."""
+        self.add(Over())
         self.close()
 
     def close(self) -> None:
@@ -402,7 +169,7 @@ def _size(entry: Recorded) -> int:
     match entry:
         case Told(message) if not isinstance(message, TurnStart):
             return size_of(message)
-        case Said(text) | Requested(text=text):
+        case TextSaid(text) | Requested(text=text):
             return _ENVELOPE + len(text.text)
         case _:
             return _ENVELOPE

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
 from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import UserText
+from adk_relay.core.recorded import RequestBegan, Requested, RequestEnded
+from adk_relay.core.recording import Recording
 from adk_relay.core.stats import Stats as Stats
 
 _MAX_WAITING = 16
@@ -30,6 +33,8 @@ class Request:
     listener: Listener
     member: Member
     """Who asks. It stays if the listener is replaced."""
+    number: int = 0
+    """Identifies it in the recording."""
     began: float = 0.0
     """When its turn came, as `time.monotonic()`."""
     came: float = field(default_factory=time.monotonic)
@@ -43,6 +48,7 @@ class Requests:
 
     Args:
         stats: counts the requests of all conversations.
+        recording: that of the conversation; None: there is none.
 
     Invariants:
         At most 16 requests of a member wait, and 64 in all. Members take turns; those of one member wait in
@@ -51,14 +57,25 @@ class Requests:
         Each request that was taken ends once: it is successful or failed.
     """
 
-    def __init__(self, stats: Stats) -> None:
+    def __init__(self, stats: Stats, recording: Recording | None = None) -> None:
         self.current: Request | None = None
         """The request that is being answered; None: no request is."""
         self.is_aside = False
         """The answer that is open is not that of the current request: its text is still on its way."""
         self.waiting: deque[Request] = deque()
         self._stats = stats
+        self._recording = recording or Recording()
         self._taken = self._ended = 0
+
+    def restore(self, waiting: Iterable[Request], current: Request | None) -> None:
+        """Begins with the requests of an owner before, in order."""
+        self.waiting, self.current = deque(waiting), current
+        if current:
+            current.began = time.monotonic()
+        is_open = [*self.waiting, *([current] if current else [])]
+        self._taken = max((request.number for request in is_open), default=0)
+        self._ended = self._taken - len(is_open)
+        self._stats.requests += len(is_open)
 
     def take(self, text: UserText, listener: Listener) -> tuple[Request, int]:
         """Takes a request, and returns how many are before it in the queue.
@@ -74,12 +91,14 @@ class Requests:
         own = sum(request.member == member for request in self.waiting)
         near = sum(request.member.address == member.address for request in self.waiting)
         if own >= min(_MAX_WAITING, free) or (member.address and near >= free):
-            self._end(successful=False)
+            self._end(None, successful=False)
             count = own if own >= _MAX_WAITING else len(self.waiting)
             raise BusyError(f"{count} messages wait for their answers already: try again later.")
-        request = Request(text, listener, member)
+        request = Request(text, listener, member, self._taken)
         before = self._place(own)
         self.waiting.insert(before, request)
+        about = listener.connection_id, listener.name, member, listener.attends == "own"
+        self._recording.add(Requested(request.number, text, *about, before))
         return request, before
 
     def find(self, text: UserText) -> tuple[Request, int] | None:
@@ -104,6 +123,7 @@ class Requests:
         self.current = self.waiting.popleft()
         self.is_aside = False
         self.current.began = time.monotonic()
+        self._recording.add(RequestBegan(self.current.number))
         return self.current
 
     def answered(self) -> None:
@@ -112,14 +132,14 @@ class Requests:
             self.is_aside = False
         elif self.current:
             self._stats.seconds += time.monotonic() - self.current.began
-            self._end(successful=True)
+            self._end(self.current, successful=True)
             self.current = None
 
     def fail(self) -> list[Request]:
         """Gives up all requests, the current one too; returns them in order."""
         failed = [*([self.current] if self.current else []), *self.fail_waiting()]
         if self.current:
-            self._end(successful=False)
+            self._end(self.current, successful=False)
             self.current = None
         return failed
 
@@ -127,8 +147,8 @@ class Requests:
         """Gives up the requests that wait; returns them in order."""
         failed = [*self.waiting]
         self.waiting.clear()
-        for _ in failed:
-            self._end(successful=False)
+        for request in failed:
+            self._end(request, successful=False)
         return failed
 
     def withdraw(self, listener: Listener) -> list[Request]:
@@ -139,8 +159,8 @@ class Requests:
             self.current = None
         failed += [request for request in self.waiting if request.listener is listener]
         self.waiting = deque(request for request in self.waiting if request.listener is not listener)
-        for _ in failed:
-            self._end(successful=False)
+        for request in failed:
+            self._end(request, successful=False)
         return failed
 
     def check(self) -> None:
@@ -161,8 +181,10 @@ class Requests:
             seen[request.member] += 1
         return len(self.waiting)
 
-    def _end(self, *, successful: bool) -> None:
+    def _end(self, request: Request | None, *, successful: bool) -> None:
         self._ended += 1
+        if request:
+            self._recording.add(RequestEnded(request.number))
         if successful:
             self._stats.successful += 1
         else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from adk_relay.core.answer import Asked
@@ -29,10 +29,16 @@ from adk_relay.core.messages import (
     TurnStart,
     Typing,
 )
+from adk_relay.core.past import Past
+from adk_relay.core.recorded import Came, Left
+from adk_relay.core.recording import Recording
 from adk_relay.core.requests import Requests
 
 _MAX_NAMES = 100
 """Of how many others a listener that comes is told the names."""
+
+SEQ_STEP = 1000
+"""A new owner goes on with a number that is higher by this: more may have been told than was recorded."""
 
 _PRESENCE_EVERY = 0.1
 """Seconds in which arrivals and departures are collected: a thousand at once then cause few frames."""
@@ -70,16 +76,25 @@ class Room:
     Invariants:
         A listener attends once, and only listeners that attend are typing.
         `_audience` has the listeners that get what is published now.
+        No listener that attends is expected.
         While there are changes of presence to tell, a timer is set to tell them.
         No message of the journal has a higher number than `seq`.
 
     Args:
         requests: say whose request is being answered. When that changes, call `update_audience()`.
+        recording: that of the conversation; None: there is none.
         replay_bytes: bytes of messages that are kept, to be replayed.
         replay_seconds: seconds that they are kept.
     """
 
-    def __init__(self, requests: Requests, *, replay_bytes: int, replay_seconds: float) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        recording: Recording | None = None,
+        *,
+        replay_bytes: int,
+        replay_seconds: float,
+    ) -> None:
         self.epoch = _new_epoch()
         """Identifies this life of the conversation in memory. The numbers of another epoch mean nothing."""
         self.seq = 0
@@ -87,6 +102,7 @@ class Room:
         self.history = History()
         self.listeners: list[Listener] = []
         """All that attend, in the order they came."""
+        self.recording = recording or Recording()
         self._requests = requests
         self._journal = Journal(limit=replay_bytes, max_age=replay_seconds)
         self._audience: tuple[Listener, ...] = ()
@@ -95,18 +111,45 @@ class Room:
         """The connections that came or left since presence was last told: whether each was present then."""
         self._names: dict[str, str] = {}
         """What the users of these connections are called."""
+        self._expected: dict[str, str] = {}
+        """The names of those that attended with an owner before, and did not come yet, by connection id."""
         self._presence_timer: asyncio.TimerHandle | None = None
-        self._is_silent = False
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert len({*map(id, self.listeners)}) == len(self.listeners), "a listener attends twice"
         assert all(each in self.listeners for each in self._typing), "a listener that has left is typing"
+        here = {each.connection_id for each in self.listeners}
+        assert not self._expected.keys() & here, "a listener is expected that attends"
         assert self._audience == self._find_audience(), "the audience is not up to date"
         assert not self._changed or self._presence_timer, "no timer is set to tell of changes"
         assert self._journal.last <= self.seq, f"number {self._journal.last} is beyond {self.seq}"
 
+    def restore(self, past: Past) -> None:
+        """Goes on with the epoch of an owner before."""
+        self.epoch = past.epoch
+        self.seq = past.seq + SEQ_STEP
+        self._journal.load(past.messages, past.forgotten)
+
     # ---- who attends ----
+
+    def expect(self, present: Mapping[str, str]) -> None:
+        """These listeners, by connection id, with their names, are expected to come: the others know them."""
+        self._expected = dict(present)
+
+    def expect_no_more(self) -> None:
+        """Those that were expected, and have not come, have left."""
+        expected, self._expected = self._expected, {}
+        for connection_id, name in expected.items():
+            self.recording.add(Left(connection_id))
+            self._note_change(connection_id, name, was_there=True)
+
+    def abandon(self) -> None:
+        """The conversation goes on in another process: all listeners are removed, and none is told."""
+        self.listeners.clear()
+        self._typing.clear()
+        self._audience = ()
+        self.close()
 
     def enter(self, listener: Listener, after: After | None) -> None:
         """Adds a listener. With `after`, it first gets the messages that it missed."""
@@ -116,7 +159,8 @@ class Room:
             before.deliver(Status("elsewhere"))
         self.listeners.append(listener)
         self._audience = self._find_audience()
-        self._note_presence(listener, was_there=False)
+        if self._expected.pop(listener.connection_id, None) is None:
+            self._note_presence(listener, was_there=False)
 
     def leave(self, listener: Listener, *, is_live: bool) -> None:
         """Removes a listener. If it was the "newest" one, the "newest" listener before it takes its place.
@@ -148,9 +192,11 @@ class Room:
 
     def standing(self, but: Listener | None) -> Standing:
         """How the conversation stands, for a listener: it is none of the others."""
-        named = (each for each in self.listeners if each.name and each is not but and each.attends != "own")
-        names = tuple((each.connection_id, each.name) for each in islice(named, _MAX_NAMES))
-        others = sum(each is not but for each in self.listeners)
+        expected = {id: name for id, name in self._expected.items() if not but or id != but.connection_id}
+        others = sum(each is not but for each in self.listeners) + len(expected)
+        present = (each for each in self.listeners if each is not but and _is_present(each))
+        known = chain(((each.connection_id, each.name) for each in present), expected.items())
+        names = tuple(islice((each for each in known if each[1]), _MAX_NAMES))
         return Standing(self.epoch, self.seq, self.history.message_count, others, names)
 
     def replay(self, listener: Listener, after: After) -> None:
@@ -181,8 +227,6 @@ class Room:
 
     def _find_audience(self) -> tuple[Listener, ...]:
         """The listeners that get what is published now. The result is kept: a lookup per message is slow."""
-        if self._is_silent:
-            return ()
         newest, asking = self._newest(), self._asking()
         return tuple(
             listener
@@ -193,10 +237,16 @@ class Room:
         )
 
     def _note_presence(self, listener: Listener, *, was_there: bool) -> None:
-        if listener.attends == "own":
-            return  # it makes one request, and leaves
-        self._changed.setdefault(listener.connection_id, was_there)
-        self._names[listener.connection_id] = listener.name
+        if not _is_present(listener):
+            return
+        self.recording.add(
+            Left(listener.connection_id) if was_there else Came(listener.connection_id, listener.name)
+        )
+        self._note_change(listener.connection_id, listener.name, was_there=was_there)
+
+    def _note_change(self, connection_id: str, name: str, *, was_there: bool) -> None:
+        self._changed.setdefault(connection_id, was_there)
+        self._names[connection_id] = name
         if not self._presence_timer:
             loop = asyncio.get_running_loop()
             self._presence_timer = loop.call_later(_PRESENCE_EVERY, self._tell_presence)
@@ -210,7 +260,7 @@ class Room:
         self._presence_timer = None
         changed, self._changed = self._changed, {}
         here = {listener.connection_id for listener in self.listeners}
-        count = len(self.listeners)
+        count = len(self.listeners) + len(self._expected)
         joined = tuple(id for id, was_there in changed.items() if not was_there and id in here)
         left = tuple(id for id, was_there in changed.items() if was_there and id not in here)
         all_joined = [id for id in changed if id in here]
@@ -247,6 +297,7 @@ class Room:
         """
         if isinstance(message, Audio):
             self._journal.add(message)
+            self.recording.told(message)
             self.broadcast(message)
             return
         if isinstance(message, TurnEnd) and message.interrupted:
@@ -258,6 +309,7 @@ class Room:
         for recorded in self.history.record(message, asked):
             if not isinstance(recorded, TurnStart):
                 self._journal.add(recorded)
+            self.recording.told(recorded)
             self.broadcast(recorded, but)
 
     def broadcast(self, message: Message, but: Listener | None = None) -> None:
@@ -286,13 +338,9 @@ class Room:
         self.seq = 0
         self.history = History()
         self._journal.clear()
+        self.recording.begin(self.epoch, 0)
         for listener in [*self.listeners]:
             listener.deliver(Reset(self.epoch, deleted))
-
-    def silence(self) -> None:
-        """Another process goes on with the conversation: nothing is told here any more."""
-        self._is_silent = True
-        self._audience = ()
 
     def close(self) -> None:
         """The conversation has ended: changes of presence are not told any more."""
@@ -312,6 +360,11 @@ class Room:
 def older_than(epoch: str, place: int) -> str:
     """How a client names a place of the history in `ReadOlder`."""
     return f"{epoch}.{place}"
+
+
+def _is_present(listener: Listener) -> bool:
+    """Whether the others are told of it: one that attends as "own" makes one request, and leaves."""
+    return listener.attends != "own"
 
 
 def _presence(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -63,6 +63,12 @@ class Texts:
             self._entries[text.key] = _Entry(hash(text.text), listener)
             if len(self._entries) > _MAX_IDS:
                 self._entries.popitem(last=False)
+
+    def load(self, texts: Iterable[UserText]) -> None:
+        """Begins with texts that are stored, the oldest first."""
+        for text in texts:
+            if text.id:
+                self._entries[text.key] = _Entry(hash(text.text), None)
 
     def stored(self, text: UserText) -> Listener | None:
         """Marks a text as stored; returns the listener that waits for its ack."""

@@ -9,9 +9,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from adk_relay.core.absent import Absent
 from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Ack, Error, Taken, UserText, Written
+from adk_relay.core.past import Past
+from adk_relay.core.recorded import Requested, TextDone, TextSaid
 from adk_relay.core.requests import Request, Requests
 from adk_relay.core.room import Room
 from adk_relay.core.texts import Known, Texts
@@ -100,7 +103,32 @@ class Writing:
             self._schedule_next()  # the turn goes on without a request, and its end may not be reported
         return True
 
+    def withdraw_absent(self) -> bool:
+        """Gives up the requests of "own" listeners that have not come again; returns as `withdraw`."""
+        current = self.requests.current
+        open_requests = [*self.requests.waiting, *([current] if current else [])]
+        gone = [each.listener for each in open_requests if isinstance(each.listener, Absent)]
+        were_answered = [self.withdraw(listener) for listener in gone if listener.attends == "own"]
+        return any(were_answered)
+
     # ---- for the conversation ----
+
+    def restore(self, past: Past, unsaid: Iterable[TextSaid], stored: Iterable[UserText]) -> None:
+        """Goes on with the texts of an owner before.
+
+        Args:
+            unsaid: those that are not in the session. The others were shown them already.
+            stored: those that are in the session.
+        """
+        self._texts.load(stored)
+        for said in unsaid:
+            self._texts.add(said.text, Absent(said.connection_id, said.text.name, said.text.member))
+            self._inbox.add(said.text)
+        current = _request(past.current) if past.current else None
+        self.requests.restore(map(_request, past.requests), current)
+        for request in self.requests.waiting:
+            self._texts.add(request.text, request.listener)
+        self._room.update_audience()
 
     @property
     def is_answering(self) -> bool:
@@ -121,6 +149,7 @@ class Writing:
 
     def stored(self, text: UserText) -> None:
         """A text is in the session: the listener that waits for its ack gets it."""
+        self._is_done(text)
         listener = self._texts.stored(text)
         if listener and listener in self._room.listeners:
             listener.deliver(Ack(text.id))
@@ -158,13 +187,15 @@ class Writing:
     def fail_current(self) -> bool:
         """The current request is going to fail: its text is not asked later. Returns whether one is."""
         current = self.requests.current
-        if current and self._inbox.discard(current.text):
+        if current and (text := self._inbox.discard(current.text)):
+            self._is_done(text)
             self._texts.forget(current.text)
         return current is not None
 
     def drop_unsaid(self, why: str) -> None:
         """Removes all input that waits for the model. Its texts can be sent again: the senders get `why`."""
         for text in self._inbox.clear():
+            self._is_done(text)
             listener = self._texts.forget(text)
             if listener and listener in self._room.listeners:
                 listener.deliver(Error("busy", why, text.id))
@@ -214,8 +245,9 @@ class Writing:
     # ---- texts ----
 
     def _say(self, text: UserText, listener: Listener) -> None:
-        self._inbox.add(replace(text, place=self._room.place(), name=listener.name))
         by = listener.connection_id
+        self._inbox.add(text := replace(text, place=self._room.place(), name=listener.name))
+        self._room.recording.add(TextSaid(text, by))
         written = Written(self._room.number(), text.text, by, text.id, 0, listener.name)
         self._room.set_typing(listener, False)
         self._room.publish(written, but=listener)
@@ -235,6 +267,11 @@ class Writing:
                 self._texts.add(text, listener)
                 self._want()  # the text may wait because the model could not be reached
         return True
+
+    def _is_done(self, text: UserText) -> None:
+        """A text is not to be said again."""
+        if text.place:
+            self._room.recording.add(TextDone(text.place.seq))
 
     def _forget(self, requests: Iterable[Request]) -> None:
         """Forgets the texts of requests that were never said, so that they can be sent again."""
@@ -258,3 +295,12 @@ class Writing:
         """Tells the listener how many answers come first: those of the queue, and the one under way."""
         ahead = before + self.is_answering
         request.listener.deliver(Taken(request.text, ahead, self._room.history.message_count))
+
+
+def _request(found: Requested) -> Request:
+    """A request of an owner before. Whoever asks again takes the place of its listener."""
+    text, member = found.text, found.member
+    listener = Absent(
+        found.connection_id, found.name, text.member, member.address, "own" if found.is_own else "all"
+    )
+    return Request(text, listener, member, found.number)

@@ -1,0 +1,81 @@
+"""Several relays on one bus, each with sockets, conversations, or both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from google.adk.agents import LlmAgent
+from google.adk.sessions import InMemorySessionService
+
+from adk_relay.wire.asgi import Receive, Scope, Send
+from relay import Relay
+from support.redis_server import RedisServer, until
+from support.server import serving
+
+
+class Pod:
+    """One of them."""
+
+    def __init__(self, relay: Relay, port: int) -> None:
+        self.relay = relay
+        self.port = port
+
+    @property
+    def active(self) -> int:
+        """How many conversations run here."""
+        return self.relay.conversations.active
+
+
+class Spread:
+    """Two relays with sockets and two with conversations, as one application: each request, and each socket,
+    goes to another of the first two."""
+
+    def __init__(self, url: str, agent: Any, **settings: Any) -> None:
+        if settings.get("sessions", "memory://") == "memory://":
+            settings["sessions"] = InMemorySessionService()
+        options: dict[str, Any] = {"bus": url, "app_name": "tester"} | settings
+        self.web = [Relay(None, role="web", **options) for _ in range(2)]
+        self.workers = [Relay(agent, role="worker", **options) for _ in range(2)]
+        self._turns = cycle(self.web)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await next(self._turns)(scope, receive, send)
+            return
+        await receive()
+        async with AsyncExitStack() as stack:
+            for relay in (*self.workers, *self.web):
+                await stack.enter_async_context(relay)
+            for relay in (*self.workers, *self.web):
+                await until(relay.served.is_ready)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+@asynccontextmanager
+async def pods(
+    redis: RedisServer, folder: Path, *roles: str, agent: Any = None, **settings: Any
+) -> AsyncIterator[list[Pod]]:
+    """Relays of these roles, in this process, on one store. They are ready."""
+    options: dict[str, Any] = {
+        "sessions": f"sqlite:///{folder}/sessions.db",
+        "grace": 0,
+        "bus": redis.url,
+        "app_name": "tester",
+        "drain": 0.5,
+    }
+    options |= settings
+    async with AsyncExitStack() as stack:
+        found = []
+        for role in roles:
+            model = agent or LlmAgent(name="tester", model="gemini-3.8-live")
+            relay = Relay(None if role == "web" else model, role=role, **options)
+            found.append(Pod(relay, await stack.enter_async_context(serving(relay))))
+        for pod in found:
+            await until(pod.relay.served.is_ready)
+        yield found
