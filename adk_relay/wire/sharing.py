@@ -16,8 +16,8 @@ from adk_relay.wire.quotas import ADDRESS_IS_FULL, USER_IS_FULL, OverQuotaError,
 _EVERY = 1.0
 """Seconds between two times that the others are told. So long, somebody may take more than is allowed."""
 
-_AT_ONCE = 200
-"""Users and addresses that are told of at once."""
+_AT_ONCE = 50
+"""Users and addresses that are told of at once: it takes some milliseconds, in which nothing else happens."""
 
 _ALL_EVERY = 3600.0
 """Seconds after which all are told of again: what is known of them expires."""
