@@ -156,6 +156,7 @@ class Relay:
         `relay serve` calls it when it is told to stop. At once `/ready` is false, new sockets and requests
         are refused, and the clients are told. After `RELAY_DRAIN` seconds at most, all sockets are closed.
         """
+        self.served.drain()
         await self._draining.wait(self.served.is_answering)
         await self._close(SERVER_RESTARTS)
         await self._draining.wait_for_sockets()

@@ -42,6 +42,9 @@ class Conversations(interfaces.Conversations, Protocol):
     def is_answering(self) -> bool:
         """Whether an answer is under way in any conversation that runs here."""
 
+    def drain(self) -> None:
+        """The process is about to stop: begins to give conversations to other processes, if there are any."""
+
     async def aclose(self) -> None:
         """Ends all that happens here."""
 

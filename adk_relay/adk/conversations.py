@@ -342,6 +342,9 @@ class Conversations:
             del self._open[conversation.session_id]
         self.on_end(conversation)
 
+    def drain(self) -> None:
+        """The process is about to stop. There is nobody to whom conversations could be given."""
+
     @property
     def replay_limits(self) -> tuple[int, float]:
         """Bytes of messages, and seconds, that a conversation keeps to be replayed."""

@@ -57,12 +57,19 @@ class _Attending:
     """The owner has answered: what comes now is for it."""
     texts: dict[str, UserText | Ask] = field(default_factory=dict)
     """By id: texts without an ack, and requests without an answer."""
+    acked: set[str] = field(default_factory=set)
+    """The ids of those requests that were acked."""
     held: list[bytes] = field(default_factory=list)
     """Other input that came while there was no owner."""
     state: State = "live"
     """What the owner has told it last of the state of the conversation."""
     told: State | Literal[""] = ""
     """What it was told here instead, because the owner could not be reached; "": nothing."""
+
+    def forget(self, text_id: str) -> None:
+        """A text was refused, or has its answer: it is not said again."""
+        self.texts.pop(text_id, None)
+        self.acked.discard(text_id)
 
     def tell(self, state: State | Literal[""]) -> None:
         """Tells it what is the matter here; "": nothing is any more."""
@@ -190,6 +197,7 @@ class Attended:
     def _keep(self, attending: _Attending, text_id: str, text: UserText | Ask) -> None:
         if len(attending.texts) >= _MAX_UNACKED and text_id not in attending.texts:
             raise InboxFullError
+        attending.forget(text_id)
         attending.texts[text_id] = text
 
     # ---- to and from the owner ----
@@ -247,7 +255,14 @@ class Attended:
         count = self._standing.message_count or int(has_lines)
         self._standing = replace(self._standing, epoch=replay.epoch, seq=seq, message_count=count)
         if attending.after and is_first:
-            attending.listener.replay([_without_own_ids(message) for message in replay.messages])
+            own = attending.listener.connection_id
+            attending.listener.replay(
+                [
+                    _without_own_ids(message)
+                    for message in replay.messages
+                    if not (isinstance(message, Written) and message.connection_id == own)  # it wrote that
+                ]
+            )
             for message in replay.messages:
                 self._settle(attending, message)
         if not self._hub.server.is_away:
@@ -265,7 +280,12 @@ class Attended:
     def _deliver(self, attending: _Attending, message: Message) -> None:
         match message:
             case Ack(text_id):
-                if isinstance(attending.texts.get(text_id), UserText):
+                text = attending.texts.get(text_id)
+                if text is None or text_id in attending.acked:
+                    return  # it was sent to the owner more than once
+                if isinstance(text, Ask):
+                    attending.acked.add(text_id)
+                else:
                     del attending.texts[text_id]
                 if text_id.startswith(_OWN):
                     return
@@ -281,12 +301,13 @@ class Attended:
         """Forgets what need not be said again after a message."""
         match message:
             case Error(id=text_id) if text_id:
-                attending.texts.pop(text_id, None)
+                attending.forget(text_id)
             case TurnEnd(goes_on=False) if attending.listener.attends == "own":
                 attending.texts.clear()
+                attending.acked.clear()
             case TurnEnd(answer=answer) if answer and answer.asked:
                 if answer.asked.connection_id == attending.listener.connection_id:
-                    attending.texts.pop(answer.asked.id, None)
+                    attending.forget(answer.asked.id)
 
     def _attend(self, attending: _Attending) -> None:
         """A listener attends, and says what the owner may not know yet."""

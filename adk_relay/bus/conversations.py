@@ -15,6 +15,9 @@ from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.stats import Stats
 from adk_relay.core.whole import About, Role, counts_of
 
+_GIVING_SECONDS = 3.0
+"""So long, in the end, conversations that are still here have to be given away."""
+
 
 class Conversations:
     """All conversations. It implements `core.interfaces.Conversations`.
@@ -42,6 +45,7 @@ class Conversations:
         self._attending: Attending | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_closing = False
+        self._giving: asyncio.Task[None] | None = None
         self.together = Together(self._about)
 
     def check_state(self) -> None:
@@ -62,7 +66,7 @@ class Conversations:
         if loop is self._loop or (self._loop and self._loop.is_running()):
             return is_new
         self._loop = loop
-        self._hub = self._owning = self._attending = None
+        self._hub = self._owning = self._attending = self._giving = None
         self._is_closing = False
         return True
 
@@ -70,7 +74,7 @@ class Conversations:
         """Begins, when the server starts. Redis may be away: then it goes on when that is back."""
         self.use_loop()
         if self._is_closing:
-            self._hub = self._owning = self._attending = None
+            self._hub = self._owning = self._attending = self._giving = None
             self._is_closing = False
         if self._own:
             await self._own.prepare()
@@ -93,18 +97,26 @@ class Conversations:
         return self._owning is None or await self._owning.may_write(session_id)
 
     def is_answering(self) -> bool:
-        """Whether an answer is under way in any conversation that runs here."""
+        """Whether an answer is under way in any conversation that runs here, or one is being given away."""
+        if self._giving:
+            return not self._giving.done()
         return self._own is not None and self._own.is_answering()
 
-    async def give_away(self) -> None:
-        """Gives all conversations that run here to other processes. Their listeners there notice nothing."""
-        if self._owning:
-            await self._owning.drain()
+    def drain(self) -> None:
+        """Begins to give all conversations that run here away. Their listeners elsewhere notice nothing."""
+        if self._owning and not self._giving:
+            self._giving = asyncio.create_task(self._owning.drain(), name="giving conversations away")
 
     async def aclose(self) -> None:
         """Ends all that happens here."""
         self.use_loop()
+        self.drain()
         self._is_closing = True
+        if self._giving:
+            await asyncio.wait({self._giving}, timeout=_GIVING_SECONDS)
+            self._giving.cancel()
+        if self._owning:
+            self._owning.abandon()
         if self._own:
             await self._own.aclose()
         if self._owning:

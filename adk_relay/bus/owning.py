@@ -226,10 +226,18 @@ class Owning:
         given = [self._give(owned) for owned in [*self._owned.values()]]
         await asyncio.gather(*given)
 
+    def abandon(self) -> None:
+        """Ends what could not be given away in time. Others go on with it as if this process had died."""
+        for owned in [*self._owned.values()]:
+            if not owned.closing:
+                for listener in owned.listeners.values():
+                    listener.is_cut = True
+                self._conversations.lose(owned.name)
+                if not owned.closing:
+                    self._release(owned)
+
     async def aclose(self) -> None:
         """Releases what is over. The conversations are closed already."""
-        self._is_draining = True
-        self._note_place()
         await asyncio.gather(*(owned.closing for owned in self._owned.values() if owned.closing))
         for tasks in (self._claims, self._calls):
             with contextlib.suppress(AwayError):
@@ -298,7 +306,7 @@ class Owning:
             Exception: as `core.interfaces.Conversations.open`.
         """
         owned = self._owned.get(name)
-        if not owned or self._is_draining:
+        if not owned or (self._is_draining and not owned.conversation):
             raise NotOwnerError
         async with owned.opening:
             if owned.closing or self._owned.get(name) is not owned:

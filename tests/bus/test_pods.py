@@ -13,13 +13,16 @@ from support.redis_server import RedisServer
 async def test_a_text_through_a_web_process_and_a_worker(
     redis: RedisServer, gemini: GeminiLive, tmp_path: Path
 ) -> None:
-    async with pods(redis, tmp_path, "web", "web", "worker", "worker") as (web, other, one, two):
-        async with client(web.port) as writer, client(other.port) as reader:
-            assert [who.hello["connections"] for who in (writer, reader)] == [1, 2]
-            for text in ("hello", "again"):
-                await writer.say(text)
-                told = [await who.turn() for who in (writer, reader)]
-                assert [words(frames) for frames in told] == [f"You said: {text}."] * 2
-                assert told[0][-1] == told[1][-1]
-            assert sorted((one.active, two.active)) == [0, 1]
+    async with (
+        pods(redis, tmp_path, "web", "web", "worker", "worker") as (web, other, one, two),
+        client(web.port) as writer,
+        client(other.port) as reader,
+    ):
+        assert [who.hello["connections"] for who in (writer, reader)] == [1, 2]
+        for text in ("hello", "again"):
+            await writer.say(text)
+            told = [await who.turn() for who in (writer, reader)]
+            assert [words(frames) for frames in told] == [f"You said: {text}."] * 2
+            assert told[0][-1] == told[1][-1]
+        assert sorted((one.active, two.active)) == [0, 1]
     assert gemini.connections[0].texts == ["hello", "again"]
