@@ -141,7 +141,6 @@ async def test_workers_on_a_bus(gemini: GeminiLive, tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
         async with AsyncExitStack() as stack:
             alices = [await stack.enter_async_context(client(relay.port)) for _ in range(6)]
-            assert [alice.hello["connections"] for alice in alices] == [1, 2, 3, 4, 5, 6]
             for alice in alices:
                 await alice.ask("hello")
             assert len(gemini.connections) == 1
