@@ -71,7 +71,7 @@ class Sharing:
             self._task = asyncio.create_task(self._run(), name="limits of all processes")
 
     async def aclose(self) -> None:
-        """Ends. The others learn that nothing is open here any more."""
+        """Ends. The others learn that nothing is open here any more, though sockets may still be closing."""
         task, self._task = self._task, None
         if task:
             task.cancel()
@@ -79,6 +79,7 @@ class Sharing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_EVERY):
                     await self._tell_changes()
+                    await self._tell([_Somebody(name, 0, 0) for name in self._told])
 
     async def enter(self, scope: Scope, visitor: Visitor) -> None:
         """Counts a new socket, which has a place in this process.

@@ -167,6 +167,15 @@ async def test_the_sockets_of_a_process_that_has_died_do_not_count(
         assert one.census.living == ["one"]
 
 
+async def test_a_process_that_stops(server: Server) -> None:
+    """Its clients come back to another one at once, also while it closes their sockets."""
+    async with processes(server, user_sockets=1) as (one, other):
+        await other.enter()
+        assert not await fits(one)
+        await other.sharing.aclose()
+        await one.enter()
+
+
 async def test_rates_count_in_all_processes(server: Server) -> None:
     rates: dict[str, Any] = {"user_message_rate": 2, "user_sound_rate": 0.5, "user_sound_day": 100}
     async with processes(server, **rates) as (one, other):
