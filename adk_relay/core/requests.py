@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
+from adk_relay.core.absent import Absent
 from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import UserText
 from adk_relay.core.recorded import RequestBegan, Requested, RequestEnded
@@ -41,6 +42,11 @@ class Request:
     """When it was made."""
     context: Context = field(default_factory=copy_context)
     """The context of the listener's task: it has what traces and the log call the listener."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Only its listener wants the answer, and has not come again to this owner of the conversation."""
+        return isinstance(self.listener, Absent) and self.listener.attends == "own"
 
 
 class Requests:
@@ -117,14 +123,15 @@ class Requests:
             return True
         return any(each.member != member and now - each.came >= waiting_for for each in self.waiting)
 
-    def begin(self) -> Request:
-        """Makes the first request that waits the current one."""
+    def begin(self) -> Request | None:
+        """Makes the first request that waits the current one; None: each would be answered to nobody."""
         assert self.current is None
-        self.current = self.waiting.popleft()
-        self.is_aside = False
-        self.current.began = time.monotonic()
-        self._recording.add(RequestBegan(self.current.number))
-        return self.current
+        if request := next((each for each in self.waiting if not each.is_abandoned), None):
+            self.waiting.remove(request)
+            self.current, self.is_aside = request, False
+            request.began = time.monotonic()
+            self._recording.add(RequestBegan(request.number))
+        return request
 
     def answered(self) -> None:
         """An answer has ended. It ends the current request, if there is one and the answer is its own."""

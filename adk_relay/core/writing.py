@@ -107,8 +107,7 @@ class Writing:
         """Gives up the requests of "own" listeners that have not come again; returns as `withdraw`."""
         current = self.requests.current
         open_requests = [*self.requests.waiting, *([current] if current else [])]
-        gone = [each.listener for each in open_requests if isinstance(each.listener, Absent)]
-        were_answered = [self.withdraw(listener) for listener in gone if listener.attends == "own"]
+        were_answered = [self.withdraw(each.listener) for each in open_requests if each.is_abandoned]
         return any(were_answered)
 
     # ---- for the conversation ----
@@ -169,6 +168,9 @@ class Writing:
                 self._want()  # the text before it may wait because the model could not be reached
             return
         request = self.requests.begin()
+        if not request:
+            self._schedule_next()
+            return
         self._room.update_audience()
         try:
             self._say(request.text, request.listener)
@@ -290,6 +292,7 @@ class Writing:
             self._room.update_audience()
         else:
             self._tell_taken(request, before)
+            self.begin_next()
 
     def _tell_taken(self, request: Request, before: int) -> None:
         """Tells the listener how many answers come first: those of the queue, and the one under way."""

@@ -148,7 +148,7 @@ class RequestsMachine(RuleBasedStateMachine):
     @rule()
     def begin(self) -> None:
         request = self.requests.begin()
-        assert (request.text, request.listener) == self.open[0]
+        assert request and (request.text, request.listener) == self.open[0]
         self.has_current = True
 
     @rule()
