@@ -57,6 +57,7 @@ class Sharing:
         """When all were told last."""
         self._generation = shared.generation
         self._turn = asyncio.Lock()
+        self._over = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def check(self) -> None:
@@ -67,15 +68,16 @@ class Sharing:
         """From now on, in the running event loop, the others are told every second."""
         loop = asyncio.get_running_loop()
         if not self._task or self._task.done() or self._task.get_loop() is not loop:
-            self._turn = asyncio.Lock()
+            self._turn, self._over = asyncio.Lock(), asyncio.Event()
             self._task = asyncio.create_task(self._run(), name="limits of all processes")
 
     async def aclose(self) -> None:
         """Ends. The others learn that nothing is open here any more, though sockets may still be closing."""
         task, self._task = self._task, None
-        if task:
+        if task and task.get_loop() is asyncio.get_running_loop():
+            self._over.set()  # not cancelled at once: a command to Redis may be under way
+            await asyncio.wait({task}, timeout=_EVERY)
             task.cancel()
-            await asyncio.wait({task})
             with suppress(TimeoutError):
                 async with asyncio.timeout(_EVERY):
                     await self._tell_changes()
@@ -103,8 +105,10 @@ class Sharing:
         return await self._shared.take_once(name, seconds)
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(_EVERY)
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_EVERY):
+                    await self._over.wait()
             await self._tell_changes()
 
     async def _tell_changes(self) -> None:
