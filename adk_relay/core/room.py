@@ -150,6 +150,7 @@ class Room:
     def abandon(self) -> None:
         """The conversation goes on in another process: all listeners are removed, and none is told."""
         self.listeners.clear()
+        self._came_at.clear()
         self._typing.clear()
         self._audience = ()
         self.close()
