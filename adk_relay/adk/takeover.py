@@ -121,6 +121,8 @@ class Takeover:
             lines.add(said_by(event))
         counted = [*lines.kept]
         untold = self._restore_history(lines, unsaid, _Stored(events, epoch), self._session.has_more(found))
+        if untold and isinstance(untold[-1], Transcript | Written):  # the model may have begun to answer
+            owed.append(Owing(0, is_rest=False))
         await self._session.loaded(found, counted, self._room.history)
         self._room.restore(past)
         past.seq = self._room.seq

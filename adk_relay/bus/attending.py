@@ -106,6 +106,7 @@ class Attending:
     ) -> Conversation:
         """Opens a conversation: see `core.interfaces.Conversations.open`, and `find` if it must exist."""
         name = session_id or default_id(user_id)
+        came_at = time.time()
         how: Literal["find", "open"] = "find" if must_exist else "open"
         if self._owning and self._owning.holds(name):  # it works without Redis, too
             with contextlib.suppress(NotOwnerError):
@@ -124,7 +125,7 @@ class Attending:
                     pass
                 else:
                     if attended.owner == owner and reply.standing:
-                        attended.opened(reply.standing)
+                        attended.opened(reply.standing, came_at)
                         return attended
                 self._lost(attended, owner, is_told=False)
         raise StoreError

@@ -78,6 +78,7 @@ class Remote:
         self.address = attend.address
         self.is_audio = attend.is_audio
         self.attends: Literal["all", "newest", "own"] = attend.attends
+        self.came_at = attend.came_at
         self.process = process
         self._owned = owned
         self.is_cut = False

@@ -54,7 +54,7 @@ class Recording:
     def check(self) -> None:
         """Asserts the invariants."""
         assert self._sound_bytes == sum(len(chunk.pcm) for chunk in self._sound) < _SOUND_BYTES
-        assert self._timer is None or self._recorder, "a timer is set, and nothing is recorded"
+        assert self._timer is None or self.is_on, "a timer is set, and nothing is recorded"
 
     @property
     def is_on(self) -> bool:
@@ -68,7 +68,7 @@ class Recording:
             lines: the place in the history after the last message.
             past: what was recorded before, if the epoch goes on.
         """
-        if not self._recorder:
+        if self._recorder is None:
             return
         self._sound.clear()
         self._sound_bytes = 0
@@ -82,7 +82,7 @@ class Recording:
 
     def told(self, message: Numbered | TurnStart) -> None:
         """A message to the listeners, with its number."""
-        if not self._recorder:
+        if self._recorder is None:
             return
         if isinstance(message, Audio):
             self._sound.append(message)
@@ -96,7 +96,7 @@ class Recording:
 
     def add(self, entry: Recorded) -> None:
         """Anything else."""
-        if self._recorder:
+        if self._recorder is not None:
             if isinstance(entry, Stopped):
                 self._recall_audio()
             self._flush()
@@ -104,7 +104,7 @@ class Recording:
 
     def state(self, state: AgentState) -> None:
         """Where the agent is now. It is recorded if that is new."""
-        if self._recorder and state != self._now.state:
+        if self._recorder is not None and state != self._now.state:
             self.add(state)
 
     def empties(self, *, delete: bool) -> None:
@@ -146,7 +146,7 @@ class Recording:
             self._record(Told(merged))
 
     def _record(self, entry: Recorded) -> None:
-        if not self._recorder:
+        if self._recorder is None:
             return
         self._now.apply(entry)
         self._recorder.record(entry)
@@ -156,7 +156,7 @@ class Recording:
 
     def _checkpoint(self, *, is_new: bool = False, is_given: bool = False) -> None:
         """Records all that a new owner needs, and sets the timer for the next time."""
-        if not self._recorder:
+        if self._recorder is None:
             return
         self._recorder.record(self._now.checkpoint(is_new=is_new, is_given=is_given))
         self._bytes = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adk.test_several import agent_of, by_agent, sequence
 from app.test_waiting import agent as with_tools
 from app.test_waiting import calling
 from google.adk.events import Event
@@ -351,6 +352,30 @@ async def test_texts_that_the_model_was_not_given_are_said_once(gemini: GeminiLi
             assert ids == ["a", "a"]
 
 
+async def test_a_text_that_the_model_took_and_nobody_stored(gemini: GeminiLive, tmp_path: Path) -> None:
+    async with an_owner(tmp_path) as first:
+        alice = first.attend()
+        taken = asyncio.Event()
+
+        async def never(*_: Any, **__: Any) -> Event:
+            taken.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        first.service.append_event = never  # type: ignore[method-assign]
+        alice.say(UserText("one", id="a"))
+        async with asyncio.timeout(HANGS):
+            await taken.wait()
+        assert past_of(first.recorded).state.owed
+        await first.kill()
+        async with the_next(first) as second:
+            new = second.attend(after=alice)
+            await new.turn()
+            assert told(new, Status) == []
+            assert await second.stored() == lines("one", "You said: one.")
+            assert gemini.connections[-1].texts == ["one"]
+
+
 @pytest.mark.parametrize("what", ["text", "answer"])
 async def test_it_is_killed_as_soon_as_something_is_stored(
     gemini: GeminiLive, tmp_path: Path, what: str
@@ -383,19 +408,75 @@ async def test_it_is_killed_as_soon_as_something_is_stored(
             new.say(UserText("one", id="a"))
             await new.until(lambda message: isinstance(message, TurnEnd) and not message.goes_on)
             assert told(new, Ack) == [Ack("a")]
+            assert not past_of(second.recorded).waiting
             answered = "Answered." if what == "text" else "Well.Answered."
             assert text_of(alice, new) == answered
             assert await second.stored() == lines("one", answered)
             assert nothing(gemini.connections[1])
 
 
+async def test_speech_that_was_stored_and_nobody_was_told_of(gemini: GeminiLive, tmp_path: Path) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.audio:
+            await connection.heard("Hello there.")
+        await connection.say("I heard you.")
+
+    gemini.answer = answer
+    async with an_owner(tmp_path) as first:
+        alice = first.attend(is_audio=True)
+        dead = first.cut_when(lambda event: bool(event.input_transcription))
+        alice.speak(speech(400) + silence(600))
+        async with asyncio.timeout(HANGS):
+            await dead.wait()
+        await first.kill()
+        async with the_next(first) as second:
+            new = second.attend(after=alice, is_audio=True)
+            await new.turn()
+            spoken = [each for each in told(new, Transcript) if isinstance(each, Transcript) and each.final]
+            assert [each.text for each in spoken] == ["Hello there."]
+            assert text_of(new) == "I heard you."
+            assert await second.stored() == lines("Hello there.", "I heard you.")
+            check_numbers(alice, new)
+
+
+async def test_a_text_that_was_stopped_stays_stopped(gemini: GeminiLive, tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    gemini.on_connect = {1: Plan(gate=gate)}.get
+    async with an_owner(tmp_path) as first:
+        alice = first.attend()
+        alice.say(UserText("one", id="a"))
+        await gemini.wait_for(lambda: gemini.connects == 1)
+        alice.say(Interrupt())
+        await alice.turn()
+        await first.kill()
+        gate.set()
+        async with the_next(first) as second:
+            new = second.attend(after=alice)
+            alice.say(UserText("one", id="a"))
+            async with asyncio.timeout(HANGS):
+                while len(await second.stored()) < 2:
+                    await asyncio.sleep(0.05)
+            new.ask("two")
+            await new.turn()
+            assert text_of(new) == "You said: two."
+            assert [line.text for line in await second.stored()] == [
+                "one",
+                "You said: one.",
+                "two",
+                "You said: two.",
+            ]
+
+
 # ---- requests ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("again", [True, False])
-async def test_requests_wait_for_their_turns(gemini: GeminiLive, tmp_path: Path, again: bool) -> None:
+async def test_requests_wait_for_their_turns(
+    gemini: GeminiLive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
     """One of them is being answered. Those of listeners that only want their answers are given up if these
     don't come again."""
+    monkeypatch.setattr("adk_relay.adk.attendance._UNATTENDED", 1.0)
     gemini.answer = halves("one", " two.")
     async with an_owner(tmp_path, grace=0.1) as first:
         watcher = first.attend("watcher")
@@ -435,6 +516,9 @@ async def test_requests_wait_for_their_turns(gemini: GeminiLive, tmp_path: Path,
                 assert [text_of(who) for who in asked] == [" two.", answers[1], answers[3]]
             assert [line.text for line in await second.stored() if line.role == "agent"] == expected
             assert sum(isinstance(entry, RequestBegan) for entry in second.recorded) == len(expected)
+            async with asyncio.timeout(HANGS):
+                while past_of(second.recorded).requests:
+                    await asyncio.sleep(0.05)
 
 
 # ---- resets -----------------------------------------------------------------------------------------
@@ -536,6 +620,21 @@ async def test_a_tool_call_waits_for_a_user(gemini: GeminiLive, tmp_path: Path, 
             await new.until(lambda message: getattr(message, "code", "") == "unknown_tool")
 
 
+@pytest.mark.filterwarnings("ignore:SequentialAgent is deprecated:DeprecationWarning")
+async def test_a_sequence_goes_on_with_the_agent_that_spoke(gemini: GeminiLive, tmp_path: Path) -> None:
+    gemini.answer = by_agent
+    async with an_owner(tmp_path, sequence()) as first:
+        alice = first.attend()
+        alice.ask("hand over")
+        await alice.until(is_text("hello"))
+        await first.kill()
+        async with the_next(first) as second:
+            new = second.attend(after=alice)
+            new.ask("Who is it?")
+            await new.until(lambda message: isinstance(message, TurnEnd) and not message.goes_on)
+            assert agent_of(gemini.connections[-1]) == "second"
+
+
 # ---- given away --------------------------------------------------------------------------------------
 
 
@@ -560,6 +659,7 @@ async def test_a_conversation_is_given_away_between_two_turns(gemini: GeminiLive
         assert first.conversations.active == 0
         last = first.recorded[-1]
         assert isinstance(last, Checkpoint) and last.is_given and last.state.handle and not last.state.owed
+        assert not first.conversation.is_attended_by(bob)
         first.conversation.detach(alice)  # its socket may end at just this moment
         async with the_next(first) as second:
             new, bobs = second.attend(after=alice), second.attend("bob", after=bob)

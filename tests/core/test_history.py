@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from adk_relay.core import history as history_module
+from adk_relay.core import recorded
 from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.history import History
 from adk_relay.core.messages import (
@@ -213,3 +214,27 @@ def test_a_stored_message_that_is_too_long_pushes_none_out() -> None:
     history.check()
     assert [line.text[-3:] for line in history.lines()] == ["one", "xxx", "two"]
     assert history.end()[1] is None
+
+
+def test_places_stay_when_another_owner_loads_other_messages() -> None:
+    """The first owner has loaded two messages, of which there are more, and has told three. The other owner
+    loads the last three, and goes on with the answer that is open."""
+    first = History()
+    first.load([Line("user", "3"), Line("agent", "4")], has_more=True)
+    first.load_counts(2, 1)
+    _, place = first.end()
+    assert place == 0 and first.number_at(place) == 3
+    first.record(Written(1, "5", "", "", 0), None)
+    first.record(Text(2, "6"), None)
+    first.record(Text(3, "!"), None)
+    second = History()
+    second.load([Line("agent", "4"), Line("user", "5")], has_more=True, end=first.next_place)
+    second.reopen(recorded.OpenAnswer(2, "6!", 2, None), 2)
+    second.load_counts(3, 2)
+    second.check()
+    assert second.number_at(place) == 3 and second.place_of(3) == place
+    assert second.next_place == first.next_place
+    assert second.end()[0][-1] == first.end()[0][-1] == Line("agent", "6!", open=True, chunks=2)
+    (end,) = second.record(TurnEnd(4), None)
+    assert isinstance(end, TurnEnd) and end.answer and end.answer.text == "6!" and end.answer.chunks == 2
+    assert second.message_count == 6
