@@ -11,6 +11,8 @@ here:
                       `Api` serves HTTP requests
     adk_relay/adk     ADK, no sockets: `Conversations` run the agent and emit messages
     adk_relay/core    shared by both: messages, rooms, and the interfaces between the two
+
+With `RELAY_BUS`, `adk_relay/bus` is between several processes: it has those conversations that run elsewhere.
 """
 
 from __future__ import annotations

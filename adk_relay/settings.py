@@ -183,7 +183,7 @@ SETTINGS = {
             "shared_store",
             str,
             "false",
-            "true: other processes may serve the same sessions, and a proxy brings all of a user to one",
+            "true: several processes share the sessions without a bus; a proxy brings all of a user to one",
             choices=("false", "true"),
         ),
         Setting(
@@ -292,7 +292,11 @@ SETTINGS = {
             "File or URL of the keys that verify tokens (RS256, ES256); if set, clients need a token",
         ),
         Setting(
-            "one_use", str, "false", "true: tokens open one WebSocket a process", choices=("false", "true")
+            "one_use",
+            str,
+            "false",
+            "true: tokens open one WebSocket; without a bus, one a process",
+            choices=("false", "true"),
         ),
         Setting(
             "origins",

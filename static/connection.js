@@ -175,7 +175,9 @@ export class Connection {
       case "pong":
         return;
       case "status":
-        return this.#socket.become({ name: frame.state === "reconnecting" ? "modelling" : "connected" });
+        return this.#socket.become({
+          name: ["reconnecting", "degraded"].includes(frame.state) ? "modelling" : "connected",
+        });
       case "ack":
         return this.#confirm(frame.id);
       case "gap":

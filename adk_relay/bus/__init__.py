@@ -1,14 +1,24 @@
 """What carries conversations between processes, through Redis. Imports core only.
 
-    server     the clients of Redis; is it there?      relay:p:{P}        inbox of process P (stream)
-    codec      messages and commands as bytes          relay:p:{P}:alive  lease of process P
-    packs      what gathers for a process              relay:c:{C}:owner  "<token> <process>"
-    link       from this process to another            relay:c:{C}:log    journal of conversation C (stream)
-    inbox      from all others to this one             relay:claims       claims of conversations (stream)
-    lease      which processes live                    relay:calls        questions to any worker (stream)
-    ownership  which process owns a conversation
-    log        what a new owner needs to go on
-    tasks      queues that all workers read
+    conversations  all of them, for this process       relay:p:{P}        inbox of process P (stream)
+    attending      those of other processes            relay:p:{P}:alive  lease of process P
+    attended       one of those                        relay:c:{C}:owner  "<token> <process>"
+    owning         those of this process               relay:c:{C}:log    journal of conversation C (stream)
+    owned          one of those                        relay:claims       claims of conversations (stream)
+    hub            this process among the others       relay:calls        questions to any worker (stream)
+    server         the clients of Redis; is it there?  relay:about        what the agent is
+    codec          messages and commands as bytes      relay:census       what each process tells (hash)
+    commands       what processes tell each other      relay:limits:W     what user or address W has (hash)
+    packs          what gathers for a process          relay:once:T       token T was used
+    link           from this process to another
+    inbox          from all others to this one
+    lease          which processes live
+    ownership      which process owns a conversation
+    log, writer    what a new owner needs to go on
+    tasks          queues that all workers read
+    census         what each process tells of itself
+    limits         of a user and an address, in all processes
+    together       both of these, for this process
 
 What has a `run` is run as a task by its owner, until that cancels it. No `run` ends because Redis is away.
 """

@@ -53,6 +53,8 @@ class _Attending:
     listener: Listener
     after: After | None
     """What it asks for; None: it makes one request, and nothing is replayed to it."""
+    came_at: float
+    """As `time.time()`."""
     is_in: bool = False
     """The owner has answered: what comes now is for it."""
     texts: dict[str, UserText | Ask] = field(default_factory=dict)
@@ -105,6 +107,7 @@ class Attended:
         self._hub = hub
         self._on_unneeded = on_unneeded
         self._standing = Standing("", 0, 0, 0, ())
+        self._came_at = 0.0
         self._expected = 0
         """How many listeners the owner expects."""
         self._attending: dict[str, _Attending] = {}
@@ -123,8 +126,9 @@ class Attended:
 
     # ---- for the listeners ----
 
-    def opened(self, standing: Standing) -> None:
-        """The owner has said how it stands. A listener may come now."""
+    def opened(self, standing: Standing, came_at: float) -> None:
+        """The owner has said how it stands. A listener attends now, which came at this `time.time()`."""
+        self._came_at = came_at
         self._standing = standing
         self._expected += 1
 
@@ -153,9 +157,11 @@ class Attended:
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
         if listener.attends == "own":
-            attending = _Attending(listener, None)
+            attending = _Attending(listener, None, self._came_at)
         else:  # what is told between the answer to `open` and the arrival of this is not to be missed
-            attending = _Attending(listener, after or After(self._standing.epoch, self._standing.seq))
+            attending = _Attending(
+                listener, after or After(self._standing.epoch, self._standing.seq), self._came_at
+            )
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -321,6 +327,7 @@ class Attended:
             listener.address,
             listener.is_audio,
             listener.attends,
+            attending.came_at,
             attending.after,
         )
         connection = listener.connection_id

@@ -29,6 +29,8 @@ class Attend:
     address: str
     is_audio: bool
     attends: Literal["all", "newest", "own"]
+    came_at: float
+    """When it came, as `time.time()`: of those that attend as "newest", the one that came last is it."""
     after: After | None = None
     """The last message that it has got; None: it wants nothing replayed."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from adk_relay.bus.attending import Attending
 from adk_relay.bus.hub import Hub
-from adk_relay.bus.owning import Conversations as OwnConversations
+from adk_relay.bus.owned import Conversations as OwnConversations
 from adk_relay.bus.owning import Owning
 from adk_relay.bus.together import Together
 from adk_relay.core.interfaces import Conversation, StoppingError, Summary

@@ -97,6 +97,8 @@ class Hub:
         self._calls: dict[str, tuple[str, asyncio.Future[Reply]]] = {}
         """By id: the process that is asked ("": any worker), and what waits for its reply."""
         self._task: asyncio.Task[None] | None = None
+        self._last: tuple[Any, bytes] = (None, b"")
+        """What was encoded last."""
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -176,6 +178,17 @@ class Hub:
             asyncio.get_running_loop().call_soon(self._take_pack, to, [item])
             return item
         return self._link(to).send(conversation, token, connection, content, is_sound=is_sound)
+
+    def send_quietly(self, to: str, conversation: str, token: int, connection: str, content: bytes) -> None:
+        """The same. If too much waits, the receiver notices that something is missing, and asks for it."""
+        with contextlib.suppress(InboxFullError):
+            self.send(to, conversation, token, connection, content)
+
+    def encoded(self, content: Any) -> bytes:
+        """The same as `codec.encode`. A room tells all its listeners the same message, one after another."""
+        if self._last[0] is not content:
+            self._last = content, encode(content)
+        return self._last[1]
 
     async def ask(self, to: str, token: int, call: Call) -> Reply:
         """Asks a process, or any worker (""), and returns its reply.

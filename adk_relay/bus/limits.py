@@ -14,12 +14,15 @@ from adk_relay.core.shared import Left, Use
 _EXPIRY_MS = 2 * 60 * 60 * 1000
 """How long it is known what somebody has. Who counts sockets tells of them again in half of that time."""
 
+_NEW_SECONDS = 5.0
+"""So long after it began, a process may be unknown to others."""
+
 _DAY_MS = 24 * 60 * 60 * 1000
 
 _TELL = Script("""
 -- ARGV: the process; its sockets, the most, 1: the last one is new; the day, seconds spoken since the last
--- time; ms until it expires, the same if somebody has spoken; how many buckets, and of each: rate, most,
--- taken; the processes that live
+-- time; ms until it expires, the same if somebody has spoken; how many buckets; seconds in which a process is
+-- new; of each bucket: rate, most, taken; the processes that live
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 local about = {}
@@ -27,15 +30,16 @@ local found = redis.call('HGETALL', KEYS[1])
 for i = 1, #found, 2 do about[found[i]] = found[i + 1] end
 
 local own, most, is_new = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
-local last = 9 + 3 * tonumber(ARGV[9])
+local last = 10 + 3 * tonumber(ARGV[9])
 local lives = {}
 for i = last + 1, #ARGV do lives['s:' .. ARGV[i]] = true end
 local sockets = own
 for field, value in pairs(about) do
     if string.sub(field, 1, 2) == 's:' then
         local count, at = string.match(value, '^(%d+) (%S+)$')
-        if lives[field] and field ~= 's:' .. ARGV[1] then sockets = sockets + tonumber(count) end
-        -- One that does not live here may be one that is not known here yet.
+        -- A process that has just told of itself may be so new that it is not known here.
+        local counts = lives[field] or now - tonumber(at) < tonumber(ARGV[10])
+        if counts and field ~= 's:' .. ARGV[1] then sockets = sockets + tonumber(count) end
         if now - tonumber(at) > tonumber(ARGV[7]) / 1000 then redis.call('HDEL', KEYS[1], field) end
     end
 end
@@ -50,7 +54,7 @@ if about.day == ARGV[5] then spoken = spoken + tonumber(about.spoken) end
 answer[2] = tostring(spoken)
 if spoken > 0 then redis.call('HSET', KEYS[1], 'day', ARGV[5], 'spoken', spoken) end
 
-for i = 10, last, 3 do
+for i = 11, last, 3 do
     local rate, full, taken = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
     local name = 'b' .. i
     local left = full
@@ -108,7 +112,7 @@ class Limits:
     def _arguments(self, use: Use, living: list[str]) -> list[str | int | float]:
         numbers = (use.sockets, use.most_sockets, int(use.is_new), use.day, use.spoken, _EXPIRY_MS, _DAY_MS)
         buckets = [each for bucket in use.buckets for each in (bucket.rate, bucket.most, bucket.taken)]
-        return [self._process, *numbers, len(use.buckets), *buckets, *living]
+        return [self._process, *numbers, len(use.buckets), _NEW_SECONDS, *buckets, *living]
 
 
 def _left(answer: list[Any]) -> Left:

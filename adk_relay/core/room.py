@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -103,6 +104,8 @@ class Room:
         self.listeners: list[Listener] = []
         """All that attend, in the order they came."""
         self.recording = recording or Recording()
+        self._came_at: dict[Listener, float] = {}
+        """When they came, as `time.time()`. Those of other processes tell it: their way here takes time."""
         self._requests = requests
         self._journal = Journal(limit=replay_bytes, max_age=replay_seconds)
         self._audience: tuple[Listener, ...] = ()
@@ -147,6 +150,7 @@ class Room:
     def abandon(self) -> None:
         """The conversation goes on in another process: all listeners are removed, and none is told."""
         self.listeners.clear()
+        self._came_at.clear()
         self._typing.clear()
         self._audience = ()
         self.close()
@@ -155,9 +159,14 @@ class Room:
         """Adds a listener. With `after`, it first gets the messages that it missed."""
         if after:
             self.replay(listener, after)
-        if listener.attends == "newest" and (before := self._newest()):
-            before.deliver(Status("elsewhere"))
-        self.listeners.append(listener)
+        newest, came_at = self._newest(), getattr(listener, "came_at", time.time())
+        place = len(self.listeners)
+        while place and self._came_at[self.listeners[place - 1]] > came_at:
+            place -= 1  # that one was quicker, but came later
+        self.listeners.insert(place, listener)
+        self._came_at[listener] = came_at
+        if listener.attends == "newest" and newest:
+            (newest if self._newest() is listener else listener).deliver(Status("elsewhere"))
         self._audience = self._find_audience()
         if self._expected.pop(listener.connection_id, None) is None:
             self._note_presence(listener, was_there=False)
@@ -171,6 +180,7 @@ class Room:
         was_newest = listener is self._newest()
         self.set_typing(listener, False)
         self.listeners.remove(listener)
+        del self._came_at[listener]
         self._audience = self._find_audience()
         if was_newest and (before := self._newest()):
             before.deliver(Status("live" if is_live else "reconnecting"))

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from google.adk.sessions import InMemorySessionService
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -39,7 +40,7 @@ def expressions() -> list[str]:
 
 def test_the_rules_are_rules(tmp_path: Path) -> None:
     said = promtool(ROOT / "deploy", "check", "rules", "alerts.yml")
-    assert "5 rules found" in said
+    assert "6 rules found" in said
 
 
 def test_each_alert_fires_when_it_should(tmp_path: Path) -> None:
@@ -57,7 +58,7 @@ def test_the_queries_of_the_dashboard_are_queries(tmp_path: Path) -> None:
 
 
 async def test_relay_has_every_metric_and_label_that_is_asked_for() -> None:
-    relay = a_relay()
+    relay = a_relay(bus="redis://127.0.0.1", sessions=InMemorySessionService())
     stats = relay.conversations.stats
     stats.use(Usage(1, 1, 1, 4))
     stats.tools.observe("tool", 1.0)

@@ -12,6 +12,7 @@ import sys
 from configparser import RawConfigParser
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 from zipfile import ZipFile
 
 import pytest
@@ -33,6 +34,11 @@ KUBERNETES: Any = {
     (each["kind"], each["metadata"]["name"]): each
     for each in yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
 }
+RELAYS = [name for name, service in COMPOSE["services"].items() if service.get("image") == "relay"]
+"""The services of the Compose file that are relays, of any role."""
+
+WEB = [name for name in RELAYS if name.startswith("web")]
+
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
 
 
@@ -52,6 +58,17 @@ def unit() -> RawConfigParser:
     return parser
 
 
+def pod_of(role: str) -> Any:
+    """The pods of a role in Kubernetes."""
+    return KUBERNETES["Deployment", f"relay-{role}"]["spec"]["template"]["spec"]
+
+
+def environment_of(role: str) -> dict[str, str]:
+    """What is set for them."""
+    [container] = pod_of(role)["containers"]
+    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
+
+
 def in_image(instruction: str) -> list[str]:
     """The list that ends an instruction of the image's last stage."""
     [line] = re.findall(
@@ -69,11 +86,11 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     accepts(need("nginx", "nginx-light"), "-t", "-c", str(file), "-e", f"{tmp_path}/error.log")
 
 
-@pytest.mark.parametrize("environment", ["none", "kubernetes"])
+@pytest.mark.parametrize("environment", ["none", "cluster"])
 def test_caddy_takes_its_configuration(tmp_path: Path, environment: str) -> None:
-    """Also with what kubernetes.yaml puts into its environment."""
-    [container] = KUBERNETES["Deployment", "relay-proxy"]["spec"]["template"]["spec"]["containers"]
-    values = {each["name"]: each["value"] for each in container["env"]} if environment != "none" else {}
+    """Also with an environment for a cluster, where something in front ends TLS."""
+    cluster = {"SITE": ":80", "RELAYS": "relay-0.relay:8000 relay-1.relay:8000", "PROXIES": "private_ranges"}
+    values = cluster if environment != "none" else {}
     assert set(values) <= {*re.findall(r"\{\$(\w+):", (DEPLOY / "Caddyfile").read_text())}
     caddy = need("caddy", "caddy")
     config = str(DEPLOY / "Caddyfile")
@@ -135,16 +152,18 @@ def test_what_stops_a_relay_gives_it_time_to_drain() -> None:
     drain = SETTINGS["drain"].default
     assert int(unit()["Service"]["TimeoutStopSec"]) > drain + STOP  # type: ignore[operator]
 
-    for name in ("relay1", "relay2"):
+    for name in RELAYS:
         service = COMPOSE["services"][name]
         grace = int(service["stop_grace_period"].removesuffix("s"))
         assert grace > int(service["environment"]["RELAY_DRAIN"]) + STOP
 
-    pod = KUBERNETES["StatefulSet", "relay"]["spec"]["template"]["spec"]
-    [container] = pod["containers"]
-    drain = next(int(each["value"]) for each in container["env"] if each["name"] == "RELAY_DRAIN")
-    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] > before + drain + STOP
+    for role in ("web", "worker"):
+        pod = pod_of(role)
+        [container] = pod["containers"]
+        drain = int(environment_of(role)["RELAY_DRAIN"])
+        # Only web pods are in a Service, which has to learn that they end.
+        before = container["lifecycle"]["preStop"]["sleep"]["seconds"] if role == "web" else 0
+        assert pod["terminationGracePeriodSeconds"] > before + drain + STOP
 
 
 def test_the_settings_in_the_files_are_settings() -> None:
@@ -158,46 +177,80 @@ def test_a_relay_behind_a_proxy_knows_the_name_that_browsers_use() -> None:
     """The proxies pass on the Host that they got, and relay refuses any other than RELAY_HOSTS."""
     [name] = re.findall(r"^ +server_name (\S+);$", (DEPLOY / "nginx.conf").read_text(), re.MULTILINE)
     assert unit()["Service"]["Environment"] == f"RELAY_HOSTS={name}"
-    for relay in ("relay1", "relay2"):
+    for relay in WEB:
         assert COMPOSE["services"][relay]["environment"]["RELAY_HOSTS"] == name
-    [container] = KUBERNETES["StatefulSet", "relay"]["spec"]["template"]["spec"]["containers"]
-    assert {"name": "RELAY_HOSTS", "value": name} in container["env"]
+    assert environment_of("web")["RELAY_HOSTS"] == name
 
 
-def test_relays_that_share_a_database_say_so() -> None:
-    """Without it, the second one would be refused."""
-    for relay in ("relay1", "relay2"):
-        assert COMPOSE["services"][relay]["environment"]["RELAY_SHARED_STORE"] == "true"
-    [container] = KUBERNETES["StatefulSet", "relay"]["spec"]["template"]["spec"]["containers"]
-    assert {"name": "RELAY_SHARED_STORE", "value": "true"} in container["env"]
+def test_the_processes_share_a_bus() -> None:
+    """Web processes say that they are some, and workers are started as such."""
+    for relay in RELAYS:
+        environment = COMPOSE["services"][relay]["environment"]
+        bus = urlsplit(environment["RELAY_BUS"])
+        assert bus.hostname in COMPOSE["services"]
+        assert environment.get("RELAY_ROLE") == ("web" if relay in WEB else None)
+    assert COMPOSE["services"]["worker"]["command"] == worker_command()
+    for role in ("web", "worker"):
+        bus = urlsplit(environment_of(role)["RELAY_BUS"])
+        service = KUBERNETES["Service", bus.hostname]["spec"]
+        assert service["ports"][0]["port"] == bus.port
+        assert (
+            (KUBERNETES["Deployment", "relay-redis"]["spec"]["template"]["metadata"]["labels"])
+            == service["selector"]
+        )
+        # Nobody else reaches it.
+        policy = KUBERNETES["NetworkPolicy", "relay-redis"]["spec"]
+        [source] = policy["ingress"][0]["from"]
+        labels = KUBERNETES["Deployment", f"relay-{role}"]["spec"]["template"]["metadata"]["labels"]
+        assert policy["podSelector"]["matchLabels"] == service["selector"]
+        assert source["podSelector"]["matchLabels"].items() <= labels.items()
+    assert environment_of("web")["RELAY_ROLE"] == "web"
+    [worker] = pod_of("worker")["containers"]
+    assert worker["command"] == worker_command()
+
+
+def worker_command() -> list[str]:
+    """How a worker is started in the image: as it starts a relay, but with another command."""
+    return ["worker" if part == "serve" else part for part in in_image("CMD")]
 
 
 def test_names_in_the_manifest_refer_to_something() -> None:
-    pods = KUBERNETES["StatefulSet", "relay"]["spec"]
-    [container] = pods["template"]["spec"]["containers"]
-    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert container[probe]["httpGet"]["port"] in ports
-        assert container[probe]["httpGet"]["path"] == ("/ready" if probe == "readinessProbe" else "/health")
-    service = KUBERNETES["Service", pods["serviceName"]]["spec"]
-    assert service["selector"] == pods["template"]["metadata"]["labels"]
-    assert [port["port"] for port in service["ports"]] == [ports["http"]] == [8000]
-    [proxy] = KUBERNETES["Deployment", "relay-proxy"]["spec"]["template"]["spec"]["containers"]
-    relays = next(each["value"] for each in proxy["env"] if each["name"] == "RELAYS")
-    names = [f"relay-{number}.{pods['serviceName']}:8000" for number in range(pods["replicas"])]
-    assert relays.split() == names
+    for role in ("web", "worker"):
+        pods = KUBERNETES["Deployment", f"relay-{role}"]["spec"]
+        [container] = pods["template"]["spec"]["containers"]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[probe]["httpGet"]["port"] in ports
+            path = "/ready" if probe == "readinessProbe" else "/health"
+            assert container[probe]["httpGet"]["path"] == path
+        assert ports == {"http": 8000, "metrics": int(environment_of(role)["RELAY_METRICS_PORT"])}
+        labels = pods["template"]["metadata"]["labels"]
+        spread = pods["template"]["spec"]["topologySpreadConstraints"]
+        assert pods["selector"]["matchLabels"] == spread[0]["labelSelector"]["matchLabels"] == labels
+        scaled = KUBERNETES["HorizontalPodAutoscaler", f"relay-{role}"]["spec"]
+        assert scaled["scaleTargetRef"]["name"] == f"relay-{role}"
+        for metric in scaled["metrics"]:
+            if metric["type"] == "Pods":
+                assert (
+                    f'"{metric["pods"]["metric"]["name"]}"' in (ROOT / "adk_relay" / "metrics.py").read_text()
+                )
+    service = KUBERNETES["Service", "relay"]["spec"]
+    web = KUBERNETES["Deployment", "relay-web"]["spec"]["template"]
+    assert service["selector"] == web["metadata"]["labels"]
+    assert [port["targetPort"] for port in service["ports"]] == ["http"]
 
 
 def test_names_and_addresses_in_compose_refer_to_something(tmp_path: Path) -> None:
     services = COMPOSE["services"]
-    relays = [name for name, service in services.items() if service.get("image") == "relay"]
-    addresses = {name: services[name]["networks"]["default"]["ipv4_address"] for name in (*relays, "nginx")}
+    addresses = {name: services[name]["networks"]["default"]["ipv4_address"] for name in (*WEB, "nginx")}
     prometheus = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
-    [targets] = prometheus["scrape_configs"][0]["static_configs"]
-    for name in relays:
+    [targets] = prometheus["scrape_configs"][0]["dns_sd_configs"]
+    assert targets["names"] == RELAYS
+    for name in RELAYS:
         environment = services[name]["environment"]
-        assert environment["FORWARDED_ALLOW_IPS"] == addresses["nginx"]
-        assert f"{name}:{environment['RELAY_METRICS_PORT']}" in targets["targets"]
+        assert environment["RELAY_METRICS_PORT"] == targets["port"]
+        if name in WEB:
+            assert environment["FORWARDED_ALLOW_IPS"] == addresses["nginx"]
     for service in services.values():
         for volume in service.get("volumes", ()):
             source = volume.partition(":")[0]
@@ -207,8 +260,9 @@ def test_names_and_addresses_in_compose_refer_to_something(tmp_path: Path) -> No
     # The command that puts the relays' addresses into nginx.conf.
     script = services["nginx"]["command"][-1].replace("/relay.conf", str(DEPLOY / "nginx.conf"))
     changed = accepts("sh", "-c", script.partition(" >/etc")[0])
+    assert " hash " not in changed
     upstreams = re.findall(r"^ +server ([\d.:]+) ", changed, re.MULTILINE)
-    assert upstreams == [f"{addresses[name]}:8000" for name in relays]
+    assert upstreams == [f"{addresses[name]}:8000" for name in WEB]
 
 
 @pytest.mark.parametrize("where", ["unit", "image"])

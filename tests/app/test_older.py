@@ -111,7 +111,7 @@ async def test_a_conversation_may_take_long_to_be_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody attends it until it is counted, but somebody is about to."""
-    monkeypatch.setattr("adk_relay.adk.conversation._UNATTENDED", 0.0)
+    monkeypatch.setattr("adk_relay.adk.attendance._UNATTENDED", 0.0)
     path = f"{tmp_path}/s.db"
     await write(path, "long", 20_000, app_name="tester")
     relay = a_relay(rehearsal(), sessions=f"sqlite:///{path}")

@@ -1,4 +1,4 @@
-"""One process serves the sessions of a store: a second one is refused, and so are workers."""
+"""Without a bus, one process serves the sessions of a store: a second one is refused, and so are workers."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from support.client import client
 from support.databases import Server, database
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.process import HANGS, SERVE, UVICORN, Process, process, relay_process, serving_process
+from support.redis_server import redis_server
 from support.server import ROOT, a_relay, serving
 
 REFUSED = r"ERROR.* relay: another process has the sessions in .*: stop it, or set another RELAY_SESSIONS "
@@ -125,6 +126,25 @@ async def test_workers_are_refused_in_one_line(tmp_path: Path) -> None:
         )
         for code, (_, _, _, expected) in zip(codes, WORKERS.values(), strict=True):
             assert expected in (code, None)
+
+
+async def test_workers_on_a_bus(gemini: GeminiLive, tmp_path: Path) -> None:
+    """They share conversations, so it does not matter which of them a connection reaches."""
+    command = [*UVICORN, "--workers", "2"]
+    async with (
+        redis_server() as redis,
+        relay_process(command, tmp_path, RELAY_BUS=redis.url, **gemini.env) as relay,
+    ):
+        await relay.started()
+        async with asyncio.timeout(HANGS):
+            while len([line for line in relay.log if "Application startup complete" in line]) < 2:
+                await asyncio.sleep(0.05)
+        async with AsyncExitStack() as stack:
+            alices = [await stack.enter_async_context(client(relay.port)) for _ in range(6)]
+            for alice in alices:
+                await alice.ask("hello")
+            assert len(gemini.connections) == 1
+        assert await relay.stop() == 0
 
 
 async def test_a_reload(gemini: GeminiLive, tmp_path: Path) -> None:

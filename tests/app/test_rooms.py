@@ -319,7 +319,7 @@ class Slow(InMemorySessionService):
 async def test_a_session_that_is_slow_to_read_can_be_attended_all_the_same(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adk_relay.adk.conversation._UNATTENDED", 0.05)
+    monkeypatch.setattr("adk_relay.adk.attendance._UNATTENDED", 0.05)
     async with serving(a_relay(sessions=Slow())) as port, http(port) as web:
         session_id = await created(port)
         async with client(port) as live, chat(port, session_id) as room:

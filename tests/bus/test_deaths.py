@@ -222,6 +222,8 @@ async def test_one_process_with_everything_goes_on_without_redis(
         await redis.kill()
         await guest.until(lambda said: said.get("state") == "degraded")
         assert await alice.ask("hello") == "You said: hello."
+        async with client(here.port, query="&after=0.0") as again:
+            await again.until(lambda said: said.get("text") == "You said: hello.")
         await redis.start()
         told = await guest.until(lambda said: said.get("turn_complete"))
         assert words(told) == "You said: hello."

@@ -53,6 +53,7 @@ class Process:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes tell of themselves more often, so that the tests take less time."""
+    monkeypatch.setattr("adk_relay.bus.limits._NEW_SECONDS", 0.5)
     monkeypatch.setattr("adk_relay.bus.census._EVERY", 0.1)
     monkeypatch.setattr("adk_relay.wire.sharing._EVERY", 0.1)
 
@@ -162,7 +163,16 @@ async def test_the_sockets_of_a_process_that_has_died_do_not_count(
             await other.enter()
             with pytest.raises(OverQuotaError):
                 await one.enter()
-        await until(lambda: one.census.living == ["one"])
+        await until(lambda: fits(one))
+        assert one.census.living == ["one"]
+
+
+async def test_a_process_that_stops(server: Server) -> None:
+    """Its clients come back to another one at once, also while it closes their sockets."""
+    async with processes(server, user_sockets=1) as (one, other):
+        await other.enter()
+        assert not await fits(one)
+        await other.sharing.aclose()
         await one.enter()
 
 

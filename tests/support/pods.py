@@ -41,6 +41,8 @@ class Spread:
         self.web = [Relay(None, role="web", **options) for _ in range(2)]
         self.workers = [Relay(agent, role="worker", **options) for _ in range(2)]
         self._turns = cycle(self.web)
+        self.conversations = self.workers[0].conversations
+        """For its session service, which the other worker has, too."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
