@@ -89,11 +89,11 @@ def test_an_answer_is_open_until_its_end() -> None:
     assert past.answer == OpenAnswer(1, "onetwo", 2, asked)
     again = past_of([past.checkpoint()])
     assert again.answer == past.answer and again.lines == past.lines == 1
-    past.apply(Told(TurnEnd(3, interrupted=True, goes_on=True)))
-    assert past.answer and past.is_cut
-    past.apply(Told(TurnEnd(4, interrupted=True)))
-    assert past.answer is None and not past.is_cut
-    assert [*past.ended] == [OpenAnswer(1, "onetwo", 2, asked)]
+    cut = past_of([past.checkpoint(), Told(TurnEnd(3, interrupted=True, goes_on=True))])
+    assert cut.answer and cut.is_cut
+    ended = past_of([cut.checkpoint(), Told(TurnEnd(4, interrupted=True))])
+    assert ended.answer is None and not ended.is_cut
+    assert [*ended.ended] == [OpenAnswer(1, "onetwo", 2, asked)]
 
 
 def test_sound_of_an_answer_that_was_interrupted_is_not_replayed() -> None:
