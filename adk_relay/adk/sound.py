@@ -50,9 +50,9 @@ _MIN_BASE64 = 64
 """Characters of base64 that are not found by chance in the rest of a frame."""
 
 _LATEST, _LOOKS = 1.0, 20
-"""Seconds within which an event that ADK has let go must come out of `run_live`, and into how many pauses they
-are divided. The event takes some turns of the event loop. If the whole process stood still for a second, one
-long pause would end before the event had any of them; so each pause is a turn at least."""
+"""Seconds within which an event that ADK has let go must come out of `run_live`, in so many pauses. The event
+takes some turns of the event loop. If the process stood still for a second, one long pause would end before
+the event had any of them; so each pause is a turn at least."""
 
 
 class Hearer(Protocol):
