@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 
 _YOUNG, _MIDDLE, _OLD = 10_000, 4, 2
-"""New objects after which the youngest are looked through (Python's own 700 are those of half a start), and how
-many such looks come before one through those that have stayed, and before one through all: 150,000 objects.
+"""New objects after which the youngest are looked through (Python's own 700 are those of half a start), how
+many such looks come before one through those that have stayed, and how many of these before one through all:
+150,000 objects.
 
-What a conversation leaves behind refers to itself, and most of it has stayed for a while, so it goes only when
-all are looked through. With Python's own 10 and 10 that would be after 1.2 million objects, of hundreds of
+What a conversation leaves behind refers to itself, and most of it has stayed for a while, so it goes only
+when all are looked through. With Python's own 10 and 10 that is after 1.2 million objects, of hundreds of
 conversations: half a gigabyte. It takes a few hundredths of a second, because `settle` leaves it few objects.
 """
 
