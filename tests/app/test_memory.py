@@ -44,4 +44,4 @@ def test_what_is_loaded_is_out_of_its_sight(tmp_path: Path, app: str, expected: 
     )
     *found, objects = done.stdout.split()
     assert found == expected, done.stderr
-    assert int(objects) < 200_000, "what conversations leave behind stays for too long"
+    assert int(objects) < 100_000, "what conversations leave behind stays for too long"
