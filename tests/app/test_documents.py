@@ -202,6 +202,19 @@ def test_the_named_states() -> None:
         assert [state.name for state in machine] == re.findall(r"`(\w+)`", states), name
 
 
+@pytest.mark.parametrize("folder", ["core", "wire", "wire/dialects", "adk", "client", ""])
+def test_all_files_are_named(folder: str) -> None:
+    path = f"adk_relay/{folder}".rstrip("/")
+    files = " ".join(files for _, files in rows(section(ARCHITECTURE, f"### `{path}`")))
+    told = re.findall(r"`(\w+)`", files)
+    there = {
+        file.stem
+        for file in (ROOT / path).iterdir()
+        if (file.suffix == ".py" or (file / "__init__.py").exists()) and not file.stem.startswith("__")
+    }
+    assert sorted(told) == sorted(there)
+
+
 async def test_the_examples_of_the_readme(
     tmp_path: Path, gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +235,15 @@ async def test_the_examples_of_the_readme(
         for name in set(sys.modules) - before:
             if name.split(".")[0] in ("main", "my_pkg"):
                 del sys.modules[name]
+
+
+def test_the_programs_of_the_system() -> None:
+    """Those that tests need are those that CI installs, besides what makes its environment."""
+    contributing = (ROOT / "CONTRIBUTING.md").read_text()
+    [told] = re.findall(r"apt-get install (.*)$", contributing, re.MULTILINE)
+    ci = (ROOT / ".ci" / "run").read_text()
+    [installed] = re.findall(r"no-install-recommends \\\n(.*)$", ci, re.MULTILINE)
+    assert told.split() == [name for name in installed.split() if name != "python3-venv"]
 
 
 # ---- all of them -----------------------------------------------------------------------------

@@ -207,8 +207,20 @@ async def test_pings_of_a_peer_that_does_not_read_do_not_pile_up(
     monkeypatch.setattr(bounded_websocket, "FRAMES", 1e9)
     monkeypatch.setattr(bounded_websocket, "FRAMES_AT_ONCE", 1e9)
     pings = frame(bytes(120), 9) * 20_000
+    handled = 0
+    handle_ping = BoundedWebSocket.handle_ping
+
+    def counted(self: BoundedWebSocket) -> None:
+        nonlocal handled
+        handled += 1
+        handle_ping(self)
+
+    monkeypatch.setattr(BoundedWebSocket, "handle_ping", counted)
     async with serving(a_relay(), **bounded()) as port, Peer.upgraded(port) as peer:
         await peer.send_raw(pings)
+        async with asyncio.timeout(60):
+            while handled < 20_000:  # the peer reads none before
+                await asyncio.sleep(0.01)
         await peer.send_raw(frame(b"", 8))
         pongs = await peer.ended()
         assert 0 < pongs.count(b"\x8a\x78") < 10_000

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support.chat import chat
@@ -20,21 +21,69 @@ from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.process import HANGS, SERVE, Process, serving_process
 from support.proxies import PROXIES, Front
 
+# Databases, relays and proxies take seconds to start, so the tests share them.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+class Relays:
+    """Two relays that share a database and a model.
+
+    Attributes:
+        both: their processes. One that a test has ended is started again for the next.
+    """
+
+    def __init__(self, stack: AsyncExitStack, folder: Path, settings: dict[str, str]) -> None:
+        self.both: list[Process] = []
+        self._stack = stack
+        self._folder = folder
+        self._settings = settings
+
+    async def start(self) -> None:
+        self.both = [*await asyncio.gather(*(self._start(0) for _ in range(2)))]
+
+    async def start_again(self) -> list[Process]:
+        """Starts what has ended, where it was before; returns what it has started."""
+        ended = [number for number, relay in enumerate(self.both) if not relay.is_running]
+        for number in ended:
+            self.both[number] = await self._start(self.both[number].port)
+        return [self.both[number] for number in ended]
+
+    async def _start(self, port: int) -> Process:
+        command = [*SERVE[:-1], str(port)]
+        return await self._stack.enter_async_context(serving_process(command, self._folder, **self._settings))
+
 
 @dataclass
 class Pair:
-    """A proxy, and the two relays behind it."""
+    """A proxy, and the two relays behind it.
 
+    Attributes:
+        seen: how many lines each had in its log before the test, by its port.
+    """
+
+    proxy: str
     front: Front
-    relays: list[Process]
+    relays: Relays
+    seen: dict[int, int]
+
+    def user(self, name: str) -> str:
+        """A user that no other proxy's test has."""
+        return f"{name}-{self.proxy}"
+
+    def log(self, relay: Process) -> list[str]:
+        """What it has logged in this test."""
+        return relay.log[self.seen[relay.port] :]
+
+    def opened(self, relay: Process, user: str) -> bool:
+        return any(": opened from " in line and f" {user} " in line for line in self.log(relay))
 
     def of(self, user: str) -> Process:
         """The one relay that has accepted sockets of this user."""
-        [relay] = [relay for relay in self.relays if any(f" {user} " in line for line in _opened(relay))]
+        [relay] = [relay for relay in self.relays.both if self.opened(relay, user)]
         return relay
 
     def other(self, relay: Process) -> Process:
-        [other] = [each for each in self.relays if each is not relay]
+        [other] = [each for each in self.relays.both if each is not relay]
         return other
 
     @asynccontextmanager
@@ -50,27 +99,53 @@ class Pair:
                     await asyncio.sleep(0.1)
             yield served
 
+    async def start_again(self, user: str) -> None:
+        """Starts a relay that has ended, and returns when new sockets of its user reach it."""
+        [started] = await self.relays.start_again()
+        self.seen[started.port] = 0
+        async with asyncio.timeout(HANGS):
+            while not self.opened(started, user):
+                async with client(self.front.port, user, ssl=self.front.tls):
+                    pass
+                await asyncio.sleep(0.1)
 
-def _opened(relay: Process) -> list[str]:
-    return [line for line in relay.log if ": opened from " in line]
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gemini() -> AsyncIterator[GeminiLive]:
+    async with GeminiLive() as service:
+        yield service
+        assert service.violations == []
 
 
-@pytest.fixture(params=sorted(PROXIES))
-async def pair(request: pytest.FixtureRequest, gemini: GeminiLive, tmp_path: Path) -> AsyncIterator[Pair]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def relays(gemini: GeminiLive, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Relays]:
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(database("postgresql"))
         settings = {**gemini.env, "RELAY_SESSIONS": store.uri, "RELAY_DRAIN": "60"}
-        relays = []
-        for name in ("one", "two"):
-            (folder := tmp_path / name).mkdir()
-            relays.append(await stack.enter_async_context(serving_process(SERVE, folder, **settings)))
-        (folder := tmp_path / "proxy").mkdir()
-        before = PROXIES[request.param](folder, *(relay.port for relay in relays))
-        yield Pair(await stack.enter_async_context(before), relays)
+        relays = Relays(stack, tmp_path_factory.mktemp("relays"), settings)
+        await relays.start()
+        yield relays
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=sorted(PROXIES))
+async def proxied(
+    request: pytest.FixtureRequest, relays: Relays, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[tuple[str, Front]]:
+    await relays.start_again()
+    proxy: str = request.param
+    ports = [relay.port for relay in relays.both]
+    async with PROXIES[proxy](tmp_path_factory.mktemp(proxy), *ports) as front:
+        yield proxy, front
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def pair(relays: Relays, proxied: tuple[str, Front]) -> Pair:
+    await relays.start_again()
+    return Pair(*proxied, relays, {relay.port: len(relay.log) for relay in relays.both})
 
 
 @pytest.fixture
-def gate(gemini: GeminiLive) -> asyncio.Event:
+def gate(gemini: GeminiLive) -> Iterator[asyncio.Event]:
     """Asked to count, the model says "One" and then waits for this before it goes on."""
     gate = asyncio.Event()
     usual = gemini.answer
@@ -84,7 +159,8 @@ def gate(gemini: GeminiLive) -> asyncio.Event:
         await connection.say(" two.")
 
     gemini.answer = answer
-    return gate
+    yield gate
+    gemini.answer = usual
 
 
 async def counting(who: Client) -> None:
@@ -120,17 +196,17 @@ async def closed(who: Client) -> int | None:
 
 async def test_text_voice_and_replay(pair: Pair, gate: asyncio.Event) -> None:
     front = pair.front
-    async with client(front.port, ssl=front.tls) as alice:
+    async with client(front.port, pair.user("alice"), ssl=front.tls) as alice:
         assert await alice.ask("hello") == "You said: hello."
-    async with client(front.port, "bob", audio=True, ssl=front.tls) as bob:
+    async with client(front.port, pair.user("bob"), audio=True, ssl=front.tls) as bob:
         await bob.socket.send(speech(300) + silence(400))
         assert words(await bob.turn()) == "I heard you."
         assert bob.audio
-    async with client(front.port, "carol", ssl=front.tls) as carol:
+    async with client(front.port, name := pair.user("carol"), ssl=front.tls) as carol:
         await counting(carol)
         carol.socket.transport.abort()
     gate.set()
-    async with pair.back("carol", last(carol)) as carol:
+    async with pair.back(name, last(carol)) as carol:
         frames = await carol.turn()
         assert words(frames) == " two."
         assert not any(said.get("type") == "gap" for said in frames)
@@ -139,28 +215,29 @@ async def test_text_voice_and_replay(pair: Pair, gate: asyncio.Event) -> None:
 async def test_all_requests_of_a_user_reach_one_relay(pair: Pair) -> None:
     front = pair.front
     async with AsyncExitStack() as stack:
-        names = [f"user{number}" for number in range(12)]
+        names = [pair.user(f"user{number}") for number in range(12)]
         for name in names:
-            for _ in range(3):
-                await stack.enter_async_context(client(front.port, name, ssl=front.tls))
-        assert {pair.of(name).port for name in names} == {relay.port for relay in pair.relays}
+            escaped = f"%{ord(name[0]):x}{name[1:]}"  # the same user
+            for way in (name, name, escaped):
+                await stack.enter_async_context(client(front.port, way, ssl=front.tls))
+        assert {pair.of(name).port for name in names} == {relay.port for relay in pair.relays.both}
 
         # All else is of `guest`.
         guest = await stack.enter_async_context(client(front.port, "guest", ssl=front.tls))
         assert guest.hello
         http = await stack.enter_async_context(front.browsing())
-        body = {"session_id": "shared", "message": "hello"}
+        body = {"session_id": pair.user("shared"), "message": "hello"}
         assert (await http.post("/api/v1/chat", json=body)).status_code == 200
-        talking = await stack.enter_async_context(chat(front.port, "shared", ssl=front.tls))
+        talking = await stack.enter_async_context(chat(front.port, body["session_id"], ssl=front.tls))
         assert (await http.post("/api/v1/chat", json=body)).status_code == 200
         assert (await talking.get("message_added"))["message"] == "hello"
-        log = pair.of("guest").log
+        log = pair.log(pair.of("guest"))
         assert len([line for line in log if "POST /api/v1/chat" in line]) == 2
 
 
 async def test_an_answer_is_streamed(pair: Pair, gate: asyncio.Event) -> None:
     """Its first event is there before the answer is complete: no proxy waits for the end."""
-    body = {"session_id": "s", "message": "count"}
+    body = {"session_id": pair.user("streamed"), "message": "count"}
     headers = {"Accept": "text/event-stream", "Accept-Encoding": "gzip"}
     async with (
         pair.front.browsing() as http,
@@ -178,33 +255,34 @@ async def test_a_relay_is_stopped_in_mid_answer_and_not_a_word_is_lost(
     pair: Pair, gate: asyncio.Event
 ) -> None:
     front = pair.front
-    async with client(front.port, ssl=front.tls) as alice:
-        await counting(alice)
-        stopped = pair.of("alice")
+    async with client(front.port, name := pair.user("dave"), ssl=front.tls) as dave:
+        await counting(dave)
+        stopped = pair.of(name)
         stopping = asyncio.create_task(stopped.stop())
-        await alice.until(lambda said: said.get("type") == "going_away")
+        await dave.until(lambda said: said.get("type") == "going_away")
         gate.set()
-        assert words(await alice.turn()) == " two."
-        assert await closed(alice) == 1012
-    async with pair.back("alice", last(alice)) as alice:
-        assert await whole_messages(alice) == [("user", "count"), ("agent", "One two.")]
-        assert await alice.ask("go on") == "You said: go on."
+        assert words(await dave.turn()) == " two."
+        assert await closed(dave) == 1012
+    async with pair.back(name, last(dave)) as dave:
+        assert await whole_messages(dave) == [("user", "count"), ("agent", "One two.")]
+        assert await dave.ask("go on") == "You said: go on."
     assert await stopping == 0
-    assert any(" alice " in line for line in _opened(pair.other(stopped)))
-    assert [relay.problems() for relay in pair.relays] == [[], []]
+    assert pair.opened(pair.other(stopped), name)
+    assert [relay.problems() for relay in pair.relays.both] == [[], []]
+    await pair.start_again(name)
 
 
 async def test_a_relay_is_killed_in_mid_answer_and_what_was_acked_is_there(
     pair: Pair, gate: asyncio.Event
 ) -> None:
     front = pair.front
-    async with client(front.port, ssl=front.tls) as alice:
-        await counting(alice)
-        killed = pair.of("alice")
+    async with client(front.port, name := pair.user("erin"), ssl=front.tls) as erin:
+        await counting(erin)
+        killed = pair.of(name)
         await killed.stop(signal.SIGKILL)
-        assert await closed(alice) in (None, 1006)
-    async with pair.back("alice", last(alice)) as alice:
-        assert (await whole_messages(alice))[0] == ("user", "count")
-        assert await alice.ask("go on") == "You said: go on."
-    assert any(" alice " in line for line in _opened(pair.other(killed)))
+        assert await closed(erin) in (None, 1006)
+    async with pair.back(name, last(erin)) as erin:
+        assert (await whole_messages(erin))[0] == ("user", "count")
+        assert await erin.ask("go on") == "You said: go on."
+    assert pair.opened(pair.other(killed), name)
     assert pair.other(killed).problems() == []

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
@@ -23,11 +24,11 @@ ROOT = Path(__file__).parent.parent.parent
 """The project's folder."""
 
 
-def need(program: str, package: str) -> str:
+def need(program: str, package: str, install: str = "apt-get install") -> str:
     """The path of a program from outside; its test is skipped without it, and fails in CI."""
-    if path := shutil.which(program):
+    if path := shutil.which(program) or shutil.which(program, path=Path(sys.executable).parent):
         return path
-    _missing(f"{program} is missing: apt-get install {package}")
+    _missing(f"{program} is missing: {install} {package}")
 
 
 def need_module(module: str) -> None:
