@@ -99,7 +99,10 @@ def _count(shown: list[int]) -> None:
 @asynccontextmanager
 async def _worst_client(server: Server, **options: Any) -> AsyncIterator[ClientConnection]:
     async with open_client(server, "relay", _WORST_USER, **{"audio": False, **options}) as client:
-        yield client
+        try:
+            yield client
+        finally:
+            client.transport.abort()
 
 
 async def _flood(server: Server, show: Callable[[], None], *, frame: str) -> None:
@@ -113,7 +116,7 @@ async def _flood(server: Server, show: Callable[[], None], *, frame: str) -> Non
                 while not client.transport.is_closing():
                     if not client.transport.get_write_buffer_size():
                         client.transport.write(many)
-                        show()
+                    show()  # the server may take long to read what is written
                     await asyncio.sleep(_EVERY)
 
 
@@ -176,10 +179,16 @@ async def _stall(server: Server, show: Callable[[], None]) -> None:
 class _Nobody(asyncio.Protocol):
     """Takes what comes, and does nothing with it."""
 
+    def __init__(self, client: ClientConnection) -> None:
+        self._client = client
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._client.connection_lost(exc)
+
 
 def _throw_away(client: ClientConnection) -> None:
     """What comes is not parsed from now on: the quiet client shares this event loop."""
-    client.transport.set_protocol(_Nobody())
+    client.transport.set_protocol(_Nobody(client))
 
 
 async def _p99(server: Server, seconds: float) -> float:
