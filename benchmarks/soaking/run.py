@@ -39,7 +39,7 @@ EVERY = 5.0
 STORM, BREAK = 150.0, 240.0
 """Seconds between two losses of all sockets, and of all connections to the model."""
 
-WARM_UP = 10.0
+WARM_UP = 14.0
 """Minutes that are not looked at: until as many come as leave, what is kept for a while is full, and the C
 library's heap has its holes."""
 
