@@ -19,8 +19,8 @@ core; the servers have another core for themselves, and only the CPU time of the
 counted. CPU time is comparable on a busy machine, too; latencies need a quiet one.
 
 Where to read on: run.py has the command, report.py the table, apps.py and sample.py the applications that
-are compared, builds.py, processes.py and model.py the processes, load.py and peers.py the clients. soak.py, with
-soaking/, is a program of its own. The other files have the measurements.
+are compared, builds.py, processes.py and model.py the processes, load.py and peers.py the clients. The other
+files have the measurements. soak.py, with soaking/, is a program of its own.
 """
 
 import sys
