@@ -164,6 +164,7 @@ class Relay:
         """
         await self._draining.wait(self.conversations.is_answering)
         await self._close(SERVER_RESTARTS)
+        await self._draining.wait_for_sockets()
 
     async def _close(self, frame: CloseFrame) -> None:
         for socket in [*self._sockets]:

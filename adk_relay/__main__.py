@@ -80,6 +80,11 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
         default="info",
         help="debug shows every frame (%(default)s)",
     )
+    parser.add_argument(
+        "--forwarded-allow-ips",
+        metavar="IPS",
+        help="proxies whose X-Forwarded-For is believed; *: all (127.0.0.1) [FORWARDED_ALLOW_IPS]",
+    )
     settings = parser.add_argument_group(
         "settings", "Each can also be set in the environment, or in the file .env."
     )
@@ -99,7 +104,9 @@ def serve(argv: Sequence[str], prog: str = "relay serve") -> None:
     from adk_relay import server  # it imports uvicorn, which is slow, and --help does not need it
 
     load_env_files(Path.cwd())  # it may set RELAY_LOG
-    config = server.config("relay:app", arguments.host, arguments.port, arguments.log_level)
+    config = server.config(
+        "relay:app", arguments.host, arguments.port, arguments.log_level, arguments.forwarded_allow_ips
+    )
     served = server.Server(config)
     served.run()
     if not served.started:

@@ -30,7 +30,8 @@ of 8 ms is 125 a second."""
 BYTES, BYTES_AT_ONCE = 640.0 * 1024, MAX_FRAME
 """Bytes, in the same way. The highest rate of sound that relay takes is half a megabyte a second in base64.
 A picture of the largest size costs the event loop 40 ms in google-genai, which encodes it for the model: at
-this pace that is less than a hundredth of the time."""
+this pace that is less than a hundredth of the time. A thread would not help: base64 and JSON, which take most
+of it, keep the interpreter to themselves."""
 
 MAX_FRAGMENTS = 1024
 """Frames of one fragmented message."""

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -43,15 +44,24 @@ _GRACEFUL = 3
 """Seconds that connections have to end when the server stops. Without a limit, one client that has stopped
 reading would keep the process from ending."""
 
+_DROP_AFTER = 2.0
+"""Seconds after which those that are left are dropped, as if their clients had gone. After `_GRACEFUL`,
+uvicorn would cancel their tasks, and log a traceback for each."""
 
-def config(app: str, host: str, port: int, log_level: str) -> uvicorn.Config:
-    """uvicorn's configuration for relay."""
+
+def config(app: str, host: str, port: int, log_level: str, proxies: str | None = None) -> uvicorn.Config:
+    """uvicorn's configuration for relay.
+
+    Args:
+        proxies: what their `X-Forwarded-For` is believed; None: FORWARDED_ALLOW_IPS, or this machine's.
+    """
     bounded = bounded_protocols((_descriptors() - _RESERVE) // 2)
     return uvicorn.Config(
         app,
         host=host,
         port=port,
         log_level=log_level,
+        forwarded_allow_ips=proxies,
         log_config=log_config(LOGGING_CONFIG),
         http=bounded[0] if bounded else "h11",
         ws=bounded[1] if bounded else "auto",
@@ -135,8 +145,12 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Shuts down, until a second signal comes."""
         ending = asyncio.create_task(super().shutdown(sockets), name="shutdown")
+        drop_at = time.monotonic() + _DROP_AFTER
         while not self.force_exit and not ending.done():
             await asyncio.wait({ending}, timeout=_LOOK_EVERY)
+            if time.monotonic() >= drop_at:
+                for connection in [*self.server_state.connections]:
+                    connection.transport.abort()
         if self.force_exit:
             for connection in [*self.server_state.connections]:
                 connection.shutdown()  # sends the close frames

@@ -269,7 +269,7 @@ SETTINGS = {
             "File or URL of the keys that verify tokens (RS256, ES256); if set, clients need a token",
         ),
         Setting(
-            "one_use", str, "false", "true: each token opens one WebSocket only", choices=("false", "true")
+            "one_use", str, "false", "true: tokens open one WebSocket a process", choices=("false", "true")
         ),
         Setting(
             "origins",

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 _WANTED_BY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 """Variables that ask for an export: https://opentelemetry.io/docs/languages/sdk-configuration/."""
 
-_FLUSH_MS = 2000
-"""Milliseconds that the server's end waits for the last spans to be sent."""
+_FLUSH = 2.0
+"""Seconds that the server's end waits for the last spans to be sent."""
 
 _provider: TracerProvider | None = None
 
@@ -55,6 +57,20 @@ def export_traces() -> None:
 
 
 async def flush() -> None:
-    """Sends the spans that wait. To be called when the server stops: its process may end without `atexit`."""
-    if _provider:
-        await asyncio.to_thread(_provider.force_flush, _FLUSH_MS)
+    """Sends the spans that wait. To be called when the server stops: its process may end without `atexit`.
+
+    While the collector does not answer, `force_flush` heeds no time limit. For a daemon thread nobody waits.
+    """
+    if not (provider := _provider):
+        return
+    loop, sent = asyncio.get_running_loop(), asyncio.Event()
+
+    def send() -> None:
+        provider.force_flush()
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(sent.set)
+
+    threading.Thread(target=send, daemon=True).start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FLUSH):
+            await sent.wait()

@@ -7,12 +7,14 @@ import { stats } from "./audio.js";
 import { Call } from "./call.js";
 import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
+import { Expiry } from "./expiry.js";
 import { Fallback } from "./fallback.js";
 import { keptId, randomId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
+import { People } from "./people.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
-import { isSignedIn } from "./token.js";
+import { isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
 import * as view from "./view.js";
 import { WaitingCards } from "./waiting.js";
@@ -43,6 +45,8 @@ const older = new OlderMessages(elements.messages, { ask: (place) => connection.
 
 const socketURL = new URL(here(`ws/${encodeURIComponent(user)}`).href.replace(/^http/, "ws")); // and https → wss
 if (session) socketURL.searchParams.set("session_id", session);
+const chosenName = parameters.get("name");
+if (chosenName) socketURL.searchParams.set("name", chosenName);
 
 const connection = new Connection({
   url: socketURL,
@@ -61,12 +65,19 @@ const connection = new Connection({
       if (state.name !== "connecting" && !connected()) {
         others.lost();
         typists.clear();
+        expiry.over();
       }
       goWithout(state.name === "blocked");
       update();
     },
     hello(frame) {
       view.showModel(frame);
+      me = { name: frame.name ?? "", role: frame.role ?? "" };
+      const listens = me.role === "listen";
+      view.showListening(listens);
+      waiting.listens = listens;
+      if (listens) call.end();
+      people.enter(frame.names);
       call.pushToTalk = Boolean(frame.push_to_talk);
       waiting.renew();
       older.reset();
@@ -122,15 +133,19 @@ function reveal() {
   elements.messages.classList.add("ready");
 }
 
-// A conversation that is named in the address may be shared: texts that this page has not written may be another user's.
+let me = { name: "", role: "" }; // as the server has told
+
+// A conversation may be shared that is named in the address, or to which the user was invited: a text without a name that
+// this page has not written may be another user's.
 function withAuthor(line) {
-  const isOthers = line.role === "user" && session && !line.mine;
-  return { ...line, who: isOthers ? "Somebody" : "" };
+  if (line.role !== "user" || line.mine || (me.name && line.name === me.name)) return { ...line, who: "" };
+  return { ...line, who: line.name || (session || me.role ? "Somebody" : "") };
 }
 
 function receive(frame) {
   if (frame.mime_type === "text/plain") return conversation.addToAnswer(frame.data);
   const speaker = frame.mine ? "" : frame.connection_id;
+  people.heard(frame);
   switch (frame.type) {
     case "message":
       typists.set(speaker, false);
@@ -149,6 +164,8 @@ function receive(frame) {
       return waiting.show(frame);
     case "tool_complete":
       return waiting.done(frame) || conversation.toolCompleted(frame);
+    case "token_expiring":
+      return expiry.soon(frame.expires_in);
     case "dropped":
       return conversation.lost(frame.direction, frame.audio_ms);
     case "error":
@@ -199,16 +216,25 @@ function rehearsal(rehearsing) {
 
 // ---- the others
 
-const others = new Others({ here: view.showHere, announce: view.announceHere });
-const typists = new Typists((ids) => view.showWriting(ids.length));
+const people = new People();
+const others = new Others({
+  here: (count) => view.showHere(count, people.here),
+  announce: (count) => view.announceHere(count, people.here),
+});
+const typists = new Typists((ids) => view.showWriting(ids.map((id) => people.nameOf(id))));
 const typing = new TypingSignal((type) => connection.sendControl(type));
 
 // If there are several others, the beginnings of their connection ids tell them apart.
 function nameOf(speaker, name) {
-  if (name) return name;
-  if (!parameters.get("user")) return "You, in another window"; // nobody else knows this user's name
+  if (name && name !== me.name) return name;
+  if (name || (!parameters.get("user") && !isSignedIn())) return "You, in another window"; // nobody else knows this user's name
   return others.here > 2 ? `Somebody else (${speaker.slice(0, 4)})` : "Somebody else";
 }
+
+// Somebody who was invited to listen may have been invited to write since: a new socket tells.
+whenRenewed(() => me.role === "listen" && connection.open());
+
+const expiry = new Expiry((text) => view.notice("token", text));
 
 // ---- writing
 
@@ -348,7 +374,7 @@ const call = new Call({
 // Updates the buttons and the call to the present state.
 function update() {
   const stoppable = conversation.answering && connected() && !discarding;
-  view.showStop(stoppable || fallback.busy || Boolean(call.voice?.playing));
+  view.showStop((stoppable && me.role !== "listen") || fallback.busy || Boolean(call.voice?.playing));
   call.show(connection.state.name, conversation.expecting);
 }
 

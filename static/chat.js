@@ -8,10 +8,10 @@ export class Chat {
   #socket;
   #pinging = 0;
 
-  // `on` has state(state), see socket.js; frame(frame); and trip(ms), the time of a ping to the server and back.
+  // `url()` is the address of the WebSocket. `on` has state(state), see socket.js; frame(frame); and trip(ms), the time of a ping to the server and back.
   constructor(url, on) {
     this.#socket = new ReconnectingSocket({
-      url: () => url,
+      url,
       whenFailed: "asleep",
       on: {
         state: (state) => on.state(state),
@@ -27,6 +27,11 @@ export class Chat {
 
   open() {
     this.#socket.open();
+  }
+
+  // Opens another socket, if there is one.
+  renew() {
+    if (this.ready) this.open();
   }
 
   // Opens the socket if it is asleep: there is input.
@@ -58,7 +63,7 @@ export class Chat {
         this.#socket.agentWorks();
         break;
       case "error":
-        this.#socket.heardError(frame.code);
+        if (this.#socket.heardError(frame.code)) return;
         break;
     }
     on.frame(frame);

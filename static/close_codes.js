@@ -13,8 +13,10 @@ const ACTIONS = {
 
 const FINAL_ERRORS = ["agent_failed", "model_refused", "model_unavailable"];
 
+export const SIGN_IN = 4401;
+
 const REASONS = {
-  4401: "The server wants you to sign in first.",
+  [SIGN_IN]: "The server wants you to sign in first.",
   4403: "The server does not let you in.",
   4404: "The server has no conversation at this address.",
 };
@@ -36,7 +38,10 @@ export function isFinal(errorCode) {
   return FINAL_ERRORS.includes(errorCode);
 }
 
-// The sentence that is shown when the server has given no reason.
-export function reasonOf(code) {
-  return REASONS[code] ?? "The server has ended the connection.";
+const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
+// What is shown; `reason` is what the server has said.
+export function reasonOf(code, reason) {
+  const why = reason || (REASONS[code] ?? "The server has ended the connection.");
+  return code === SIGN_IN ? `${sentence(why)} Open the link again that has brought you here, or ask for another one.` : why;
 }

@@ -193,7 +193,7 @@ export class Connection {
     if (frame.seq && !this.#isNew(frame.seq)) return;
     if (frame.mime_type === "audio/pcm") return this.#on.sound(decode(frame.data));
     if (frame.type === "error") {
-      this.#socket.heardError(frame.code);
+      if (this.#socket.heardError(frame.code)) return;
       this.#refuse(frame.id);
     } else this.#socket.agentWorks();
     if (frame.code === "model_refused") this.#socket.agentFailsForGood();

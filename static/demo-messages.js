@@ -64,9 +64,9 @@ export class Messages {
     announce(text);
   }
 
-  // Shows these messages, [{kind, text}, …], and then those that wait; returns their nodes.
+  // Shows these messages, [{kind, text, who}, …], and then those that wait; returns their nodes.
   replace(lines) {
-    const nodes = lines.map(({ kind, text }) => bubble(kind, text));
+    const nodes = lines.map(({ kind, text, who }) => bubble(kind, text, who));
     const all = new DocumentFragment(); // in one piece: otherwise the page would be laid out once for each message
     all.append(...nodes);
     this.#follow(() => {
@@ -80,7 +80,7 @@ export class Messages {
   prepend(lines) {
     const root = this.#root;
     const below = root.scrollHeight - root.scrollTop;
-    root.prepend(...lines.map(({ kind, text }) => bubble(kind, text)));
+    root.prepend(...lines.map(({ kind, text, who }) => bubble(kind, text, who)));
     root.scrollTop = root.scrollHeight - below;
   }
 

@@ -5,18 +5,21 @@
 // those that the history has already are dropped.
 
 import { announce } from "./announcer.js";
-import { here } from "./api.js";
 import { sourceList } from "./bubbles.js";
 import { Chat } from "./chat.js";
 import { isFinal } from "./close_codes.js";
 import { RoomBar } from "./demo-bar.js";
+import { Composer } from "./demo-composer.js";
 import { HistoryReader } from "./demo-history.js";
+import { Me } from "./demo-me.js";
 import { Messages, setMeta } from "./demo-messages.js";
 import { OlderReader } from "./demo-older.js";
 import { RoomList } from "./demo-rooms.js";
+import { Expiry } from "./expiry.js";
 import { randomId } from "./identity.js";
-import { bytesOf, fit, MAX_TEXT, sendOnEnter } from "./textbox.js";
+import { areTyping, People } from "./people.js";
 import { Texts } from "./texts.js";
+import { whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
 import { WaitingCards } from "./waiting.js";
 
@@ -44,10 +47,10 @@ let passing = false; // the problem that is shown is over when the page has join
 const texts = new Texts(); // each also has `node`, and `taken`: the server has it in its queue
 const connections = new Set(); // the ids of the connections that this page has had
 
-const peoplesNames = new Map(); // connection id → the name of those who have one
-
+const people = new People();
+const me = new Me(() => chat.renew());
 const messages = new Messages($("messages"));
-const typists = new Typists(showTyping);
+const typists = new Typists((ids) => ($("typing").textContent = areTyping(ids.map((id) => people.whoIs(id)))));
 const reader = new HistoryReader({ read: showHistory, failed: goOnWithout, problem: (text) => problem(text, true) });
 const older = new OlderReader($("messages"), (lines) => messages.prepend(lines.map(shown)));
 const cards = new WaitingCards({
@@ -55,27 +58,39 @@ const cards = new WaitingCards({
   send: (toolId, result) => inside && chat.send("tool_result", { tool_id: toolId, result }),
   announce,
 });
-const bar = new RoomBar((why) => problem(why));
+const bar = new RoomBar(me, (why) => problem(why));
 const rooms = new RoomList(() => chat.ready);
-const chat = new Chat(here("ws").href.replace(/^http/, "ws"), { state: showState, trip: showTrip, frame: take });
+const showTrip = (ms) => ($("state-text").textContent = `Connected · ${Math.max(1, Math.round(ms))} ms`);
+const chat = new Chat(() => me.address, { state: showState, trip: showTrip, frame: take });
 const typing = new TypingSignal((type) => Boolean(room) && chat.send(type));
 
+const composer = new Composer({
+  typed(text) {
+    chat.wake();
+    typing.changed(text);
+  },
+  problem: (text) => problem(text),
+  send: write,
+  changed: update,
+});
+const expiry = new Expiry(problem);
+
 // ---- the connection
+
+// Somebody who was invited may have been invited to more since: a new socket tells.
+whenRenewed(() => (me.role ? chat.renew() : update()));
 
 function showState({ name, reason }) {
   $("state").dataset.state = name;
   $("state-text").textContent = STATES[name];
   if (name === "ended") problem(reason);
   if (!chat.ready) {
+    expiry.over();
     inside = creating = false;
     reader.drop();
     for (const { node } of texts.unconfirmed) setMeta(node, "Waiting to be sent");
   }
   update();
-}
-
-function showTrip(ms) {
-  $("state-text").textContent = `Connected · ${Math.max(1, Math.round(ms))} ms`;
 }
 
 // ---- frames
@@ -113,6 +128,8 @@ function receive(frame) {
       return cards.done(frame);
     case "session_update":
       return updated(frame);
+    case "token_expiring":
+      return expiry.soon(frame.expires_in);
     case "error":
       return failed(frame);
   }
@@ -163,9 +180,9 @@ function completeAnswer({ full_response: text, interrupted, message_count, groun
   rooms.refresh();
 }
 
-function updated({ update_type, connection_id, name, typing: isTyping, message, message_count }) {
-  if (name) peoplesNames.set(connection_id, name);
-  const who = whoIs(connection_id);
+function updated({ update_type, connection_id, typing: isTyping, message, message_count, name }) {
+  people.heard({ connection_id, name });
+  const who = people.whoIs(connection_id);
   const isOwn = connections.has(connection_id); // a former connection of this page
   switch (update_type) {
     case "user_typing":
@@ -226,7 +243,10 @@ function create() {
   creating = true;
 }
 
-function entered({ type, session_id }) {
+function entered({ type, session_id, ...told }) {
+  me.entered(told);
+  people.enter(told.names);
+  cards.listens = me.listens;
   const isNew = type === "session_created";
   if (isNew) creating = false;
   else joining = "";
@@ -270,7 +290,11 @@ function leave(why) {
 // Reads the history: after joining, after a lost connection, and after a message was missed.
 const load = () => reader.read(room);
 
-const shown = ({ role, id, text }) => ({ kind: role === "agent" ? role : texts.has(id, text) ? "user" : "other", text });
+function shown({ role, id, text, name }) {
+  if (role === "agent") return { kind: role, text };
+  const isOwn = name ? texts.isMine(id) || name === me.name : texts.has(id, text);
+  return isOwn ? { kind: "user", text } : { kind: "other", text, who: name };
+}
 
 function showHistory({ history: lines, message_count, first }, frames) {
   for (const { node } of texts.takeHistory(lines)) node.remove(); // the history has it
@@ -321,8 +345,7 @@ function resetActivity() {
 function update() {
   bar.show(room);
   $("hint").hidden = Boolean(room || texts.unconfirmed.length);
-  $("new").disabled = $("join-button").disabled = !chat.ready;
-  $("send").disabled = !chat.ready || (joining && joining !== room) || !$("text").value.trim();
+  me.show(chat.ready, chat.ready && (!joining || joining === room) && !composer.isEmpty);
   rooms.mark(room);
 }
 
@@ -332,15 +355,6 @@ function problem(text, passes = false) {
   passing = passes;
 }
 
-function whoIs(connectionId) {
-  return peoplesNames.get(connectionId) ?? `Guest ${connectionId?.slice(0, 4)}`;
-}
-
-function showTyping(ids) {
-  const names = ids.map(whoIs);
-  $("typing").textContent = names.length ? `${names.join(", ")} ${names.length > 1 ? "are" : "is"} typing…` : "";
-}
-
 // Puts texts that cannot be sent any more back into the box.
 function giveBack(why, unsent = texts.unconfirmed) {
   if (!unsent.length) return;
@@ -348,40 +362,18 @@ function giveBack(why, unsent = texts.unconfirmed) {
     node.remove();
     texts.remove(id);
   }
-  $("text").value = [...unsent.map(({ words }) => words), $("text").value].filter(Boolean).join("\n");
+  composer.giveBack(unsent.map(({ words }) => words));
   problem(`${why} Your unsent text is in the box again.`);
-  fitText();
-}
-
-function fitText() {
-  fit($("text"));
-  update();
 }
 
 // ---- what the user does
 
-$("text").addEventListener("input", () => {
-  chat.wake();
-  typing.changed($("text").value);
-  fitText();
-});
-
-sendOnEnter($("text"), $("send"));
-
-$("composer").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const words = $("text").value.trim();
-  const isTooLong = bytesOf(words) > MAX_TEXT;
-  problem(isTooLong ? "This message is too long: at most 32 KiB are allowed." : "");
-  if (isTooLong) return;
+function write(words) {
   typing.stopped();
   const text = texts.add(randomId(), words, { node: messages.addWaiting(words), taken: false });
   if (inside) send(text);
   else if (!room) create();
-  $("text").value = "";
-  fitText();
-  $("text").focus();
-});
+}
 
 function send(text) {
   if (chat.send("chat", { session_id: room, message: text.words, id: text.id })) Object.assign(text, { tried: true, failed: false });
@@ -403,5 +395,5 @@ addEventListener("hashchange", () => {
 });
 
 chat.open();
-fitText();
-if (matchMedia("(pointer: fine)").matches) $("text").focus(); // a touch keyboard would cover half of the screen
+composer.fit();
+if (matchMedia("(pointer: fine)").matches) composer.focus(); // a touch keyboard would cover half of the screen

@@ -157,9 +157,12 @@ export class ReconnectingSocket {
     this.#failures = 0;
   }
 
-  // An error frame has come.
+  // An error frame has come. Returns whether it is dealt with: the new token is for another socket.
   heardError(code) {
     if (isFinal(code)) this.#agentFailed = true;
+    if (code !== "bad_token") return false;
+    this.open();
+    return true;
   }
 
   // The agent would fail in the same way again: its next failure ends the tries.
@@ -210,7 +213,7 @@ export class ReconnectingSocket {
       case "sleep":
         return this.#end({ name: "asleep" });
       case "end":
-        return this.#end({ name: "ended", reason: reason || reasonOf(code) });
+        return this.#end({ name: "ended", reason: reasonOf(code, reason) });
       case "count":
         if (!agentFailed || ++this.#failures < MAX_FAILURES) break;
         return this.#end({ name: this.#whenFailed, reason: reason || "The agent cannot be reached." });

@@ -1,6 +1,7 @@
 // What the main page shows around the conversation: the connection's state, notices, the call, the box to write in.
 
 import { announce } from "./announcer.js";
+import { areTyping, list } from "./people.js";
 import { fit } from "./textbox.js";
 
 const $ = (id) => document.getElementById(id);
@@ -77,18 +78,22 @@ export function showModel({ model, rehearsal }) {
 // ---- the others
 
 // How many are connected to this conversation, this page included.
-export function showHere(count) {
+// `names`: of the others, as far as they have one.
+export function showHere(count, names) {
   $("here").hidden = count < 2;
-  $("here-count").textContent = `${count} here`;
+  $("here-count").textContent = `${count} here${names.length ? `: ${names.join(", ")}` : ""}`;
 }
 
-export function announceHere(count) {
-  announce(count > 1 ? `${count} are connected to this conversation now.` : "Nobody else is here now.");
+export function announceHere(count, names) {
+  const who = names.length ? `, among them ${list(names)}` : "";
+  announce(count > 1 ? `${count} are connected to this conversation now${who}.` : "Nobody else is here now.");
 }
 
-export function showWriting(count) {
-  $("writing").hidden = count === 0;
-  $("writing").textContent = count > 1 ? `${count} people are typing…` : "Somebody is typing…";
+// `names`: of those who are typing; empty for who has none.
+export function showWriting(names) {
+  $("writing").hidden = names.length === 0;
+  const unnamed = names.length > 1 ? `${names.length} people are typing…` : "Somebody is typing…";
+  $("writing").textContent = names.every(Boolean) ? areTyping(names) : unnamed;
 }
 
 // ---- notices
@@ -186,6 +191,24 @@ export function focusText() {
   if (matchMedia("(pointer: fine)").matches) elements.text.focus();
 }
 
+const suggestions = [...document.querySelectorAll(".suggestion")];
+
+// Whether the user may only listen: then nothing can be used that says something, and a line says why.
+export function showListening(listens) {
+  const controls = [elements.text, elements.send, elements.audio, ...suggestions];
+  const hadFocus = controls.includes(document.activeElement);
+  const isNews = $("listening").hidden;
+  $("listening").hidden = !listens;
+  for (const control of controls) {
+    control.disabled = listens;
+    if (listens) control.setAttribute("aria-describedby", "listening");
+    else control.removeAttribute("aria-describedby");
+  }
+  fitText();
+  if (isNews && listens) announce($("listening").textContent);
+  if (listens && hadFocus) elements.messages.focus();
+}
+
 export function showStop(shown) {
   const hadFocus = document.activeElement === elements.stop;
   elements.stop.hidden = !shown;
@@ -194,5 +217,5 @@ export function showStop(shown) {
 
 export function fitText() {
   fit(elements.text);
-  elements.send.disabled = !elements.text.value.trim();
+  elements.send.disabled = elements.text.disabled || !elements.text.value.trim();
 }

@@ -7,6 +7,8 @@ const CONFIRMATION = "adk_request_confirmation";
 const CREDENTIAL = "adk_request_credential";
 const ADKS_OWN_HINT = /^Please approve or reject the tool call/; // says nothing that the card does not say
 
+const LISTENS = "Those who may write can answer this.";
+
 const TOLD_WITHIN = 10000; // ms after entering a conversation in which the server has told all calls that wait
 
 let made = 0; // makes the ids of elements unique
@@ -17,6 +19,7 @@ export class WaitingCards {
   #place;
   #send;
   #announce;
+  #listens = false; // the user may not answer
 
   // `place(item)` puts a card into the conversation. `send(toolId, result)` returns whether there is a connection.
   constructor({ place, send, announce }) {
@@ -38,7 +41,15 @@ export class WaitingCards {
     known?.item.remove();
     this.#cards.set(frame.tool_id, card);
     this.#place(card.item);
-    if (!known) this.#announce(`Your answer is needed: ${card.question}`);
+    if (this.#listens) this.#enable(card, "");
+    if (!known) this.#announce(this.#listens ? card.question : `Your answer is needed: ${card.question}`);
+  }
+
+  // Whether the user may only listen: then no card can be answered.
+  set listens(listens) {
+    if (listens === this.#listens) return;
+    this.#listens = listens;
+    for (const card of this.#cards.values()) this.#enable(card, "");
   }
 
   // A user has answered. Returns whether there was a card.
@@ -91,10 +102,13 @@ export class WaitingCards {
   // The card can be answered, again.
   #enable(card, problem) {
     card.sent = false;
-    this.#setState(card, problem, true);
+    this.#setState(card, this.#listens ? LISTENS : problem, !this.#listens);
     const controls = card.controls.querySelectorAll("button, textarea");
-    for (const control of controls) control.disabled = false;
-    if (document.activeElement === card.item) controls[0].focus();
+    for (const control of controls) {
+      control.disabled = this.#listens;
+      control.setAttribute("aria-describedby", card.state.id);
+    }
+    if (!this.#listens && document.activeElement === card.item) controls[0].focus();
   }
 
   #setState({ state }, text, isProblem = false) {

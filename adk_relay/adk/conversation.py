@@ -17,8 +17,8 @@ from adk_relay.adk.session import StoredSession, default_id
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.floor import Floor
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.listener import Listener
-from adk_relay.core.members import Members, member_of
+from adk_relay.core.listener import Listener, member_of
+from adk_relay.core.members import Members
 from adk_relay.core.messages import (
     ActivityStart,
     Audio,
@@ -30,7 +30,6 @@ from adk_relay.core.messages import (
     Interrupt,
     Message,
     Numbered,
-    Place,
     Status,
     Text,
     ToolResult,
@@ -79,7 +78,8 @@ class Conversation:
         self._home = home
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = Inbox(on_dropped=self._dropped_up)
-        self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech)
+        others = self._requests.has_others
+        self._floor = Floor(mic_ms=home.mic_ms, hear=self._hear, refuse=self._refuse_speech, others=others)
         self._runs = Runs(home.runner, home.config, self.session, self._inbox, self, self._label)
         self._writing = Writing(
             self.room,
@@ -89,13 +89,13 @@ class Conversation:
             would_cut_in=self._would_cut_in,
             want=self._runs.want,
         )
-        self._members = Members()
+        self._members = Members(self._requests, self._writing.is_under_way, self.room.has_others)
+        self.tell = self.room.broadcast
         self.waiting = Waiting(self.room, self, self._runs)
         self.older = OlderReader(self.room, self.session)
         self._moderation = Moderation(
             home.on_input, user_id, session_id, self.room, self._writing, self._say, self._interrupt
         )
-        self.is_answering, self.tell = self._moderation.is_under_way, self.room.broadcast
         self._resets = Resets(self.session, self.room, self._writing, self._runs, self._say)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         self._back_by = 0.0  # when, in the event loop's time, the grace of the listener that left last ends
@@ -184,10 +184,9 @@ class Conversation:
             self._writing.ask(text, listener)
 
     async def reset(self, *, delete: bool) -> None:
-        """Empties the conversation and tells all listeners. Input that comes meanwhile is handled afterwards.
+        """Empties the conversation for all listeners; `delete`: no session is made until something is said.
 
-        Args:
-            delete: no new session is made until something is said.
+        Input that comes meanwhile is handled afterwards.
         """
         why = "The conversation was emptied before it was your turn."
         done = self._resets.add(delete=delete, why=why)
@@ -207,6 +206,10 @@ class Conversation:
         if late:
             log.error("%s: the run did not end within %g s", self._label, _CLOSE_WAIT)
 
+    def is_answering(self) -> bool:
+        """Whether an answer is under way, or a text or speech waits for one."""
+        return self._moderation.is_under_way() or self._runs.is_speech_pending
+
     def check(self) -> None:
         """Asserts the invariants."""
         assert not (self._grace and self.room.listeners), "the grace timer is set, and there are listeners"
@@ -216,8 +219,8 @@ class Conversation:
     def number(self) -> int:
         return self.room.number()
 
-    def place(self, of_answer: bool) -> Place:
-        return self.room.place(of_answer)
+    def speaker(self) -> str:
+        return self.room.name_of(self._floor.last_speaker)
 
     def emit(self, message: Message) -> None:
         self._idleness.touch()
@@ -250,8 +253,8 @@ class Conversation:
             self._end_turn(TurnEnd(self.number(), interrupted=True))
 
     def lost_speech(self) -> None:
-        lost = Error("speech_lost", "The connection broke while you spoke. Please say it again.")
-        self.room.send_to(self._floor.last_speaker, lost)
+        why = "The connection broke while you spoke. Please say it again."
+        self.room.send_to(self._floor.last_speaker, Error("speech_lost", why))
 
     # ---- input ----
 
@@ -288,12 +291,11 @@ class Conversation:
             return
         self.meter.heard(sound)
         self._inbox.add(sound)
-        # An end of sound alone (its speaker has left) is no reason to connect to the model.
-        if not isinstance(sound, AudioEnd):
+        if not isinstance(sound, AudioEnd):  # its speaker may have left: no reason to connect to the model
             self._runs.want()
 
     def _refuse_speech(self, connection_id: str) -> None:
-        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking: wait until they pause."))
+        self.room.send_to(connection_id, Error("busy", "Somebody else is speaking or waits: wait a moment."))
 
     def _dropped_up(self, ms: float) -> None:
         self.meter.stats.dropped_up_ms += ms

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from adk_relay.adk.meter import Meter
-from adk_relay.core.messages import Message, Place, UserText
+from adk_relay.core.messages import Message, UserText
+from adk_relay.core.room import Room
 
 
 class Teller(Protocol):
@@ -24,8 +25,12 @@ class RunHost(Teller, Protocol):
     @property
     def meter(self) -> Meter: ...
 
-    def place(self, of_answer: bool) -> Place:
-        """The place of the next message; with `of_answer`, that of the open answer if it has text."""
+    @property
+    def room(self) -> Room:
+        """It gives messages their numbers and places."""
+
+    def speaker(self) -> str:
+        """The name of the user who spoke last; "": it is not known."""
 
     def connected(self) -> None:
         """The connection to the model is there."""

@@ -17,9 +17,12 @@ GOES_ON = "relay_goes_on"
 PLACE = "relay_place"
 """Marks an event with the place of its words among all that the listeners were told, as a list.
 
-ADK stores a text only when the model takes it, and an answer only when it ends. The mark of a text is in the
-state that ADK stores with it, that of any other event in its metadata.
+ADK stores a text only when the model takes it, and an answer only when it ends. The marks of a text are in
+the state that ADK stores with it, those of any other event in its metadata.
 """
+
+NAME = "relay_name"
+"""Marks an event with what the user is called who wrote or said its words."""
 
 
 class Said(NamedTuple):
@@ -35,12 +38,14 @@ class Said(NamedTuple):
     interrupted: bool
     place: Place | None = None
     """None: it is not known."""
+    name: str = ""
+    """What the user is called; "": that is not known."""
 
     def lines(self) -> Iterator[Line]:
         if self.text:
-            yield Line("user" if self.by_user else "agent", self.text)
+            yield Line("user", self.text, name=self.name) if self.by_user else Line("agent", self.text)
         if self.heard:
-            yield Line("user", self.heard)
+            yield Line("user", self.heard, name=self.name)
         if self.spoken:
             yield Line("agent", self.spoken)
 
@@ -61,7 +66,7 @@ def said_by(event: Event) -> Said:
         (spoken and spoken.text) or "",
         bool((event.custom_metadata or {}).get(GOES_ON)),
         bool(event.interrupted),
-        _place(event.custom_metadata) or _place(event.actions.state_delta),
+        *_marks(event.actions.state_delta, event.custom_metadata),
     )
 
 
@@ -77,7 +82,7 @@ def said_in(stored: Mapping[str, Any]) -> Said:
         (stored.get("output_transcription") or {}).get("text") or "",
         bool((stored.get("custom_metadata") or {}).get(GOES_ON)),
         bool(stored.get("interrupted")),
-        _place(stored.get("custom_metadata")) or _place((stored.get("actions") or {}).get("state_delta")),
+        *_marks((stored.get("actions") or {}).get("state_delta"), stored.get("custom_metadata")),
     )
 
 
@@ -86,16 +91,25 @@ def has_words(event: Event) -> bool:
     return any(said_by(event).lines())
 
 
-def mark(event: Event, place: Place) -> None:
-    """Marks an event with the place of its words."""
-    event.custom_metadata = {**(event.custom_metadata or {}), PLACE: [*place]}
+def marks(place: Place | None, name: str = "") -> dict[str, Any]:
+    """The marks of an event with words: their place, and the name of the user whose they are."""
+    return ({PLACE: [*place]} if place else {}) | ({NAME: name} if name else {})
 
 
-def _place(marks: Mapping[str, Any] | None) -> Place | None:
-    match (marks or {}).get(PLACE):
+def mark(event: Event, place: Place | None, name: str = "") -> None:
+    """Marks an event with words."""
+    event.custom_metadata = {**(event.custom_metadata or {}), **marks(place, name)}
+
+
+def _marks(*places: Mapping[str, Any] | None) -> tuple[Place | None, str]:
+    """The marks of an event, which are in one of these; of two, the later one counts."""
+    found = {key: value for each in places for key, value in (each or {}).items() if key in (PLACE, NAME)}
+    name = found.get(NAME)
+    place = None
+    match found.get(PLACE):
         case [str(epoch), int(seq)]:
-            return Place(epoch, seq)
-    return None
+            place = Place(epoch, seq)
+    return place, name if isinstance(name, str) else ""
 
 
 class Lines:

@@ -28,6 +28,7 @@ from adk_relay.adk.calls import keep, keep_change
 from adk_relay.adk.connection import Observer, watched
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.screening import text_of
+from adk_relay.adk.session import shorten_if_long
 from adk_relay.adk.sound import ShortWay
 from adk_relay.adk.tools import after_tool, jsonable, made_plain, on_tool_error, plain
 from adk_relay.adk.tree import agents_of
@@ -110,6 +111,7 @@ class Plugins(PluginManager):
             # ADK and google-genai can neither store nor send a result that is not JSON.
             answer.response = jsonable(answer.response)
         self._run().entered(event)
+        shorten_if_long(invocation_context.session)
         keep(event, invocation_context.session)
         changed = await super().run_on_event_callback(invocation_context=invocation_context, event=event)
         if changed:

@@ -11,7 +11,7 @@ from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
 from google.adk.events import Event
 from google.genai import types
 
-from adk_relay.adk.lines import PLACE
+from adk_relay.adk.lines import marks
 from adk_relay.adk.sound import blob_of
 from adk_relay.adk.speech import Speech
 from adk_relay.core.inbox import Inbox
@@ -151,8 +151,8 @@ class RequestQueue(LiveRequestQueue):
                         if user_input.is_stored:
                             # ADK does not store a partial text. The connection sends it as a whole one.
                             return LiveRequest(content=content, partial=True)
-                        place = {PLACE: [*user_input.place]} if user_input.place else None
-                        return LiveRequest(content=content, state_delta=place)
+                        marked = marks(user_input.place, user_input.name)
+                        return LiveRequest(content=content, state_delta=marked or None)
                     case UserImage(data, mime_type):
                         return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
             self._inbox.ready.clear()

@@ -93,7 +93,7 @@ class Run:
         self._inbox = inbox
         self._host, self.meter = host, host.meter
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
-        self.translator = Translator(host.number, host.place, owed=owed, text=owed_text)
+        self.translator = Translator(host.number, host.room.place, host.speaker, owed=owed, text=owed_text)
         self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
         self._queue = RequestQueue(
             inbox, self._taken, host.stored, self._sender_failed, self._speech, self.answers.result

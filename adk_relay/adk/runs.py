@@ -192,6 +192,11 @@ class Runs:
         return self.run.turn.owed if self.run else self._owed
 
     @property
+    def is_speech_pending(self) -> bool:
+        """The present run was given speech, and the final transcript has not come yet."""
+        return bool(self.run and self.run.is_speech_pending)
+
+    @property
     def answers_alone(self) -> bool:
         """The agent has just answered without a model: sound alone is no reason to ask it again."""
         return time.monotonic() - self._answered_alone_at < _ALONE

@@ -25,6 +25,9 @@ from adk_relay.adk.tree import agents_of, is_a
 _REFUSED = "relay_refused"
 """Marks an event, in its metadata, with the text of the user that it refuses."""
 
+_MOST_REFUSED = 600
+"""Texts that a run remembers: its session has no more events in memory."""
+
 
 class Screened(Protocol):
     """What `Plugins` needs from a run, when ADK asks the callbacks."""
@@ -47,7 +50,7 @@ class Screening:
         self._is_screened = is_screened
         self._allowed = allowed
         self._asked = ""  # what the callbacks are being asked about
-        self._refused: set[str] = set()
+        self._refused: dict[str, None] = {}  # in order, the last ones
 
     def ask(self, text: str) -> None:
         """The callbacks are asked about a text, or about the transcript of speech."""
@@ -60,7 +63,9 @@ class Screening:
     def note(self, event: Event) -> None:
         """An event of the run is about to be stored: if it refuses something, it is marked."""
         if self._asked and event.turn_complete and event.content and event.author != "user":
-            self._refused.add(self._asked)
+            self._refused[self._asked] = None
+            if len(self._refused) > _MOST_REFUSED:
+                del self._refused[next(iter(self._refused))]
             event.custom_metadata = {**(event.custom_metadata or {}), _REFUSED: self._asked}
             self._asked = ""
 

@@ -161,8 +161,7 @@ class StoredSession:
                 self._stats.created += 1
             self.created_at = created_at(session)
         self.is_kept = True
-        session.events = _fitting(session.events)
-        session.events = with_waiting(session)
+        _shorten(session)
         return session
 
     async def create(self) -> None:
@@ -203,8 +202,7 @@ class StoredSession:
     async def append_text(self, session: Session, text: UserText) -> None:
         """Stores a user's text that no model was given."""
         event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text.text)]))
-        if text.place:
-            mark(event, text.place)
+        mark(event, text.place, text.name)
         await self.append(session, event)
 
     async def skip_answer(self) -> None:
@@ -231,6 +229,18 @@ async def create_session(
     return await service.create_session(
         app_name=app_name, user_id=user_id, session_id=session_id, state={CREATED_AT: time.time()}
     )
+
+
+def shorten_if_long(session: Session) -> None:
+    """Lets a run forget the oldest events of its session: one run can last for days, and ADK only adds."""
+    if len(session.events) >= 2 * _RECENT:
+        session.events = session.events[-_RECENT:]
+        _shorten(session)
+
+
+def _shorten(session: Session) -> None:
+    session.events = _fitting(session.events)
+    session.events = with_waiting(session)
 
 
 def _fitting(events: list[Event]) -> list[Event]:

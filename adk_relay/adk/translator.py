@@ -61,6 +61,7 @@ class Translator:
     Args:
         number: returns the next message's `seq`.
         place: returns the place of the next message; with True, that of the next words of an answer.
+        speaker: returns the name of the user who spoke last; "": it is not known.
         owed: what the user still waits for from the run before.
         text: the question that this is the answer to, if it was a text.
     """
@@ -69,6 +70,7 @@ class Translator:
         self,
         number: Callable[[], int],
         place: Callable[[bool], Place],
+        speaker: Callable[[], str] = str,
         *,
         owed: Owed = "",
         text: UserText | None = None,
@@ -80,6 +82,7 @@ class Translator:
         self._place: Place | None = None  # that of the words of the open answer
         self._number = number
         self._next_place = place
+        self._speaker = speaker
         self._credits = Credits()
         self._text = ""  # the chunks of text since the last whole text
         self._aloud = ""  # the same for the transcript of the agent's speech
@@ -102,10 +105,11 @@ class Translator:
         return event
 
     def note_place(self, event: Event) -> None:
-        """An event is about to be stored: it is marked with the place of its words."""
+        """An event is about to be stored: it is marked with the place of its words, and whose they are."""
         if has_words(event):
             is_of_answer = self.turn.is_open and event.author != "user"
-            mark(event, (is_of_answer and self._place) or self._next_place(is_of_answer))
+            place = (is_of_answer and self._place) or self._next_place(is_of_answer)
+            mark(event, place, self._speaker() if event.input_transcription else "")
 
     def messages(self, event: Event) -> list[Message]:
         """The messages that an event becomes, in order."""

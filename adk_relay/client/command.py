@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import signal
 import sys
+from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 
 import httpx
@@ -34,17 +36,19 @@ def main(argv: Sequence[str] | None = None, prog: str = "relay-client") -> int:
     parser.add_argument("--url", default="http://localhost:8000", help="the server (%(default)s)")
     parser.add_argument("--session", metavar="ID", help="the conversation to go on with")
     parser.add_argument("--token", help="says who you are, if the server wants that [RELAY_TOKEN]")
+    parser.add_argument("--name", default="", help="what the others are told, unless the token says it")
     arguments = parser.parse_args(argv)
     try:
         url, token = _url(arguments.url), arguments.token or os.environ.get("RELAY_TOKEN", "")
         if not re.fullmatch(r"[!-~]*", token):
             raise Problem("The token is not valid: it has other characters than letters, digits, . _ -")
+        session_id = arguments.session or _invited_to(token)
         if sys.stdin and sys.stdin.isatty() and sys.stdout.isatty():
-            return asyncio.run(_terminal(url, arguments.session, token))
+            return asyncio.run(_terminal(url, session_id, token, arguments.name))
         text = sys.stdin.buffer.read().decode(errors="replace").strip() if sys.stdin else ""
         if not text:
             raise Problem("There is nothing to ask: the input is empty.")
-        return asyncio.run(pipe(url, arguments.session, text, prog, token))
+        return asyncio.run(pipe(url, session_id, text, prog, token, arguments.name))
     except Problem as problem:
         print(f"{prog}: {problem}", file=sys.stderr)
         return 1
@@ -58,12 +62,22 @@ def main(argv: Sequence[str] | None = None, prog: str = "relay-client") -> int:
         return 128 + signal.SIGTERM
 
 
-async def _terminal(url: str, session_id: str | None, token: str) -> int:
+async def _terminal(url: str, session_id: str | None, token: str, name: str) -> int:
     try:
         from adk_relay.client.terminal import Terminal  # a pipe does not need its libraries
     except ImportError as error:
         raise Problem(f"A terminal needs: pip install 'adk-relay[client]' ({error})") from None
-    return await Terminal(url, session_id, token).run()
+    return await Terminal(url, session_id, token, name).run()
+
+
+def _invited_to(token: str) -> str | None:
+    """The conversation to which a token invites, which is not verified; None: it is no invitation."""
+    try:
+        claims = token.split(".")[1]
+        found = json.loads(urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["invitation"]["session_id"]
+        return str(found)
+    except (LookupError, TypeError, ValueError):
+        return None
 
 
 def _url(text: str) -> str:

@@ -7,6 +7,7 @@ import json
 import time
 from contextlib import suppress
 from typing import Any, Protocol
+from urllib.parse import quote
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 from websockets.asyncio.client import ClientConnection, connect
@@ -82,6 +83,7 @@ class Connection:
         stats: counts the attempts.
         owner: gets the frames.
         once: do not try again after the connection was lost.
+        name: what the others are told, unless the token says it; "": nothing.
 
     Invariants, which `check` asserts. They hold whenever another task runs:
         A task keeps the connection, except in the states DISCONNECTED and ASLEEP.
@@ -89,13 +91,16 @@ class Connection:
         may be one that the server has not greeted on yet.
     """
 
-    def __init__(self, http: Http, view: View, stats: Stats, owner: Owner, *, once: bool) -> None:
+    def __init__(
+        self, http: Http, view: View, stats: Stats, owner: Owner, *, once: bool, name: str = ""
+    ) -> None:
         self.state = State.DISCONNECTED
         self._http = http
         self._view = view
         self._stats = stats
         self._owner = owner
         self._once = once
+        self._query = f"?name={quote(name)}" if name else ""
         self._group = asyncio.TaskGroup()
         self._task: asyncio.Task[None] | None = None
         self._socket: ClientConnection | None = None
@@ -193,7 +198,7 @@ class Connection:
         """
         self._stats.attempts += 1
         try:
-            url = "ws" + self._http.url.removeprefix("http") + "/ws"
+            url = "ws" + self._http.url.removeprefix("http") + "/ws" + self._query
             socket = await connect(
                 url, close_timeout=1, max_size=2**24, additional_headers=self._http.headers
             )

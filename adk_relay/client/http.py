@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from adk_relay.client.untrusted import cleaned
+from adk_relay.client.untrusted import cleaned, one_line
 from adk_relay.client.view import Problem
 
 Json = dict[str, Any]
@@ -28,6 +28,8 @@ class Line:
     """It is an answer that is still coming; it is the last line then."""
     chunks: int
     """How many chunks an open answer has."""
+    name: str = ""
+    """What the user is called who wrote it; "": that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +117,5 @@ def _line(line: Json) -> Line:
         id=str(line["id"]) if line.get("id") else None,
         is_open=bool(line.get("open")),
         chunks=int(line.get("chunks", 0)),
+        name=one_line(str(line.get("name") or "")),
     )

@@ -16,7 +16,7 @@ from adk_relay.client.requests import Requests
 from adk_relay.client.state import State
 from adk_relay.client.stats import Stats
 from adk_relay.client.transcript import Transcript, sources
-from adk_relay.client.untrusted import cleaned
+from adk_relay.client.untrusted import cleaned, objects, one_line
 from adk_relay.client.view import Problem, View, name_of
 
 _FINAL_ERRORS = ("agent_failed", "model_refused", "model_unavailable")
@@ -30,6 +30,7 @@ class Link:
         url: where the relay is, http or https.
         view: gets the events.
         session_id: the conversation to go on with.
+        token, name: say who the user is, to the server and to the others; "": nobody.
         once: only one answer is wanted: do not try again after the connection was lost.
 
     Raises:
@@ -43,7 +44,14 @@ class Link:
     """
 
     def __init__(
-        self, url: str, view: View, session_id: str | None = None, *, token: str = "", once: bool = False
+        self,
+        url: str,
+        view: View,
+        session_id: str | None = None,
+        *,
+        token: str = "",
+        name: str = "",
+        once: bool = False,
     ) -> None:
         self.url = url
         self.session_id = session_id
@@ -53,7 +61,7 @@ class Link:
         self.http = Http(url, token)
         self._view = view
         self._once = once
-        self._connection = Connection(self.http, view, self.stats, self, once=once)
+        self._connection = Connection(self.http, view, self.stats, self, once=once, name=name)
         self._pong: asyncio.Future[None] | None = None
         self._names: dict[str, str] = {}  # the names of others, by connection id
         self._own_ids: set[str] = set()  # the connection ids that this client has had
@@ -62,6 +70,7 @@ class Link:
         self._transcript = Transcript(view, self._requests, self.stats, self._own_ids)
         self._transcript.seen = None if session_id else 0
         self._is_typing = False  # whether the user is typing
+        self._listens = False  # whether the user was invited to listen only
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -121,7 +130,7 @@ class Link:
     def typing(self, typing: bool) -> None:
         """Tells the others in the conversation that the user types, or stops."""
         self._is_typing = typing
-        if self.state is State.CONNECTED and self.session_id:
+        if self.state is State.CONNECTED and self.session_id and not self._listens:
             self._connection.send(type="typing_start" if typing else "typing_stop")
 
     async def ping(self) -> float:
@@ -203,6 +212,7 @@ class Link:
                     self._connection.become(State.CONNECTED)
                     self._send_waiting()
             case {"type": "session_joined", "message_count": int(count)}:
+                self._entered(frame)
                 self.calls.joined()
                 if self.state is State.JOINING and await self._catch_up(count):
                     self._go_on()
@@ -224,6 +234,8 @@ class Link:
                 self._view.notice(text)
             case {"type": "pong"} if self._pong and not self._pong.done():
                 self._pong.set_result(None)
+            case {"type": "token_expiring", "expires_in": int(seconds)}:
+                self._view.notice(f"Your token expires in {seconds} s: then the connection ends.")
             case {"type": "going_away"}:
                 self._view.notice("The server is about to stop or restart.")
             case {"type": "error", "message": str(text)}:
@@ -240,10 +252,18 @@ class Link:
         else:
             self._go_on()
 
+    def _entered(self, frame: Json) -> None:
+        """The server has told who is in the conversation, and what the user may do there."""
+        listens, self._listens = self._listens, frame.get("role") == "listen"
+        if self._listens and not listens:
+            self._view.notice("You were invited to listen only: what you write is refused.")
+        if isinstance(names := frame.get("names"), dict):
+            self._names |= {connection_id: one_line(str(name)) for connection_id, name in names.items()}
+
     def _updated(self, update: str, frame: Json) -> None:
         connection_id = str(frame.get("connection_id", ""))
         if name := frame.get("name"):
-            self._names[connection_id] = str(name)
+            self._names[connection_id] = one_line(str(name))
         match update, frame:
             case "message_added", {"message": str(text), "message_count": int(count)}:
                 self._transcript.added(connection_id, text, count)
@@ -365,7 +385,7 @@ class Link:
             interrupted = bool(answer.get("interrupted"))
             if self._requests.close(request, succeeded=not interrupted):
                 self.stats.response_times.append(time.monotonic() - request.at)
-                for call in _objects(answer.get("tool_calls")):
+                for call in objects(answer.get("tool_calls")):
                     if call.get("pending") and call.get("result") is None:
                         self.calls.start(call)
                 self._view.end(str(answer.get("content", "")), mine=True, interrupted=interrupted)
@@ -378,7 +398,3 @@ class Link:
             if session_id == self.session_id:
                 self._transcript.seen = history.count
         return True
-
-
-def _objects(value: Any) -> list[Json]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

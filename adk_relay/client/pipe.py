@@ -27,7 +27,7 @@ class Pipe:
             self.chunk("\n", mine=True)  # so that the error on stderr begins a new line
         self._finish(Problem(text))
 
-    def line(self, speaker: str, text: str) -> None:
+    def line(self, speaker: str, text: str, name: str = "") -> None:
         pass
 
     def chunk(self, text: str, *, mine: bool) -> None:
@@ -63,7 +63,12 @@ class Pipe:
 
 
 async def pipe(
-    url: str, session_id: str | None, text: str, prog: str = "relay-client", token: str = ""
+    url: str,
+    session_id: str | None,
+    text: str,
+    prog: str = "relay-client",
+    token: str = "",
+    name: str = "",
 ) -> int:
     """Sends `text` and prints the answer; returns the exit code.
 
@@ -72,7 +77,7 @@ async def pipe(
         OSError: nobody reads stdout any more.
     """
     view = Pipe(prog)
-    async with Link(url, view, session_id, token=token, once=True) as link:
+    async with Link(url, view, session_id, token=token, name=name, once=True) as link:
         link.ask(text)
         await asyncio.wait([view.done])
     view.done.result()

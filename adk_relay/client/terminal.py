@@ -41,9 +41,9 @@ class Terminal:
     prompt, so that it can grow while the user types below it.
     """
 
-    def __init__(self, url: str, session_id: str | None, token: str = "") -> None:
+    def __init__(self, url: str, session_id: str | None, token: str = "", name: str = "") -> None:
         self._console = Console(highlight=False, file=sys.stdout)
-        self._link = Link(url, self, session_id, token=token)
+        self._link = Link(url, self, session_id, token=token, name=name)
         self._open: str | None = None  # the last line of the answer that is coming
         self._speaker = ""  # the name before it, if it is the answer's first line
         self._typists: dict[str, None] = {}
@@ -109,11 +109,12 @@ class Terminal:
     def problem(self, text: str) -> None:
         self._say("", text, "red")
 
-    def line(self, speaker: str, text: str) -> None:
+    def line(self, speaker: str, text: str, name: str = "") -> None:
         if speaker == "agent":
             self._say("agent", text, "bold green")
         else:
-            self._say("user" if speaker == "user" else self._link.name_of(speaker), text, "bold magenta")
+            name = name or ("user" if speaker == "user" else self._link.name_of(speaker))
+            self._say(name, text, "bold magenta")
 
     def chunk(self, text: str, *, mine: bool) -> None:
         if self._open is None:

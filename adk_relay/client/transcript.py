@@ -125,7 +125,7 @@ class Transcript:
             if line.is_user:
                 asked = self._requests.find(number, line.id, line.text)
                 if not asked:
-                    self._view.line("user", line.text)
+                    self._view.line("user", line.text, line.name)
                 elif not line.id:
                     unanswered.append(asked)
                 continue

@@ -25,3 +25,8 @@ def cleaned(value: Any) -> Any:
 def one_line(text: str) -> str:
     """A text without the line breaks with which it could look like lines of somebody else."""
     return " ".join(text.split())
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in what should be a list of them."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

@@ -18,8 +18,11 @@ class View(Protocol):
     def problem(self, text: str) -> None:
         """Something that went wrong."""
 
-    def line(self, speaker: str, text: str) -> None:
-        """A whole text. `speaker` is "agent", "user" (in the history), or the connection id of its writer."""
+    def line(self, speaker: str, text: str, name: str = "") -> None:
+        """A whole text. `speaker` is "agent", "user" (in the history), or the connection id of its writer.
+
+        `name`: what a "user" is called; "": that is not known.
+        """
 
     def chunk(self, text: str, *, mine: bool) -> None:
         """The next chunk of an answer. `mine`: it is the answer to a text that was written here."""

@@ -6,6 +6,7 @@ import time
 from array import array
 from collections.abc import Callable
 
+from adk_relay.core.listener import Member
 from adk_relay.core.messages import ActivityStart, AudioEnd, UserAudio
 
 _SPEECH_LEVEL = 500
@@ -18,13 +19,14 @@ _REFUSE_EVERY = 1.0
 """Seconds between two refusals of a microphone that continues to send speech."""
 
 _SHARE = 30.0
-"""Seconds that the speaker may have spoken longer than another member, of late, if that wants to speak."""
+"""Seconds that the speaker may have spoken longer than another member, of late, if that wants to speak.
+Where nobody signs in, what all connections of an address have spoken counts against those of another one."""
 
 _HALF_LIFE = 60.0
 """Seconds after which half of what somebody has spoken is forgotten."""
 
 _MAX_SPOKEN = 256
-"""How many members' times are remembered."""
+"""How many members' and addresses' times are remembered."""
 
 _NEVER = float("-inf")
 
@@ -38,8 +40,9 @@ class Floor:
     A microphone is identified by its `connection_id`. The first that sends sound has the floor. Another one
     takes it by speaking when the holder has not spoken for 1 s, or has spoken for half a minute longer than
     its own member, of late: steady noise must not keep the others out. If it speaks earlier it is refused,
-    and sound without speech is dropped without a refusal. When the holder mutes or leaves, the floor is free,
-    and the model is told that the sound has ended.
+    and sound without speech is dropped without a refusal. A member who has spoken for half a minute, of late,
+    also gives way to others who have waited as long for an answer, until they have it: speech would interrupt
+    it. When the holder mutes or leaves, the floor is free, and the model is told that the sound has ended.
 
     Invariants:
         `speaker` is empty, or one of the microphones.
@@ -50,6 +53,7 @@ class Floor:
             costs the same whatever its size.
         hear: called with the sound for the model.
         refuse: called with the `connection_id` of a microphone that is refused, at most once a second.
+        others: returns whether others than a member have waited so many seconds for an answer.
     """
 
     def __init__(
@@ -58,14 +62,18 @@ class Floor:
         mic_ms: float,
         hear: Callable[[UserAudio | ActivityStart | AudioEnd], None],
         refuse: Callable[[str], None],
+        others: Callable[[Member, float], bool] = lambda member, seconds: False,
     ) -> None:
         self._mic_ms = mic_ms
         self._hear = hear
         self._refuse = refuse
+        self._others = others
+        self._silent: set[str] = set()
+        """The members or addresses that give way."""
         self._microphones: dict[str, _Microphone] = {}
         self._refused_at: dict[str, float] = {}
         self._spoken: dict[str, tuple[float, float]] = {}
-        """By member: for how many seconds it has spoken, of late, and when that was so."""
+        """By member and by address: for how many seconds it has spoken, of late, and when that was so."""
         self._spoke_at = _NEVER
         """`time.monotonic()` of the speaker's last speech since it took the floor."""
         self.speaker = ""
@@ -80,22 +88,22 @@ class Floor:
         else:
             assert self._spoke_at == _NEVER, "nobody has the floor, and a time of speech is kept"
 
-    def offer(self, connection_id: str, sound: UserAudio, member: str = "") -> None:
+    def offer(self, connection_id: str, sound: UserAudio, member: Member | None = None) -> None:
         """Takes a chunk of a microphone's sound.
 
         Args:
-            member: for whom the time of speech is counted; "": for this microphone alone.
+            member: for whom the time of speech is counted; None: for this microphone alone.
         """
         microphone = self._microphones.get(connection_id)
         if microphone is None:
-            microphone = _Microphone(self._mic_ms, member or connection_id)
+            microphone = _Microphone(self._mic_ms, member or Member(connection_id))
             self._microphones[connection_id] = microphone
         for merged in microphone.add(sound):
             self._pass_on(connection_id, merged)
 
-    def begin(self, connection_id: str, member: str = "") -> None:
+    def begin(self, connection_id: str, member: Member | None = None) -> None:
         """The user of a microphone begins to speak, as the client says: it takes the floor, if it may."""
-        member = member or connection_id
+        member = member or Member(connection_id)
         if self._take(connection_id, member):
             self._microphones.setdefault(connection_id, _Microphone(self._mic_ms, member))
             self._hear(ActivityStart())
@@ -107,9 +115,12 @@ class Floor:
                 self._pass_on(connection_id, merged)
             del self._microphones[connection_id]
         if self.speaker == connection_id:
-            self.speaker = ""
-            self._spoke_at = _NEVER
-            self._hear(AudioEnd())
+            self._release()
+
+    def _release(self) -> None:
+        self.speaker = ""
+        self._spoke_at = _NEVER
+        self._hear(AudioEnd())
 
     def _pass_on(self, connection_id: str, sound: UserAudio) -> None:
         if sound.is_speech:
@@ -122,9 +133,14 @@ class Floor:
         self.speaker = connection_id
         self._hear(sound)
 
-    def _take(self, connection_id: str, member: str) -> bool:
+    def _take(self, connection_id: str, member: Member) -> bool:
         """Gives the floor to who speaks. False: somebody else has it, and keeps it."""
         now = time.monotonic()
+        if self._gives_way(member, now):
+            if self.speaker == connection_id:
+                self._release()
+            self._refuse_at(connection_id, now)
+            return False
         if self.speaker not in ("", connection_id) and self._keeps(member, now):
             self._refuse_at(connection_id, now)
             return False
@@ -132,20 +148,41 @@ class Floor:
         self._spoke_at = now
         return True
 
-    def _keeps(self, other: str, now: float) -> bool:
+    def _gives_way(self, member: Member, now: float) -> bool:
+        """Whether a member may not speak now. That does not change until the others have their answers."""
+        who = member.address or member.id
+        if who not in self._silent and self._has_spoken(who, now) <= _SHARE:
+            return False
+        if not self._others(member, _SHARE):
+            self._silent.discard(who)
+            return False
+        if len(self._silent) >= _MAX_SPOKEN:
+            self._silent.clear()
+        self._silent.add(who)
+        return True
+
+    def _keeps(self, other: Member, now: float) -> bool:
         """Whether the speaker keeps the floor, though another member wants it."""
         if now - self._spoke_at >= _QUIET:
             return False
         holder = self._microphones[self.speaker].member
-        return holder == other or self._has_spoken(holder, now) - self._has_spoken(other, now) <= _SHARE
+        if holder == other:
+            return True
+        one, two = holder.id, other.id
+        if holder.address and other.address and holder.address != other.address:
+            one, two = holder.address, other.address
+        return self._has_spoken(one, now) - self._has_spoken(two, now) <= _SHARE
 
-    def _has_spoken(self, member: str, now: float) -> float:
-        seconds, at = self._spoken.get(member, (0.0, now))
+    def _has_spoken(self, who: str, now: float) -> float:
+        """Seconds, of late, of a member or of all members of an address."""
+        seconds, at = self._spoken.get(who, (0.0, now))
         return float(seconds * 0.5 ** ((now - at) / _HALF_LIFE))
 
-    def _count(self, member: str, seconds: float, now: float) -> None:
-        self._spoken[member] = self._has_spoken(member, now) + seconds, now
-        if len(self._spoken) > _MAX_SPOKEN:
+    def _count(self, member: Member, seconds: float, now: float) -> None:
+        for who in member:
+            if who:
+                self._spoken[who] = self._has_spoken(who, now) + seconds, now
+        while len(self._spoken) > _MAX_SPOKEN:
             del self._spoken[min(self._spoken, key=lambda each: self._has_spoken(each, now))]
 
     def _refuse_at(self, connection_id: str, now: float) -> None:
@@ -166,7 +203,7 @@ class _Microphone:
         Less than `mic_ms` of sound waits to be merged, and it has a rate.
     """
 
-    def __init__(self, mic_ms: float, member: str) -> None:
+    def __init__(self, mic_ms: float, member: Member) -> None:
         self.member = member
         self._mic_ms = mic_ms
         self._pcm = bytearray()

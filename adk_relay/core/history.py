@@ -173,7 +173,7 @@ class History:
                 return [*start, replace(message, number=len(answer.chunks))]
             case Written() | Transcript(final=True):
                 text_id = message.id if isinstance(message, Written) else ""
-                self._add(Line("user", message.text, id=text_id))
+                self._add(Line("user", message.text, id=text_id, name=message.name))
                 self._question_at = time.monotonic()
                 return [replace(message, message_count=self.message_count)]
             case ToolStart(late=False):  # a late one is shown, but is not part of an answer

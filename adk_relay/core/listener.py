@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from adk_relay.core.messages import Message
 
@@ -24,6 +24,10 @@ class Listener(Protocol):
         """Who its user is, the same for all its connections; "": nobody signs in, so that is not known."""
 
     @property
+    def address(self) -> str:
+        """Where its user is, if that is all that is known of the user; "": not known, or not needed."""
+
+    @property
     def is_audio(self) -> bool:
         """Whether it is a voice client: the model is then connected as soon as it attends."""
 
@@ -41,3 +45,24 @@ class Listener(Protocol):
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that it has missed."""
+
+
+class Member(NamedTuple):
+    """For whom the doings of listeners are counted.
+
+    `id`: a user who has signed in, with all connections; or one connection, where nobody signs in.
+    `address`: connections are easily made, so those of one address have a share of all together; "": there
+    is no such share.
+    """
+
+    id: str
+    address: str = ""
+
+
+def member_of(listener: Listener) -> Member:
+    """The member that a listener belongs to."""
+    if listener.member:
+        return Member(listener.member)
+    if listener.attends == "own":  # it makes one request: all those of an address count together
+        return Member(f"requests of {listener.address}", listener.address)
+    return Member(listener.connection_id, listener.address)

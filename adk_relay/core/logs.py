@@ -34,6 +34,12 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+_LOGGERS = ("relay", "relay.agent")
+
+_ACCEPTED = '"WebSocket %s" [accepted]'
+"""How uvicorn's line for an accepted WebSocket ends, before its arguments are put in."""
+
+
 class _Lines(logging.Filter):
     """Adds the ids to each line, and makes each message one printable line, whatever it was made of."""
 
@@ -57,14 +63,20 @@ class NoTraceback(logging.Filter):
         return True
 
 
-class TextFormatter(logging.Formatter):
-    """For people: the level, the message, and the ids that the message does not name."""
+class NoRepeats(logging.Filter):
+    """For uvicorn's loggers: relay has one line for a WebSocket that is opened, and one for a refused one."""
 
-    def __init__(self) -> None:
-        super().__init__("%(levelname)s:     relay: %(message)s")
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = str(record.msg)
+        return not (line.startswith(("connection open", "connection rejected")) or line.endswith(_ACCEPTED))
+
+
+class TextFormatter(logging.Formatter):
+    """For people: the level, who says it, the message, and the ids that the message does not name."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        line = super().formatMessage(record)
+        source = "relay" if record.name in _LOGGERS else record.name
+        line = f"{record.levelname}:     {source}: {record.message}"
         ids = [
             f"{name} {found}"
             for name in ("conversation", "connection")
@@ -74,7 +86,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """For machines: one JSON object a line, a traceback included. It also takes lines of other loggers."""
+    """For machines: one JSON object a line, a traceback included."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
@@ -91,5 +103,5 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
-for _name in ("relay", "relay.agent"):
+for _name in _LOGGERS:
     logging.getLogger(_name).addFilter(_Lines())

@@ -5,60 +5,100 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from adk_relay.core.allowance import Allowance
-from adk_relay.core.listener import Listener
-from adk_relay.core.messages import Error, Input, Interrupt, UserTyping
+from adk_relay.core.listener import Listener, Member, member_of
+from adk_relay.core.messages import Error, Input, Interrupt, UserText, UserTyping
+from adk_relay.core.requests import Requests
 
-_INTERRUPTIONS = 0.5, 20.0
-"""How often a member may stop the answer: a second, and at once."""
+_INTERRUPTIONS = 0.1, 20.0
+"""How often a member may stop the answer, or cut in with a text: a second, and at once. So answers to others
+have ten seconds."""
 
 _TYPING = 2.0, 20.0
 """How often a member may begin to type: each time, all others are told."""
 
+_ADDRESS = 4
+"""All members of one address together may do as much as so many members."""
+
 _MAX_MEMBERS = 1024
-"""How many members are remembered: those that did something last."""
-
-
-def member_of(listener: Listener) -> str:
-    """For whom things are counted: where nobody signs in, it is the connection."""
-    return listener.member or listener.connection_id
+"""How many members and addresses are remembered: those that did something last."""
 
 
 class Members:
     """What each member of a conversation may still do to the others.
 
+    Args:
+        requests: those of the conversation.
+        is_under_way: returns whether an answer is given or waited for.
+        has_others: returns whether anybody but a member attends the conversation.
+
     Invariants: at most `_MAX_MEMBERS` are remembered.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, requests: Requests, is_under_way: Callable[[], bool], has_others: Callable[[Member], bool]
+    ) -> None:
+        self._requests = requests
+        self._is_under_way = is_under_way
+        self._has_others = has_others
+        self._writer: Member | None = None
+        """Who wrote the last text that is no request."""
         self._allowances: OrderedDict[str, tuple[Allowance, Allowance]] = OrderedDict()
+        """By member, and by address: for interruptions, and for typing."""
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert len(self._allowances) <= _MAX_MEMBERS
 
     def may(self, user_input: Input, listener: Listener) -> bool:
-        """Counts what a listener does. False: it is too much; for an interruption, the listener is told."""
+        """Counts what a listener does. False: it is too much; unless it is typing, the listener is told."""
+        member = member_of(listener)
         match user_input:
             case Interrupt():
-                allowance = self._of(listener)[0]
+                if not self._has_others(member):  # whoever is alone stops only what nobody else hears
+                    return True
+                index = 0
+            case UserText():
+                if not self._cuts_in(member):
+                    self._writer = member
+                    return True
+                index = 0
             case UserTyping(True):
-                allowance = self._of(listener)[1]
+                index = 1
             case _:
                 return True
-        wait = allowance.wait(time.monotonic())
+        allowances = [self._of(member.id)[index]]
+        if member.address:
+            allowances.append(self._of(member.address, _ADDRESS)[index])
+        now = time.monotonic()
+        wait = max(allowance.wait(now) for allowance in allowances)
         if not wait:
-            allowance.take(1)
-        elif isinstance(user_input, Interrupt):
-            why = f"You stop the agent too often: wait {math.ceil(wait)} s."
-            listener.deliver(Error("rate_limited", why, retry_after=math.ceil(wait)))
+            for allowance in allowances:
+                allowance.take(1)
+            if isinstance(user_input, UserText):
+                self._writer = member
+        elif not isinstance(user_input, UserTyping):
+            why = f"You stop answers too often: wait {math.ceil(wait)} s."
+            text_id = user_input.id if isinstance(user_input, UserText) else ""
+            listener.deliver(Error("rate_limited", why, text_id, retry_after=math.ceil(wait)))
         return not wait
 
-    def _of(self, listener: Listener) -> tuple[Allowance, Allowance]:
-        member = member_of(listener)
-        allowances = self._allowances.pop(member, None) or (Allowance(*_INTERRUPTIONS), Allowance(*_TYPING))
-        self._allowances[member] = allowances  # now the last one
+    def _cuts_in(self, member: Member) -> bool:
+        """Whether a text of a member would interrupt an answer that somebody else waits for."""
+        is_others = self._writer not in (None, member) or self._requests.has_others(member)
+        return is_others and self._is_under_way()
+
+    def _of(self, key: str, members: int = 1) -> tuple[Allowance, Allowance]:
+        """The allowances of a member, or of an address, which may do as much as so many members."""
+        allowances = self._allowances.pop(key, None) or _allowances(members)
+        self._allowances[key] = allowances  # now the last one
         if len(self._allowances) > _MAX_MEMBERS:
             self._allowances.popitem(last=False)
         return allowances
+
+
+def _allowances(members: int) -> tuple[Allowance, Allowance]:
+    one, other = (Allowance(rate * members, most * members) for rate, most in (_INTERRUPTIONS, _TYPING))
+    return one, other

@@ -36,6 +36,8 @@ class UserText:
     """It is in the session already, but no model was given it."""
     place: Place | None = field(default=None, compare=False)
     """Where the other listeners were shown it; None: they were not."""
+    name: str = field(default="", compare=False)
+    """What its writer is called; "": that is not known."""
     member: str = ""
     """Who wrote it: see `core.listener.Listener`. Ids of texts are those of a member."""
 
@@ -246,6 +248,8 @@ class Line:
     """That of the `UserText`. It is known while the conversation is in memory; sessions don't keep it."""
     chunks: int = 0
     """If it is open: the number of `Text` messages that it has come in so far."""
+    name: str = ""
+    """What the user is called who wrote or said it; "": that is not known."""
 
 
 @dataclass(slots=True, frozen=True)

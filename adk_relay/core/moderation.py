@@ -55,8 +55,9 @@ class UserInput:
 
 Verdict = str | None
 OnInput = Callable[[UserInput], "Verdict | Awaitable[Verdict]"]
-"""The host's function. None: the input passes; a string: it takes the place of a text. A function that is not
-async runs in a thread. It raises `InputRefusedError` to refuse; any other error refuses, too."""
+"""The host's function. None: the input passes; a string: it takes the place of a text. A picture can't be
+changed, nor a transcript, which the model has heard already. A function that is not async runs in a thread.
+It raises `InputRefusedError` to refuse; any other error refuses, too."""
 
 
 @dataclass(slots=True)

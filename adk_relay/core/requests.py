@@ -7,7 +7,7 @@ from collections import Counter, deque
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
-from adk_relay.core.listener import Listener
+from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import UserText
 from adk_relay.core.stats import Stats as Stats
 
@@ -28,14 +28,14 @@ class Request:
 
     text: UserText
     listener: Listener
+    member: Member
+    """Who asks. It stays if the listener is replaced."""
     began: float = 0.0
     """When its turn came, as `time.monotonic()`."""
     came: float = field(default_factory=time.monotonic)
     """When it was made."""
     context: Context = field(default_factory=copy_context)
     """The context of the listener's task: it has what traces and the log call the listener."""
-    member: str = ""
-    """Who asks: see `core.listener.Listener`. It stays if the listener is replaced."""
 
 
 class Requests:
@@ -63,20 +63,21 @@ class Requests:
     def take(self, text: UserText, listener: Listener) -> tuple[Request, int]:
         """Takes a request, and returns how many are before it in the queue.
 
-        Where nobody signs in, all are one member.
+        A member, and all members of one address, take at most half of the places that the others have left.
 
         Raises:
-            BusyError: 16 of this member wait already, or 64 in all.
+            BusyError: too many of this member, of its address, or of all wait already.
         """
         self._stats.requests += 1
         self._taken += 1
-        waiting = Counter(request.member for request in self.waiting)
-        own = waiting[listener.member]
-        if own >= _MAX_WAITING or len(self.waiting) >= _MAX_WAITING_OF_ALL:
+        member, free = member_of(listener), _MAX_WAITING_OF_ALL - len(self.waiting)
+        own = sum(request.member == member for request in self.waiting)
+        near = sum(request.member.address == member.address for request in self.waiting)
+        if own >= min(_MAX_WAITING, free) or (member.address and near >= free):
             self._end(successful=False)
             count = own if own >= _MAX_WAITING else len(self.waiting)
             raise BusyError(f"{count} messages wait for their answers already: try again later.")
-        request = Request(text, listener, member=listener.member)
+        request = Request(text, listener, member)
         before = self._place(own)
         self.waiting.insert(before, request)
         return request, before
@@ -89,6 +90,13 @@ class Requests:
             if request.text == text:
                 return request, ahead
         return None
+
+    def has_others(self, member: Member, waiting_for: float = 0.0) -> bool:
+        """Whether another member waits for an answer, or gets one for which it has waited so many seconds."""
+        now, current = time.monotonic(), self.current
+        if current and current.member != member and current.began - current.came >= waiting_for:
+            return True
+        return any(each.member != member and now - each.came >= waiting_for for each in self.waiting)
 
     def begin(self) -> Request:
         """Makes the first request that waits the current one."""
@@ -146,7 +154,7 @@ class Requests:
 
     def _place(self, own: int) -> int:
         """Where the next request of a member goes that has `own` waiting: after as many of each other one."""
-        seen: Counter[str] = Counter()
+        seen: Counter[Member] = Counter()
         for place, request in enumerate(self.waiting):
             if seen[request.member] > own:
                 return place

@@ -6,12 +6,13 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import NamedTuple
 
 from adk_relay.core.answer import Asked
 from adk_relay.core.history import History
 from adk_relay.core.journal import Journal
-from adk_relay.core.listener import Listener
+from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import (
     Audio,
     Gap,
@@ -30,6 +31,9 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.requests import Requests
 
+_MAX_NAMES = 100
+"""Of how many others a listener that comes is told the names."""
+
 _PRESENCE_EVERY = 0.1
 """Seconds in which arrivals and departures are collected: a thousand at once then cause few frames."""
 
@@ -39,6 +43,11 @@ class After(NamedTuple):
 
     epoch: str | None
     seq: int
+
+    @property
+    def is_first(self) -> bool:
+        """The client has got no message yet: it names epoch 0, which never exists, and gets all."""
+        return self.epoch == "0"
 
 
 class Room:
@@ -120,8 +129,20 @@ class Room:
 
     def signed(self, transcript: Transcript, connection_id: str) -> Transcript:
         """A transcript with its speaker, and the speaker's name if that still attends."""
-        name = next((each.name for each in self.listeners if each.connection_id == connection_id), "")
-        return replace(transcript, connection_id=connection_id, name=name)
+        return replace(transcript, connection_id=connection_id, name=self.name_of(connection_id))
+
+    def names(self, but: Listener) -> dict[str, str]:
+        """The names of the others that have one, by connection id, of at most `_MAX_NAMES`."""
+        named = (each for each in self.listeners if each.name and each is not but and each.attends != "own")
+        return {each.connection_id: each.name for each in islice(named, _MAX_NAMES)}
+
+    def name_of(self, connection_id: str) -> str:
+        """What the user of a connection is called; "": that is not known, or it does not attend any more."""
+        return next((each.name for each in self.listeners if each.connection_id == connection_id), "")
+
+    def has_others(self, member: Member) -> bool:
+        """Whether anybody but this member attends."""
+        return any(member_of(listener) != member for listener in self.listeners)
 
     def _newest(self) -> Listener | None:
         """Of the listeners that attend as "newest", the one that gets the messages."""

@@ -27,6 +27,8 @@ class Visitor:
         expires_at: until when all this holds, as `time.time()`; None: without an end.
         member: who it is among those in a conversation: the user, or one whom the user has invited; "": that
             is not known.
+        address: where it is, if it has not signed in; "": that is not known, or it is this machine.
+        may_manage: it was invited, and may also clear and delete the conversation.
     """
 
     user_id: str | None = None
@@ -35,11 +37,27 @@ class Visitor:
     may_write: bool = True
     expires_at: float | None = None
     member: str = field(default="", compare=False)
+    address: str = field(default="", compare=False)
+    may_manage: bool = False
+
+    @property
+    def may_empty(self) -> bool:
+        """Whether it may clear and delete the conversations that it reaches."""
+        return self.session_id is None or self.may_manage
 
     @property
     def owner(self) -> str:
         """The user whose conversations it reaches where no path names a user."""
         return GUEST if self.user_id is None else self.user_id
+
+    @property
+    def role(self) -> str:
+        """What it was invited to do; "": it is the user, or a listener that the host has named."""
+        if not self.may_write:
+            return "listen"
+        if self.session_id is None:
+            return ""
+        return "manage" if self.may_manage else "write"
 
     def reaches(self, session_id: str) -> bool:
         """Whether it may ask for this conversation of the user at all."""

@@ -214,7 +214,7 @@ class Writing:
     # ---- texts ----
 
     def _say(self, text: UserText, listener: Listener) -> None:
-        self._inbox.add(replace(text, place=self._room.place()))
+        self._inbox.add(replace(text, place=self._room.place(), name=listener.name))
         by = listener.connection_id
         written = Written(self._room.number(), text.text, by, text.id, 0, listener.name)
         self._room.set_typing(listener, False)

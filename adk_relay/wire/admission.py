@@ -60,6 +60,11 @@ class Admission:
         self._was_heard = False
         """Whether the client has tried to speak and may not."""
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """How much the client may send: see `Rates.limits`."""
+        return self._rates.limits
+
     def look(self, now: float) -> Due:
         """What is due now.
 

@@ -22,6 +22,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
     UnknownToolError,
 )
+from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.requests import BusyError
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire import http
@@ -223,14 +224,14 @@ class Api:
     async def _delete(
         self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
     ) -> Response:
-        _allow(visitor, session_id, "own")
+        _allow(visitor, session_id, "empty")
         await self._conversations.reset(visitor.owner, session_id, delete=True)
         return as_json({"message": f"The session {session_id} was deleted."})
 
     async def _clear(
         self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
     ) -> Response:
-        _allow(visitor, session_id, "own")
+        _allow(visitor, session_id, "empty")
         await self._conversations.reset(visitor.owner, session_id, delete=False)
         return as_json({"message": f"The session {session_id} was cleared."})
 
@@ -270,7 +271,9 @@ class Api:
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
         traffic = self._conversations.stats.traffic_of("http")
         outbox = Outbox(encode, self._limits.queue_bytes, traffic)
-        listener = HttpListener(outbox, visitor.name, visitor.member)
+        listener = HttpListener(outbox, visitor.name, visitor.member, visitor.address)
+        connection_id.set(listener.connection_id)
+        conversation_id.set(ask.session_id)
         try:
             conversation = await self._conversations.open(visitor.owner, ask.session_id)
         except StoreError:
@@ -323,13 +326,14 @@ class Api:
                 raise ClientGoneError from None
 
         await send_in_time(event_stream())
+        self._conversations.stats.responses.count("200")
         async for frame in listener.frames(self._limits.ping_interval):
             body = frame if isinstance(frame, bytes) else frame.encode()
             await send_in_time({"type": "http.response.body", "body": body, "more_body": True})
         await send_in_time({"type": "http.response.body", "body": b""})
 
 
-def _allow(visitor: Visitor, session_id: str, right: Literal["read", "write", "own"]) -> None:
+def _allow(visitor: Visitor, session_id: str, right: Literal["read", "write", "empty", "own"]) -> None:
     """Checks what somebody who was invited to a conversation may do with one. A user may do all with its own.
 
     Raises:
@@ -340,7 +344,8 @@ def _allow(visitor: Visitor, session_id: str, right: Literal["read", "write", "o
         raise UnknownConversationError(session_id)
     if not visitor.may_write and right == "write":
         raise HttpError(403, "You were invited to listen only.")
-    if visitor.session_id is not None and right == "own":
+    may = {"empty": visitor.may_empty, "own": visitor.session_id is None}
+    if not may.get(right, True):
         raise HttpError(403, "Only the user whose conversation this is may do this.")
 
 

@@ -11,7 +11,7 @@ from adk_relay.wire.http import Headers, retry_after
 from adk_relay.wire.websocket import Socket
 
 _LOOK_EVERY = 0.05
-"""Seconds between two looks whether answers are still under way."""
+"""Seconds between two looks whether something is still under way."""
 
 
 class Draining:
@@ -32,8 +32,11 @@ class Draining:
         self._ends_at = time.monotonic() + self._seconds
         for socket in [*self._sockets]:
             socket.deliver(GoingAway(self._seconds))
-        while is_answering() and time.monotonic() < self._ends_at:
-            await asyncio.sleep(_LOOK_EVERY)
+        await self._wait_while(is_answering)
+
+    async def wait_for_sockets(self) -> None:
+        """Waits until the sockets, which were told to end, have sent what waits, or the time is over."""
+        await self._wait_while(lambda: bool(self._sockets))
 
     def reset(self) -> None:
         """The relay is started again."""
@@ -42,3 +45,7 @@ class Draining:
     def retry_after(self) -> Headers:
         """The header for whom is refused meanwhile; empty: not draining, so nobody is."""
         return [] if self._ends_at is None else [retry_after(self._ends_at - time.monotonic())]
+
+    async def _wait_while(self, goes_on: Callable[[], bool]) -> None:
+        while self._ends_at and time.monotonic() < self._ends_at and goes_on():
+            await asyncio.sleep(_LOOK_EVERY)

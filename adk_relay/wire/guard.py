@@ -32,7 +32,7 @@ from adk_relay.wire.closing import (
 from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
 from adk_relay.wire.origin import Origins
-from adk_relay.wire.quotas import OverQuotaError, Quotas, quotas_of
+from adk_relay.wire.quotas import OverQuotaError, Quotas, address_of, quotas_of
 from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
 
 log = logging.getLogger("relay")
@@ -150,22 +150,23 @@ class Guard:
                 client = scope.get("client")
                 log.info("a request from %s was refused: 403 %s", client[0] if client else "?", problem)
             raise Refused(403, _FOREIGN, problem, is_told=False)
-        visitor = await self._identify(scope)
+        visitor, token = await self._identify(scope)
         try:
             self.quotas.enter(scope, visitor)
         except OverQuotaError as over:
             raise too_many(str(over), over.status, over.retry_after) from None
+        self._use(scope, token)  # last: a client that is to try again needs its token for that
         return visitor
 
     def leave(self, scope: Scope) -> None:
         """A WebSocket or a request is over, whether it was admitted or not."""
         self.quotas.leave(scope)
 
-    async def _identify(self, scope: Scope) -> Visitor:
+    async def _identify(self, scope: Scope) -> tuple[Visitor, Token | None]:
         if self._authenticate:
-            return await self._ask_host(self._authenticate, scope)
+            return await self._ask_host(self._authenticate, scope), None
         if not self._tokens:
-            return Visitor()
+            return Visitor(address=address_of(scope)), None
         token = token_of(scope)
         if token is None:
             raise sign_in("Sign in first: this needs a token.", had_token=False)
@@ -177,9 +178,7 @@ class Guard:
             raise Refused(
                 503, STORE_FAILED.because("tokens can't be checked now"), "Tokens can't be checked now."
             ) from None
-        if self._one_use and scope["type"] == "websocket":
-            self._use(valid)
-        return valid.visitor
+        return valid.visitor, valid
 
     async def renew(self, scope: Scope, visitor: Visitor, token: str) -> Visitor:
         """Takes a new token on an open socket.
@@ -192,13 +191,14 @@ class Guard:
             Refused: the new token would not open this socket, or holds for a shorter time.
         """
         try:
-            renewed = await self._identify(with_token(scope, token))
+            renewed, read = await self._identify(with_token(scope, token))
         except BadTokenError as bad:
             raise sign_in(str(bad), had_token=True) from None
         if (renewed.user_id, renewed.session_id) != (visitor.user_id, visitor.session_id):
             raise forbidden("The token is another user's, or for another conversation.")
         if (renewed.expires_at or math.inf) < (visitor.expires_at or math.inf):
             raise forbidden("The token expires before the one that is in use.")
+        self._use(scope, read)
         return renewed
 
     def invite(self, visitor: Visitor, session_id: str, ttl: float, role: str, name: str = "") -> str:
@@ -231,7 +231,9 @@ class Guard:
             log.error("authenticate failed: %s", failure(error))
             raise Refused(500, INTERNAL_ERROR, "The server can't tell who you are.") from None
 
-    def _use(self, token: Token) -> None:
+    def _use(self, scope: Scope, token: Token | None) -> None:
+        if not (self._one_use and token and scope["type"] == "websocket"):
+            return
         if not token.jti:
             raise sign_in("The token has no jti, so it can't be used once only.", had_token=True)
         assert token.visitor.expires_at is not None
@@ -264,7 +266,7 @@ def invitation(fields: dict[str, Any]) -> tuple[float, str, str]:
     if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 1 <= ttl <= _MAX_TTL:
         raise HttpError(400, f"ttl is a number of seconds, from 1 to {_MAX_TTL}.")
     if role not in ROLES:
-        raise HttpError(400, f"role is {' or '.join(ROLES)}.")
+        raise HttpError(400, f"role is {', '.join(ROLES[:-1])} or {ROLES[-1]}.")
     if not isinstance(name, str):
         raise HttpError(400, "name must be a string.")
     return ttl, role, name_of(name)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from adk_relay.core.messages import Ended, Error, Message, TurnEnd
 from adk_relay.wire.asgi import Receive
 from adk_relay.wire.closing import BUSY, CONVERSATION_ENDED, CONVERSATION_ENDED_TEXT, DONE, Close
-from adk_relay.wire.http import HttpError
+from adk_relay.wire.http import HttpError, retry_after
 from adk_relay.wire.outbox import Frame, Outbox
 
 _ENDED_STATUS = {"idle": 504, "failed": 502, "stopping": 503}
@@ -30,16 +30,17 @@ class HttpListener:
 
     Args:
         name: what the others in the conversation are told of its user.
-        member: see `core.listener.Listener`.
+        member, address: see `core.listener.Listener`.
         outbox: gets all messages, for a request whose answer is streamed. Closing it ends the request.
     """
 
     is_audio = False
     attends: Literal["own"] = "own"
 
-    def __init__(self, outbox: Outbox, name: str = "", member: str = "") -> None:
+    def __init__(self, outbox: Outbox, name: str = "", member: str = "", address: str = "") -> None:
         self.name = name
         self.member = member
+        self.address = address
         self.connection_id = secrets.token_urlsafe(9)
         self.answer: TurnEnd | None = None
         self.error: HttpError | None = None
@@ -128,7 +129,8 @@ async def _until_gone(receive: Receive) -> None:
 
 def ended(why: str) -> HttpError:
     """The error of a request whose conversation has ended."""
-    return HttpError(_ENDED_STATUS[why], CONVERSATION_ENDED_TEXT[why])
+    later = [retry_after(1)] if why == "stopping" else []
+    return HttpError(_ENDED_STATUS[why], CONVERSATION_ENDED_TEXT[why], *later)
 
 
 def busy(why: str) -> HttpError:

@@ -231,6 +231,17 @@ class Rates:
         self.is_near = False
         """Little is left of the day's sound."""
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """What the client is told when it comes, by the names of the wire, without what is not limited."""
+        limits: dict[str, float] = {}
+        if self._messages:
+            limits["messages_per_second"] = min(allowance.rate for allowance in self._messages)
+        if self._user:
+            spoken = self._user.sound_today if self._user.day == _today() else 0.0
+            limits["sound_seconds_today"] = round(max(0.0, self._sound_day - spoken), 1)
+        return limits
+
     def take_message(self) -> None:
         """Counts a message that is neither sound nor a ping.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Line, ToolStart
-from adk_relay.wire.dialects import start_fields, tool_fields
+from adk_relay.wire.dialects import id_field, name_field, start_fields, tool_fields
 
 
 def in_list(summary: Summary, model: str) -> dict[str, Any]:
@@ -46,8 +46,7 @@ def iso(seconds: float) -> str:
 
 def _line(line: Line) -> dict[str, Any]:
     fields: dict[str, Any] = {"role": line.role, "text": line.text}
-    if line.id:
-        fields["id"] = line.id
+    fields |= id_field(line.id) | name_field(line.name)
     if line.open:
         fields |= {"open": True, "chunks": line.chunks}
     return fields

@@ -12,7 +12,7 @@ a public key, nor the other way round, and there are no tokens without a signatu
 | `aud` | if it is there, it is or has `relay` |
 | `jti` | identifies the token, if one token may open one socket only |
 | `name` | what the others in a conversation are told |
-| `invitation` | `{"session_id", "role"}`: the bearer reaches this conversation only; `write` or `listen` |
+| `invitation` | `{"session_id", "role"}`: the bearer reaches this conversation only, in one of the `ROLES` |
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import jwt
 
 from adk_relay.core.visitor import Visitor, name_of, user_id_of
 from adk_relay.wire.asgi import Scope, query_of
+from adk_relay.wire.dialects import is_session_id
 from adk_relay.wire.jwks import ALGORITHMS, KeySet
 
 AUDIENCE = "relay"
@@ -37,7 +38,8 @@ LEEWAY = 5.0
 
 MAX_TOKEN_CHARS = 8 * 1024
 
-ROLES = ("write", "listen")
+ROLES = ("write", "listen", "manage")
+"""What somebody who was invited may do: write, only listen, or write, clear and delete."""
 
 _SUBPROTOCOL = "bearer."
 """Begins a subprotocol that has a token: all that a browser can send with a WebSocket."""
@@ -185,7 +187,7 @@ def _token(claims: dict[str, Any]) -> Token:
     if "invitation" in claims:
         invitation = claims["invitation"]
         session_id, role = invitation["session_id"], invitation["role"]
-        if not (isinstance(session_id, str) and session_id and role in ROLES):
+        if not (isinstance(session_id, str) and is_session_id(session_id) and role in ROLES):
             raise BadTokenError("The token's invitation is not valid.")
     jti, issuer = claims.get("jti", ""), claims.get("iss", "")
     if not (isinstance(jti, str) and isinstance(issuer, str)):
@@ -195,11 +197,12 @@ def _token(claims: dict[str, Any]) -> Token:
         user_id,
         name_of(name) if isinstance(name, str) else "",
         session_id,
-        role == "write",
+        role != "listen",
         # The leeway is part of it: a socket is open as long as a new one could be opened.
         expires + LEEWAY,
         # The user's own name can't have a line break, so nobody who was invited is taken for the user.
         user_id if session_id is None else f"{user_id}\n{jti or name}",
+        may_manage=role == "manage",
     )
     return Token(visitor, jti, issuer)
 

@@ -82,7 +82,8 @@ class Socket:
         pace: Pace | None = None,
     ) -> None:
         self.connection_id = secrets.token_urlsafe(9)
-        self.name, self.member = admission.visitor.name, admission.visitor.member
+        visitor = admission.visitor
+        self.name, self.member, self.address = visitor.name, visitor.member, visitor.address
         self.is_audio = dialect.is_audio
         self.attends = dialect.attends
         self.dialect = dialect.name
@@ -94,6 +95,7 @@ class Socket:
         self.conversation: Conversation | None = None
         self.session_id = ""  # of the conversation that it attends, or attended last
         self._is_bound = False
+        self._comes_back = False
         self._is_over = False
         self.end = SERVER_STOPPING  # how it is closed, when it is over
         self._traffic = traffic = conversations.stats.traffic_of(dialect.name)
@@ -141,8 +143,8 @@ class Socket:
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that the client has missed."""
-        self._traffic.returned += 1
-        self._traffic.gaps += bool(messages) and isinstance(messages[0], Gap)
+        self._traffic.returned += self._comes_back
+        self._traffic.gaps += self._comes_back and bool(messages) and isinstance(messages[0], Gap)
         self._outbox.replay(messages)
 
     def stop(self, frame: CloseFrame = SERVER_STOPPING) -> None:
@@ -174,12 +176,14 @@ class Socket:
         self._traffic.opened += 1
         connection_id.set(self.connection_id)
         peer_is_gone = False
-        if connected := self._dialect.connected(self.connection_id, self._conversations.model):
+        model, limits = self._conversations.model, self._admission.limits
+        if connected := self._dialect.connected(self.connection_id, model, limits):
             self._outbox.enqueue_frame(connected)
         try:
             if user_id is not None:
                 self._label = self._writer.label = self._reader.label = f"{user_id} {self._label}"
                 self._is_bound = True
+                self._comes_back = bool(after and not after.is_first)
                 try:
                     self.enter(await self._conversations.open(user_id, session_id), after)
                     self._conversations.stats.opening.observe(time.monotonic() - began)
@@ -259,7 +263,10 @@ class Socket:
                 message_count=room.history.message_count,
                 is_new=is_new,
                 push_to_talk=self._conversations.push_to_talk,
-                may_write=self._admission.visitor.may_write,
+                name=self.name,
+                role=self._admission.visitor.role,
+                names=room.names(but=self),
+                limits=self._admission.limits,
             )
         )
         if welcome:

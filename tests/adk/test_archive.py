@@ -15,7 +15,7 @@ from google.adk.sessions import InMemorySessionService
 from google.genai import types
 
 from adk_relay.adk.archive import Archive
-from adk_relay.adk.lines import GOES_ON, PLACE, lines_of, said_by, said_in
+from adk_relay.adk.lines import GOES_ON, NAME, PLACE, lines_of, said_by, said_in
 from adk_relay.adk.reading import AnyReader, Key, Reader
 from adk_relay.adk.store import reader_of, session_service
 
@@ -30,6 +30,7 @@ def an_event(random: Random, number: int) -> Event:
     place = ["epoch" if number % 10 else "another", number + random.randrange(-4, 5)]
     marks: dict[str, Any] = {GOES_ON: True} if random.random() < 0.2 else {}
     marks |= {PLACE: place} if random.random() < 0.5 else {}
+    marks |= {NAME: f"name {number}"} if random.random() < 0.3 else {}
     parts = [types.Part(text=f"{number} ", thought=kind == "thought" or None), types.Part(text="more")]
     return Event(
         author="user" if kind in ("user", "heard") else "agent",
@@ -40,7 +41,7 @@ def an_event(random: Random, number: int) -> Event:
         output_transcription=said if kind in ("spoken", "both") else None,
         interrupted=random.choice([None, None, True]),
         custom_metadata=marks or None,
-        actions=EventActions(state_delta={PLACE: place} if random.random() < 0.3 else {}),
+        actions=EventActions(state_delta={PLACE: place, NAME: "Ann"} if random.random() < 0.3 else {}),
     )
 
 

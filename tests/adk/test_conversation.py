@@ -42,7 +42,8 @@ def is_end(message: Message) -> TypeGuard[TurnEnd]:
 class Listener:
     """Remembers what it was told, and can be waited for."""
 
-    name = member = ""
+    name = address = ""
+    member = "alice"  # all are hers: their requests are answered in the order in which they come
     is_audio = False
 
     def __init__(self, connection_id: str, attends: Attends = "all") -> None:

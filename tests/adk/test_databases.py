@@ -26,8 +26,9 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
         yield server
 
 
-async def test_a_conversation_in_a_database(server: Server) -> None:
+async def test_a_conversation_in_a_database(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """History, listing, a restart of relay and of the database, clear, and delete."""
+    monkeypatch.setattr("adk_relay.adk.probe._KNOWN_FOR", 0.0)
     hello = {"session_id": "kitchen", "message": "Hello."}
     async with serving(a_relay(rehearsal(), sessions=server.uri)) as port, http(port) as web:
         assert (await web.get("/sessions")).json()["sessions"] == []
@@ -38,12 +39,15 @@ async def test_a_conversation_in_a_database(server: Server) -> None:
         assert [line["role"] for line in history] == ["user", "agent"]
         (listed,) = (await web.get("/sessions")).json()["sessions"]
         assert (listed["session_id"], listed["message_count"]) == ("kitchen", 2)
+        assert (await web.get("/ready")).status_code == 200
         await server.stop()
+        assert (await web.get("/ready")).status_code == 503
         assert (await web.get("/sessions")).status_code == 500
         await server.start()
         async with asyncio.timeout(60):
             while (await web.get("/sessions")).status_code != 200:
                 await asyncio.sleep(0.1)
+        assert (await web.get("/ready")).status_code == 200
         (await web.post("/api/v1/chat", json=hello)).raise_for_status()
         assert (await web.get("/sessions/kitchen")).json()["message_count"] == 4
         (await web.post("/sessions/kitchen/clear")).raise_for_status()

@@ -84,6 +84,24 @@ async def test_ready_says_whether_conversations_can_be_stored(monkeypatch: pytes
         assert not any(user for users in store.sessions.values() for user in users.values())
 
 
+async def test_ready_is_false_while_the_file_of_the_sessions_is_out_of_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adk_relay.adk.probe._KNOWN_FOR", 0.0)
+    folder, elsewhere = tmp_path / "disk", tmp_path / "unmounted"
+    folder.mkdir()
+    relay = a_relay(rehearsal(), sessions=f"sqlite:///{folder}/sessions.db")
+    async with serving(relay) as port, http(port) as web:
+        (await web.post("/sessions/new")).raise_for_status()
+        for _ in range(2):
+            assert (await web.get("/ready")).status_code == 200
+            folder.rename(elsewhere)
+            assert (await web.get("/ready")).status_code == 503
+            assert (await web.get("/health")).status_code == 200
+            elsewhere.rename(folder)
+        assert (await web.get("/ready")).status_code == 200
+
+
 async def test_a_request_whose_store_fails_counts_as_failed(tmp_path: Path) -> None:
     class Unreadable(InMemorySessionService):
         async def get_session(self, **which: Any) -> Session | None:

@@ -69,10 +69,12 @@ async def test_relay_has_every_metric_and_label_that_is_asked_for() -> None:
     registry = CollectorRegistry()
     registry.register(relay.metrics())
     has: dict[str, set[str]] = {}
+    values: set[tuple[str, str, str]] = set()
     text = generate_latest(registry).decode()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             has.setdefault(sample.name, set()).update(sample.labels)
+            values |= {(sample.name, label, value) for label, value in sample.labels.items()}
     asked = "\n".join([*expressions(), ALERTS.read_text()])
     names = set(re.findall(r"\brelay_\w+", asked))
     assert len(names) > 20
@@ -83,3 +85,6 @@ async def test_relay_has_every_metric_and_label_that_is_asked_for() -> None:
     assert len(grouped) > 20
     for labels, name in grouped:
         assert {*labels.split(", ")} - {"instance"} <= has[name], name
+    matched = re.findall(r'(relay_\w+)\{(\w+)="(\w+)"', asked)
+    assert {*matched} <= values
+    assert matched

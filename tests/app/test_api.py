@@ -56,6 +56,8 @@ def test_the_description_holds_together() -> None:
     for operation in operations:
         assert operation["summary"]
         assert {"200", "405"} <= operation["responses"].keys()
+        if operation.get("security") != []:  # what the guard answers
+            assert {"401", "403", "429", "500", "503"} <= operation["responses"].keys(), operation["summary"]
     for name, schema in API["components"]["schemas"].items():
         if schema["type"] == "object" and name not in ("ChatRequest", "ToolResult"):
             assert schema["additionalProperties"] is False, name

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from adk_relay.wire.asgi import Scope
 from support.api import API, CHAT, events, get, refused, rehearsal, say, stats_when
 from support.chat import created, http
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
@@ -206,3 +207,35 @@ async def test_a_server_that_is_going_says_so(gemini: GeminiLive) -> None:
         refused(await web.post(CHAT, json={"session_id": name, "message": "hello"}), 503)
         refused(await web.post(f"/sessions/{name}/clear"), 503)
         refused(await web.delete(f"/sessions/{name}"), 503)
+
+
+def who(scope: Scope) -> str | None:
+    """A host's function: the user is in a header, and one user makes it fail."""
+    user = dict(scope["headers"]).get(b"x-user", b"").decode()
+    if user == "trouble":
+        raise RuntimeError("a failure of the host")
+    return user or None
+
+
+async def test_the_description_has_what_the_guard_answers_on_each_path() -> None:
+    relay = a_relay(rehearsal(), authenticate=who, user_message_rate=0.001)
+    async with serving(relay) as port, http(port) as web:
+        while (await web.get("/stats", headers={"x-user": "busy"})).status_code == 200:
+            pass
+        for path, methods in API["paths"].items():
+            url = path.replace("{session_id}", "kitchen")
+            for method, operation in methods.items():
+                if method == "parameters":
+                    continue
+                described = {}
+                for status, headers in (
+                    (401, {}),
+                    (403, {"x-user": "alice", "origin": "https://www.example.com"}),
+                    (429, {"x-user": "busy"}),
+                    (500, {"x-user": "trouble"}),
+                ):
+                    response = await web.request(method, url, headers=headers)
+                    described[status] = response.status_code == status
+                    assert str(response.status_code) in operation["responses"], (method, path, status)
+                is_open = operation.get("security") == []
+                assert set(described.values()) == {not is_open}, (method, path, described)

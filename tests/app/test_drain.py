@@ -16,9 +16,11 @@ from websockets.typing import Subprotocol
 
 from support.chat import chat
 from support.client import Client, client, words
-from support.gemini import Connection, GeminiLive, UserTurn
+from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
+from support.metrics import scraped_when
 from support.ports import free_port
 from support.process import PYTHON, SERVE, UVICORN, serving_process
+from support.raw import Peer
 from support.terminal import connected
 
 LONG = {"RELAY_DRAIN": "60"}
@@ -104,7 +106,45 @@ async def test_an_answer_that_does_not_end_is_cut_after_the_time(
         stopping = asyncio.create_task(relay.stop())
         assert await closed(alice) == 1012
         assert time.monotonic() - began >= 0.9
-        assert (await asking).status_code == 503
+        cut = await asking
+        assert (cut.status_code, cut.headers["retry-after"]) == (503, "1")
+        assert await stopping == 0
+        assert relay.problems() == []
+
+
+async def test_speech_and_a_slow_reader_are_waited_for_and_an_upload_is_dropped(
+    gemini: GeminiLive, tmp_path: Path
+) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        for _ in range(40 if turn.text else 0):
+            await connection.say("x" * 20_000, complete=False)
+        await connection.say("The end.")
+
+    gemini.answer = answer
+    set_ = {**LONG, "RELAY_QUEUE_BYTES": "4000000", "RELAY_METRICS_PORT": str(metrics := free_port())}
+    async with (
+        serving_process(SERVE, tmp_path, **gemini.env, **set_) as relay,
+        client(relay.port, audio=True) as alice,
+        Peer.upgraded(relay.port, "bob") as slow,
+        Peer.connected(relay.port) as upload,
+    ):
+        await upload.send_raw(
+            b"POST /api/v1/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\nhalf"
+        )
+        await slow.send(mime_type="text/plain", data="go")
+        await scraped_when(metrics, lambda now: now['relay_turns_total{end="complete"}'] == 1)
+        await alice.socket.send(speech(400))
+        await gemini.wait_for(lambda: any(each.audio for each in gemini.connections))
+        stopping = asyncio.create_task(relay.stop())
+        await alice.until(lambda said: said.get("type") == "going_away")
+        await alice.socket.send(speech(400) + silence(900))
+        assert words(await alice.turn()) == "The end."
+        assert await closed(alice) == 1012
+        await asyncio.sleep(0.5)  # uvicorn's own stop looks every 0.1 s whether it may begin
+        *_, last, end = [frame for frame in await slow.rest() if frame.get("type") != "going_away"]
+        assert last["turn_complete"]
+        assert (end["type"], end["code"]) == ("close", 1012)
+        assert await upload.ended() == b""
         assert await stopping == 0
         assert relay.problems() == []
 

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_all_recipes_are_tested() -> None:
-    others = ["Metrics and traces in a host", "Test your application"]
+    others = ["A page of yours around the page", "Metrics and traces in a host", "Test your application"]
     assert re.findall(r"^## (.*)", TEXT, re.MULTILINE) == [*RECIPES, *others]
 
 

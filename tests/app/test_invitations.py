@@ -154,7 +154,7 @@ async def test_somebody_who_was_invited_takes_part_in_this_conversation_only() -
         for query in ("", "&session_id=kitchen"):
             async with client(port, "bob", query=query, **with_token(guest)) as bob:
                 assert (bob.hello["session_id"], bob.hello["connections"]) == ("kitchen", 2)
-                assert "role" not in bob.hello
+                assert (bob.hello["name"], bob.hello["role"]) == ("Bob", "write")
                 assert "You said" in await bob.ask("hello")
         heard = await alice.until(lambda said: said.get("type") == "message")
         assert heard[-1]["name"] == "Bob"
@@ -236,6 +236,39 @@ async def test_somebody_who_was_invited_to_listen_only_listens() -> None:
             ):
                 assert (await browser.post(path, json=body)).status_code == 403
             assert (await browser.get("/sessions/kitchen")).json()["message_count"] == 4
+
+
+async def test_who_can_clear_and_delete_is_the_users_to_give() -> None:
+    async with (
+        a_guarded_relay() as port,
+        client(port, query="&session_id=kitchen", **with_token(token())) as alice,
+        chat(port, **with_token(token())) as reader,
+    ):
+        await alice.ask("one")
+        await reader.join("kitchen")
+        roles = {role: await invited(port, "kitchen", role=role) for role in ("write", "listen", "manage")}
+        async with client(port, **with_token(roles["manage"])) as bob:
+            assert "You said" in await bob.ask("hello")  # it writes, too
+        for role, status in (("write", 403), ("listen", 403), ("manage", 200)):
+            async with web(port, roles[role]) as browser:
+                assert (await browser.post("/sessions/kitchen/clear")).status_code == status
+                assert (await browser.delete("/sessions/kitchen")).status_code == status
+        async with web(port, roles["manage"]) as browser:
+            for method, path, refusal in (
+                ("POST", "/sessions/cellar/clear", 404),
+                ("DELETE", "/sessions/live-alice", 404),
+                ("POST", "/sessions/new", 403),
+                ("POST", "/sessions/kitchen/invite", 403),
+            ):
+                response = await browser.request(method, path, json={})
+                assert response.status_code == refusal, path
+        await alice.until(lambda said: said.get("type") == "deleted")
+        assert [said["type"] for said in alice.frames if "epoch" in said] == ["cleared", "deleted"]
+        await reader.get("session_deleted")
+        assert [said["update_type"] for said in reader.of("session_cleared", "session_deleted")] == [
+            "session_cleared",
+            "session_deleted",
+        ]
 
 
 async def test_who_can_invite() -> None:

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from adk_relay.core import logs
 from adk_relay.core.logs import JsonFormatter, TextFormatter
+from support.chat import created, http
 from support.client import Json, client
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.process import SERVE, UVICORN, Process, relay_process, serving_process
@@ -46,6 +47,19 @@ async def test_a_connection_and_its_run(gemini: GeminiLive, caplog: pytest.LogCa
     assert [ids(line) for line in (opened, closed, run)] == [(me, "live-alice")] * 3
     assert run.getMessage().endswith(" s: stopped")
     assert len(caplog.records) == 3
+
+
+async def test_a_request_over_http_has_an_id_too(
+    gemini: GeminiLive, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "relay")
+    async with serving(a_relay()) as port, http(port) as web:
+        body = {"session_id": (session_id := await created(port)), "message": "hello"}
+        assert (await web.post("/api/v1/chat", json=body)).status_code == 200
+        await gemini.wait_for(lambda: not gemini.open_connections)
+    (run,) = told(caplog, ": a run ended after")
+    connection, conversation = ids(run)
+    assert connection and conversation == session_id
 
 
 async def test_errors_name_what_they_are_about(
@@ -103,6 +117,8 @@ def test_no_line_is_forged() -> None:
 
 def test_ids_are_told_once() -> None:
     assert TextFormatter().format(record("hello")) == "INFO:     relay: hello"
+    library = logging.LogRecord("library", logging.WARNING, "x.py", 1, "%s", ("hello",), None)
+    assert TextFormatter().format(library) == "WARNING:     library: hello"
     with_both = record("hello in one", conversation="one", connection="two")
     assert TextFormatter().format(with_both) == "INFO:     relay: hello in one (connection two)"
     fields = json.loads(JsonFormatter().format(with_both))
@@ -130,15 +146,21 @@ def lines_of(relay: Process) -> list[Json]:
 
 
 async def test_json_from_the_first_line_to_the_last(tmp_path: Path) -> None:
+    """Also those of libraries, such as one that finds nobody to export to."""
     (tmp_path / ".env").write_text("RELAY_LOG=json\n")
-    async with relay_process(SERVE, tmp_path, **REHEARSAL) as relay:
+    spans = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    async with relay_process(SERVE, tmp_path, **REHEARSAL, **spans) as relay:
         await relay.started()
         async with client(relay.port) as alice, httpx.AsyncClient(trust_env=False) as web:
             await alice.ask("hello")
             await web.get(f"http://127.0.0.1:{relay.port}/x%0Ainjected?secret")
         await relay.says("closed 1000")
+        await relay.says("while exporting span batch")
         await relay.stop()
     lines = lines_of(relay)
+    # Each is told once: relay's own line has more than uvicorn's.
+    assert not [line for line in lines if "accepted" in line["message"]]
+    assert len([line for line in lines if "open" in line["message"]]) == 1
     assert {line["logger"] for line in lines} >= {"uvicorn.error", "uvicorn.access", "relay", "relay.agent"}
     for line in lines:
         assert {"time", "level", "logger", "message"} <= line.keys()

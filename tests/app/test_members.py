@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,58 @@ async def test_an_id_is_of_the_member_who_gave_it(gemini: GeminiLive) -> None:
             assert [said["id"] for said in bob.of("ack")] == ["q", "w"]
 
 
+def via(address: str) -> dict[str, Any]:
+    """What a proxy on this machine, which uvicorn trusts, says of its client."""
+    return {"additional_headers": {"X-Forwarded-For": address}}
+
+
+async def fill(port: int, session_id: str, **options: Any) -> int:
+    """Sends texts through new sockets until one gets no place; returns how many got one."""
+    taken = 0
+    async with AsyncExitStack() as stack:
+        while True:
+            who = await stack.enter_async_context(chat(port, session_id, **options))
+            for number in range(17):
+                await who.chat(f"{taken} {number}")
+                answer = await who.until(lambda said: said["type"] in ("status", "error"))
+                if answer[-1]["type"] == "error":
+                    if not number:
+                        return taken
+                    break
+                taken += 1
+
+
+async def test_where_nobody_signs_in_each_connection_is_a_member(gemini: GeminiLive) -> None:
+    script = Script(gemini)
+    async with serving(a_relay()) as port, chat(port) as alice:
+        names = [f"a{number}" for number in range(17)]
+        for name in names:
+            await alice.chat(name)
+        for _ in names:
+            await alice.get("status")
+        await alice.chat("late")
+        assert "16" in (await alice.get("error"))["message"]
+        session_id = alice.of("session_created")[0]["session_id"]
+        async with chat(port, session_id) as bob:
+            await bob.chat("b0")
+            assert (await bob.get("status"))["ahead"] == 2
+            script.go_on(*names, "b0")
+            said = [(await bob.get("response_complete"))["full_response"] for _ in range(18)]
+            assert [text.partition(":")[0] for text in said[:4]] == ["a0", "a1", "b0", "a2"]
+
+
+async def test_one_address_does_not_take_all_places(gemini: GeminiLive) -> None:
+    Script(gemini)
+    async with serving(a_relay()) as port, chat(port) as alice:
+        await alice.chat("a0")
+        session_id = (await alice.get("session_created"))["session_id"]
+        assert await fill(port, session_id, **via("203.0.113.1")) == 32
+        assert await fill(port, session_id, **via("2001:db8::1")) == 16
+        async with chat(port, session_id, **via("198.51.100.7")) as other:
+            await other.chat("b0")
+            await other.get("status")
+
+
 async def test_steady_noise_does_not_keep_the_floor(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +192,13 @@ async def test_who_stops_the_agent_again_and_again_is_refused(gemini: GeminiLive
         await other.send(type="interrupt")
         assert not [said for said in await answered(other) if said.get("type") == "error"]
         assert await one.ask("hello") == "You said: hello."
+
+
+async def test_who_is_alone_stops_the_agent_as_often_as_it_likes(gemini: GeminiLive) -> None:
+    async with serving(a_relay()) as port, client(port) as alone:
+        for _ in range(30):
+            await alone.send(type="interrupt")
+        assert not [said for said in await answered(alone) if said.get("type") == "error"]
 
 
 async def test_who_types_again_and_again_is_told_to_nobody(gemini: GeminiLive) -> None:

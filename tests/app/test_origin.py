@@ -11,13 +11,12 @@ from typing import Any
 import httpx
 import pytest
 from starlette.testclient import TestClient
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
 from adk_relay.wire.origin import Origins
 from support.api import rehearsal
 from support.chat import http
+from support.guarded import status_of
 from support.plain_http import ask
 from support.server import a_relay, serving
 from support.tokens import SECRET, bearer, token
@@ -32,15 +31,6 @@ SHOP = "https://shop.example"
 async def served(**settings: Any) -> AsyncIterator[int]:
     async with serving(a_relay(rehearsal(), **settings)) as port:
         yield port
-
-
-async def status_of(port: int, *, path: str = "/ws/alice", **options: Any) -> int:
-    """The HTTP status of an upgrade; 101: it was accepted."""
-    try:
-        async with connect(f"ws://127.0.0.1:{port}{path}", proxy=None, open_timeout=60, **options):
-            return 101
-    except InvalidStatus as refusal:
-        return refusal.response.status_code
 
 
 # ---- Origin -----------------------------------------------------------------------------------

@@ -282,6 +282,26 @@ async def test_too_many_pings_are_read_later() -> None:
         assert (await alice.next())["code"] == "unknown_session"
 
 
+async def test_a_client_is_told_its_limits() -> None:
+    sizes = {"text_bytes": 32768, "sound_bytes": 1048576, "picture_bytes": 4194304}
+    settings = {"message_rate": 20, "user_message_rate": 7, "user_sound_day": 10}
+    async with served(secret=SECRET, **settings) as port:
+        alice = with_token(token("alice"))
+        async with client(port, **alice) as one:
+            assert one.hello["limits"] == sizes | {"messages_per_second": 7, "sound_seconds_today": 10}
+            for length in (sizes["text_bytes"], sizes["text_bytes"] + 1):
+                await one.send(mime_type="text/plain", data="x" * length)
+            await say_sound(one, 4)
+            assert await errors_after_sound(one) == ["too_large"]
+        async with client(port, **alice) as one, chat(port, **alice) as other:
+            assert one.hello["limits"]["sound_seconds_today"] == pytest.approx(6, abs=0.2)
+            told = one.hello["limits"]
+            assert other.hello["limits"] == {name: told[name] for name in told if name not in (*sizes,)[1:]}
+    async with served(message_rate=0) as port, client(port) as one, chat(port) as other:
+        assert one.hello["limits"] == sizes  # nothing else is limited
+        assert other.hello["limits"] == {"text_bytes": sizes["text_bytes"]}
+
+
 # ---- sound ------------------------------------------------------------------------------------
 
 
@@ -350,28 +370,31 @@ async def test_the_sound_of_a_day(gemini: GeminiLive, monkeypatch: pytest.Monkey
     async with serving(relay) as port:
         async with client(port, **own) as alice:
             await say_sound(alice, 7)
-            assert await errors_before_pong(alice) == []
+            assert await errors_after_sound(alice) == []
             await say_sound(alice, 2.5)
-            assert await errors_before_pong(alice) == ["limit_near"]
+            assert await errors_after_sound(alice) == ["limit_near"]
         async with client(port, **own) as alice:  # another socket of hers
             await say_sound(alice, 3)
-            assert await errors_before_pong(alice) == ["limit_near", "rate_limited"]
+            assert await errors_after_sound(alice) == ["limit_near", "rate_limited"]
             [limited] = [said for said in alice.frames if said.get("code") == "rate_limited"]
             assert 0 < limited["retry_after"] <= 24 * 3600
             await say_sound(alice, 3)  # she is told once
-            assert await errors_before_pong(alice) == []
+            assert await errors_after_sound(alice) == []
             assert await alice.ask("hello") == "You said: hello."
             async with client(port, **with_token(token("bob"))) as bob:
                 await say_sound(bob, 1)
-                assert await errors_before_pong(bob) == []
+                assert await errors_after_sound(bob) == []
             now = time.time
             monkeypatch.setattr("adk_relay.wire.quotas.time.time", lambda: now() + 24 * 3600)
             await say_sound(alice, 1)
-            assert await errors_before_pong(alice) == []
+            assert await errors_after_sound(alice) == []
         sound = sum(len(each.audio) for each in gemini.connections)
         assert sound < 13 * len(SECOND)  # of more than 17 that were sent
 
 
-async def errors_before_pong(who: Client) -> list[str]:
+async def errors_after_sound(who: Client) -> list[str]:
+    """The errors since `say_sound`. A pong overtakes what waits to be sent; an error does not."""
     frames = await who.until(lambda said: said.get("type") == "pong")
-    return [said["code"] for said in frames if said["type"] == "error"]
+    await who.send(type="?")
+    frames += await who.until(lambda said: said.get("code") == "bad_message")
+    return [said["code"] for said in frames[:-1] if said.get("type") == "error"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 from google.adk.agents import LlmAgent
@@ -28,12 +29,14 @@ async def test_requests_of_all_kinds_are_answered_one_after_the_other(gemini: Ge
             while (await web.get("/stats")).json()["total_requests"] < 3:
                 pass
             await asker.chat("four")
-            status = await asker.until(lambda said: said["type"] == "status" and "3" in said["message"])
+            status = await asker.until(lambda said: said["type"] == "status" and "2" in said["message"])
             assert status[-1]["session_id"] == session_id
             connection = gemini.connections[0]
-            for number, name in enumerate(("one", "two", "three", "four"), 1):
+            # Whoever writes and whoever makes single requests take turns: "four" is not behind both of those.
+            order = ("one", "two", "four", "three")
+            for number, name in enumerate(order, 1):
                 await script.until(name)
-                assert connection.texts == ["one", "two", "three", "four"][:number]
+                assert connection.texts == [*order[:number]]
                 script.go_on(name)
             frames, code = await end(two)
             assert [said["type"] for said in frames] == ["response", "done"]
@@ -44,7 +47,7 @@ async def test_requests_of_all_kinds_are_answered_one_after_the_other(gemini: Ge
             assert answer.pop("timestamp")
             assert answer == {"content": "three: a b.", "tool_calls": [], "session_id": session_id}
             said = [await asker.get("response_complete") for _ in range(4)]
-            assert [one["full_response"][:-5] for one in said] == ["one:", "two:", "three:", "four:"]
+            assert [one["full_response"][:-5] for one in said] == [f"{name}:" for name in order]
             assert [one["message_count"] for one in said] == [2, 4, 6, 8]
             assert not any("interrupted" in one for one in said)
         stats = (await web.get("/stats")).json()
@@ -82,13 +85,19 @@ async def test_the_seventeenth_that_would_wait_is_told_to_come_again(gemini: Gem
             await asker.chat(name)
         for _ in names:
             await asker.get("status")
-        async with connect(f"ws://127.0.0.1:{port}/api/v1/chat/stream", proxy=None) as raw:
+        # All requests of the turn dialect and of HTTP are one member's together, where nobody signs in.
+        async with AsyncExitStack() as stack:
+            for number in range(16):
+                await stack.enter_async_context(asking(port, session_id, f"t{number}"))
+            raw = await stack.enter_async_context(
+                connect(f"ws://127.0.0.1:{port}/api/v1/chat/stream", proxy=None)
+            )
             late = Client(raw, {})
             await late.send(session_id=session_id, message="late")
             frames, code = await end(late)
             assert [said["type"] for said in frames] == ["error"]
             assert code == 1013
-        response = await web.post("/api/v1/chat", json={"session_id": session_id, "message": "late"})
+            response = await web.post("/api/v1/chat", json={"session_id": session_id, "message": "late"})
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) > 0
         assert response.json()["detail"]
@@ -96,14 +105,16 @@ async def test_the_seventeenth_that_would_wait_is_told_to_come_again(gemini: Gem
         error = await asker.get("error")
         assert error["session_id"] == session_id
         assert "16" in error["message"]
+        while (await web.get("/stats")).json()["failed_requests"] < 19:  # who has left waits no more
+            pass
         script.go_on(*names)
         said = [(await asker.get("response_complete"))["full_response"] for _ in names]
         assert said == [f"{name}: a b." for name in names]
         stats = (await web.get("/stats")).json()
         assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (
-            20,
+            36,
             17,
-            3,
+            19,
         )
         # There is room again.
         script.go_on("more")

@@ -130,5 +130,5 @@ async def test_a_stop_in_mid_answer(
     await gemini.wait_for(lambda: not gemini.open_connections)
     # daphne does not tell an application that it stops, so nobody closes the connection to the model.
     assert gemini.connections[0].closed == (1006 if server == "daphne" else 1000)
-    ends = sum(" alice text " in line for line in relay.log)
+    ends = sum(" alice text " in line and ", closed " in line for line in relay.log)
     assert ends == 1 or (server, ends) == ("daphne", 0)

@@ -98,13 +98,13 @@ def test_the_command_has_an_option_for_each_setting() -> None:
         "from adk_relay.__main__ import main\n"
         "def run(server):\n"
         "    server.started, config = True, server.config\n"
-        "    print(config.app, config.host, config.port, config.log_level)\n"
+        "    print(config.app, config.host, config.port, config.log_level, config.forwarded_allow_ips)\n"
         "    print(*sorted(f'{name}={value}' for name, value in os.environ.items() if 'RELAY_' in name))\n"
         "uvicorn.Server.run = run\n"
         "main(sys.argv[1:])\n"
     )
     options = [word for setting in SETTINGS.values() for word in (setting.option, text_of(setting))]
-    server = ["--host", "::1", "--port", "1234", "--log-level", "debug"]
+    server = ["--host", "::1", "--port", "1234", "--log-level", "debug", "--forwarded-allow-ips", "::2"]
     done = subprocess.run(
         [sys.executable, "-c", program, "serve", *server, *options],
         env={"PYTHONPATH": str(ROOT), "RELAY_GRACE": "1"},
@@ -113,7 +113,7 @@ def test_the_command_has_an_option_for_each_setting() -> None:
     )
     assert done.returncode == 0, done.stderr
     where, told = done.stdout.splitlines()
-    assert where == "relay:app ::1 1234 debug"
+    assert where == "relay:app ::1 1234 debug ::2"
     assert told.split() == sorted(f"{setting.variable}={text_of(setting)}" for setting in SETTINGS.values())
 
 

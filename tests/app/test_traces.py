@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ from typing import Any
 import pytest
 from google.adk.agents import LlmAgent
 from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from adk_relay import tracing
 from adk_relay.core.moderation import UserInput
 from support.chat import chat, created, taken
 from support.client import client
@@ -250,6 +253,23 @@ async def test_spans_are_exported_by_the_usual_variables(tmp_path: Path, command
         }
     assert {"relay.socket", "relay.turn", "invoke_agent rehearsal"} <= set(spans)
     assert services == {"my-relay"}
+
+
+async def test_a_stop_does_not_wait_for_a_collector_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exporter alone would wait for ten seconds."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    monkeypatch.setattr(tracing, "_provider", provider)
+    writers: list[asyncio.StreamWriter] = []
+    async with await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0) as silent:
+        url = f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}/v1/traces"
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(url)))
+        provider.get_tracer("test").start_span("one").end()
+        began = time.monotonic()
+        await tracing.flush()
+        assert time.monotonic() - began < 8
+        for writer in writers:
+            writer.close()
+    await asyncio.to_thread(provider.shutdown)
 
 
 async def test_another_exporter_is_refused_at_the_start(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from app.test_waiting import agent, answered, calling, deleted, pending
+from google.adk.agents.invocation_context import InvocationContext
 from google.adk.apps import App
 from google.adk.events import Event, EventActions
 from google.adk.plugins.base_plugin import BasePlugin
@@ -108,8 +109,13 @@ async def test_a_session_lists_the_calls_that_wait(
 async def test_a_plugin_that_replaces_events_changes_nothing(
     gemini: GeminiLive, sessions: str, few_in_memory: None
 ) -> None:
+    in_memory: list[int] = []
+
     class Replacing(BasePlugin):
-        async def on_event_callback(self, *, event: Event, **_: Any) -> Event:
+        async def on_event_callback(
+            self, *, invocation_context: InvocationContext, event: Event, **_: Any
+        ) -> Event:
+            in_memory.append(len(invocation_context.session.events))
             return event.model_copy(update={"actions": EventActions()})
 
     app = App(name="shop", root_agent=agent(), plugins=[Replacing("replacing")])
@@ -124,6 +130,8 @@ async def test_a_plugin_that_replaces_events_changes_nothing(
         await answered(alice, "call-1")
         await alice.turn()
         assert str({"result": "yes"}) in str(gemini.connections[-1].history[-1])
+        # One run has had all of this, and is given no more events than a new one, and as many again.
+        assert 6 < max(in_memory) < 12 + 2
 
 
 async def test_a_conversation_keeps_its_last_calls(gemini: GeminiLive, sessions: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from adk_relay.core.listener import member_of
 from adk_relay.core.messages import (
     Audio,
     Error,
@@ -51,7 +52,7 @@ PUBLISHED: dict[str, Callable[[int], Numbered]] = {
 class Attendant:
     """A listener that remembers what it was told, and who it thinks is there."""
 
-    name = member = ""
+    name = member = address = ""
     is_audio = False
 
     def __init__(self, connection_id: str, attends: Attends, present: set[str]) -> None:
@@ -185,7 +186,9 @@ class RoomMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def ask(self, data: st.DataObject) -> None:
         self.asking = data.draw(st.sampled_from([None, *self.here]), "asking")
-        self.requests.current = Request(UserText("one"), self.asking) if self.asking else None
+        self.requests.current = (
+            Request(UserText("one"), self.asking, member_of(self.asking)) if self.asking else None
+        )
         self.room.update_audience()
 
     @precondition(lambda self: self.here)
@@ -287,7 +290,7 @@ def test_who_attends_for_its_own_request_is_told_its_answer_and_no_other(loop: T
     loop.call(lambda: room.enter(alice, None))
     loop.call(lambda: room.enter(bob, None))
     for listener in (bob, alice):
-        requests.current = Request(UserText("one"), listener)
+        requests.current = Request(UserText("one"), listener, member_of(listener))
         room.update_audience()
         room.publish(Text(room.number(), "la"))
         room.publish(TurnEnd(room.number()))

@@ -25,7 +25,7 @@ WORDS = st.sampled_from(["one", "two"])
 class Client:
     """A listener that remembers what it was told."""
 
-    name = member = ""
+    name = member = address = ""
     is_audio = False
 
     def __init__(self, connection_id: str, attends: Literal["all", "own"] = "all") -> None:
@@ -125,14 +125,24 @@ class RequestsMachine(RuleBasedStateMachine):
     def take(self, client: int, many: int) -> None:
         for _ in range(many):
             self.taken += 1
-            text, is_full = UserText(str(self.taken)), len(self.open) - self.has_current >= 16
+            waiting = [each for _, each in self.open[self.has_current :]]
+            text, is_full = UserText(str(self.taken)), waiting.count(self.clients[client]) >= 16
             if is_full:
                 with pytest.raises(BusyError):
                     self.requests.take(text, self.clients[client])
                 self.ends(1)
             else:
-                self.requests.take(text, self.clients[client])
-                self.open.append((text, self.clients[client]))
+                _, ahead = self.requests.take(text, self.clients[client])
+                self.open.insert(ahead + self.has_current, (text, self.clients[client]))
+                self.takes_turns(waiting.count(self.clients[client]), ahead)
+
+    def takes_turns(self, own: int, ahead: int) -> None:
+        """A text that is the nth of its member has at most n of each other one before it."""
+        waiting = [each for _, each in self.open[self.has_current :]]
+        mine = waiting[ahead]
+        others = [each for each in waiting[:ahead] if each is not mine]
+        assert waiting[:ahead].count(mine) == own
+        assert len(others) <= own + 1
 
     @precondition(lambda self: self.open and not self.has_current)
     @rule()
@@ -252,14 +262,15 @@ class WritingMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.asked) < 15)
     @rule(data=st.data(), client=st.integers(0, 1))
     def ask(self, data: st.DataObject, client: int) -> None:
-        text, ahead = self.text(data), len(self.asked)
-        is_busy = self.is_busy()
+        text, is_busy = self.text(data), self.is_busy()
         self.clients[client].take()
         self.loop.call(lambda: self.writing.ask(text, self.clients[client]))
         told = [message for message in self.clients[client].told if isinstance(message, Taken)]
         if self.is_new(text, self.clients[client]):
-            self.asked.append(text)
-            assert [(taken.text, taken.ahead) for taken in told] == [(text, ahead + is_busy)]
+            assert [taken.text for taken in told] == [text]
+            place = told[0].ahead - is_busy
+            assert 0 <= place <= len(self.asked)
+            self.asked.insert(place, text)  # members take turns: `RequestsMachine` says how
         elif text in self.asked:
             assert [taken.text for taken in told] == [text]
         self.begins()

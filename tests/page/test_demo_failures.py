@@ -93,7 +93,7 @@ async def test_a_failure_that_passes_throws_nobody_out_of_their_room(
             await tab.say("a")
             await shows(tab, "a", "You said: a.")
 
-            async def find(session_id: str) -> Any:
+            async def find(user_id: str, session_id: str) -> Any:
                 monkeypatch.undo()
                 raise StoreError
 

@@ -6,8 +6,11 @@ import re
 import time
 
 from playwright.async_api import Page, expect
+from starlette.applications import Starlette
+from starlette.responses import HTMLResponse
+from starlette.routing import Mount, Route
 
-from support.browser import chromium, visit
+from support.browser import Tab, chromium, until, visit
 from support.server import serving
 from support.terminal import piped, talkative
 from support.tokens import SECRET, token, web
@@ -47,10 +50,57 @@ async def test_a_token_that_has_expired_is_replaced_by_a_new_one() -> None:
     async with serving(talkative(secret=SECRET)) as port, chromium() as browser:
         expired = token(exp=time.time() - 60)
         async with visit(browser, port, f"/#token={expired}", state="ended") as page:
-            await expect(page.page.locator("#banner-text")).to_have_text("The token has expired.")
+            told = page.page.locator("#banner-text")
+            await expect(told).to_have_text(re.compile("^The token has expired. Open the link again"))
             await page.page.evaluate(f"location.hash = 'token={token()}'")
             await page.say("hello")
             await page.answered(re.compile("You said: hello$"))
+
+
+async def test_who_gets_no_new_token_is_told_before_the_end() -> None:
+    async with serving(talkative(secret=SECRET)) as port, chromium() as browser:
+        for path, told in (("/", '#notice [data-kind="token"]'), ("/demo", "#problem")):
+            soon = token(exp=time.time() + 20)  # in less than 30 s
+            async with visit(browser, port, f"{path}#token={soon}", constants={"WAIT": 0}) as page:
+                await expect(page.page.locator(told)).to_contain_text(
+                    re.compile(r"Your access ends in \d+ seconds")
+                )
+                opened = len(page.sockets)
+                # One of another user is for another socket.
+                await page.page.evaluate("(token) => void (location.hash = `token=${token}`)", token("bob"))
+                await expect(page.page.locator(told, has_text="Your access ends")).to_have_count(0)
+                await until(lambda: opened_of(page), lambda sockets: sockets == opened + 1)  # noqa: B023
+                await page.shows("connected")
+
+
+async def opened_of(page: Tab) -> int:
+    return len(page.sockets)
+
+
+HOST = """<!doctype html><iframe id="relay" src="/talk/#token=%s" style="width: 60em; height: 40em"></iframe>
+<script>
+  addEventListener("message", ({ data, source, origin }) => {
+    if (origin !== location.origin || data.type !== "relay.token_expiring") return;
+    window.asked = data.expires_in;
+    source.location.hash = "token=%s";
+  });
+</script>"""
+
+
+async def test_a_page_around_it_is_asked_for_another_token() -> None:
+    html = HOST % (token(exp=time.time() + 20), token(exp=time.time() + 600))
+    relay = talkative(secret=SECRET)
+    host = Starlette(routes=[Route("/", lambda _: HTMLResponse(html)), Mount("/talk", relay)])
+    async with serving(host) as port, chromium() as browser:
+        page = await browser.new_page()
+        await page.goto(f"http://127.0.0.1:{port}/")
+        frame = page.frame_locator("#relay")
+        await expect(frame.locator("#state")).to_have_attribute("data-state", "connected")
+        await page.wait_for_function("() => window.asked > 0")
+        await frame.get_by_label("Message", exact=True).fill("hello")
+        await frame.get_by_label("Message", exact=True).press("Enter")
+        await expect(frame.locator(".message.agent .text")).to_have_text(re.compile("You said: hello$"))
+        await relay.aclose()
 
 
 async def test_the_rooms_with_a_token() -> None:

@@ -17,7 +17,7 @@ from relay import Relay
 from support.client import Client, Json, client
 
 CHAT = {
-    "connected": "connection_id message server_info",
+    "connected": "connection_id message server_info limits",
     "session_created": "session_id model connection_id",
     "session_joined": "session_id model message_count connection_id",
     "status": "message ahead session_id context_messages",
@@ -41,8 +41,8 @@ CHAT = {
 """The fields of each frame of the chat dialect besides its type and the time, updates by their kind."""
 
 OPTIONAL = {
-    "session_created": "role",
-    "session_joined": "role",
+    "session_created": "name",
+    "session_joined": "name role names",
     "user_typing": "name",
     "message_added": "name",
     "user_joined": "name",

@@ -31,7 +31,7 @@ class Reports:
         self.problems.append(text)
         self._news.set()
 
-    def line(self, who: str, text: str) -> None:
+    def line(self, who: str, text: str, name: str = "") -> None:
         self.lines.append((who, text))
         self._news.set()
 

@@ -33,10 +33,11 @@ class Script:
 async def window(
     browser: Browser, port: int, room: str = "", *, path: str = "/demo", **options: Any
 ) -> AsyncIterator[Tab]:
-    """Opens the rooms in a browser context of its own, in a room if one is named."""
+    """Opens the rooms in a browser context of its own, in a room if one is named (`ROOM&token=…`)."""
     async with visit(browser, port, f"{path}{room and '#'}{room}", **options) as tab:
         if room:
-            await expect(tab.page.locator("#room-name")).to_have_text(f"Room {room}")
+            name = f"Room {room.partition('&')[0]}"
+            await expect(tab.page.locator("#room-name")).to_have_text(name)
         yield tab
 
 

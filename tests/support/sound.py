@@ -47,6 +47,7 @@ class Attendee:
     connection_id: str = "attendee"
     name: str = ""
     member: str = ""
+    address: str = ""
     is_audio: bool = True
     attends: Literal["all", "newest", "own"] = "all"
     messages: list[Message] = field(default_factory=list)

@@ -87,7 +87,7 @@ SAMPLES: list[Message] = [
 
 _WELCOMES = [
     Welcome(
-        "s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, push_to_talk=True, may_write=False
+        "s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, True, "Ann", "listen", {"c": "Bob"}
     )
     for is_new in (True, False)
 ]
@@ -128,7 +128,7 @@ def taken(name: str) -> set[str]:
 def emitted(name: str) -> dict[str, set[str]]:
     """The fields of each kind of frame that a dialect makes; without `timestamp` where each frame has one."""
     dialect = DIALECTS[name]
-    made: list[Any] = [dialect.connected("b", "m"), dialect.ping, dialect.pong("b"), dialect.expiring(30)]
+    made: list[Any] = [dialect.connected("b", "m", {}), dialect.ping, dialect.pong("b"), dialect.expiring(30)]
     made += [dialect.welcome(welcome) for welcome in _WELCOMES]
     encode = dialect.encoder("s")
     for sample in SAMPLES:

@@ -64,9 +64,10 @@ async def test_a_token_that_relay_makes_is_valid() -> None:
 
 
 async def test_an_invitation_is_for_one_conversation() -> None:
-    for role, may_write in (("write", True), ("listen", False)):
+    for role, may_write in (("write", True), ("listen", False), ("manage", True)):
         read = await TOKENS.read(token(invitation={"session_id": "kitchen", "role": role}))
         assert (read.visitor.session_id, read.visitor.may_write) == ("kitchen", may_write)
+        assert read.visitor.may_empty is (role == "manage")
         assert read.visitor.reaches("kitchen")
         assert not read.visitor.reaches("cellar")
 
@@ -102,6 +103,11 @@ REFUSED = {
     "an invitation to nothing": (token(invitation=[]), "not valid"),
     "an invitation without a role": (token(invitation={"session_id": "kitchen"}), "not valid"),
     "an invitation to anything": (token(invitation={"session_id": None, "role": "write"}), "invitation"),
+    "an invitation to a path": (token(invitation={"session_id": "../a", "role": "write"}), "invitation"),
+    "an invitation to half a character": (
+        token(invitation={"session_id": "\ud800", "role": "write"}),
+        "invitation",
+    ),
     "an invitation to a list": (token(invitation={"session_id": ["a"], "role": "write"}), "invitation"),
     "an invitation in another role": (
         token(invitation={"session_id": "kitchen", "role": "admin"}),
@@ -162,7 +168,13 @@ CLAIMS = st.fixed_dictionaries(
         "aud": JSON | st.just("relay"),
         "jti": JSON,
         "name": JSON,
-        "invitation": JSON | st.fixed_dictionaries({"session_id": JSON, "role": st.just("listen") | JSON}),
+        "invitation": JSON
+        | st.fixed_dictionaries(
+            {
+                "session_id": JSON | st.just("kitchen"),
+                "role": st.sampled_from(["listen", "manage"]) | JSON,
+            }
+        ),
     },
 )
 
@@ -204,7 +216,8 @@ async def test_only_what_is_signed_and_valid_passes(
     assert visitor.user_id == user_id_of(read_claims["sub"])
     if "invitation" in read_claims:
         assert visitor.session_id == read_claims["invitation"]["session_id"]
-        assert visitor.may_write is (read_claims["invitation"]["role"] == "write")
+        assert visitor.may_write is (read_claims["invitation"]["role"] in ("write", "manage"))
+        assert visitor.may_empty is (read_claims["invitation"]["role"] == "manage")
     else:
         assert visitor.session_id is None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -87,7 +87,13 @@ Command = Input | ReadOlder | Create | Join | Ask | NewToken | Literal["ping", "
 
 @dataclass(slots=True, frozen=True)
 class Welcome:
-    """The facts for a client that enters a conversation. `ping_interval` is in seconds."""
+    """The facts for a client that enters a conversation.
+
+    `ping_interval` is in seconds; `limits`: how much the client may send, see `wire.quotas.Rates.limits`.
+    `name`: what the others are told; "": nothing. `role`: what the client was invited to do, one of
+    `wire.tokens.ROLES`; "": it was not invited, so the conversation is its own. `names`: of others who are
+    there, by connection id.
+    """
 
     session_id: str
     user_id: str
@@ -102,7 +108,10 @@ class Welcome:
     message_count: int
     is_new: bool
     push_to_talk: bool = False
-    may_write: bool = True
+    name: str = ""
+    role: str = ""
+    names: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -113,7 +122,8 @@ class Dialect:
         name: the dialect's name in the log.
         decode: turns a frame into a command; raises BadFrameError.
         encoder: given a session id, returns the function that encodes this conversation's messages.
-        connected: makes the first frame from the connection's id and the model's name; None: there is none.
+        connected: makes the first frame from the connection's id, the model's name and the limits of the
+            `Welcome`; None: there is none.
         welcome: makes the frame that tells a client it has entered a conversation; None: there is none.
         ping: the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
@@ -125,7 +135,7 @@ class Dialect:
     name: str
     decode: Callable[[Frame], Command]
     encoder: Callable[[str], Encode]
-    connected: Callable[[str, str], Frame | None]
+    connected: Callable[[str, str, Mapping[str, float]], Frame | None]
     welcome: Callable[[Welcome], Frame | None]
     ping: Frame | None
     pong: Callable[[str], Frame]
@@ -218,6 +228,16 @@ def error_fields(error: Error) -> dict[str, Any]:
 def name_field(name: str) -> dict[str, Any]:
     """The `name` of a person on the wire; there is no such field for a person without one."""
     return {"name": name} if name else {}
+
+
+def names_field(names: Mapping[str, str]) -> dict[str, Any]:
+    """The `names` of several connections on the wire; there is no such field if none has one."""
+    return {"names": dict(names)} if names else {}
+
+
+def role_field(role: str) -> dict[str, Any]:
+    """The `role` of somebody who was invited; there is no such field for the user itself."""
+    return {"role": role} if role else {}
 
 
 _MAX_TOOL_ID_CHARS = 256

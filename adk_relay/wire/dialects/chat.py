@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from weakref import WeakValueDictionary
@@ -26,6 +27,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.wire.dialects import (
+    MAX_TEXT_BYTES,
     Ask,
     BadFrameError,
     Command,
@@ -39,8 +41,10 @@ from adk_relay.wire.dialects import (
     id_field,
     json_object,
     name_field,
+    names_field,
     new_token,
     once,
+    role_field,
     session_id_of,
     start_fields,
     to_json,
@@ -185,7 +189,7 @@ def _asked_by(asked: Asked | None) -> dict[str, Any]:
     return {"connection_id": asked.connection_id, **id_field(asked.id)}
 
 
-def _connected(connection_id: str, model: str) -> Frame:
+def _connected(connection_id: str, model: str, limits: Mapping[str, float]) -> Frame:
     return _frame(
         "connected",
         connection_id=connection_id,
@@ -195,6 +199,7 @@ def _connected(connection_id: str, model: str) -> Frame:
             "framework": "Google ADK",
             "features": ["streaming", "multi_turn", "rooms", "typing"],
         },
+        limits={"text_bytes": MAX_TEXT_BYTES, **limits},
     )
 
 
@@ -203,11 +208,12 @@ def _welcome(welcome: Welcome) -> Frame:
         "session_id": welcome.session_id,
         "model": welcome.model,
         "connection_id": welcome.connection_id,
-        **({} if welcome.may_write else {"role": "listen"}),
+        **name_field(welcome.name),
     }
-    if welcome.is_new:
+    if welcome.is_new:  # not by somebody who was invited
         return _frame("session_created", **fields)
-    return _frame("session_joined", **fields, message_count=welcome.message_count)
+    more = role_field(welcome.role) | names_field(welcome.names)
+    return _frame("session_joined", **fields, **more, message_count=welcome.message_count)
 
 
 def _frame(frame_type: str, **fields: Any) -> Frame:

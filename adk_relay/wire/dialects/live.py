@@ -38,6 +38,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.wire.dialects import (
+    MAX_TEXT_BYTES,
     BadFrameError,
     Command,
     Dialect,
@@ -48,8 +49,10 @@ from adk_relay.wire.dialects import (
     id_field,
     json_object,
     name_field,
+    names_field,
     new_token,
     once,
+    role_field,
     start_fields,
     to_json,
     tool_fields,
@@ -66,6 +69,9 @@ PONG = '{"type":"pong"}'
 
 MAX_AUDIO_BYTES = 1024 * 1024
 MAX_IMAGE_BYTES = 4 * 1024 * 1024
+
+_SIZES = {"text_bytes": MAX_TEXT_BYTES, "sound_bytes": MAX_AUDIO_BYTES, "picture_bytes": MAX_IMAGE_BYTES}
+"""What a text, the sound of a frame, and a picture may have."""
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = (
@@ -298,14 +304,14 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "gap", "from": first, "to": last, "messages": lines} | _older_field(older)
         case Older(lines, older):
             return {"type": "history", "messages": lines} | _older_field(older)
-        case Line(role, text, is_open, text_id):
-            line = {"type": "message", "role": role, "text": text}
+        case Line(role, text, is_open, text_id, name=name):
+            line = {"type": "message", "role": role, **name_field(name), "text": text}
             return line | id_field(text_id) | ({"open": True} if is_open else {})
         case Ack(text_id):
             return {"type": "ack", "id": text_id}
         case Presence(joined, left, connections):
             presence = {"type": "presence", "joined": joined, "left": left, "connections": connections}
-            return presence | ({"names": dict(message.names)} if message.names else {})
+            return presence | names_field(dict(message.names))
         case Typing(connection_id, typing, name):
             return {"type": "typing", "connection_id": connection_id, **name_field(name), "typing": typing}
         case Reset(epoch, deleted):
@@ -342,8 +348,11 @@ def _welcome(welcome: Welcome) -> Frame:
             "ping_interval": welcome.ping_interval,
             "epoch": welcome.epoch,
             "seq": welcome.seq,
+            "limits": {**_SIZES, **welcome.limits},
             **({"push_to_talk": True} if welcome.push_to_talk else {}),
-            **({} if welcome.may_write else {"role": "listen"}),
+            **name_field(welcome.name),
+            **role_field(welcome.role),
+            **names_field(welcome.names),
         }
     )
 
@@ -354,7 +363,7 @@ def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:
         name="audio" if is_audio else "text",
         decode=decode,
         encoder=lambda session_id: encode,
-        connected=lambda connection_id, model: None,
+        connected=lambda connection_id, model, limits: None,
         welcome=_welcome,
         ping=PING,
         pong=lambda connection_id: PONG,

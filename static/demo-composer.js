@@ -1,0 +1,55 @@
+// The box in which the user writes to a room.
+
+import { bytesOf, fit, MAX_TEXT, sendOnEnter } from "./textbox.js";
+
+const $ = (id) => document.getElementById(id);
+
+const TOO_LONG = "This message is too long: at most 32 KiB are allowed.";
+
+export class Composer {
+  #on;
+
+  // `on` has typed(text), when the user has changed it; problem(text), which may be empty; send(words); and changed().
+  constructor(on) {
+    this.#on = on;
+    $("text").addEventListener("input", () => {
+      on.typed($("text").value);
+      this.fit();
+    });
+    sendOnEnter($("text"), $("send"));
+    $("composer").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+  }
+
+  get isEmpty() {
+    return !$("text").value.trim();
+  }
+
+  // Puts words back that could not be sent, before what the user has written since.
+  giveBack(words) {
+    $("text").value = [...words, $("text").value].filter(Boolean).join("\n");
+    this.fit();
+  }
+
+  fit() {
+    fit($("text"));
+    this.#on.changed();
+  }
+
+  focus() {
+    $("text").focus();
+  }
+
+  #submit() {
+    const words = $("text").value.trim();
+    const isTooLong = bytesOf(words) > MAX_TEXT;
+    this.#on.problem(isTooLong ? TOO_LONG : "");
+    if (isTooLong) return;
+    this.#on.send(words);
+    $("text").value = "";
+    this.fit();
+    this.focus();
+  }
+}
