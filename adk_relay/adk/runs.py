@@ -299,7 +299,7 @@ class Runs:
         if error and was_up and self._is_transient(error):
             self.is_reconnecting = True
             self._host.tell(Status("reconnecting"))
-        goes_on = error is not None
+        goes_on = error is not None and not run.turn.has_next
         for message in run.translator.lose(goes_on=goes_on):
             self._host.emit(message)
         self.begin_with(run.turn.owed, run.turn.owed_text)  # now, in case `_settle` can't read the session

@@ -160,6 +160,11 @@ class Turn:
         return wanted[-1].text if wanted and self.owed else None
 
     @property
+    def has_next(self) -> bool:
+        """Whether the model was given another question, after the one that is being answered."""
+        return any(not question.stopped for question in self._questions)
+
+    @property
     def is_open(self) -> bool:
         """The agent has begun to speak, and has not finished."""
         return self.state is State.SPEAKING
@@ -281,7 +286,7 @@ class Turn:
     def lose(self) -> bool:
         """The connection is gone; returns whether it cut an answer that the user was hearing."""
         is_cut = self.is_open and not self._is_muted
-        if is_cut:
+        if is_cut and not self.has_next:  # otherwise that one interrupts the answer
             rest = self.answered or Question()
             rest.rest = True
             self._questions.appendleft(rest)
