@@ -299,6 +299,9 @@ class Runs:
         if error and was_up and self._is_transient(error):
             self.is_reconnecting = True
             self._host.tell(Status("reconnecting"))
+        if run.undecided:
+            run.turn.take_back(run.undecided)
+        # A question that the model was given after the answer had begun interrupts it.
         goes_on = error is not None and not run.turn.has_next
         for message in run.translator.lose(goes_on=goes_on):
             self._host.emit(message)
@@ -376,8 +379,6 @@ class Runs:
                     is_stored = True
                 # Also if the session can't be read: a text said twice is better than a lost one.
                 self._inbox.give_back(replace(text, is_stored=is_stored))
-                run.turn.take_back(text)
-                self._owed, self._owed_text = run.turn.owed, run.turn.owed_text
         if unstored:
             await self._session.append(session, run.translator.cut_answer(goes_on=goes_on))
 

@@ -286,7 +286,7 @@ class Turn:
     def lose(self) -> bool:
         """The connection is gone; returns whether it cut an answer that the user was hearing."""
         is_cut = self.is_open and not self._is_muted
-        if is_cut and not self.has_next:  # otherwise that one interrupts the answer
+        if is_cut:
             rest = self.answered or Question()
             rest.rest = True
             self._questions.appendleft(rest)
