@@ -84,7 +84,10 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     async def receive(self) -> Any:
         event = await self.queue.get()
         if self.queue.empty() and self.read_paused and not self._step:
-            self._go_on()
+            if self._held:
+                self._go_on()
+            else:
+                self._resume()
         return event
 
     def handle_ping(self) -> None:
@@ -124,19 +127,25 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
                 return self._pause()
             piece = self._next()
             if piece is None:
-                if self.queue.empty():
-                    self._resume()
-                return None
+                return self._rest()
             self._bytes.take(len(piece))
             super().data_received(piece)
-            self._count(self._own + len(piece) if self.frames else 0)
-            if len(self.frames) > MAX_FRAGMENTS:
-                self._fail(1008, "too many fragments")
-            elif BoundedWebSocket._unfinished > UNFINISHED:
-                self._fail(1013, "too much is being received: try again later")
+            if self.frames or self._own:  # a message that has not ended, or was one
+                self._count(self._own + len(piece) if self.frames else 0)
+                if len(self.frames) > MAX_FRAGMENTS:
+                    self._fail(1008, "too many fragments")
+                elif BoundedWebSocket._unfinished > UNFINISHED:
+                    self._fail(1013, "too much is being received: try again later")
+            if not self._held:  # the usual case: one frame has come, and no more
+                return self._rest()
             now = time.monotonic()
         self._held.clear()
         return None
+
+    def _rest(self) -> None:
+        """There is no whole frame: reads on, unless the application has something to take."""
+        if self.read_paused and self.queue.empty():
+            self._resume()
 
     def _next(self) -> bytes | None:
         """The next frame, or the next fragment of a long one; None: it is not here yet.

@@ -20,7 +20,7 @@ counted. CPU time is comparable on a busy machine, too; latencies need a quiet o
 
 Where to read on: run.py has the command, report.py the table, apps.py and sample.py the applications that
 are compared, builds.py, processes.py and model.py the processes, load.py and peers.py the clients. The other
-files have the measurements.
+files have the measurements. soak.py, with soaking/, is a program of its own.
 """
 
 import sys

@@ -61,6 +61,7 @@ async def open_client(
     base64: bool = False,
     narrow: bool = False,
     after: str = "",
+    headers: dict[str, str] | None = None,
 ) -> AsyncIterator[ClientConnection]:
     """A client of one of `Apps`.
 
@@ -69,6 +70,7 @@ async def open_client(
         base64: relay: with the dialect whose sound is base64.
         narrow: the client's kernel keeps little of what the client has not read.
         after: relay: replay what came after this position ("epoch.seq").
+        headers: of the upgrade, in addition.
     """
     path, options = f"{app}/{user}", dict[str, Any]()
     if app == "relay":
@@ -87,6 +89,7 @@ async def open_client(
         open_timeout=60,
         close_timeout=1,
         proxy=None,
+        additional_headers=headers,
         **options,
     ) as client:
         yield client

@@ -18,12 +18,15 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.builds import HAS_LONG, ROOT
 from benchmarks.profiles import profile
+
+if TYPE_CHECKING:
+    import uvicorn
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 """In the first process: the first is the servers', the last that of all others. A process that is started
@@ -133,7 +136,8 @@ class Lab:
         Args:
             build: what it runs.
             send_buffer: bytes that the kernel takes for a client that does not read; 0: as the kernel likes.
-            settings: those of `Relay`; and `bounded`: with the bounds of `relay serve`.
+            settings: those of `Relay`; `bounded`: with the bounds of `relay serve`; and `watched`: with the
+                log in JSON, and a provider that takes traces.
         """
         tree = str(self.earlier if build == "today" else ROOT)
         settings = {"sessions": "memory://", "grace": 0} | settings
@@ -207,7 +211,7 @@ def _server_process(
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
     if send_buffer:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
-    is_bounded = settings.pop("bounded", False)
+    is_bounded, is_watched = settings.pop("bounded", False), settings.pop("watched", False)
     app = Apps(**settings)
     # A full collection walks over all objects of ADK, for 50 to 200 ms, and only chance decides in whose
     # measurement. So those that are there from the start are exempt.
@@ -221,7 +225,27 @@ def _server_process(
     if is_bounded:
         from adk_relay.server import bounded_protocols
 
-        if protocols := bounded_protocols(1000):
+        if protocols := bounded_protocols(5000):
             config.http, config.ws = protocols
+    if is_watched:
+        _watch(config)
     pipe.send(listening.getsockname()[1])
     uvicorn.Server(config).run(sockets=[listening])
+
+
+def _watch(config: uvicorn.Config) -> None:
+    """As an operator does. The lines of the log are written, but nobody reads them."""
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from uvicorn.config import LOGGING_CONFIG
+
+    from adk_relay.show_logs import log_config, show_logs
+
+    trace.set_tracer_provider(TracerProvider())
+    os.environ["RELAY_LOG"] = "json"
+    null = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(null, stream.fileno())
+    config.log_level, config.log_config = "info", log_config(LOGGING_CONFIG)
+    config.configure_logging()
+    show_logs()

@@ -13,6 +13,7 @@ from benchmarks import peers
 from benchmarks.barge_in import barge_in
 from benchmarks.builds import EARLIER, HAS_LONG, check_out_earlier
 from benchmarks.down import down
+from benchmarks.exposed import exposed
 from benchmarks.fair import fair
 from benchmarks.imports import imports
 from benchmarks.processes import CORES, Lab, run_model
@@ -38,11 +39,12 @@ MEASUREMENTS: dict[str, Measurement] = {
     "import": imports,
     "stalled": stalled,
     "fair": fair,
+    "exposed": exposed,
     "barge-in": barge_in,
     "replay": replay,
 }
 
-PROFILED = ("down", "up", "sessions", "memory", "start", "rooms")
+PROFILED = ("down", "up", "sessions", "memory", "start", "rooms", "exposed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

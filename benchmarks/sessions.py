@@ -99,7 +99,7 @@ async def _memory(lab: Lab, kind: Kind, seconds: float, **settings: Any) -> tupl
             async with crowd(server, kind, count) as clients:
                 await lab.set_up(setups + 5 + count)
                 idle = server.uss()
-                await measure(lab, server, clients, seconds, partial(_talk, kind=kind))
+                await measure(lab, server, clients, seconds, partial(talk, kind=kind))
                 return (idle - empty) / 1024 / count, (server.uss() - idle) / 1024 / count
 
 
@@ -113,7 +113,7 @@ async def _converse(lab: Lab, wanted: Sequence[Kind], count: int, seconds: float
             for kind, clients in crowds.items():
                 server = lab.server(kind.build)
                 window_seconds = seconds if number else 0.2
-                window = await measure(lab, server, clients, window_seconds, partial(_talk, kind=kind))
+                window = await measure(lab, server, clients, window_seconds, partial(talk, kind=kind))
                 if number:  # the first round warms it up
                     delays = window.delays()
                     # By the chunks that came: a server that is behind has not handled all that were sent.
@@ -128,7 +128,7 @@ async def _converse(lab: Lab, wanted: Sequence[Kind], count: int, seconds: float
     return used
 
 
-async def _talk(client: ClientConnection, length: float, *, kind: Kind) -> Answer:
+async def talk(client: ClientConnection, length: float, *, kind: Kind) -> Answer:
     """A client that speaks and listens at the same time."""
     speaking = asyncio.create_task(speak(client, kind.ms, length, pace=1, base64_=kind.base64))
     answer = await ask(client, stamps=True, chunks=round(length * CHUNKS_PER_S), every=REAL_TIME)

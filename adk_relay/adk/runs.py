@@ -295,10 +295,13 @@ class Runs:
         goes_on_there = self.stop_reason is not Stop.RESET and (error is not None or run.is_closed)
         self._agent = run.agent if goes_on_there else ""
         is_given, was_up = (self.stop_reason or 0) >= Stop.GIVEN, not self.is_reconnecting
-        goes_on = error is not None or is_given
         if was_up and (self._is_transient(error) if error else is_given and run.turn.is_open):
             self.is_reconnecting = True
             self._host.tell(Status("reconnecting"))
+        if run.undecided:
+            run.turn.take_back(run.undecided)
+        # A question that the model was given after the answer had begun interrupts it.
+        goes_on = (error is not None or is_given) and not run.turn.has_next
         for message in run.translator.lose(goes_on=goes_on):
             self._host.emit(message)
         self.begin_with(run.turn.owed, run.turn.owed_text)  # now, in case `_settle` can't read the session
@@ -378,8 +381,6 @@ class Runs:
                     is_stored = True
                 # Also if the session can't be read: a text said twice is better than a lost one.
                 self._inbox.give_back(replace(text, is_stored=is_stored))
-                run.turn.take_back(text)
-                self._owed, self._owed_text = run.turn.owed, run.turn.owed_text
         if unstored:
             await self._session.append(session, run.translator.cut_answer(goes_on=goes_on))
 

@@ -23,6 +23,7 @@ import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from google.adk.agents import BaseAgent, LlmAgent
@@ -48,8 +49,10 @@ _MIME_TYPES = ("audio/pcm;rate=24000", "audio/pcm")
 _MIN_BASE64 = 64
 """Characters of base64 that are not found by chance in the rest of a frame."""
 
-_LATEST = 1.0
-"""Seconds within which an event that ADK has let go must come out of `run_live`."""
+_LATEST, _LOOKS = 1.0, 20
+"""Seconds within which an event that ADK has let go must come out of `run_live`, in so many pauses. The event
+takes some turns of the event loop. If the process stood still for a second, one long pause would end before
+the event had any of them; so each pause is a turn at least."""
 
 
 class Hearer(Protocol):
@@ -238,14 +241,14 @@ class SoundSocket:
         ADK asks for a frame when it has dealt with the one before. But the last event may still be in the
         queue from which `run_live` takes what it yields.
         """
-        try:
-            async with asyncio.timeout(_LATEST):
-                await self._run.caught_up()
-        except TimeoutError:
-            self._is_open_down = False
-            self._distrust("an event of ADK's did not come out of run_live")
-            return False
-        return True
+        for _ in range(_LOOKS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LATEST / _LOOKS):
+                    await self._run.caught_up()
+                    return True
+        self._is_open_down = False
+        self._distrust("an event of ADK's did not come out of run_live")
+        return False
 
     def _sound_in(self, frame: bytes) -> bytes | None:
         data = _only_sound(frame)

@@ -174,6 +174,11 @@ class Turn:
         return wanted
 
     @property
+    def has_next(self) -> bool:
+        """Whether the model was given another question, after the one that is being answered."""
+        return any(not question.stopped for question in self._questions)
+
+    @property
     def is_open(self) -> bool:
         """The agent has begun to speak, and has not finished."""
         return self.state is State.SPEAKING

@@ -353,7 +353,12 @@ class Room:
             listener.deliver(Reset(self.epoch, deleted))
 
     def close(self) -> None:
-        """The conversation has ended: changes of presence are not told any more."""
+        """The conversation has ended: nothing is replayed, and changes of presence are not told any more.
+
+        Objects of a conversation refer to each other, so they stay until the garbage collector looks through
+        all of them. It counts objects, not bytes: without this, gigabytes of sound could wait for it.
+        """
+        self._journal.clear()
         if self._presence_timer:
             self._presence_timer.cancel()
 

@@ -27,7 +27,9 @@ def traced(scope: Scope, socket: Socket) -> Iterator[None]:
     if not trace.get_current_span().get_span_context().is_valid:
         from opentelemetry.propagate import extract  # it looks for propagators when it is imported
 
-        headers = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+        headers = (
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope.get("headers", ())
+        )
         parent = extract(dict(headers))
     attributes = {"relay.dialect": socket.dialect, "relay.connection.id": socket.connection_id}
     kind = trace.SpanKind.SERVER

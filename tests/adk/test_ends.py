@@ -145,6 +145,20 @@ async def test_a_hundred_clients_come_and_go(gemini: GeminiLive) -> None:
     assert gemini.connects > 10
 
 
+async def test_the_sound_that_a_conversation_keeps_goes_with_it(gemini: GeminiLive) -> None:
+    """And not when the garbage collector comes, which counts objects: these are few, and have megabytes."""
+    relay = a_relay()
+    async with serving(relay) as port:
+        async with client(port, audio=True) as alice:
+            await alice.ask("hello")
+            conversation = await relay.conversations.open("alice")
+            assert conversation.room._journal._bytes > len(alice.audio) > 0
+        async with asyncio.timeout(30):
+            while relay.conversations.active:
+                await asyncio.sleep(0.01)
+    assert conversation.room._journal._bytes == 0
+
+
 # ---- the relay ends -----------------------------------------------------------------------------------
 
 

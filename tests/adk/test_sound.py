@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from random import Random
@@ -136,6 +138,36 @@ async def test_an_event_that_never_comes_out_of_adk(
         assert len(seen.down) == 5 + 8
     assert len(reasons(caplog)) == 1
     assert reasons(caplog)[0].startswith("WARNING")
+
+
+async def test_a_process_that_stands_still(
+    gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch, seen: Seen, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On a busy machine, an event may be late by the clock though ADK has had no time to pass it on."""
+    merged = _runner_utils._merge_live_event_streams
+
+    async def with_a_pause(*arguments: Any) -> AsyncIterator[Event]:
+        async with aclosing(merged(*arguments)) as events:
+            async for event in events:
+                spoken = event.output_transcription
+                if spoken and spoken.text == "is late":
+                    asyncio.get_running_loop().call_later(0.02, time.sleep, 1.2)
+                    await asyncio.sleep(0.1)
+                yield event
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.send({"serverContent": {"outputTranscription": {"text": "is late"}}})
+        await connection.send_audio(5)
+        await connection.turn_complete()
+
+    monkeypatch.setattr(_runner_utils, "_merge_live_event_streams", with_a_pause)
+    gemini.answer = answer
+    async with attending(relay_of("short")) as alice:
+        alice.ask("hello")
+        await alice.turn()
+        assert alice.sound == gemini.connections[0].sound
+    assert seen.down == []
+    assert reasons(caplog) == []
 
 
 class Sage(BaseLlm):

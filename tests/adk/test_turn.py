@@ -40,6 +40,17 @@ def test_the_rest_of_a_lost_welcome_is_owed_though_the_text_after_it_was_not_giv
     assert turn.owed == "rest"
 
 
+def test_an_answer_is_not_gone_on_with_if_the_model_had_got_another_question() -> None:
+    one, two = UserText("one", "1"), UserText("two", "2")
+    turn = Turn()
+    turn.take(one)
+    turn.speak()
+    turn.take(two)
+    assert turn.has_next
+    turn.lose()
+    assert (turn.owed, turn.owed_text) == ("answer", two)
+
+
 def test_the_rest_that_is_owed_is_of_the_text_that_was_asked() -> None:
     one = UserText("one", "id")
     turn = Turn()

@@ -73,7 +73,7 @@ async def test_schemathesis_finds_nothing(tmp_path: Path, secret: str | None) ->
         process = await asyncio.create_subprocess_exec(
             *(str(Path(sys.executable).with_name("schemathesis")), "run"),
             *(f"http://127.0.0.1:{port}/openapi.json", "--checks", "all", "--no-color"),
-            *("--seed", "20", "--max-examples", "10", "--request-timeout", "10"),
+            *("--seed", "20", "--max-examples", "6", "--request-timeout", "10"),
             *("--generation-database", "none", *header),
             cwd=tmp_path,
             env=os.environ | {"NO_PROXY": "*"},

@@ -110,4 +110,4 @@ async def test_a_stop_in_mid_answer(relay: Process, gemini: GeminiLive) -> None:
         assert await stopping == 0
     await gemini.wait_for(lambda: not gemini.open_connections)
     assert [connection.closed for connection in gemini.connections] == [1000, 1000]
-    assert sum(" alice text " in line for line in relay.log) == 1
+    assert sum(" alice text " in line and ", closed " in line for line in relay.log) == 1

@@ -42,6 +42,12 @@ async def test_hello_comes_first_and_says_where_one_is(gemini: GeminiLive, audio
             "is_audio": audio,
             "ping_interval": 7,
             "seq": 0,
+            "limits": {
+                "text_bytes": 32 * 1024,
+                "picture_bytes": 4 * 1024 * 1024,
+                "sound_bytes": 1024 * 1024,
+                "messages_per_second": 100,
+            },
         }
         assert alice.socket.subprotocol == "relay.v1"
 

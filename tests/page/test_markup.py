@@ -132,7 +132,7 @@ async def answer(connection: Connection, turn: UserTurn) -> None:
 
 async def hear_all(tab: Tab, port: int, room: str) -> None:
     """A page shows all that others, the agent and its tools say, now and when it is loaded again."""
-    async with guest(port, room, query=f"&name={quote(XSS)}") as mallory:
+    async with guest(port, room, query=f"&name={quote(XSS + ' 2')}") as mallory:
         await mallory.send(type="typing_start")
         for text in (SCRIPT, f"[x](javascript:xss()) `{XSS}`"):
             await mallory.ask(text)

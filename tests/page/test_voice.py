@@ -184,7 +184,7 @@ async def test_a_missing_microphone_is_told_and_writing_goes_on() -> None:
 
 async def test_an_insecure_origin_is_told_and_writing_goes_on(browser: Browser) -> None:
     async with (
-        serving(a_relay(rehearsal())) as port,
+        serving(a_relay(rehearsal(), hosts="relay.test")) as port,
         visit(browser, port, host="relay.test", permissions=[]) as tab,
     ):
         await tab.page.get_by_role("button", name="Start audio").click()

@@ -96,7 +96,8 @@ async def client(
     scheme = "wss" if "ssl" in options else "ws"
     url = f"{scheme}://127.0.0.1:{port}{path}/ws/{user}?is_audio={str(audio).lower()}{query}"
     subprotocols = [Subprotocol("relay.v1")] if subprotocol else None
-    options = {"open_timeout": 60} | options
+    # Frames are read at once, or closing a client that has not got all of them would take ten seconds.
+    options = {"open_timeout": 60, "max_queue": None} | options
     async with connect(url, subprotocols=subprotocols, proxy=None, **options) as connection:
         hello = json.loads(await connection.recv())
         assert hello["type"] == "hello"

@@ -74,55 +74,59 @@ async def test_an_invitation_is_for_one_conversation() -> None:
 
 NOW = time.time()
 
-REFUSED = {
-    "expired": (token(exp=NOW - LEEWAY - 60), "expired"),
-    "never expires": (token(exp=None), "no exp"),
-    "expires at no time": (token(exp=str(NOW + 900)), "exp is no time|not valid"),
-    "expires at true": (token(exp=True), "expired"),
-    "does not hold yet": (token(nbf=NOW + 900), "not hold yet"),
-    "was made in the future": (token(iat=NOW + 900), "not hold yet"),
-    "for another server": (token(aud="billing"), "aud"),
-    "for other servers": (token(aud=["billing", "mail"]), "aud"),
-    "for nobody": (token(aud=[]), "aud"),
-    "nobody's": (token(sub=None), "no sub"),
-    "of an empty user": (token(""), "sub"),
-    "of a user who is a number": (token(sub=7), "not valid"),
-    "of a user whose id is too long": (token("a" * 129), "sub"),
-    "another secret": (token(secret="another secret of 32 bytes or more"), "signature"),
-    "no signature": (token().rpartition(".")[0] + ".", "signature"),
-    "alg none": (jwt.encode(claims(), "", "none"), "algorithm"),
-    "alg None": (signed({"alg": "None"}, claims()), "algorithm"),
-    "alg none, but signed": (signed({"alg": "none"}, claims()), "algorithm"),
-    "no alg": (signed({}, claims()), "algorithm"),
-    "alg is a list": (signed({"alg": ["HS256"]}, claims()), "algorithm"),
-    "another alg": (jwt.encode(claims(), SECRET * 2, "HS512"), "algorithm"),
-    "an alg without keys": (signed({"alg": "RS256"}, claims()), "algorithm"),
-    "critical header": (signed({"alg": "HS256", "crit": ["exp"]}, claims()), "no JSON Web Token"),
-    "payload elsewhere": (signed({"alg": "HS256", "b64": False}, claims()), "no JSON Web Token"),
-    "too long": (token(more="x" * MAX_TOKEN_CHARS), "too long"),
-    "an invitation to nothing": (token(invitation=[]), "not valid"),
-    "an invitation without a role": (token(invitation={"session_id": "kitchen"}), "not valid"),
-    "an invitation to anything": (token(invitation={"session_id": None, "role": "write"}), "invitation"),
-    "an invitation to a path": (token(invitation={"session_id": "../a", "role": "write"}), "invitation"),
-    "an invitation to half a character": (
-        token(invitation={"session_id": "\ud800", "role": "write"}),
-        "invitation",
-    ),
-    "an invitation to a list": (token(invitation={"session_id": ["a"], "role": "write"}), "invitation"),
-    "an invitation in another role": (
-        token(invitation={"session_id": "kitchen", "role": "admin"}),
-        "invitation",
-    ),
-    "a jti that is no text": (token(jti=7), "not valid"),
-    "no token": ("", "no JSON Web Token"),
-    "a word": ("alice", "no JSON Web Token"),
-    "half of a surrogate pair": ("\ud800.\ud800.\ud800", "no JSON Web Token"),
-}
+
+def refused() -> dict[str, tuple[str, str]]:
+    """Tokens that are refused, and what the error says. They are made now: some expire in minutes."""
+    now = time.time()
+    return {
+        "expired": (token(exp=now - LEEWAY - 60), "expired"),
+        "never expires": (token(exp=None), "no exp"),
+        "expires at no time": (token(exp=str(now + 900)), "exp is no time|not valid"),
+        "expires at true": (token(exp=True), "expired"),
+        "does not hold yet": (token(nbf=now + 900), "not hold yet"),
+        "was made in the future": (token(iat=now + 900), "not hold yet"),
+        "for another server": (token(aud="billing"), "aud"),
+        "for other servers": (token(aud=["billing", "mail"]), "aud"),
+        "for nobody": (token(aud=[]), "aud"),
+        "nobody's": (token(sub=None), "no sub"),
+        "of an empty user": (token(""), "sub"),
+        "of a user who is a number": (token(sub=7), "not valid"),
+        "of a user whose id is too long": (token("a" * 129), "sub"),
+        "another secret": (token(secret="another secret of 32 bytes or more"), "signature"),
+        "no signature": (token().rpartition(".")[0] + ".", "signature"),
+        "alg none": (jwt.encode(claims(), "", "none"), "algorithm"),
+        "alg None": (signed({"alg": "None"}, claims()), "algorithm"),
+        "alg none, but signed": (signed({"alg": "none"}, claims()), "algorithm"),
+        "no alg": (signed({}, claims()), "algorithm"),
+        "alg is a list": (signed({"alg": ["HS256"]}, claims()), "algorithm"),
+        "another alg": (jwt.encode(claims(), SECRET * 2, "HS512"), "algorithm"),
+        "an alg without keys": (signed({"alg": "RS256"}, claims()), "algorithm"),
+        "critical header": (signed({"alg": "HS256", "crit": ["exp"]}, claims()), "no JSON Web Token"),
+        "payload elsewhere": (signed({"alg": "HS256", "b64": False}, claims()), "no JSON Web Token"),
+        "too long": (token(more="x" * MAX_TOKEN_CHARS), "too long"),
+        "an invitation to nothing": (token(invitation=[]), "not valid"),
+        "an invitation without a role": (token(invitation={"session_id": "kitchen"}), "not valid"),
+        "an invitation to anything": (token(invitation={"session_id": None, "role": "write"}), "invitation"),
+        "an invitation to a path": (token(invitation={"session_id": "../a", "role": "write"}), "invitation"),
+        "an invitation to half a character": (
+            token(invitation={"session_id": "\ud800", "role": "write"}),
+            "invitation",
+        ),
+        "an invitation to a list": (token(invitation={"session_id": ["a"], "role": "write"}), "invitation"),
+        "an invitation in another role": (
+            token(invitation={"session_id": "kitchen", "role": "admin"}),
+            "invitation",
+        ),
+        "a jti that is no text": (token(jti=7), "not valid"),
+        "no token": ("", "no JSON Web Token"),
+        "a word": ("alice", "no JSON Web Token"),
+        "half of a surrogate pair": ("\ud800.\ud800.\ud800", "no JSON Web Token"),
+    }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", refused())
 async def test_a_token_that_is_refused(case: str) -> None:
-    bad, why = REFUSED[case]
+    bad, why = refused()[case]
     with pytest.raises(BadTokenError, match=why) as refusal:
         await TOKENS.read(bad)
     assert not bad or bad not in str(refusal.value)
