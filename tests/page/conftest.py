@@ -15,15 +15,6 @@ from support.microphone import Microphone
 from support.server import stand_in
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two workers have all tests with a browser, file by file, from the start: more browsers at a time would
-    slow each other down until a test runs out of time."""
-    files = sorted({item.path for item in items if item.path.parent == Path(__file__).parent})
-    for item in items:
-        if item.path in files:
-            item.add_marker(pytest.mark.xdist_group(f"browser {files.index(item.path) % 2}"))
-
-
 @pytest.fixture(scope="module")
 def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("microphone") / "heard.wav"
