@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -178,6 +179,11 @@ async def test_the_page_of_somebody_who_only_listens(browser: Browser, scheme: A
 async def test_a_name_is_chosen_where_nobody_signs_in(browser: Browser) -> None:
     async with serving(talkative()) as port, window(browser, port) as ann:
         await ann.page.get_by_label("Your name").fill("Ann")
+        await ann.page.keyboard.press("Tab")
+        async with asyncio.timeout(30):
+            while len(ann.sockets) < 2:  # it comes anew, under that name
+                await asyncio.sleep(0.01)
+        await ann.shows("connected")
         await ann.say("hello")
         await ann.answered(WORDS)
         room = ann.page.url.partition("#")[2]
