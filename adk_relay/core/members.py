@@ -56,19 +56,24 @@ class Members:
         """Counts what a listener does. False: it is too much; unless it is typing, the listener is told."""
         member = member_of(listener)
         match user_input:
-            case Interrupt():
-                if not self._has_others(member):  # whoever is alone stops only what nobody else hears
-                    return True
-                index = 0
-            case UserText():
-                if not self._cuts_in(member):
-                    self._writer = member
-                    return True
-                index = 0
+            case Interrupt() if self._has_others(member):  # whoever is alone stops what nobody else hears
+                wait = self._take(member, 0)
+            case UserText() if self._cuts_in(member):
+                wait = self._take(member, 0)
             case UserTyping(True):
-                index = 1
+                wait = self._take(member, 1)
             case _:
-                return True
+                wait = 0.0
+        if isinstance(user_input, UserText) and not wait:
+            self._writer = member
+        if wait and not isinstance(user_input, UserTyping):
+            why = f"You stop answers too often: wait {math.ceil(wait)} s."
+            text_id = user_input.id if isinstance(user_input, UserText) else ""
+            listener.deliver(Error("rate_limited", why, text_id, retry_after=math.ceil(wait)))
+        return not wait
+
+    def _take(self, member: Member, index: int) -> float:
+        """Counts one more of a member, unless it is too much; returns the seconds to wait until it is not."""
         allowances = [self._of(member.id)[index]]
         if member.address:
             allowances.append(self._of(member.address, _ADDRESS)[index])
@@ -77,13 +82,7 @@ class Members:
         if not wait:
             for allowance in allowances:
                 allowance.take(1)
-            if isinstance(user_input, UserText):
-                self._writer = member
-        elif not isinstance(user_input, UserTyping):
-            why = f"You stop answers too often: wait {math.ceil(wait)} s."
-            text_id = user_input.id if isinstance(user_input, UserText) else ""
-            listener.deliver(Error("rate_limited", why, text_id, retry_after=math.ceil(wait)))
-        return not wait
+        return wait
 
     def _cuts_in(self, member: Member) -> bool:
         """Whether a text of a member would interrupt an answer that somebody else waits for."""
