@@ -134,6 +134,11 @@ class Owned:
         """Asserts the invariants."""
         assert self.counts == Counter(each.process for each in self.listeners.values())
 
+    def record_again(self) -> None:
+        """What was recorded may be lost."""
+        if self.conversation and not self.closing:
+            self.conversation.room.recording.repeat()
+
     # ---- to the listeners ----
 
     def tell(self, listener: Remote, message: Message | Replay) -> None:

@@ -388,7 +388,9 @@ class Owning:
             owned.attend_anew(process)
 
     def lapsed(self) -> None:
-        """The others may have taken this process for dead: `Ownership` asks what it still owns."""
+        """`Ownership` asks what this process still owns. Redis may have lost what was recorded, too."""
+        for owned in self._owned.values():
+            owned.record_again()
 
     def changed(self, *, is_away: bool) -> None:
         """Redis is away, or back."""

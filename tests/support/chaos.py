@@ -136,6 +136,7 @@ class Chaos:
     web: int = 2
     workers: int = 2
     world: World = field(default_factory=World)
+    _all_places: list[Place] = field(default_factory=list)
 
     async def run(self) -> World:
         """Runs it.
@@ -148,6 +149,9 @@ class Chaos:
             assert not self.world.wrong, f"{len(self.world.wrong)} promises were broken"
         except BaseException as error:
             (self.folder / "happened.txt").write_text("\n".join(self.world.happened))
+            for place in self._all_places:
+                for number, log in enumerate(place.logs):
+                    (self.folder / f"{place.name} {number}.log").write_text("\n".join(log))
             seconds = f"--seconds {self.seconds:g} --conversations {self.conversations}"
             error.add_note(f"Again: python benchmarks/chaos.py --seed {self.seed} {seconds}")
             error.add_note("\n".join(self.world.wrong[:20]) or "No promise was broken before.")
@@ -159,7 +163,7 @@ class Chaos:
         model = Model()
         async with GeminiLive(model.answer) as gemini, redis_server() as redis:
             model.gemini = gemini
-            places = self._places(gemini)
+            places = self._all_places = self._places(gemini)
             async with asyncio.TaskGroup() as group:
                 serving = [group.create_task(place.run(redis.port)) for place in places]
                 await self._until(
@@ -347,7 +351,7 @@ class Chaos:
             client.awaits = client.awaits or last[client.session_id]
         await self._until(
             "each conversation goes on",
-            lambda: [(each.name, each.awaits) for each in clients if not each.has_answer],
+            lambda: [each.missing for each in clients if not each.has_answer],
         )
         await checks.in_the_end()
 

@@ -64,7 +64,10 @@ class Model:
         self.said.update(connection.texts)
         for text, times in found.items():
             if times > 1:
-                world.broke(f"a connection to the model knows {text} {times} times")
+                world.broke(
+                    f"connection {connection.number} to the model knows {text} {times} times:"
+                    f" {connection.context}, it was told {connection.texts}, resumed {connection.handle}"
+                )
 
 
 class Ended(Protocol):

@@ -155,6 +155,11 @@ class Client:
         self._world.broke(f"{self.name}: {what}")
 
     @property
+    def missing(self) -> str:
+        """What it has, and what it awaits."""
+        return f"{self.name} awaits the answer to {self.awaits}"
+
+    @property
     def has_answer(self) -> bool:
         """It has got the whole answer to what it awaits."""
         raise NotImplementedError
@@ -359,6 +364,12 @@ class Live(Client):
             self._is_open = True
         elif "turn_complete" in frame:
             self._is_open = False
+
+    @property
+    def missing(self) -> str:
+        return (
+            f"{super().missing}, and has {self.view.lines[-12:]}, {'open' if self._is_open else 'not open'}"
+        )
 
     @property
     def has_answer(self) -> bool:
