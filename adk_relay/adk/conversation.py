@@ -236,6 +236,12 @@ class Conversation:
         """Another process has the conversation already: it ends here, and nobody is told."""
         self._handover.lose()
 
+    async def end_lost(self) -> None:
+        """The same, and awaits the end of its run."""
+        self.lose()
+        await self._end()
+        self._home.forget(self)
+
     # ---- for the runs (hosts.RunsHost) ----
 
     def number(self) -> int:

@@ -357,13 +357,13 @@ class Conversations:
 
         Args:
             past: what was recorded there; if it has no epoch, the conversation begins anew.
-            recorder: keeps what the next process needs.
-            must_exist: as with `find`.
 
         Raises:
             Exception: as `open` and `find`.
         """
         await self.check(user_id, session_id)
+        if lost := self._open.get(session_id):  # this process has had it before, and has lost it
+            await lost.end_lost()
         if must_exist and not (past.lines or await of_store(self._catalog.has(user_id, session_id))):
             raise UnknownConversationError(session_id)
         return await self._opened(user_id, session_id, counted=must_exist, past=past, recorder=recorder)

@@ -18,7 +18,7 @@ from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import Tasks, put
-from adk_relay.bus.writer import Writer, read_past
+from adk_relay.bus.writer import LogRecorder, Writer, read_past
 from adk_relay.core.interfaces import (
     Conversation,
     StoppingError,
@@ -29,7 +29,7 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import failure, one_line
 from adk_relay.core.messages import Ended, Input, ReadOlder, ToolResult
-from adk_relay.core.recording import Past, Recorded
+from adk_relay.core.recording import Past
 from adk_relay.core.requests import BusyError
 
 log = logging.getLogger("relay")
@@ -54,17 +54,6 @@ ERRORS = (
 
 class NotOwnerError(Exception):
     """This process does not own the conversation."""
-
-
-class _Recorder:
-    """Records one conversation in its log."""
-
-    def __init__(self, writer: Writer, log: Log) -> None:
-        self._writer = writer
-        self._log = log
-
-    def record(self, entry: Recorded) -> None:
-        self._writer.add(self._log, entry)
 
 
 class Owning:
@@ -166,7 +155,9 @@ class Owning:
         owner = await server.attempt(lambda: ownership.take(name, seen))
         if owner.process == self._hub.process:
             owned = self._owned.get(name)
-            if not owned or owned.token != owner.token:
+            if owned and owned.token != owner.token:  # others took this process for dead: it is as if it was
+                self._lost(name, owner)
+            if name not in self._owned:
                 max_bytes, max_age = self._conversations.replay_limits
                 journal = Log(
                     name,
@@ -203,7 +194,7 @@ class Owning:
                     opening = self._conversations.find if must_exist else self._conversations.open
                     return await opening(user_id, name)
                 past = await self._past(owned)
-                recorder = _Recorder(self._writer, owned.log)
+                recorder = LogRecorder(self._writer, owned.log)
                 conversation = await self._conversations.take(
                     user_id, name, past, recorder, must_exist=must_exist
                 )

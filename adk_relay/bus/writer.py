@@ -68,6 +68,17 @@ class Writer:
                     waiter.set_result(None)
 
 
+class LogRecorder:
+    """Records one conversation in its log."""
+
+    def __init__(self, writer: Writer, log: Log) -> None:
+        self._writer = writer
+        self._log = log
+
+    def record(self, entry: Recorded) -> None:
+        self._writer.add(self._log, entry)
+
+
 async def read_past(server: Server, log: Log) -> Past:
     """What was recorded of a conversation. To be called once, before anything is added to this log.
 

@@ -216,9 +216,9 @@ class Room:
     def end_of_answer(self, text_id: str) -> TurnEnd | None:
         """The end of the answer to a request, if it is kept."""
         for message in self._journal.newest_first():
-            if isinstance(message, TurnEnd) and (answer := message.answer) and answer.asked:
-                if answer.asked.id == text_id:
-                    return message
+            asked = message.answer.asked if isinstance(message, TurnEnd) and message.answer else None
+            if isinstance(message, TurnEnd) and asked and asked.id == text_id:
+                return message
         return None
 
     def name_of(self, connection_id: str) -> str:

@@ -170,7 +170,8 @@ class Chaos:
                     "all processes run", lambda: [place.name for place in places if not place.process]
                 )
                 clients, askers = await self._clients()
-                talking = [group.create_task(each.run()) for each in (*clients, *askers)]
+                everybody: list[Client | Asker] = [*clients, *askers]
+                talking = [group.create_task(each.run()) for each in everybody]
                 checks = Checks(self.world, self.folder / "sessions.db", redis, model, clients, askers)
                 watching = group.create_task(checks.watch())
                 await self._faults(places, redis, checks)

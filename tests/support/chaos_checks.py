@@ -95,7 +95,9 @@ class Checks:
         self._model = model
         self._clients = clients
         self._askers = askers
-        self._sessions = sorted({each.session_id for each in (*clients, *askers)})
+        self._sessions = sorted(
+            {*(each.session_id for each in clients), *(each.session_id for each in askers)}
+        )
         self._cursors: dict[str, str] = {}
         self._tokens: dict[str, int] = {}
 

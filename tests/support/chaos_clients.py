@@ -10,7 +10,7 @@ import json
 import random
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -123,6 +123,8 @@ class Client:
         self.awaits = ""
         """The text whose answer is to come in the end."""
         self.number = number
+        self.recent: deque[tuple[float, str]] = deque(maxlen=40)
+        """The last frames, and when they came."""
         self._world = world
         self._random = random.Random(f"{self.name} {world.pause}")
         self._socket: ClientConnection | None = None
@@ -157,7 +159,7 @@ class Client:
     @property
     def missing(self) -> str:
         """What it has, and what it awaits."""
-        return f"{self.name} awaits the answer to {self.awaits}"
+        return f"{self.name} awaits the answer to {self.awaits}, after {[*self.recent]}"
 
     @property
     def has_answer(self) -> bool:
@@ -226,6 +228,7 @@ class Client:
                 if said["type" if "type" in said else "seq"] == "ping":
                     await self.send(type="pong")
                 else:
+                    self.recent.append((round(time.monotonic() - self._world.began, 2), frame))
                     await self.take(said)
             else:
                 await self.take({"type": "sound", "seq": int.from_bytes(frame[:4], "big")})
