@@ -184,6 +184,11 @@ class Hub:
         with contextlib.suppress(InboxFullError):
             self.send(to, conversation, token, connection, content)
 
+    def drop(self, conversation: str, token: int) -> None:
+        """Sends nothing more of what this owner of a conversation has told: there is a newer one."""
+        for link, _ in self._links.values():
+            link.drop(conversation, token)
+
     def encoded(self, content: Any) -> bytes:
         """The same as `codec.encode`. A room tells all its listeners the same message, one after another."""
         if self._last[0] is not content:

@@ -47,6 +47,8 @@ class Lease:
         self._on_lost = on_lost
         self._disturbed_at = time.monotonic()
         """When an extension last failed, or came too late."""
+        self._lasts_until = 0.0
+        """Until when it surely lasts, as `time.monotonic()`, if Redis loses nothing."""
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -68,18 +70,30 @@ class Lease:
                 self._disturbed_at = time.monotonic()
             await asyncio.sleep(began + _EXTEND_SECONDS - time.monotonic())
 
+    @property
+    def lasts(self) -> bool:
+        """Whether the others surely take this process to be alive."""
+        return time.monotonic() < self._lasts_until
+
+    async def assure(self) -> None:
+        """Makes sure that the others don't take this process for dead now. It waits while Redis is away."""
+        if not self.lasts:
+            await self._server.attempt(self._extend)
+
     async def release(self) -> None:
         """Ends the lease. Call it when `run` has ended."""
         with contextlib.suppress(AwayError):  # it runs out
             await self._server.run("DEL", self._key)
 
     async def _extend(self) -> None:
+        lasts_until = time.monotonic() + _LEASE_MS / 1000
         # With GET, redis-py makes False of an old value: only None says that there was none.
         before = await self._server.run("SET", self._key, "1", "PX", _LEASE_MS, "GET")
         if before is None and self.is_taken.is_set():
             self._disturbed_at = time.monotonic()
             log.warning("the lease of this process had run out: Redis was away, or this process stood still")
             self._on_lost()
+        self._lasts_until = lasts_until
         self.is_taken.set()
 
 

@@ -61,13 +61,14 @@ class Link:
         self._number = 0
         self._outgoing = Outgoing(_CONTENT_BYTES, _SOUND_BYTES, _SOUND_SECONDS, on_dropped)
         self._ready = asyncio.Event()
-        self._is_sending = False
+        self._sending: list[Item] = []
+        """What is on its way."""
 
     def check(self) -> None:
         """Asserts the invariants."""
         self._outgoing.check()
         assert self._ready.is_set() or not self._outgoing, "something waits, and the task does not know"
-        is_idle = not self._outgoing and not self._is_sending
+        is_idle = not self._outgoing and not self._sending
         assert self.is_idle.is_set() == is_idle, "`is_idle` is not up to date"
 
     def send(
@@ -86,6 +87,13 @@ class Link:
         self._note()
         return item
 
+    def drop(self, conversation: str, token: int) -> None:
+        """Gives up what waits of an owner of a conversation: a newer one tells the same, or other things."""
+        self._outgoing.drop(conversation, token)
+        gone = conversation, token
+        self._sending = [each for each in self._sending if (each.conversation, each.token) != gone]
+        self._note()
+
     async def run(self) -> None:
         """Sends what there is, until it is cancelled."""
         earliest = 0.0
@@ -93,15 +101,14 @@ class Link:
             await self._ready.wait()
             await asyncio.sleep(earliest - time.monotonic())
             earliest = time.monotonic() + _EVERY
-            items = self._outgoing.take(_PACK_BYTES)
-            self._is_sending = bool(items)
+            self._sending = self._outgoing.take(_PACK_BYTES)
             self._note()
-            if items:
-                if self._before_pack:
-                    await self._before_pack()
+            if self._sending and self._before_pack:
+                await self._before_pack()  # which may drop some
+            if self._sending:
                 self._number += 1
-                await self._put(pack(self._process, self._since, self._number, items))
-                self._is_sending = False
+                await self._put(pack(self._process, self._since, self._number, self._sending))
+                self._sending = []
                 self._note()
 
     async def _put(self, data: bytes) -> None:
@@ -113,4 +120,4 @@ class Link:
     def _note(self) -> None:
         is_waiting = bool(self._outgoing)
         (self._ready.set if is_waiting else self._ready.clear)()
-        (self.is_idle.clear if is_waiting or self._is_sending else self.is_idle.set)()
+        (self.is_idle.clear if is_waiting or self._sending else self.is_idle.set)()

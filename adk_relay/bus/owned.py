@@ -134,6 +134,12 @@ class Owned:
         """Asserts the invariants."""
         assert self.counts == Counter(each.process for each in self.listeners.values())
 
+    @property
+    def is_attended_here(self) -> bool:
+        """Whether it has a listener in this process."""
+        listeners = self.conversation.room.listeners if self.conversation else ()
+        return not all(isinstance(each, Remote) for each in listeners)
+
     def record_again(self) -> None:
         """What was recorded may be lost."""
         if self.conversation and not self.closing:

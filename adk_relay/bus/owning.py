@@ -16,7 +16,7 @@ from adk_relay.bus.log import Log
 from adk_relay.bus.owned import Conversations, OwnConversation, Owned, Remote
 from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
-from adk_relay.bus.server import AwayError
+from adk_relay.bus.server import PAUSE_SECONDS, AwayError
 from adk_relay.bus.tasks import Tasks, put
 from adk_relay.bus.writer import LogRecorder, Writer, read_past
 from adk_relay.core.interfaces import (
@@ -152,6 +152,7 @@ class Owning:
         while (owned := self._owned.get(name)) and owned.closing:
             await asyncio.shield(owned.closing)
         server, ownership = self._hub.server, self._hub.ownership
+        await self._hub.lease.assure()
         owner = await server.attempt(lambda: ownership.take(name, seen))
         if owner.process == self._hub.process:
             owned = self._owned.get(name)
@@ -170,11 +171,19 @@ class Owning:
         return owner
 
     async def may_write(self, name: str) -> bool:
-        """Whether this process still owns a conversation: asked before its session is written."""
-        try:
-            return await self._hub.ownership.is_held(name)
-        except AwayError:  # nobody else can take it now
-            return name in self._hub.ownership.held
+        """Whether this process still owns a conversation: asked before its session is written.
+
+        It waits while that is not known. But people who attend here go on talking without Redis.
+        """
+        ownership = self._hub.ownership
+        while True:
+            try:
+                return await ownership.is_held(name)
+            except AwayError:  # or this process alone has lost it: then others take the conversation
+                owned = self._owned.get(name)
+                if self._hub.lease.lasts or not owned or owned.is_attended_here:
+                    return name in ownership.held
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def open(self, user_id: str, name: str, *, must_exist: bool) -> Conversation:
         """Opens a conversation that this process owns.
@@ -251,6 +260,7 @@ class Owning:
         if owned := self._owned.pop(name, None):
             log.warning("%s has another owner: it ends here", one_line(name))
             owned.cut()
+            self._hub.drop(name, owned.token)
             owned.tell_moved(Moved(*owner))
             if owned.conversation:
                 for listener in [*owned.conversation.room.listeners]:

@@ -147,6 +147,16 @@ class Outgoing:
         self._last = None
         return taken
 
+    def drop(self, conversation: str, token: int) -> None:
+        """Gives up all of a conversation that has this token."""
+        for lane in (self._content, self._sound):
+            kept = [each for each in lane if (each[1].conversation, each[1].token) != (conversation, token)]
+            lane.clear()
+            lane.extend(kept)
+        self._content_bytes = sum(_size(item) for _, item in self._content)
+        self._sound_bytes = sum(_size(item) for _, item in self._sound)
+        self._last = None
+
     def _give_up(self, now: float) -> None:
         while self._sound:
             item = self._sound[0][1]

@@ -298,7 +298,7 @@ async def test_a_link_that_is_cancelled_while_it_sends_leaves_no_broken_connecti
         link = Link(server, "worker", "web")
         task = asyncio.create_task(link.run())
         link.send("c", 1, "", b"0")
-        while not link._is_sending:
+        while not link._sending:
             await asyncio.sleep(0)
         await asyncio.sleep(0)
         task.cancel()

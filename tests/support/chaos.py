@@ -4,14 +4,15 @@ A seed decides what happens, and in which order. In the end everything works aga
 
 - Each text is in its session once, if its client got an ack, or an answer over HTTP; any other text once at
   most. All texts of WebSockets get their acks in the end.
-- Each text is once in what a model knows: in what one connection to it was told, with the history and all that
-  it has resumed. Only a text whose owner was lost before the session had it goes to another connection, too.
+- No connection to the model knows a text twice: what it is told, the history that it begins with, and all
+  that it resumes, together. So only a text that the session lacks, because its owner was lost before that was
+  stored, is told another connection, too.
 - Every client of the live dialect has what the session has, and the numbers rise on each socket.
 - Each request ends.
-- Never two owners write: the words of the model rise in each session and for each client, and so do the tokens
-  in each log, as it is written.
-- In the end nothing is left in Redis that does not expire, all processes end as they should, and none has logged
-  an error that nobody expects.
+- Never two owners write: the words of the model rise in each session and for each client, and so do the
+  tokens in each log, as it is written.
+- In the end nothing is left in Redis that does not expire, all processes end as they should, and none has
+  logged an error that nobody expects.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from support.process import SERVE, Process, relay_process
 from support.proxy import Network, network
 from support.redis_server import RedisServer, redis_server
 
-LIMIT = 60
+LIMIT = 120
 """Seconds after which what must happen does not happen any more, even on a loaded machine."""
 
 KINDS = {

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,9 +95,7 @@ class Checks:
         self._model = model
         self._clients = clients
         self._askers = askers
-        self._sessions = sorted(
-            {*(each.session_id for each in clients), *(each.session_id for each in askers)}
-        )
+        self._sessions = sorted({client.session_id for client in clients})  # each has one
         self._cursors: dict[str, str] = {}
         self._tokens: dict[str, int] = {}
 
@@ -112,10 +110,8 @@ class Checks:
         while True:
             await asyncio.sleep(0.5)
             for start in range(0, len(self._sessions), _AT_ONCE):
-                try:
+                with suppress(RedisError, OSError, TimeoutError):  # it is away
                     await self._read_logs(self._sessions[start : start + _AT_ONCE])
-                except (RedisError, OSError, TimeoutError):
-                    pass  # it is away
             self._model.check(self._world)
 
     async def _read_logs(self, sessions: Sequence[str]) -> None:

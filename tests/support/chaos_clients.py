@@ -1,6 +1,7 @@
-"""Clients of a service whose processes die: they come back, say again what has no ack, and check what they get.
+"""Clients of a service whose processes die: they come back, say again what has no ack, and check what they
+get.
 
-What they find wrong is kept in `World.wrong`, with the time, and they go on.
+What they find wrong is kept in `World.wrong`, and they go on.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class World:
 
 
 class View:
-    """The conversation, as a client has it: user's texts and the agent's answers in the order of the numbers."""
+    """The conversation, as a client has it."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
@@ -92,7 +93,7 @@ class View:
         return "".join(text for role, text in self.lines if role == "agent").split()
 
     def differs(self, lines: Sequence[tuple[str, str]], own: set[str]) -> str:
-        """What is not as in the session; "": nothing. Texts of its own a client gets only after it was away."""
+        """What is not as in the session; "": nothing. Its own texts a client gets only after it was away."""
         stored = View()
         stored.lines = [*lines]
         mine = [text for text in self.texts() if text not in own]
