@@ -236,10 +236,10 @@ class Attending:
     async def _owner_of(self, attended: Attended) -> Owner:
         try:
             async with asyncio.timeout(_OPEN_SECONDS):
-                await attended.has_owner.wait()
+                while not attended.owner:  # it may be lost again before this goes on
+                    await attended.has_owner.wait()
         except TimeoutError:
             raise StoreError if self._hub.server.is_away else FullError() from None
-        assert attended.owner
         return attended.owner
 
     def _lost(self, attended: Attended, owner: Owner, *, is_told: bool) -> None:

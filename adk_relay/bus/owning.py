@@ -171,17 +171,14 @@ class Owning:
         return owner
 
     async def may_write(self, name: str) -> bool:
-        """Whether this process still owns a conversation: asked before its session is written.
-
-        It waits while that is not known. But people who attend here go on talking without Redis.
-        """
+        """Whether this process still owns a conversation: asked before its session is written. It waits while
+        that is not known; but people who attend here go on talking without Redis."""
         ownership = self._hub.ownership
         while True:
             try:
                 return await ownership.is_held(name)
             except AwayError:  # or this process alone has lost it: then others take the conversation
-                owned = self._owned.get(name)
-                if self._hub.lease.lasts or not owned or owned.is_attended_here:
+                if not (owned := self._owned.get(name)) or owned.is_attended_here or self._hub.lease.lasts:
                     return name in ownership.held
             await asyncio.sleep(PAUSE_SECONDS)
 
