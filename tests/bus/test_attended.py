@@ -1,0 +1,82 @@
+"""A conversation of another process, whose owner is played here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
+import pytest
+
+from adk_relay.bus.attended import Attended
+from adk_relay.bus.commands import Replay
+from adk_relay.bus.hub import Hub
+from adk_relay.bus.ownership import Owner
+from adk_relay.core.answer import Answer, Asked
+from adk_relay.core.messages import Ack, Gap, Message, Text, TurnEnd, TurnStart, UserText
+from adk_relay.core.room import After, Standing
+from support.redis_server import RedisServer
+
+
+class Listener:
+    """What is told it, in order."""
+
+    name = member = address = ""
+    is_audio = False
+    attends: Literal["all"] = "all"
+
+    def __init__(self, connection_id: str) -> None:
+        self.connection_id = connection_id
+        self.told: list[Message] = []
+
+    def deliver(self, message: Message) -> None:
+        self.told.append(message)
+
+    def replay(self, messages: Sequence[Message]) -> None:
+        self.told += messages
+
+
+@pytest.fixture
+async def attended(redis: RedisServer) -> AsyncIterator[Attended]:
+    """It has an owner, whom nothing is sent really, and one listener, `a`, which is in."""
+    hub = Hub(redis.url)
+    attended = Attended(hub, "alice", "c", lambda _: None)
+    attended.found(Owner(1, "owner"))
+    attended.opened(Standing("epoch", 10, 0, 0, ()), 0.0)
+    yield attended
+    await hub.aclose()
+
+
+async def test_what_is_replayed_twice_is_told_once(attended: Attended) -> None:
+    """A listener attends anew again, before the owner has answered both times before."""
+    attended.attach(a := Listener("a"), After("epoch", 10))
+    attended.attend_anew()
+    first, second = Text(11, "first"), Text(12, "second")
+    attended.take(["a"], Replay((first,), "epoch", 11))
+    attended.take(["a"], second)
+    attended.attend_anew()
+    attended.take(["a"], Replay((TurnStart(None), first, second), "epoch", 12))
+    attended.take(["a"], third := Text(13, "third"))
+    attended.take(["a"], Replay((third,), "epoch", 13))
+    assert a.told == [first, second, third]
+
+
+async def test_a_gap_tells_an_epoch_that_the_listener_does_not_know(attended: Attended) -> None:
+    attended.attach(a := Listener("a"), After("other", 5))
+    gap = Gap(1, 10, 0)
+    attended.take(["a"], Replay((gap,), "epoch", 10))
+    attended.attend_anew()
+    attended.take(["a"], Replay((gap,), "newer", 10))
+    assert a.told == [gap, Gap(1, 10, 0, epoch="newer")]
+
+
+async def test_an_ack_is_told_also_after_the_answer(attended: Attended) -> None:
+    """It was lost with an owner, and the next one knows that the text is stored."""
+    attended.attach(a := Listener("a"))
+    attended.take(["a"], Replay((), "epoch", 10))
+    attended.ask(UserText("hello", "1"), a)
+    attended.attend_anew()
+    end = TurnEnd(12, answer=Answer("Hello.", 1, (), 0.1, 2, False, Asked("a", "1")))
+    attended.take(["a"], Replay((end,), "epoch", 12))
+    for _ in range(2):
+        attended.take(["a"], Ack("1"))
+    assert a.told == [end, Ack("1")]
