@@ -6,10 +6,10 @@
     microphone     its sound, on the way to an owner   relay:c:{C}:log    journal of conversation C (stream)
     own_ids        for texts whose clients gave none   relay:claims       claims of conversations (stream)
     owning         those of this process               relay:calls        questions to any worker (stream)
-    owned          one of those                        relay:about        what the agent is
-    hub            this process among the others       relay:census       what each process tells (hash)
-    server         the clients of Redis; is it there?  relay:limits:W     what user or address W has (hash)
-    codec          messages and commands as bytes      relay:once:T       token T was used
+    owned          one of those                        relay:census       what each process tells (hash)
+    hub            this process among the others       relay:limits:W     what user or address W has (hash)
+    server         the clients of Redis; is it there?  relay:once:T       token T was used
+    codec          messages and commands as bytes
     commands       what processes tell each other
     packs          what gathers for a process
     link           from this process to another

@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 from adk_relay.bus import keys
 from adk_relay.bus.attended import Attended
-from adk_relay.bus.codec import decode, encode
-from adk_relay.bus.commands import About, Call, Claim, Moved, Replay, Reply
+from adk_relay.bus.codec import encode
+from adk_relay.bus.commands import Call, Claim, Moved, Replay, Reply
 from adk_relay.bus.hub import DiedError, Hub, NoReplyError
 from adk_relay.bus.ownership import Owner
 from adk_relay.bus.owning import NotOwnerError, Owning
@@ -44,8 +44,6 @@ _LOOK_SECONDS = 1.0
 _CLAIM_SECONDS = 5.0
 """After so long without an owner it is looked for again, and claimed again."""
 
-_PAUSE_SECONDS = 0.05
-_ABOUT_SECONDS = 30.0
 
 _ERRORS: dict[str, Callable[[str], Exception]] = {
     "BusyError": BusyError,
@@ -75,9 +73,6 @@ class Attending:
     """
 
     def __init__(self, hub: Hub, owning: Owning | None, mic_ms: float) -> None:
-        self.about = About("", False, False)
-        self.knows_about = asyncio.Event()
-        """Set when it is known what the agent is."""
         self._hub = hub
         self._owning = owning
         self._mic_ms = mic_ms
@@ -91,15 +86,6 @@ class Attending:
         """Asserts the invariants."""
         for name, attended in self._attended.items():
             assert attended.owner or name in self._looking, f"nobody looks for an owner of {name}"
-
-    async def run(self) -> None:
-        """Learns of the agent, until it is cancelled."""
-        while True:
-            found = await self._hub.server.attempt(lambda: self._hub.server.run("GET", keys.ABOUT))
-            if found:
-                self.about = decode(found)
-                self.knows_about.set()
-            await asyncio.sleep(_ABOUT_SECONDS if found else _PAUSE_SECONDS)
 
     # ---- core.interfaces.Conversations ----
 

@@ -7,12 +7,12 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from adk_relay.bus import keys
 from adk_relay.bus.server import AwayError, Script, Server
-from adk_relay.core.whole import About, Counts
+from adk_relay.core.whole import About, Agent, Counts
 
 log = logging.getLogger("relay")
 
@@ -87,7 +87,7 @@ class Census:
     @property
     def has_worker(self) -> bool:
         """Whether any process runs the agent."""
-        return any(process.role != "web" for process in self.processes)
+        return any(process.agent for process in self.processes)
 
     async def run(self) -> None:
         """Tells and reads until it is cancelled."""
@@ -120,6 +120,12 @@ class Census:
 def _about(told: Any) -> About | None:
     """What a process has told; None: it runs another version of relay, and tells something else."""
     try:
-        return About(told["role"], Counts(**told["counts"]))
+        agent = _known(Agent, told["agent"]) if told["agent"] else None
+        return About(told["role"], _known(Counts, told["counts"]), agent)
     except (TypeError, KeyError):
         return None
+
+
+def _known(kind: Any, told: dict[str, Any]) -> Any:
+    """An object with those of its fields that were told: another version of relay may have more, or fewer."""
+    return kind(**{each.name: told[each.name] for each in fields(kind) if each.name in told})

@@ -160,7 +160,7 @@ KINDS: tuple[type, ...] = (
     *_kinds(messages.Message, messages.Input, messages.ReadOlder),
     *(commands.Attend, commands.Leave, commands.Ask, commands.Replay, commands.Moved),
     *_kinds(recorded.Recorded),
-    *(commands.Claim, commands.Call, commands.Reply, commands.About),
+    *(commands.Claim, commands.Call, commands.Reply),
 )
 """The types that can be carried."""
 

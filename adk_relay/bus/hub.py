@@ -48,8 +48,8 @@ class Runs(Protocol):
         """Does what is to be done all the time."""
 
 
-class Half(Runs, Protocol):
-    """One half of the bus. None of the other methods may wait."""
+class Half(Protocol):
+    """One half of the bus. No method may wait."""
 
     def receive(self, sender: str, item: Item, content: Any) -> None:
         """Takes something that another process has sent."""
@@ -149,7 +149,6 @@ class Hub:
             self._watcher,
             self._inbox,
             self.ownership,
-            *self._halves,
             *self._more,
         )
         try:

@@ -13,9 +13,6 @@ CALLS = "relay:calls"
 CENSUS = "relay:census"
 """Hash: what each process tells of itself."""
 
-ABOUT = "relay:about"
-"""What all workers know of the agent."""
-
 
 def inbox(process: str) -> str:
     """Stream: what others send to a process."""

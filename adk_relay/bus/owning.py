@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from adk_relay.bus import keys
 from adk_relay.bus.codec import CodecError, decode, encode
-from adk_relay.bus.commands import About, Ask, Attend, Call, Claim, Leave, Moved, Replay, Reply
+from adk_relay.bus.commands import Ask, Attend, Call, Claim, Leave, Moved, Replay, Reply
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.log import Log
 from adk_relay.bus.owned import Conversations, OwnConversation, Owned, Remote
@@ -40,7 +40,6 @@ COMMANDS: tuple[type, ...] = (Attend, Leave, Ask, ReadOlder, Call, *get_args(Inp
 _UNOPENED_SECONDS = 10.0
 """A conversation that was claimed and is not opened for so long is given up."""
 
-_ABOUT_SECONDS = 20.0
 _LOG_EXTRA_BYTES = 1024 * 1024
 _LOG_EXTRA_SECONDS = 10.0
 """What is kept in a log beyond what is kept to be replayed."""
@@ -81,9 +80,10 @@ class Owning:
         self._conversations = conversations
         conversations.on_end = self._ended
         hub.on_lost = self._lost
-        self._writer = Writer(hub.server, hub.ownership.lose)
+        self._writer = Writer(hub.server, hub.ownership.lose, self._recorded_anew)
         hub.before_pack = self._writer.flushed
         hub.join(self, COMMANDS)
+        hub.run_also(self)
         self._owned: dict[str, Owned] = {}
         self._claims = Tasks(hub.server, keys.CLAIMS, hub.process, self._claimed, pause=self._pause)
         self._calls = Tasks(hub.server, keys.CALLS, hub.process, self._called, pause=self._pause)
@@ -102,7 +102,6 @@ class Owning:
         async with asyncio.TaskGroup() as group:
             for part in (self._writer, self._claims, self._calls):
                 group.create_task(part.run())
-            group.create_task(self._tell_about())
             group.create_task(self._give_up_unopened())
 
     async def drain(self) -> None:
@@ -129,14 +128,6 @@ class Owning:
         for tasks in (self._claims, self._calls):
             with contextlib.suppress(AwayError):
                 await tasks.leave()
-
-    async def _tell_about(self) -> None:
-        conversations = self._conversations
-        about = About(conversations.model, conversations.is_rehearsal, conversations.push_to_talk)
-        command = ("SET", keys.ABOUT, encode(about), "PX", int(_ABOUT_SECONDS * 3000))
-        while True:
-            await self._hub.server.attempt(lambda: self._hub.server.run(*command))
-            await asyncio.sleep(_ABOUT_SECONDS)
 
     async def _give_up_unopened(self) -> None:
         while True:
@@ -224,6 +215,11 @@ class Owning:
         except CodecError as error:  # it goes on from its session
             log.error("%s", error)
             return Past()
+
+    def _recorded_anew(self, name: str) -> None:
+        """The log of a conversation has a gap."""
+        if (owned := self._owned.get(name)) and owned.conversation:
+            owned.conversation.room.recording.anew()
 
     async def _give(self, owned: Owned) -> None:
         if owned.conversation:

@@ -50,11 +50,6 @@ class Together:
                 await census.leave()
 
     @property
-    def has_worker(self) -> bool:
-        """Whether any process runs the agent."""
-        return self._census is not None and self._census.has_worker
-
-    @property
     def is_reached(self) -> bool:
         return self._hub is not None and self._hub.works
 
