@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Literal, get_args
 
 from adk_relay.bus import keys
+from adk_relay.bus.answering import NotOwnerError
 from adk_relay.bus.attended import Attended
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Call, Claim, Moved, Replay, Reply
 from adk_relay.bus.hub import DiedError, Hub, NoReplyError
 from adk_relay.bus.ownership import Owner
-from adk_relay.bus.owning import NotOwnerError, Owning
+from adk_relay.bus.owning import Owning
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import put
@@ -160,7 +161,7 @@ class Attending:
         """
         call = Call(secrets.token_urlsafe(9), self._hub.process, name, user_id, session_id, arguments or None)
         if self._owning and owner.process == self._hub.process:
-            return await self._owning.perform(call)
+            return await self._owning.answering.perform(call)
         reply = await self._hub.ask(owner.process, owner.token, call)
         if reply.error:
             raise _error(reply, session_id)

@@ -86,6 +86,8 @@ class Hub:
         self.lease = Lease(self.server, self.process, self._lapsed)
         self.is_up = asyncio.Event()
         """Set when the others can depend on this process."""
+        self.has_failed = False
+        """This process can't reach the others until it is started again."""
         self.before_pack: Callable[[], Awaitable[None]] | None = None
         """Awaited before a pack goes to a process."""
         self._watcher = Watcher(self.server, self.lease, self._died)
@@ -160,6 +162,7 @@ class Hub:
                 self.is_up.set()
         except Exception:
             log.exception("the bus has failed: this process has to be started again")
+            self.has_failed = True
             self.is_up.clear()
 
     # ---- to others ----
@@ -244,8 +247,11 @@ class Hub:
 
     # ---- what happens to others, and to Redis ----
 
-    def _died(self, process: str) -> None:
-        log.warning("process %s has died, or has lost Redis", one_line(process))
+    def _died(self, process: str, is_planned: bool) -> None:
+        if is_planned:
+            log.info("process %s has stopped", one_line(process))
+        else:
+            log.warning("process %s has died, or has lost Redis", one_line(process))
         self._inbox.forget(process)
         if process in self._links:
             self._links.pop(process)[1].cancel()

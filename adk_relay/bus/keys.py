@@ -24,6 +24,11 @@ def lease(process: str) -> str:
     return f"relay:p:{{{process}}}:alive"
 
 
+def stopped(process: str) -> str:
+    """It is there for a while after a process was stopped by plan."""
+    return f"relay:p:{{{process}}}:stopped"
+
+
 def owner(conversation: str) -> str:
     """Who owns a conversation: `<token> <process>`."""
     return f"relay:c:{{{_safe(conversation)}}}:owner"

@@ -54,6 +54,10 @@ class Together:
         return self._hub is not None and self._hub.works
 
     @property
+    def has_failed(self) -> bool:
+        return self._hub is not None and self._hub.has_failed
+
+    @property
     def processes(self) -> list[About]:
         return self._census.processes if self._census else [self._about()]
 

@@ -55,6 +55,10 @@ class Whole(Protocol):
         """Whether the others can be reached now."""
 
     @property
+    def has_failed(self) -> bool:
+        """Whether this process can't reach them until it is started again."""
+
+    @property
     def processes(self) -> list[About]:
         """Those that live, as far as is known, with this one."""
 
