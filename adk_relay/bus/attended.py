@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from adk_relay.bus import names
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Ask, Attend, Leave, Replay
 from adk_relay.bus.hub import Hub
@@ -236,6 +237,11 @@ class Attended:
         for attending in self._attending.values():
             if is_told:
                 attending.tell("reconnecting")
+
+    def could_have(self, owner: Owner) -> bool:
+        """Whether this may be its owner now: a process that this one understands, and not the one before."""
+        is_understood = names.understand(owner.process, self._hub.process)
+        return bool(owner.process) and is_understood and owner.token > self.dead_token
 
     def found(self, owner: Owner) -> None:
         """There is an owner: all attend anew, and say again what it may not know."""

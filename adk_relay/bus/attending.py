@@ -8,9 +8,9 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Literal, get_args
 
-from adk_relay.bus import keys
 from adk_relay.bus.answering import NotOwnerError
 from adk_relay.bus.attended import Attended
 from adk_relay.bus.codec import encode
@@ -135,7 +135,7 @@ class Attending:
         reply: Reply | None = None
         with contextlib.suppress(DiedError, NoReplyError, NotOwnerError, AwayError):  # then from the session
             owner = await self._hub.ownership.find(session_id)
-            if owner and owner.process:
+            if owner and owner.process and not await self._hub.is_foreign(owner.process):
                 reply = await self._ask(owner, "read", user_id, session_id, before=before)
         reply = reply or await self._ask_any("read", user_id, session_id, before=before)
         return reply.summaries[0], [*reply.lines], reply.first
@@ -250,21 +250,25 @@ class Attending:
             while True:
                 await hub.is_up.wait()
                 owner = await hub.server.attempt(lambda: hub.ownership.find(name))
-                if owner is None or not owner.process or owner.token <= attended.dead_token:
+                is_foreign = partial(hub.is_foreign, owner.process if owner else "")
+                if await hub.server.attempt(is_foreign):
+                    attended.tell("reconnecting")  # it can only be waited for
+                elif owner and attended.could_have(owner):
+                    break
+                else:
                     seen = owner.token if owner else 0
                     if self._owning and self._owning.has_place():
                         owner = await self._owning.take(name, seen)
-                        break
+                        if attended.could_have(owner):
+                            break
                     if time.monotonic() >= claim_at:
                         claim_at = time.monotonic() + _CLAIM_SECONDS
                         claim = encode(Claim(attended.user_id, name, seen, hub.process))
-                        await hub.server.attempt(lambda: put(hub.server, keys.CLAIMS, claim))  # noqa: B023
-                    hint.clear()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK_SECONDS):
-                            await hint.wait()
-                    continue
-                break
+                        await hub.server.attempt(partial(put, hub.server, hub.claims, claim))
+                hint.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await hint.wait()
         finally:
             if self._hints.get(name) is hint:
                 del self._hints[name]

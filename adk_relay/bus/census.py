@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from adk_relay.bus import keys
+from adk_relay.bus.names import understand
 from adk_relay.bus.server import AwayError, Script, Server
 from adk_relay.core.whole import About, Agent, Counts
 
@@ -85,16 +86,18 @@ class Census:
         return [self._about(), *self._others.values()]
 
     @property
-    def has_worker(self) -> bool:
-        """Whether any process runs the agent."""
-        return any(process.agent for process in self.processes)
+    def agent(self) -> Agent | None:
+        """What the agent is; None: no process that this one understands runs it."""
+        known = {self._process: self._about()} | self._others
+        agents = (about.agent for name, about in known.items() if understand(name, self._process))
+        return next(filter(None, agents), None)
 
     async def run(self) -> None:
         """Tells and reads until it is cancelled."""
         while not self._has_left:
             with contextlib.suppress(AwayError):
                 await self._tell()
-            await asyncio.sleep(_EVERY if self.has_worker else _FIRST_EVERY)
+            await asyncio.sleep(_EVERY if self.agent else _FIRST_EVERY)
 
     async def leave(self) -> None:
         """This process ends, and tells nothing more.

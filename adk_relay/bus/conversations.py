@@ -145,10 +145,10 @@ class Conversations:
         return self._known_agent().push_to_talk
 
     def _agent(self) -> Agent | None:
-        """What the agent is, that this process or another one runs; None: none is known to do so."""
+        """What the agent is; None: no process is known that runs it."""
         if own := self._own:
             return Agent(own.model, own.is_rehearsal, own.push_to_talk)
-        return next((each.agent for each in self.together.processes if each.agent), None)
+        return self.together.agent
 
     def _known_agent(self) -> Agent:
         """The same, or what was known last."""

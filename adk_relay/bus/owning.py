@@ -8,7 +8,6 @@ import logging
 import time
 from typing import Any, get_args
 
-from adk_relay.bus import keys
 from adk_relay.bus.answering import Answering, NotOwnerError
 from adk_relay.bus.codec import CodecError, decode, encode
 from adk_relay.bus.commands import Ask, Attend, Call, Claim, Leave, Moved, Replay
@@ -78,11 +77,12 @@ class Owning:
         hub.join(self, COMMANDS)
         hub.run_also(self)
         self._owned: dict[str, Owned] = {}
-        self._claims = Tasks(hub.server, keys.CLAIMS, hub.process, self._claimed, pause=self._pause)
+        self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
         self.answering = Answering(hub, conversations, self._open_own, self._announce)
-        self._calls = Tasks(hub.server, keys.CALLS, hub.process, self._called, pause=self._pause)
+        self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
+        self._has_told_unreadable = False
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -206,8 +206,10 @@ class Owning:
     async def _past(self, owned: Owned) -> Past:
         try:
             return await self._hub.server.attempt(lambda: read_past(self._hub.server, owned.log))
-        except CodecError as error:  # it goes on from its session
-            log.error("%s", error)
+        except CodecError as error:
+            if not self._has_told_unreadable:
+                self._has_told_unreadable = True
+                log.warning("conversations of other processes go on from their sessions: %s", error)
             return Past()
 
     def _recorded_anew(self, name: str) -> None:
@@ -270,7 +272,7 @@ class Owning:
         assert isinstance(claim, Claim)
         if not self.has_place():
             await asyncio.sleep(0.1)
-            await self._hub.server.attempt(lambda: put(self._hub.server, keys.CLAIMS, data))
+            await self._hub.server.attempt(lambda: put(self._hub.server, self._hub.claims, data))
             return
         owner = await self.take(claim.session_id, claim.seen)
         self._hub.send_quietly(claim.asker, claim.session_id, owner.token, "", encode(Moved(*owner)))

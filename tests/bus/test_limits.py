@@ -89,9 +89,9 @@ async def test_processes_know_of_each_other(server: Server, redis: RedisServer) 
     web, worker = Process(server, "web"), Process(server, "worker", "worker")
     async with running(web.census.run()):
         await until(lambda: web.census.generation == 1)
-        assert not web.census.has_worker
+        assert not web.census.agent
         async with running(worker.census.run()):
-            await until(lambda: web.census.has_worker)
+            await until(lambda: web.census.agent is not None)
             assert [each.agent for each in web.census.processes] == [None, Agent("model")]
             worker.counts = Counts(conversations=3, seconds=1.5)
             await until(lambda: total(web.census.processes).seconds == 2.0)
@@ -101,7 +101,7 @@ async def test_processes_know_of_each_other(server: Server, redis: RedisServer) 
             await redis.ask("FLUSHALL")
             await until(lambda: web.census.generation == 2)
             await worker.census.leave()
-        await until(lambda: not web.census.has_worker)
+        await until(lambda: not web.census.agent)
 
 
 async def test_a_process_that_has_died(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ async def test_a_process_of_another_version(server: Server, redis: RedisServer) 
     async with running(one.census.run()):
         await until(lambda: one.census.generation == 1)
         await redis.ask("HSET", "relay:census", "newer", f"{time.time() * 1000:.0f} {json.dumps(told)}")
-        await until(lambda: one.census.has_worker)
+        await until(lambda: one.census.agent is not None)
         assert one.census.processes[1] == About("worker", Counts(sockets=5), Agent("new"))
 
 
