@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from adk_relay.core.logs import one_line
 
@@ -247,6 +248,9 @@ def _connect(url: str) -> Client:
     # Commands have time limits of ours: with one of redis-py's, each would be a task of its own, and a server
     # that has nothing to say to a read would be taken for one that is away.
     options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": _CONNECT_SECONDS}
+    # While redis-py waits for news of a server's maintenance, it does not look whether a connection of its pool
+    # was closed meanwhile: each of them would be a Redis that is away, long after that is back.
+    options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ValueError(f"a bus begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
