@@ -11,6 +11,7 @@ from typing import Any, get_args
 from adk_relay.bus import keys
 from adk_relay.bus.codec import CodecError, decode, encode
 from adk_relay.bus.commands import About, Ask, Attend, Call, Claim, Leave, Moved, Replay, Reply
+from adk_relay.bus.fence import Fence
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.log import Log
 from adk_relay.bus.owned import Conversations, OwnConversation, Owned, Remote
@@ -85,6 +86,7 @@ class Owning:
         hub.before_pack = self._writer.flushed
         hub.join(self, COMMANDS)
         self._owned: dict[str, Owned] = {}
+        self.fence = Fence(hub, self._owned)
         self._claims = Tasks(hub.server, keys.CLAIMS, hub.process, self._claimed, pause=self._pause)
         self._calls = Tasks(hub.server, keys.CALLS, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,13 +179,6 @@ class Owning:
                 )
                 self._owned[name] = Owned(self._hub, name, owner.token, journal)
         return owner
-
-    async def may_write(self, name: str) -> bool:
-        """Whether this process still owns a conversation: asked before its session is written."""
-        try:
-            return await self._hub.ownership.is_held(name)
-        except AwayError:  # nobody else can take it now
-            return name in self._hub.ownership.held
 
     async def open(self, user_id: str, name: str, *, must_exist: bool) -> Conversation:
         """Opens a conversation that this process owns.
@@ -392,6 +387,8 @@ class Owning:
 
     def changed(self, *, is_away: bool) -> None:
         """Redis is away, or back."""
+        for owned in self._owned.values():
+            owned.changed(is_away=is_away)
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
