@@ -11,6 +11,7 @@ from typing import Any, get_args
 from adk_relay.bus.answering import Answering, NotOwnerError
 from adk_relay.bus.codec import CodecError, decode, encode
 from adk_relay.bus.commands import Ask, Attend, Call, Claim, Leave, Moved, Replay
+from adk_relay.bus.fence import Fence
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.log import Log
 from adk_relay.bus.owned import Conversations, OwnConversation, Owned
@@ -77,6 +78,7 @@ class Owning:
         hub.join(self, COMMANDS)
         hub.run_also(self)
         self._owned: dict[str, Owned] = {}
+        self.fence = Fence(hub, self._owned)
         self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
         self.answering = Answering(hub, conversations, self._open_own, self._announce)
         self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
@@ -162,13 +164,6 @@ class Owning:
                 )
                 self._owned[name] = Owned(self._hub, name, owner.token, journal)
         return owner
-
-    async def may_write(self, name: str) -> bool:
-        """Whether this process still owns a conversation: asked before its session is written."""
-        try:
-            return await self._hub.ownership.is_held(name)
-        except AwayError:  # nobody else can take it now
-            return name in self._hub.ownership.held
 
     async def open(self, user_id: str, name: str, *, must_exist: bool) -> Conversation:
         """Opens a conversation that this process owns.
@@ -344,6 +339,8 @@ class Owning:
 
     def changed(self, *, is_away: bool) -> None:
         """Redis is away, or back."""
+        for owned in self._owned.values():
+            owned.changed(is_away=is_away)
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)

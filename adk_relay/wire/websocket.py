@@ -14,6 +14,7 @@ from adk_relay.core.interfaces import (
     StoppingError,
     StoreError,
     UnknownConversationError,
+    UnreachableError,
 )
 from adk_relay.core.logs import connection_id, conversation_id, one_line
 from adk_relay.core.messages import Ended, Error, Gap, Message, Reset, TurnEnd
@@ -196,6 +197,8 @@ class Socket:
             pass
         except UnknownConversationError as unknown:  # another user took this id first
             self.end = NOT_FOUND.because(str(unknown))
+        except UnreachableError as away:
+            self.end = BUSY.because(str(away))
         except BusyError as full:
             self.end = RATE_LIMITED.because(str(full))
         except Close as close:
