@@ -142,6 +142,11 @@ class Owned:
         listeners = self.conversation.room.listeners if self.conversation else ()
         return bool(listeners) and not any(isinstance(each, Remote) for each in listeners)
 
+    def record_anew(self) -> None:
+        """What was recorded may be lost."""
+        if self.conversation and not self.closing:
+            self.conversation.room.recording.anew()
+
     # ---- to the listeners ----
 
     def tell(self, listener: Remote, message: Message | Replay) -> None:

@@ -209,8 +209,8 @@ class Owning:
 
     def _recorded_anew(self, name: str) -> None:
         """The log of a conversation has a gap."""
-        if (owned := self._owned.get(name)) and owned.conversation:
-            owned.conversation.room.recording.anew()
+        if owned := self._owned.get(name):
+            owned.record_anew()
 
     async def _give(self, owned: Owned) -> None:
         if owned.conversation:
@@ -335,7 +335,9 @@ class Owning:
             owned.attend_anew(process)
 
     def lapsed(self) -> None:
-        """The others may have taken this process for dead: `Ownership` asks what it still owns."""
+        """`Ownership` asks what this process still owns. Redis may have lost what was recorded, too."""
+        for owned in self._owned.values():
+            owned.record_anew()
 
     def changed(self, *, is_away: bool) -> None:
         """Redis is away, or back."""

@@ -146,8 +146,12 @@ class Socket:
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that the client has missed."""
         self._traffic.returned += self._comes_back
-        self._traffic.gaps += self._comes_back and bool(messages) and isinstance(messages[0], Gap)
-        self._outbox.replay(messages)
+        has_gap = bool(messages) and isinstance(messages[0], Gap)
+        self._traffic.gaps += self._comes_back and has_gap
+        if has_gap and not self._is_bound:  # such a client reads the history when it comes back
+            self._outbox.close(SERVER_RESTARTS)
+        else:
+            self._outbox.replay(messages)
 
     def stop(self, frame: CloseFrame = SERVER_STOPPING) -> None:
         """Closes the socket with `frame` because the server is stopping. What waits is still sent."""
