@@ -12,6 +12,7 @@ from importlib.metadata import version
 from benchmarks import peers
 from benchmarks.barge_in import barge_in
 from benchmarks.builds import EARLIER, HAS_LONG, check_out_earlier
+from benchmarks.bus import bus
 from benchmarks.down import down
 from benchmarks.exposed import exposed
 from benchmarks.fair import fair
@@ -42,9 +43,10 @@ MEASUREMENTS: dict[str, Measurement] = {
     "exposed": exposed,
     "barge-in": barge_in,
     "replay": replay,
+    "bus": bus,
 }
 
-PROFILED = ("down", "up", "sessions", "memory", "start", "rooms", "exposed")
+PROFILED = ("down", "up", "sessions", "memory", "start", "rooms", "exposed", "bus")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
