@@ -1,4 +1,4 @@
-"""relay's own commands as processes: one that does all, or web processes, workers, and a Redis between them."""
+"""relay's own commands: one process that does all, or web processes, workers, and a Redis between them."""
 
 from __future__ import annotations
 

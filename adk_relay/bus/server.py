@@ -19,6 +19,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from adk_relay.bus.lines import Lines
 from adk_relay.core.logs import one_line
 
 log = logging.getLogger("relay")
@@ -98,6 +99,8 @@ class Server:
         self._url = url
         self._on_change = on_change
         self._client = _connect(url)
+        pool = getattr(self._client, "connection_pool", None)  # a cluster has none
+        self._ask = Lines(pool).ask if pool else self._ask_cluster
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     def check(self) -> None:
@@ -131,16 +134,37 @@ class Server:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     return await self._client.execute_command(*command, **options)
 
+    async def ask(self, *commands: Sequence[Any]) -> list[Any]:
+        """Runs commands once, in order, in one round trip; returns their answers as Redis sends them.
+
+        A `NoScriptError` may be among the answers. In a cluster, the keys of each command must share a slot.
+
+        Raises:
+            AwayError: Redis is away. Some may have run.
+        """
+        async with self._places:
+            with self.watched():
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    answers = await self._ask(*commands)
+                for answer in answers:
+                    if isinstance(answer, Exception) and not isinstance(answer, NoScriptError):
+                        raise answer
+        return answers
+
+    async def _ask_cluster(self, *commands: Sequence[Any]) -> list[Any]:
+        pipeline = cast(Any, self._client).pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
+
     async def script(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Runs a script once; its keys must share a slot.
 
         Raises:
             AwayError: Redis is away.
         """
-        try:
-            return await self.run("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return await self.run("EVAL", script.text, len(keys), *keys, *arguments)
+        return (await self.scripts(script, [(keys, arguments)]))[0]
 
     async def scripts(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Runs a script once for each of these keys and arguments, in order, in one round trip.
@@ -150,22 +174,14 @@ class Server:
         """
         if not calls:
             return []
-        if len(calls) == 1:
-            return [await self.script(script, calls[0][0], *calls[0][1])]
-        async with self._places:
-            with self.watched():
-                pipeline = cast(Any, self._client).pipeline(transaction=False)
-                for keys, arguments in calls:
-                    pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    results: list[Any] = await pipeline.execute(raise_on_error=False)
-                for error in results:
-                    if isinstance(error, Exception) and not isinstance(error, NoScriptError):
-                        raise error
-        return [
-            await self.script(script, keys, *arguments) if isinstance(result, NoScriptError) else result
-            for result, (keys, arguments) in zip(results, calls, strict=True)
-        ]
+        answers = await self.ask(
+            *(("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls)
+        )
+        for number, (keys, arguments) in enumerate(calls):
+            if isinstance(answers[number], NoScriptError):
+                command = ("EVAL", script.text, len(keys), *keys, *arguments)
+                answers[number] = (await self.ask(command))[0]
+        return answers
 
     async def attempt(self, do: Callable[[], Awaitable[T]]) -> T:
         """Does something until Redis is there for it. It may be done more than once."""
@@ -233,7 +249,7 @@ class _SentinelClient:
         self._sentinel = sentinel
         self._client = client
         self.execute_command = client.execute_command
-        self.pipeline = client.pipeline
+        self.connection_pool = client.connection_pool
 
     async def aclose(self) -> None:
         try:

@@ -3,37 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from adk_relay.bus.codec import decode, encode, from_bytes, to_bytes
 from adk_relay.bus.log import Log, write_all
 from adk_relay.bus.ownership import Owner
 from adk_relay.bus.server import Server
+from adk_relay.core.messages import Audio
+from adk_relay.core.recorded import Told
 from adk_relay.core.recording import Past, Recorded, past_of
+
+_SOUND_SECONDS = 0.1
+"""So long sound waits for more: each round trip costs as much as several entries."""
 
 
 class Writer:
-    """Writes what is recorded, in order.
+    """Writes what is recorded, in order. Sound may wait a little: it is told before it is written.
 
     Args:
         on_fenced: called with a conversation that has a newer owner, and with that owner.
 
     Invariants:
-        While something waits, `_ready` is set. Nobody waits for what is written already.
+        While something waits, `_ready` is set, and `_is_due` if it is not only sound. Nobody waits for what
+        is written already.
     """
 
     def __init__(self, server: Server, on_fenced: Callable[[str, Owner], None]) -> None:
         self._server = server
         self._on_fenced = on_fenced
         self._waiting: dict[Log, list[bytes]] = {}
-        self._recorded = self._written = 0
-        """How many entries were recorded, and how many of them are written."""
+        self._recorded = self._due = self._written = 0
+        """How many entries were recorded, how many up to the last that is no sound, and how many are written."""
         self._ready = asyncio.Event()
+        self._is_due = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert self._ready.is_set() or not self._waiting, "something waits, and the task does not know"
+        assert self._is_due.is_set() or self._due <= self._written or not self._waiting, "it is not due"
         assert all(number > self._written for number, _ in self._waiters), "somebody waits for nothing"
 
     def add(self, log: Log, entry: Recorded) -> None:
@@ -41,19 +50,26 @@ class Writer:
         self._waiting.setdefault(log, []).append(encode(entry))
         self._recorded += 1
         self._ready.set()
+        if not (isinstance(entry, Told) and isinstance(entry.message, Audio)):
+            self._due = self._recorded
+            self._is_due.set()
 
     async def flushed(self) -> None:
-        """Waits until all that was recorded before this call is written."""
-        if self._written < self._recorded:
+        """Waits until all that was recorded before this call is written, but sound at the end of it."""
+        if self._written < self._due:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append((self._recorded, waiter))
+            self._waiters.append((self._due, waiter))
             await waiter
 
     async def run(self) -> None:
         """Writes until it is cancelled."""
         while True:
             await self._ready.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SOUND_SECONDS):
+                    await self._is_due.wait()
             self._ready.clear()
+            self._is_due.clear()
             waiting, self._waiting = self._waiting, {}
             recorded = self._recorded
             entries = [log.entry(to_bytes(several)) for log, several in waiting.items()]
