@@ -70,9 +70,8 @@ async def bus(lab: Lab) -> list[Row]:
     what = f"bus: {COUNT} voice sessions, CPU of web, Redis and worker"
     rows = [Row(what, many.cpu, "one process", one.cpu, CPU, 2.2)]
     total = [sum(values) for values in zip(*by_part.values(), strict=True)]
-    rows += [
-        Row(f"bus: the part of {name}", values, "all", total, "{:.2f} s") for name, values in by_part.items()
-    ]
+    for name, values in by_part.items():
+        rows.append(Row(f"bus: the part of {name}", values, "all", total, "{:.2f} s"))
     for way in many.delays:
         for percent, aim in ((50, P50), (99, P99)):
             added = [

@@ -4,8 +4,8 @@ The client's text is an order, a JSON object; what it leaves out is not done:
 
     count             say how many bytes of sound have come
     sent              say how long this order was on its way, if it was sent at this time
-    arrivals          say in the end how long each frame of speech that came meanwhile was on its way, as a list
-                      of microseconds: each begins with a time stamp
+    arrivals          say in the end how long each frame of speech that came meanwhile was on its way, as a
+                      list of microseconds: each begins with a time stamp
     chunks            send so many chunks of sound
     every             seconds between two of them; 0: all at once, as a model sends what it has made faster
                       than real time
@@ -19,10 +19,9 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Iterable
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.sharedctypes import Synchronized
-from typing import Self
+from typing import Any, Self
 
 from benchmarks import peers
 from benchmarks.sound import CHUNK, MIC_FRAME, STAMP_BYTES, stamp, stamped_at
@@ -93,9 +92,8 @@ class _Ear(bytearray):
         super().__init__()
         self.delays: list[int] = []
 
-    def __iadd__(self, pcm: Iterable[int]) -> Self:
+    def __iadd__(self, frames: Any) -> Self:  # type: ignore[misc]
         now = time.monotonic_ns()
-        frames = bytes(pcm)
         for start in range(0, len(frames), MIC_FRAME):
             self.delays.append((now - stamped_at(frames[start : start + 8])) // 1000)
         return self

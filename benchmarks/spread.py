@@ -23,6 +23,9 @@ from support.ports import free_port
 
 REDIS = shutil.which("redis-server")
 
+_FOLDER = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where sessions are stored: in memory, because a disk that others use would decide how long a text takes."""
+
 _START_SECONDS = 90
 
 
@@ -94,7 +97,7 @@ def spread(
         AssertionError: they do not start; or there is no Redis.
     """
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-spread-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-", dir=_FOLDER)))
         variables = {
             **{name: value for name, value in os.environ.items() if not name.startswith("RELAY_")},
             **lab.model.env,

@@ -1,4 +1,4 @@
-"""Connections to Redis that are held: redis-py takes one for each command, which costs more than the command."""
+"""Connections to Redis that are held: taking one for each command costs more than the command."""
 
 from __future__ import annotations
 

@@ -38,6 +38,10 @@ _SENTINEL_SECONDS = 0.5
 _ANSWER_SECONDS = 3.0
 """How long a command may take. One that took longer may have been done nevertheless."""
 
+_STALLED_SECONDS = 5.0
+"""After so long without an answer to a read that waits for less, the connection is made anew: another server
+may be the master by now."""
+
 _AT_ONCE = 48
 """Commands that may be under way: a pool of redis-py has 100 connections, and the next command raises."""
 
@@ -76,6 +80,12 @@ class Script:
 Call = tuple[Sequence[str], Sequence[Any]]
 """The keys and the arguments of a script."""
 
+Entry = tuple[bytes, dict[bytes, bytes]]
+"""The id and the fields of an entry of a stream."""
+
+Read = Callable[..., Awaitable[list[Entry]]]
+Ask = Callable[..., Awaitable[list[Any]]]
+
 
 class Server:
     """The clients of one Redis.
@@ -99,8 +109,7 @@ class Server:
         self._url = url
         self._on_change = on_change
         self._client = _connect(url)
-        pool = getattr(self._client, "connection_pool", None)  # a cluster has none
-        self._ask = Lines(pool).ask if pool else self._ask_cluster
+        self._ask = _asking(self._client)
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     def check(self) -> None:
@@ -108,11 +117,24 @@ class Server:
         assert 0 <= self._places._value <= _AT_ONCE, f"{self._places._value} places are free"
 
     @contextlib.asynccontextmanager
-    async def reader(self) -> AsyncIterator[Client]:
-        """A client of its own for reads that wait. Their time limits are the caller's affair."""
+    async def reader(self) -> AsyncIterator[Read]:
+        """Reads a stream with XREAD or XREADGROUP, and may wait for what comes; with a connection of its own.
+
+        What it yields takes the command, and returns the entries. It raises AwayError if Redis is away.
+        """
         client = _connect(self._url)
+        ask = _asking(client)
+
+        async def read(*command: Any) -> list[Entry]:
+            with self.watched():
+                async with asyncio.timeout(_STALLED_SECONDS):
+                    [answer] = await ask(command)
+                if isinstance(answer, Exception):
+                    raise answer
+            return _entries(answer)
+
         try:
-            yield client
+            yield read
         finally:
             await _close(client)
 
@@ -149,13 +171,6 @@ class Server:
                 for answer in answers:
                     if isinstance(answer, Exception) and not isinstance(answer, NoScriptError):
                         raise answer
-        return answers
-
-    async def _ask_cluster(self, *commands: Sequence[Any]) -> list[Any]:
-        pipeline = cast(Any, self._client).pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
         return answers
 
     async def script(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
@@ -235,6 +250,30 @@ class Server:
             self.is_away = False
             log.info("Redis is back")
             self._on_change(False)
+
+
+def _asking(client: Client) -> Ask:
+    """What sends commands at once, and returns their answers as the server sends them, errors too."""
+    if pool := getattr(client, "connection_pool", None):
+        return Lines(pool).ask
+    cluster: Any = client  # it has a pool for each server
+    for command in ("XREAD", "XREADGROUP"):
+        cluster.set_response_callback(command, lambda answer, **_: answer)
+
+    async def ask(*commands: Sequence[Any]) -> list[Any]:
+        pipeline = cluster.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
+
+    return ask
+
+
+def _entries(answer: dict[bytes, list[tuple[bytes, list[bytes]]]] | None) -> list[Entry]:
+    """The entries of the one stream that was read."""
+    found = next(iter(answer.values())) if answer else []
+    return [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in found]
 
 
 async def _close(client: Client) -> None:

@@ -33,8 +33,9 @@ class Writer:
         self._server = server
         self._on_fenced = on_fenced
         self._waiting: dict[Log, list[bytes]] = {}
-        self._recorded = self._due = self._written = 0
-        """How many entries were recorded, how many up to the last that is no sound, and how many are written."""
+        self._recorded = self._due = self._taken = self._written = 0
+        """How many entries were recorded, which is the last that is not sound, and how many of them were taken
+        to be written, and are written."""
         self._ready = asyncio.Event()
         self._is_due = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -42,7 +43,7 @@ class Writer:
     def check(self) -> None:
         """Asserts the invariants."""
         assert self._ready.is_set() or not self._waiting, "something waits, and the task does not know"
-        assert self._is_due.is_set() or self._due <= self._written or not self._waiting, "it is not due"
+        assert self._is_due.is_set() == (self._due > self._taken), "sound waits, or what is due does"
         assert all(number > self._written for number, _ in self._waiters), "somebody waits for nothing"
 
     def add(self, log: Log, entry: Recorded) -> None:
@@ -71,14 +72,14 @@ class Writer:
             self._ready.clear()
             self._is_due.clear()
             waiting, self._waiting = self._waiting, {}
-            recorded = self._recorded
+            self._taken = self._recorded
             entries = [log.entry(to_bytes(several)) for log, several in waiting.items()]
             fenced = await self._server.attempt(lambda: write_all(self._server, entries))  # noqa: B023
             for log, owner in fenced:
                 self._on_fenced(log.conversation, owner)
-            self._written = recorded
-            due = [waiter for number, waiter in self._waiters if number <= recorded]
-            self._waiters = [each for each in self._waiters if each[0] > recorded]
+            self._written = self._taken
+            due = [waiter for number, waiter in self._waiters if number <= self._written]
+            self._waiters = [each for each in self._waiters if each[0] > self._written]
             for waiter in due:
                 if not waiter.done():
                     waiter.set_result(None)
