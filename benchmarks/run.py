@@ -16,6 +16,7 @@ from benchmarks.bus import bus
 from benchmarks.down import down
 from benchmarks.exposed import exposed
 from benchmarks.fair import fair
+from benchmarks.idle import growth, idle
 from benchmarks.imports import imports
 from benchmarks.processes import CORES, Lab, run_model
 from benchmarks.profiles import PY_SPY
@@ -25,6 +26,7 @@ from benchmarks.rooms import rooms
 from benchmarks.sessions import memory, sessions
 from benchmarks.stalled import stalled
 from benchmarks.start import start
+from benchmarks.takeovers import takeovers, web_start
 from benchmarks.up import up
 
 Measurement = Callable[[Lab], Awaitable[list[Row]]]
@@ -44,6 +46,10 @@ MEASUREMENTS: dict[str, Measurement] = {
     "barge-in": barge_in,
     "replay": replay,
     "bus": bus,
+    "idle": idle,
+    "growth": growth,
+    "takeovers": takeovers,
+    "web-start": web_start,
 }
 
 PROFILED = ("down", "up", "sessions", "memory", "start", "rooms", "exposed", "bus")

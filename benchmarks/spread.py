@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,11 +36,17 @@ class Part(Process):
     name: str
     port: int
     program: subprocess.Popen[bytes]
+    log: Path
 
-    def is_ready(self) -> bool:
-        """Whether it takes clients, or conversations."""
-        if self.program.poll() is not None:
-            raise AssertionError(f"{self.name} ended with {self.program.returncode}")
+    def wait_until_ready(self) -> None:
+        """Waits until it takes clients, or conversations."""
+        end = time.monotonic() + _START_SECONDS
+        while self.name != "redis" and not self._is_ready():
+            if self.program.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"{self.name} is not ready: {self.log.read_text()}")
+            time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready", timeout=5):
                 return True
@@ -54,6 +60,8 @@ class Spread(Server):
 
     parts: list[Part] = field(default_factory=list)
     redis: Redis | None = None
+    begin_worker: Callable[[], Part] | None = None
+    """Starts one more, which is not ready yet."""
 
     def cpu(self) -> float:
         return sum(part.cpu() for part in self.parts)
@@ -83,14 +91,12 @@ def spread(
     webs: int = 1,
     workers: int = 1,
     cores: Sequence[int] = CORES[:1],
-    wait: bool = True,
     **environment: str,
 ) -> Iterator[Spread]:
     """So many web processes and workers; without workers, one process that does all, and no Redis.
 
     Args:
         cores: on which they run.
-        wait: until all are ready.
         environment: further variables for relay's processes.
 
     Raises:
@@ -109,17 +115,23 @@ def spread(
         }
         parts: list[Part] = []
 
-        def begin(name: str, command: Sequence[str], port: int, **more: str) -> None:
-            log = stack.enter_context((folder / f"{name}.log").open("wb"))
+        def begin(name: str, command: Sequence[str], port: int, **more: str) -> Part:
+            log = folder / f"{name}.log"
+            output = stack.enter_context(log.open("wb"))
             program = subprocess.Popen(
-                command, cwd=folder, env=variables | more, stdout=log, stderr=subprocess.STDOUT
+                command, cwd=folder, env=variables | more, stdout=output, stderr=subprocess.STDOUT
             )
             if cores:
                 os.sched_setaffinity(program.pid, cores)
             stack.callback(_end, program)
-            parts.append(Part(program.pid, name, port, program))
+            parts.append(Part(program.pid, name, port, program, log))
+            return parts[-1]
 
-        redis = None
+        def begin_worker() -> Part:
+            port = free_port()
+            return begin(f"worker-{len(parts)}", _command("worker", port), port, **bus)
+
+        redis, bus = None, dict[str, str]()
         if workers:
             assert REDIS, "there is no redis-server: apt-get install redis-server"
             port = free_port()
@@ -127,9 +139,8 @@ def spread(
             command = (REDIS, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder))
             begin("redis", command, port)
             redis = stack.enter_context(Redis(port=port))
-            for number in range(workers):
-                port = free_port()
-                begin(f"worker-{number}", _command("worker", port), port, **bus)
+            for _ in range(workers):
+                begin_worker()
             roles = [(f"web-{number}", bus | {"RELAY_ROLE": "web"}) for number in range(webs)]
         else:
             roles = [("alone", {})]
@@ -137,20 +148,9 @@ def spread(
             port = free_port()
             begin(name, _command("serve", port), port, **more)
         first = next(part for part in parts if part.name in ("alone", "web-0"))
-        found = Spread(first.pid, first.port, "relay", parts, redis)
-        if wait:
-            wait_until_ready(found, folder)
-        yield found
-
-
-def wait_until_ready(found: Spread, folder: Path) -> None:
-    """Waits until all processes serve."""
-    end = time.monotonic() + _START_SECONDS
-    for part in found.parts:
-        while part.name != "redis" and not part.is_ready():
-            if time.monotonic() > end:
-                raise AssertionError(f"{part.name} is not ready: {(folder / f'{part.name}.log').read_text()}")
-            time.sleep(0.05)
+        for part in parts:
+            part.wait_until_ready()
+        yield Spread(first.pid, first.port, "relay", parts, redis, begin_worker)
 
 
 def _command(name: str, port: int) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import Tasks, put
-from adk_relay.bus.writer import Writer, read_past
+from adk_relay.bus.writer import LogRecorder, Writer, read_past
 from adk_relay.core.interfaces import (
     Conversation,
     StoppingError,
@@ -29,7 +29,7 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import failure, one_line
 from adk_relay.core.messages import Ended, Input, ReadOlder, ToolResult
-from adk_relay.core.recording import Past, Recorded
+from adk_relay.core.recording import Past
 from adk_relay.core.requests import BusyError
 
 log = logging.getLogger("relay")
@@ -39,6 +39,9 @@ COMMANDS: tuple[type, ...] = (Attend, Leave, Ask, ReadOlder, Call, *get_args(Inp
 
 _UNOPENED_SECONDS = 10.0
 """A conversation that was claimed and is not opened for so long is given up."""
+
+_OPENINGS = 8
+"""Conversations that are opened at once. What those that are open store then has to wait for no more of them."""
 
 _ABOUT_SECONDS = 20.0
 _LOG_EXTRA_BYTES = 1024 * 1024
@@ -54,17 +57,6 @@ ERRORS = (
 
 class NotOwnerError(Exception):
     """This process does not own the conversation."""
-
-
-class _Recorder:
-    """Records one conversation in its log."""
-
-    def __init__(self, writer: Writer, log: Log) -> None:
-        self._writer = writer
-        self._log = log
-
-    def record(self, entry: Recorded) -> None:
-        self._writer.add(self._log, entry)
 
 
 class Owning:
@@ -88,6 +80,7 @@ class Owning:
         self._claims = Tasks(hub.server, keys.CLAIMS, hub.process, self._claimed, pause=self._pause)
         self._calls = Tasks(hub.server, keys.CALLS, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._openings = asyncio.Semaphore(_OPENINGS)
         self._is_draining = False
 
     def check(self) -> None:
@@ -202,11 +195,12 @@ class Owning:
                 if owned.conversation:
                     opening = self._conversations.find if must_exist else self._conversations.open
                     return await opening(user_id, name)
-                past = await self._past(owned)
-                recorder = _Recorder(self._writer, owned.log)
-                conversation = await self._conversations.take(
-                    user_id, name, past, recorder, must_exist=must_exist
-                )
+                async with self._openings:
+                    past = await self._past(owned)
+                    recorder = LogRecorder(self._writer, owned.log)
+                    conversation = await self._conversations.take(
+                        user_id, name, past, recorder, must_exist=must_exist
+                    )
             except Exception:
                 if not owned.conversation:
                     self._release(owned)
@@ -274,7 +268,7 @@ class Owning:
 
     def _pause(self) -> float:
         """Workers that have less to do are quicker to read the next claim."""
-        return min(self._conversations.active / 5000, 0.1)
+        return min(self._conversations.active / 50_000, 0.02)  # hundreds of claims come if a worker dies
 
     # ---- claims and calls ----
 

@@ -34,8 +34,8 @@ class Writer:
         self._on_fenced = on_fenced
         self._waiting: dict[Log, list[bytes]] = {}
         self._recorded = self._due = self._taken = self._written = 0
-        """How many entries were recorded, which is the last that is not sound, and how many of them were taken
-        to be written, and are written."""
+        """How many entries were recorded, which is the last that is not sound, how many were taken to be
+        written, and how many are written."""
         self._ready = asyncio.Event()
         self._is_due = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -83,6 +83,17 @@ class Writer:
             for waiter in due:
                 if not waiter.done():
                     waiter.set_result(None)
+
+
+class LogRecorder:
+    """Records one conversation in its log."""
+
+    def __init__(self, writer: Writer, log: Log) -> None:
+        self._writer = writer
+        self._log = log
+
+    def record(self, entry: Recorded) -> None:
+        self._writer.add(self._log, entry)
 
 
 async def read_past(server: Server, log: Log) -> Past:
