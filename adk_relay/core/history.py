@@ -232,8 +232,10 @@ class History:
                 return [message]
 
     def with_starts(self, messages: Iterable[Numbered]) -> list[Numbered | TurnStart]:
-        """The last messages that were recorded, with the `TurnStart` of each answer that begins there: it has
-        no number, and is not kept."""
+        """The last messages that were recorded, with the `TurnStart` of each answer that begins there.
+
+        It has no number, and is not kept.
+        """
         whole: list[Numbered | TurnStart] = []
         begun: int | None = None  # where the first message of the answer is that is looked at
         parts = 0

@@ -16,6 +16,7 @@ from adk_relay.core.journal import Journal
 from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import (
     Audio,
+    Ended,
     Gap,
     Message,
     Numbered,
@@ -148,7 +149,9 @@ class Room:
             self._note_change(connection_id, name, was_there=True)
 
     def abandon(self) -> None:
-        """The conversation goes on in another process: all listeners are removed, and none is told."""
+        """The conversation goes on in another process: all listeners are removed, and have to come back."""
+        for listener in self.listeners:
+            listener.deliver(Ended("moved"))
         self.listeners.clear()
         self._came_at.clear()
         self._typing.clear()
@@ -216,9 +219,10 @@ class Room:
     def end_of_answer(self, text_id: str) -> TurnEnd | None:
         """The end of the answer to a request, if it is kept."""
         for message in self._journal.newest_first():
-            asked = message.answer.asked if isinstance(message, TurnEnd) and message.answer else None
-            if isinstance(message, TurnEnd) and asked and asked.id == text_id:
-                return message
+            if isinstance(message, TurnEnd) and message.answer:
+                asked = message.answer.asked
+                if asked and asked.id == text_id:
+                    return message
         return None
 
     def name_of(self, connection_id: str) -> str:
