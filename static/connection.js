@@ -233,10 +233,10 @@ export class Connection {
     else this.#on.older(lines, frame.older ?? "");
   }
 
-  #readHistory({ to, older = "" }, lines) {
+  #readHistory({ to, older = "", epoch = this.#announced }, lines) {
     this.#socket.caughtUp();
-    const isAnother = this.#epoch !== null && this.#announced !== null;
-    this.#epoch = this.#announced ?? this.#epoch;
+    const isAnother = this.#epoch !== null && epoch !== null;
+    this.#epoch = epoch ?? this.#epoch;
     this.#announced = null;
     this.#seq = to;
     this.#texts.takeHistory(lines);

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.owned import Owned
 from adk_relay.bus.server import AwayError
+
+_FRESH_SECONDS = 0.5
+"""So long after it was asked for, an answer of Redis counts for a process whose lease has run out."""
 
 
 class Fence:
@@ -31,8 +35,12 @@ class Fence:
         server, ownership = self._hub.server, self._hub.ownership
         while name in ownership.held:
             if not server.is_away:
+                asked_at = time.monotonic()
                 with contextlib.suppress(AwayError):
-                    return await ownership.is_held(name)
+                    is_held = await ownership.is_held(name)
+                    if not is_held or self._hub.lease.lasts or time.monotonic() - asked_at < _FRESH_SECONDS:
+                        return is_held
+                    continue  # this process stood still: the answer may be old
             owned = self._owned.get(name)
             if self._hub.lease.lasts or (owned and owned.is_attended_here):
                 return name in ownership.held

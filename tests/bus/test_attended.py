@@ -39,7 +39,7 @@ class Listener:
 async def attended(redis: RedisServer) -> AsyncIterator[Attended]:
     """It has an owner, whom nothing is sent really, and one listener, `a`, which is in."""
     hub = Hub(redis.url)
-    attended = Attended(hub, "alice", "c", lambda _: None, 40)
+    attended = Attended(hub, "alice", "c", 40.0, lambda _: None)
     attended.found(Owner(1, "owner"))
     attended.opened(Standing("epoch", 10, 0, 0, ()), 0.0)
     yield attended

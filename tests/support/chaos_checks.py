@@ -102,8 +102,9 @@ class Checks:
     # ---- all the time ----
 
     def emptied(self) -> None:
-        """Redis has lost all it had."""
+        """Redis has lost all it had, the tokens too: the highest one that comes back decides."""
         self._cursors.clear()
+        self._tokens.clear()
 
     async def watch(self) -> None:
         """Reads the logs as they are written: no owner writes after a newer one."""

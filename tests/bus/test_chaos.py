@@ -1,0 +1,15 @@
+"""Everything that can happen to the processes of a service and to their Redis, while people talk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.chaos import Chaos
+
+
+@pytest.mark.parametrize("seed", [6, 15])
+async def test_no_promise_is_broken(seed: int, tmp_path: Path) -> None:
+    """`benchmarks/chaos.py` does the same for as long as one likes, with any seed."""
+    await Chaos(tmp_path, seed, seconds=35, conversations=50).run()
