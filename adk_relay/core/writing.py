@@ -129,7 +129,13 @@ class Writing:
             self._texts.add(said.text, Absent(said.connection_id, said.text.name, said.text.member))
             self._inbox.add(said.text)
         current = _request(past.current) if past.current else None
-        self.requests.restore(map(_request, past.requests), current)
+        waiting = []
+        for request in map(_request, past.requests):
+            if self._texts.look_up(request.text) is Known.STORED:
+                current = request  # that it had begun was not recorded any more
+            else:
+                waiting.append(request)
+        self.requests.restore(waiting, current)
         for request in self.requests.waiting:
             self._texts.add(request.text, request.listener)
         self._room.update_audience()

@@ -238,3 +238,22 @@ def test_places_stay_when_another_owner_loads_other_messages() -> None:
     (end,) = second.record(TurnEnd(4), None)
     assert isinstance(end, TurnEnd) and end.answer and end.answer.text == "6!" and end.answer.chunks == 2
     assert second.message_count == 6
+
+
+def test_answers_that_are_replayed_begin_where_they_did() -> None:
+    """An answer of which the beginning is not replayed began before."""
+    history, asked = History(), Asked("alice", "1")
+    told: list[Numbered | TurnStart] = []
+    for message, by in (
+        (Text(1, "a"), asked),
+        (Text(2, "b"), asked),
+        (TurnEnd(3), asked),
+        (TurnEnd(4), None),
+        (ToolStart(5, "id", "tool", {}, ""), asked),
+        (Text(6, "c"), asked),
+    ):
+        told += history.record(message, by)
+    kept = [message for message in told if not isinstance(message, TurnStart)]
+    assert history.with_starts(kept) == told
+    assert history.with_starts(kept[1:]) == told[2:]
+    assert history.with_starts(kept[5:]) == told[8:]

@@ -77,7 +77,7 @@ class Attendant:
                 self.told.append(key(message))
 
     def replay(self, messages: Sequence[Message]) -> None:
-        self.told += map(key, messages)
+        self.told += [key(message) for message in messages if not isinstance(message, TurnStart)]
 
 
 def key(message: Message) -> object:

@@ -69,7 +69,7 @@ SAMPLES: list[Message] = [
     TurnEnd(9),
     TurnStart(_ASKED),
     Line("agent", "Hello", open=True),
-    Gap(1, 9, 1, "e.0"),
+    Gap(1, 9, 1, "e.0", "e"),
     Older(1, "e.-1"),
     Ack("c0ffee"),
     Taken(UserText("Hello", "c0ffee"), 1, 2),
