@@ -226,9 +226,9 @@ class Client:
             silent = 0
             if isinstance(frame, str):
                 said = json.loads(frame)
-                if said["type" if "type" in said else "seq"] == "ping":
+                if said.get("type") == "ping":
                     await self.send(type="pong")
-                else:
+                elif said.get("type") != "pong":  # which may come before all others
                     self.recent.append((round(time.monotonic() - self._world.began, 2), frame))
                     await self.take(said)
             else:
