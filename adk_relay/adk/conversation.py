@@ -247,7 +247,8 @@ class Conversation:
 
     def emit(self, message: Message) -> None:
         self._idleness.touch()
-        if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
+        is_answering = self.room.history.is_answering
+        if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not is_answering:
             self._turn_ends.note_whose()
         self.meter.note(message, self._requests)
         if isinstance(message, ToolStart) and message.is_pending:
@@ -263,7 +264,8 @@ class Conversation:
                 self.room.publish(message)
             case _:
                 self.room.broadcast(message)
-        self.changed()
+        if not (is_answering and isinstance(message, Audio)):
+            self.changed()
 
     def changed(self) -> None:
         self._handover.changed()

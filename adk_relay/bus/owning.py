@@ -18,7 +18,7 @@ from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import Tasks, put
-from adk_relay.bus.writer import Writer, read_past
+from adk_relay.bus.writer import LogRecorder, Writer, read_past
 from adk_relay.core.interfaces import (
     Conversation,
     StoppingError,
@@ -27,7 +27,7 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import failure, one_line
 from adk_relay.core.messages import Ended, Input, ReadOlder, UserAudio
-from adk_relay.core.recording import Past, Recorded
+from adk_relay.core.recording import Past
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import Standing
 
@@ -42,20 +42,12 @@ _UNOPENED_SECONDS = 10.0
 _MAX_WAITING = 1000
 """Sound that comes while a conversation is being opened is kept only while less than this waits."""
 
+_OPENINGS = 8
+"""Conversations that are opened at once. What those that are open store has to wait for no more of them."""
+
 _LOG_EXTRA_BYTES = 1024 * 1024
 _LOG_EXTRA_SECONDS = 10.0
 """What is kept in a log beyond what is kept to be replayed."""
-
-
-class _Recorder:
-    """Records one conversation in its log."""
-
-    def __init__(self, writer: Writer, log: Log) -> None:
-        self._writer = writer
-        self._log = log
-
-    def record(self, entry: Recorded) -> None:
-        self._writer.add(self._log, entry)
 
 
 class Owning:
@@ -81,6 +73,7 @@ class Owning:
         self.answering = Answering(hub, conversations, self._open_own, self._announce)
         self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._openings = asyncio.Semaphore(_OPENINGS)
         self._is_draining = False
         self._has_told_unreadable = False
 
@@ -187,11 +180,12 @@ class Owning:
                 if owned.conversation:
                     opening = self._conversations.find if must_exist else self._conversations.open
                     return await opening(user_id, name)
-                past = await self._past(owned)
-                recorder = _Recorder(self._writer, owned.log)
-                conversation = await self._conversations.take(
-                    user_id, name, past, recorder, must_exist=must_exist
-                )
+                async with self._openings:
+                    past = await self._past(owned)
+                    recorder = LogRecorder(self._writer, owned.log)
+                    conversation = await self._conversations.take(
+                        user_id, name, past, recorder, must_exist=must_exist
+                    )
             except Exception:
                 if not owned.conversation:
                     self._release(owned)
@@ -263,7 +257,7 @@ class Owning:
 
     def _pause(self) -> float:
         """Workers that have less to do are quicker to read the next claim."""
-        return min(self._conversations.active / 5000, 0.1)
+        return min(self._conversations.active / 50_000, 0.02)  # hundreds of claims come if a worker dies
 
     # ---- claims and calls ----
 
