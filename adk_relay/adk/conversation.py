@@ -352,7 +352,7 @@ class Conversation:
                 self._turn_ends.end_unowed()
                 self._writing.begin_next()
             else:
-                await self.session.load(self.room.history)
+                self._writing.load(await self.session.load(self.room.history))
                 self.room.recording.begin(self.room.epoch, self.room.history.next_place)
             answered = {each.tool_id for each in self._runs.state.answers}
             self.waiting.load(call for call in self.session.waiting if call.tool_id not in answered)

@@ -23,6 +23,7 @@ from adk_relay.core.messages import (
     AudioEnd,
     Dropped,
     Error,
+    Gap,
     Input,
     Line,
     Message,
@@ -60,6 +61,10 @@ class _Attending:
     """By id: texts without an ack, and requests without an answer."""
     acked: set[str] = field(default_factory=set)
     """The ids of those requests that were acked."""
+    answered: set[str] = field(default_factory=set)
+    """The ids of those requests that were answered."""
+    epoch: str = ""
+    """The one that it was told."""
     held: list[bytes] = field(default_factory=list)
     """Other input that came while there was no owner, but sound."""
     microphone: Microphone | None = None
@@ -70,9 +75,10 @@ class _Attending:
     """What it was told here instead, because the owner could not be reached; "": nothing."""
 
     def forget(self, text_id: str) -> None:
-        """A text was refused, or has its answer: it is not said again."""
+        """A text was refused, or has its ack and its answer: it is not said again."""
         self.texts.pop(text_id, None)
         self.acked.discard(text_id)
+        self.answered.discard(text_id)
 
     def tell(self, state: State | Literal[""]) -> None:
         """Tells it what is the matter here; "": nothing is any more."""
@@ -170,9 +176,10 @@ class Attended:
         if listener.attends == "own":
             attending = _Attending(listener, None, self._came_at)
         else:  # what is told between the answer to `open` and the arrival of this is not to be missed
-            attending = _Attending(
-                listener, after or After(self._standing.epoch, self._standing.seq), self._came_at
-            )
+            standing = self._standing
+            epoch, seq = after or (standing.epoch, standing.seq)
+            attending = _Attending(listener, After(epoch or standing.epoch, seq), self._came_at)
+        attending.epoch = self._standing.epoch
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -289,12 +296,13 @@ class Attended:
             attending.listener.replay(
                 [
                     without_own_ids(message)
-                    for message in replay.messages
+                    for message in _missed(attending, replay)
                     if not (isinstance(message, Written) and message.connection_id == own)  # it wrote that
                 ]
             )
             for message in replay.messages:
                 self._settle(attending, message)
+        attending.epoch = replay.epoch
         if not self._hub.server.is_away:
             attending.state = "live"
             attending.tell("")
@@ -313,16 +321,17 @@ class Attended:
                 text = attending.texts.get(text_id)
                 if text is None or text_id in attending.acked:
                     return  # it was sent to the owner more than once
-                if isinstance(text, Ask):
-                    attending.acked.add(text_id)
-                else:
-                    del attending.texts[text_id]
+                attending.acked.add(text_id)
+                if not isinstance(text, Ask) or text_id in attending.answered:
+                    attending.forget(text_id)
                 if is_own(text_id):
                     return
             case Status(state):
                 attending.state = state
                 if attending.told:
                     return
+            case Reset(epoch):
+                attending.epoch = epoch
             case _:
                 self._settle(attending, message)
         attending.listener.deliver(message)
@@ -335,9 +344,16 @@ class Attended:
             case TurnEnd(goes_on=False) if attending.listener.attends == "own":
                 attending.texts.clear()
                 attending.acked.clear()
+                attending.answered.clear()
             case TurnEnd(answer=answer) if answer and answer.asked:
-                if answer.asked.connection_id == attending.listener.connection_id:
-                    attending.forget(answer.asked.id)
+                text_id = answer.asked.id
+                if (
+                    answer.asked.connection_id == attending.listener.connection_id
+                    and text_id in attending.texts
+                ):
+                    attending.answered.add(text_id)  # its ack may come again, if it got lost
+                    if text_id in attending.acked:
+                        attending.forget(text_id)
 
     def _attend(self, attending: _Attending) -> None:
         """A listener attends, and says what the owner may not know yet."""
@@ -378,3 +394,15 @@ class Attended:
         if self.owner:
             token, process = self.owner
             self._hub.send(process, self.session_id, token, connection, content, is_sound)
+
+
+def _missed(attending: _Attending, replay: Replay) -> Sequence[Message]:
+    """What a listener has missed of what the owner tells it."""
+    messages, after = replay.messages, attending.after
+    if messages and isinstance(messages[0], Gap) and attending.epoch != replay.epoch:
+        return [replace(messages[0], epoch=replay.epoch), *messages[1:]]
+    if after and after.epoch == replay.epoch:
+        # It may have attended several times, and had the answer to one of the first ones already.
+        got = [at for at, each in enumerate(messages) if isinstance(each, Numbered) and each.seq <= after.seq]
+        return messages[got[-1] + 1 :] if got else messages
+    return messages

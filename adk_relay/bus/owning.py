@@ -11,6 +11,7 @@ from typing import Any, get_args
 from adk_relay.bus.answering import Answering, NotOwnerError
 from adk_relay.bus.codec import CodecError, decode, encode
 from adk_relay.bus.commands import Ask, Attend, Call, Claim, Leave, Moved, Replay
+from adk_relay.bus.fence import Fence
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.log import Log
 from adk_relay.bus.owned import Conversations, OwnConversation, Owned
@@ -43,7 +44,7 @@ _MAX_WAITING = 1000
 """Sound that comes while a conversation is being opened is kept only while less than this waits."""
 
 _OPENINGS = 8
-"""Conversations that are opened at once. What those that are open store has to wait for no more of them."""
+"""Conversations that are opened at once: what those that are open store has to wait for no more of them."""
 
 _LOG_EXTRA_BYTES = 1024 * 1024
 _LOG_EXTRA_SECONDS = 10.0
@@ -69,6 +70,7 @@ class Owning:
         hub.join(self, COMMANDS)
         hub.run_also(self)
         self._owned: dict[str, Owned] = {}
+        self.fence = Fence(hub, self._owned)
         self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
         self.answering = Answering(hub, conversations, self._open_own, self._announce)
         self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
@@ -156,13 +158,6 @@ class Owning:
                 self._owned[name] = Owned(self._hub, name, owner.token, journal)
         return owner
 
-    async def may_write(self, name: str) -> bool:
-        """Whether this process still owns a conversation: asked before its session is written."""
-        try:
-            return await self._hub.ownership.is_held(name)
-        except AwayError:  # nobody else can take it now
-            return name in self._hub.ownership.held
-
     async def open(self, user_id: str, name: str, *, must_exist: bool) -> Conversation:
         """Opens a conversation that this process owns.
 
@@ -208,8 +203,8 @@ class Owning:
 
     def _recorded_anew(self, name: str) -> None:
         """The log of a conversation has a gap."""
-        if (owned := self._owned.get(name)) and owned.conversation:
-            owned.conversation.room.recording.anew()
+        if owned := self._owned.get(name):
+            owned.record_anew()
 
     async def _give(self, owned: Owned) -> None:
         if owned.conversation:
@@ -334,10 +329,14 @@ class Owning:
             owned.attend_anew(process)
 
     def lapsed(self) -> None:
-        """The others may have taken this process for dead: `Ownership` asks what it still owns."""
+        """`Ownership` asks what this process still owns. Redis may have lost what was recorded, too."""
+        for owned in self._owned.values():
+            owned.record_anew()
 
     def changed(self, *, is_away: bool) -> None:
         """Redis is away, or back."""
+        for owned in self._owned.values():
+            owned.changed(is_away=is_away)
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)

@@ -19,9 +19,6 @@ from adk_relay.core.recording import Past, Recorded, past_of
 
 log = logging.getLogger("relay")
 
-_SOUND_SECONDS = 0.1
-"""So long sound waits for more: each round trip costs as much as several entries."""
-
 _MAX_BYTES = 32 * 1024 * 1024
 """So much may wait while Redis is away."""
 
@@ -30,6 +27,9 @@ _ENVELOPE = 64
 
 _AT_ONCE_BYTES = 1024 * 1024
 """So much is written in one round trip: a slow network must have carried it before the time limit."""
+
+_SOUND_SECONDS = 0.1
+"""So long sound waits for more: each round trip costs as much as several entries."""
 
 
 @dataclass(slots=True, eq=False)
@@ -87,8 +87,8 @@ class Writer:
         """The logs that have got a gap since something was written last."""
         self._has_warned = False
         self._recorded = self._due = self._taken = self._written = 0
-        """How many entries were recorded, which is the last that is not sound, and how many of them were
-        taken to be written, and are written. Those that were given up count."""
+        """How many entries were recorded, which is the last that is not sound, how many were taken to be
+        written, and how many are written, or were given up."""
         self._ready = asyncio.Event()
         self._is_due = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -108,10 +108,6 @@ class Writer:
         """Takes an entry of a conversation."""
         self._recorded += 1
         self._ready.set()
-        is_sound = isinstance(entry, Told) and isinstance(entry.message, Audio)
-        if not is_sound:
-            self._due = self._recorded
-            self._is_due.set()
         if log.has_gap:
             if not isinstance(entry, Checkpoint | Over):
                 return  # the checkpoint will tell of it
@@ -124,8 +120,11 @@ class Writer:
         waiting.entries.append(recorded)
         waiting.bytes += recorded.size
         self._bytes += recorded.size
-        if is_sound:
+        if isinstance(entry, Told) and isinstance(entry.message, Audio):
             self._sound.append((waiting, recorded))
+        else:
+            self._due = self._recorded
+            self._is_due.set()
         if self._bytes > _MAX_BYTES:
             self._give_up()
 
