@@ -109,7 +109,7 @@ async def cluster() -> AsyncIterator[Cluster]:
 
         async def is_ready() -> bool:
             told = [str(await node.ask("CLUSTER", "INFO")) for node in nodes]
-            return all("'cluster_state': 'ok'" in each and "'3'" in each for each in told)
+            return all("cluster_state:ok" in each and "cluster_known_nodes:3" in each for each in told)
 
         await until(is_ready)
         yield Cluster([*nodes])
