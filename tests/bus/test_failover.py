@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
+from adk_relay.bus.server import AwayError, Server
 from support.client import Client, client, words
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.pods import pods
@@ -63,23 +65,32 @@ async def test_a_failover_in_the_middle_of_an_answer(gemini: GeminiLive, tmp_pat
 
 async def test_slots_of_a_cluster_move_in_the_middle_of_an_answer(gemini: GeminiLive, tmp_path: Path) -> None:
     slow = Slow(gemini)
-    async with (
-        cluster() as servers,
-        pods(servers.nodes[0], tmp_path, "worker", "web", "web", bus=servers.url) as (_, web, other),
-        client(web.port) as writer,
-        client(other.port) as reader,
-    ):
-        await begun(writer, reader)
-        found = await servers.keys()
-        assert len({number for number, _, _ in found}) > 1, "all keys are in one node"
-        assert len({slot for _, slot, key in found if key.startswith(b"relay:c:{live-alice}")}) == 1
-        moving = asyncio.gather(*(servers.move(slot, node) for node, slot in {each[:2] for each in found}))
-        slow.may_go_on.set()
-        await moving
-        for who in (writer, reader):
-            await who.turn()
-        await writer.say("two")
-        for who in (writer, reader):
-            await who.turn()
-            all_came(who, "one: done.", "two: done.")
+    async with cluster() as servers:
+        async with (
+            pods(servers.nodes[0], tmp_path, "worker", "web", "web", bus=servers.url) as (_, web, other),
+            client(web.port) as writer,
+            client(other.port) as reader,
+        ):
+            await begun(writer, reader)
+            found = await servers.keys()
+            assert len({number for number, _, _ in found}) > 1, "all keys are in one node"
+            assert len({slot for _, slot, key in found if key.startswith(b"relay:c:{live-alice}")}) == 1
+            slow.may_go_on.set()
+            for node, slot in {each[:2] for each in found}:  # of the conversation, inboxes, leases, queues
+                await servers.move(slot, node)
+            for who in (writer, reader):
+                await who.turn()
+            await writer.say("two")
+            for who in (writer, reader):
+                await who.turn()
+                all_came(who, "one: done.", "two: done.")
+        # One of the servers dies. The others answer, but that is no reason to say that all is well again.
+        changes: list[bool] = []
+        server = Server(servers.url, changes.append)
+        await servers.nodes[2].kill()
+        for number in range(60):
+            with suppress(AwayError):
+                await server.run("GET", f"{number}")
+        await server.close()
+        assert len(changes) < 6, changes  # of 60 commands, every third one fails
     assert [text for connection in gemini.connections for text in connection.texts] == ["one", "two"]
