@@ -84,6 +84,10 @@ class Process:
         return await self.ended(20)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         return self._process.returncode is None
 
