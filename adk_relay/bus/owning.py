@@ -41,7 +41,7 @@ _UNOPENED_SECONDS = 10.0
 """A conversation that was claimed and is not opened for so long is given up."""
 
 _OPENINGS = 8
-"""Conversations that are opened at once. What those that are open store then has to wait for no more of them."""
+"""Conversations that are opened at once: so many are stored, or read, before what is said in an open one."""
 
 _ABOUT_SECONDS = 20.0
 _LOG_EXTRA_BYTES = 1024 * 1024
