@@ -226,14 +226,15 @@ class Conversation:
     async def give(self) -> None:
         """Gives the conversation away, between two turns: another process goes on with it.
 
-        Nobody is told. If an answer takes too long, the listeners are told that the connection is lost. What
-        they send is taken until this returns.
+        Listeners in other processes notice nothing, those in this one are told to come back. If an answer
+        takes too long, the listeners are told that the connection is lost. What they send is taken until this
+        returns.
         """
         await self._handover.begin()
         await self._end()
 
     def lose(self) -> None:
-        """Another process has the conversation already: it ends here, and nobody is told."""
+        """Another process has the conversation already: it ends here."""
         self._handover.lose()
 
     # ---- for the runs (hosts.RunsHost) ----
@@ -351,7 +352,7 @@ class Conversation:
                 self._turn_ends.end_unowed()
                 self._writing.begin_next()
             else:
-                await self.session.load(self.room.history)
+                self._writing.load(await self.session.load(self.room.history))
                 self.room.recording.begin(self.room.epoch, self.room.history.next_place)
             answered = {each.tool_id for each in self._runs.state.answers}
             self.waiting.load(call for call in self.session.waiting if call.tool_id not in answered)

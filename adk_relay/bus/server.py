@@ -18,6 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
 from adk_relay.bus.lines import Lines
 from adk_relay.core.logs import one_line
@@ -106,6 +107,9 @@ class Server:
 
     def __init__(self, url: str, on_change: Callable[[bool], None] = lambda _: None) -> None:
         self.is_away = False
+        self.is_there = asyncio.Event()
+        """Set while it is not away."""
+        self.is_there.set()
         self._url = url
         self._on_change = on_change
         self._client = _connect(url)
@@ -114,6 +118,7 @@ class Server:
 
     def check(self) -> None:
         """Asserts the invariants."""
+        assert self.is_there.is_set() != self.is_away
         assert 0 <= self._places._value <= _AT_ONCE, f"{self._places._value} places are free"
 
     @contextlib.asynccontextmanager
@@ -241,6 +246,7 @@ class Server:
         why = f"{type(error).__name__}: {one_line(str(error), 200)}" if str(error) else "no answer"
         if not self.is_away:
             self.is_away = True
+            self.is_there.clear()
             log.warning("Redis is away: %s", why)
             self._on_change(True)
         return AwayError(why)
@@ -248,6 +254,7 @@ class Server:
     def _note_back(self) -> None:
         if self.is_away:
             self.is_away = False
+            self.is_there.set()
             log.info("Redis is back")
             self._on_change(False)
 
@@ -302,6 +309,9 @@ def _connect(url: str) -> Client:
     # Commands have time limits of ours: with one of redis-py's, each would be a task of its own, and a server
     # that has nothing to say to a read would be taken for one that is away.
     options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": _CONNECT_SECONDS}
+    # While redis-py waits for news of a maintenance, it does not look whether a connection of its pool
+    # was closed meanwhile: each of them would be a Redis that is away, long after that is back.
+    options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ValueError(f"a bus begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}")
