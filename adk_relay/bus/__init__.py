@@ -8,7 +8,7 @@
     owning         those of this process               relay:calls        questions to any worker (stream)
     owned          one of those                        relay:census       what each process tells (hash)
     hub            this process among the others       relay:limits:W     what user or address W has (hash)
-    server         the clients of Redis; is it there?  relay:once:T       token T was used
+    server, lines  the clients of Redis; is it there?  relay:once:T       token T was used
     codec          messages and commands as bytes
     commands       what processes tell each other
     packs          what gathers for a process
