@@ -226,14 +226,15 @@ class Conversation:
     async def give(self) -> None:
         """Gives the conversation away, between two turns: another process goes on with it.
 
-        Nobody is told. If an answer takes too long, the listeners are told that the connection is lost. What
-        they send is taken until this returns.
+        Listeners in other processes notice nothing, those in this one are told to come back. If an answer
+        takes too long, the listeners are told that the connection is lost. What they send is taken until this
+        returns.
         """
         await self._handover.begin()
         await self._end()
 
     def lose(self) -> None:
-        """Another process has the conversation already: it ends here, and nobody is told."""
+        """Another process has the conversation already: it ends here."""
         self._handover.lose()
 
     # ---- for the runs (hosts.RunsHost) ----
@@ -246,7 +247,8 @@ class Conversation:
 
     def emit(self, message: Message) -> None:
         self._idleness.touch()
-        if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
+        is_answering = self.room.history.is_answering
+        if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not is_answering:
             self._turn_ends.note_whose()
         self.meter.note(message, self._requests)
         if isinstance(message, ToolStart) and message.is_pending:
@@ -262,7 +264,8 @@ class Conversation:
                 self.room.publish(message)
             case _:
                 self.room.broadcast(message)
-        self.changed()
+        if not (is_answering and isinstance(message, Audio)):
+            self.changed()
 
     def changed(self) -> None:
         self._handover.changed()
@@ -349,7 +352,7 @@ class Conversation:
                 self._turn_ends.end_unowed()
                 self._writing.begin_next()
             else:
-                await self.session.load(self.room.history)
+                self._writing.load(await self.session.load(self.room.history))
                 self.room.recording.begin(self.room.epoch, self.room.history.next_place)
             answered = {each.tool_id for each in self._runs.state.answers}
             self.waiting.load(call for call in self.session.waiting if call.tool_id not in answered)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from adk_relay.bus import names
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Ask, Attend, Leave, Replay
 from adk_relay.bus.hub import Hub
+from adk_relay.bus.microphone import Microphone
+from adk_relay.bus.own_ids import is_own, with_id, without_own_ids
 from adk_relay.bus.ownership import Owner
-from adk_relay.core.answer import Asked
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
     Ack,
+    ActivityStart,
+    AudioEnd,
+    Dropped,
     Error,
+    Gap,
     Input,
     Line,
     Message,
@@ -26,9 +31,7 @@ from adk_relay.core.messages import (
     ReadOlder,
     Reset,
     Status,
-    Taken,
     TurnEnd,
-    TurnStart,
     UserAudio,
     UserText,
     Written,
@@ -41,9 +44,6 @@ _MAX_HELD = 64
 
 State = Literal["reconnecting", "live", "elsewhere", "degraded"]
 """As in `core.messages.Status`."""
-
-_OWN = "~relay~"
-"""How the ids begin that texts get which have none. Clients never see them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,17 +61,24 @@ class _Attending:
     """By id: texts without an ack, and requests without an answer."""
     acked: set[str] = field(default_factory=set)
     """The ids of those requests that were acked."""
+    answered: set[str] = field(default_factory=set)
+    """The ids of those requests that were answered."""
+    epoch: str = ""
+    """The one that it was told."""
     held: list[bytes] = field(default_factory=list)
-    """Other input that came while there was no owner."""
+    """Other input that came while there was no owner, but sound."""
+    microphone: Microphone | None = None
+    """None: it has sent no sound yet."""
     state: State = "live"
     """What the owner has told it last of the state of the conversation."""
     told: State | Literal[""] = ""
     """What it was told here instead, because the owner could not be reached; "": nothing."""
 
     def forget(self, text_id: str) -> None:
-        """A text was refused, or has its answer: it is not said again."""
+        """A text was refused, or has its ack and its answer: it is not said again."""
         self.texts.pop(text_id, None)
         self.acked.discard(text_id)
+        self.answered.discard(text_id)
 
     def tell(self, state: State | Literal[""]) -> None:
         """Tells it what is the matter here; "": nothing is any more."""
@@ -86,13 +93,22 @@ class Attended:
     What its listeners send goes to the owner. A text stays here until the owner has acked it, a request until
     it is answered: a new owner gets them again. So each text has an id.
 
+    Args:
+        mic_ms: milliseconds of a microphone's sound that are sent at once.
+        on_unneeded: called when nobody attends it any more.
+
     Invariants:
         A listener that is in got all messages of this owner so far which were for it.
         Input is held only while there is no owner.
     """
 
     def __init__(
-        self, hub: Hub, user_id: str, session_id: str, on_unneeded: Callable[[Attended], None]
+        self,
+        hub: Hub,
+        user_id: str,
+        session_id: str,
+        mic_ms: float,
+        on_unneeded: Callable[[Attended], None],
     ) -> None:
         self.user_id = user_id
         self.session_id = session_id
@@ -105,6 +121,7 @@ class Attended:
         self.opens = 0
         """How many calls need it now."""
         self._hub = hub
+        self._mic_ms = mic_ms
         self._on_unneeded = on_unneeded
         self._standing = Standing("", 0, 0, 0, ())
         self._came_at = 0.0
@@ -159,9 +176,10 @@ class Attended:
         if listener.attends == "own":
             attending = _Attending(listener, None, self._came_at)
         else:  # what is told between the answer to `open` and the arrival of this is not to be missed
-            attending = _Attending(
-                listener, after or After(self._standing.epoch, self._standing.seq), self._came_at
-            )
+            standing = self._standing
+            epoch, seq = after or (standing.epoch, standing.seq)
+            attending = _Attending(listener, After(epoch or standing.epoch, seq), self._came_at)
+        attending.epoch = self._standing.epoch
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -169,7 +187,10 @@ class Attended:
             attending.tell("degraded")
 
     def detach(self, listener: Listener, *, at_once: bool = False) -> None:
-        if self._attending.pop(listener.connection_id, None):
+        if attending := self._attending.pop(listener.connection_id, None):
+            if attending.microphone:
+                attending.microphone.flush()
+                self._send_sound(attending, attending.microphone)
             self._send_quietly(listener.connection_id, encode(Leave(at_once)))
             if not self.is_needed:
                 self._on_unneeded(self)
@@ -177,19 +198,24 @@ class Attended:
     def handle(self, user_input: Input, listener: Listener) -> None:
         attending = self._attending[listener.connection_id]
         if isinstance(user_input, UserText):
-            user_input = _with_id(user_input)
+            user_input = with_id(user_input)
             self._keep(attending, user_input.id, user_input)
             self._send(listener.connection_id, encode(user_input))
+        elif isinstance(user_input, UserAudio | ActivityStart | AudioEnd):
+            if not (microphone := attending.microphone):
+                microphone = Microphone(self._mic_ms, lambda ms: listener.deliver(Dropped("up", ms)))
+                attending.microphone = microphone
+            microphone.add(user_input)
+            self._send_sound(attending, microphone)
         elif self.owner:
-            is_sound = isinstance(user_input, UserAudio)
-            self._send(listener.connection_id, encode(user_input), is_sound=is_sound)
-        elif not isinstance(user_input, UserAudio):
+            self._send(listener.connection_id, encode(user_input))
+        else:
             if len(attending.held) >= _MAX_HELD:
                 raise InboxFullError
             attending.held.append(encode(user_input))
 
     def ask(self, text: UserText, listener: Listener) -> None:
-        ask = Ask(_with_id(text))
+        ask = Ask(with_id(text))
         self._keep(self._attending[listener.connection_id], ask.text.id, ask)
         self._send(listener.connection_id, encode(ask))
 
@@ -219,6 +245,11 @@ class Attended:
             if is_told:
                 attending.tell("reconnecting")
 
+    def could_have(self, owner: Owner) -> bool:
+        """Whether this may be its owner now: a process that this one understands, and not the one before."""
+        is_understood = names.understand(owner.process, self._hub.process)
+        return bool(owner.process) and is_understood and owner.token > self.dead_token
+
     def found(self, owner: Owner) -> None:
         """There is an owner: all attend anew, and say again what it may not know."""
         self.owner = owner
@@ -246,7 +277,7 @@ class Attended:
                     self._replayed(attending, content)
             return
         self._note(content)
-        content = _without_own_ids(content)
+        content = without_own_ids(content)
         for connection in connections or [*self._attending]:
             attending = self._attending.get(connection)
             if attending and attending.is_in:
@@ -264,13 +295,14 @@ class Attended:
             own = attending.listener.connection_id
             attending.listener.replay(
                 [
-                    _without_own_ids(message)
-                    for message in replay.messages
+                    without_own_ids(message)
+                    for message in _missed(attending, replay)
                     if not (isinstance(message, Written) and message.connection_id == own)  # it wrote that
                 ]
             )
             for message in replay.messages:
                 self._settle(attending, message)
+        attending.epoch = replay.epoch
         if not self._hub.server.is_away:
             attending.state = "live"
             attending.tell("")
@@ -289,16 +321,17 @@ class Attended:
                 text = attending.texts.get(text_id)
                 if text is None or text_id in attending.acked:
                     return  # it was sent to the owner more than once
-                if isinstance(text, Ask):
-                    attending.acked.add(text_id)
-                else:
-                    del attending.texts[text_id]
-                if text_id.startswith(_OWN):
+                attending.acked.add(text_id)
+                if not isinstance(text, Ask) or text_id in attending.answered:
+                    attending.forget(text_id)
+                if is_own(text_id):
                     return
             case Status(state):
                 attending.state = state
                 if attending.told:
                     return
+            case Reset(epoch):
+                attending.epoch = epoch
             case _:
                 self._settle(attending, message)
         attending.listener.deliver(message)
@@ -311,9 +344,16 @@ class Attended:
             case TurnEnd(goes_on=False) if attending.listener.attends == "own":
                 attending.texts.clear()
                 attending.acked.clear()
+                attending.answered.clear()
             case TurnEnd(answer=answer) if answer and answer.asked:
-                if answer.asked.connection_id == attending.listener.connection_id:
-                    attending.forget(answer.asked.id)
+                text_id = answer.asked.id
+                if (
+                    answer.asked.connection_id == attending.listener.connection_id
+                    and text_id in attending.texts
+                ):
+                    attending.answered.add(text_id)  # its ack may come again, if it got lost
+                    if text_id in attending.acked:
+                        attending.forget(text_id)
 
     def _attend(self, attending: _Attending) -> None:
         """A listener attends, and says what the owner may not know yet."""
@@ -336,10 +376,19 @@ class Attended:
             self._send_quietly(connection, encode(content))
         for data in held:
             self._send_quietly(connection, data)
+        if attending.microphone:
+            self._send_sound(attending, attending.microphone)
 
-    def _send_quietly(self, connection: str, content: bytes) -> None:
+    def _send_sound(self, attending: _Attending, microphone: Microphone) -> None:
+        """Sends the sound that waits, if there is an owner."""
+        if self.owner:
+            for sound in microphone.take():
+                is_sound = isinstance(sound, UserAudio)
+                self._send_quietly(attending.listener.connection_id, encode(sound), is_sound=is_sound)
+
+    def _send_quietly(self, connection: str, content: bytes, *, is_sound: bool = False) -> None:
         with contextlib.suppress(InboxFullError):  # the owner notices, and lets all attend anew
-            self._send(connection, content)
+            self._send(connection, content, is_sound=is_sound)
 
     def _send(self, connection: str, content: bytes, *, is_sound: bool = False) -> None:
         if self.owner:
@@ -347,19 +396,13 @@ class Attended:
             self._hub.send(process, self.session_id, token, connection, content, is_sound)
 
 
-def _with_id(text: UserText) -> UserText:
-    return text if text.id else replace(text, id=_OWN + secrets.token_urlsafe(9))
-
-
-def _without_own_ids(message: Message) -> Message:
-    """The same message, without the ids that texts got here."""
-    match message:
-        case Written(id=id) | Line(id=id) | Error(id=id) if id.startswith(_OWN):
-            return replace(message, id="")
-        case Taken(text) if text.id.startswith(_OWN):
-            return replace(message, text=replace(text, id=""))
-        case TurnStart(Asked() as asked) if asked.id.startswith(_OWN):
-            return TurnStart(replace(asked, id=""))
-        case TurnEnd(answer=answer) if answer and answer.asked and answer.asked.id.startswith(_OWN):
-            return replace(message, answer=replace(answer, asked=replace(answer.asked, id="")))
-    return message
+def _missed(attending: _Attending, replay: Replay) -> Sequence[Message]:
+    """What a listener has missed of what the owner tells it."""
+    messages, after = replay.messages, attending.after
+    if messages and isinstance(messages[0], Gap) and attending.epoch != replay.epoch:
+        return [replace(messages[0], epoch=replay.epoch), *messages[1:]]
+    if after and after.epoch == replay.epoch:
+        # It may have attended several times, and had the answer to one of the first ones already.
+        got = [at for at, each in enumerate(messages) if isinstance(each, Numbered) and each.seq <= after.seq]
+        return messages[got[-1] + 1 :] if got else messages
+    return messages

@@ -13,7 +13,7 @@ from adk_relay.bus.together import Together
 from adk_relay.core.interfaces import Conversation, StoppingError, Summary
 from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.stats import Stats
-from adk_relay.core.whole import About, Role, counts_of
+from adk_relay.core.whole import About, Agent, Role, counts_of
 
 _GIVING_SECONDS = 3.0
 """So long, in the end, conversations that are still here have to be given away."""
@@ -27,16 +27,20 @@ class Conversations:
     Args:
         url: that of Redis: see `bus.server.Server`.
         app_name: that of the agent, in a process that does not run it.
+        mic_ms: milliseconds of a microphone's sound that are sent to another process at once.
         sockets: returns how many are open in this process.
 
     Invariants:
         While it is open, it belongs to one event loop.
     """
 
-    def __init__(self, url: str, app_name: str, role: Role, sockets: Callable[[], int]) -> None:
+    def __init__(
+        self, url: str, app_name: str, role: Role, mic_ms: float, sockets: Callable[[], int]
+    ) -> None:
         self.app_name = app_name
         self.stats = Stats()
         self._role = role
+        self._mic_ms = mic_ms
         self._sockets = sockets
         self._url = url
         self._own: OwnConversations | None = None
@@ -44,6 +48,7 @@ class Conversations:
         self._owning: Owning | None = None
         self._attending: Attending | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._last_agent = Agent()
         self._is_closing = False
         self._giving: asyncio.Task[None] | None = None
         self.together = Together(self._about)
@@ -87,14 +92,14 @@ class Conversations:
             self.use_loop()
             self._hub = Hub(self._url)
             self._owning = Owning(self._hub, self._own) if self._own else None
-            self._attending = Attending(self._hub, self._owning)
+            self._attending = Attending(self._hub, self._owning, self._mic_ms)
             self.together.begin(self._hub)
             self._hub.start()
         return self._attending
 
     async def may_write(self, session_id: str) -> bool:
         """Whether this process still owns a conversation: asked before its session is written."""
-        return self._owning is None or await self._owning.may_write(session_id)
+        return self._owning is None or await self._owning.fence.may_write(session_id)
 
     def is_answering(self) -> bool:
         """Whether an answer is under way in any conversation that runs here, or one is being given away."""
@@ -129,19 +134,26 @@ class Conversations:
 
     @property
     def model(self) -> str:
-        return self._own.model if self._own else self._attending.about.model if self._attending else ""
+        return self._known_agent().model
 
     @property
     def is_rehearsal(self) -> bool:
-        if self._own:
-            return self._own.is_rehearsal
-        return bool(self._attending and self._attending.about.is_rehearsal)
+        return self._known_agent().is_rehearsal
 
     @property
     def push_to_talk(self) -> bool:
-        if self._own:
-            return self._own.push_to_talk
-        return bool(self._attending and self._attending.about.push_to_talk)
+        return self._known_agent().push_to_talk
+
+    def _agent(self) -> Agent | None:
+        """What the agent is; None: no process is known that runs it."""
+        if own := self._own:
+            return Agent(own.model, own.is_rehearsal, own.push_to_talk)
+        return self.together.agent
+
+    def _known_agent(self) -> Agent:
+        """The same, or what was known last."""
+        self._last_agent = self._agent() or self._last_agent
+        return self._last_agent
 
     def is_closing(self) -> bool:
         return self._is_closing or bool(self._own and self._own.is_closing())
@@ -151,8 +163,7 @@ class Conversations:
             return False
         if self._own:
             return await self._own.is_ready()
-        is_known = self._attending and self._attending.knows_about.is_set()
-        return bool(is_known) and self.together.has_worker
+        return self._agent() is not None
 
     @property
     def active(self) -> int:
@@ -161,7 +172,8 @@ class Conversations:
 
     def _about(self) -> About:
         """What the other processes are told of this one."""
-        return About(self._role, counts_of(self.stats, self.active, self._sockets()))
+        agent = self._agent() if self._own else None
+        return About(self._role, counts_of(self.stats, self.active, self._sockets()), agent)
 
     def has_place(self, user_id: str, session_id: str | None) -> bool:
         return True  # some process may have one

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Protocol
 
-from adk_relay.bus import keys
+from adk_relay.bus import keys, names
 from adk_relay.bus.codec import CodecError, decode, encode
 from adk_relay.bus.commands import Call, Reply
 from adk_relay.bus.inbox import Inbox
@@ -19,6 +16,7 @@ from adk_relay.bus.lease import Lease, Watcher
 from adk_relay.bus.link import Link
 from adk_relay.bus.ownership import Owner, Ownership
 from adk_relay.bus.packs import Item
+from adk_relay.bus.patience import Patience
 from adk_relay.bus.server import AwayError, Server
 from adk_relay.bus.tasks import put
 from adk_relay.core.inbox import InboxFullError
@@ -48,8 +46,8 @@ class Runs(Protocol):
         """Does what is to be done all the time."""
 
 
-class Half(Runs, Protocol):
-    """One half of the bus. None of the other methods may wait."""
+class Half(Protocol):
+    """One half of the bus. No method may wait."""
 
     def receive(self, sender: str, item: Item, content: Any) -> None:
         """Takes something that another process has sent."""
@@ -78,14 +76,21 @@ class Hub:
     """
 
     def __init__(self, url: str) -> None:
-        self.process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.process = names.new_name()
+        self.claims, self.calls = (
+            keys.for_version(key, names.protocol_of(self.process)) for key in (keys.CLAIMS, keys.CALLS)
+        )
+        """The keys of the two queues."""
         self.server = Server(url, self._changed)
+        self.patience = Patience()
         self.on_lost: Callable[[str, Owner], None] = lambda *_: None
         """Called with a conversation that another process owns now."""
         self.ownership = Ownership(self.server, self.process, lambda *lost: self.on_lost(*lost))
         self.lease = Lease(self.server, self.process, self._lapsed)
         self.is_up = asyncio.Event()
         """Set when the others can depend on this process."""
+        self.has_failed = False
+        """This process can't reach the others until it is started again."""
         self.before_pack: Callable[[], Awaitable[None]] | None = None
         """Awaited before a pack goes to a process."""
         self._watcher = Watcher(self.server, self.lease, self._died)
@@ -96,6 +101,8 @@ class Hub:
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._calls: dict[str, tuple[str, asyncio.Future[Reply]]] = {}
         """By id: the process that is asked ("": any worker), and what waits for its reply."""
+        self._misunderstood: set[str] = set()
+        """The processes of which the log says that they have other messages."""
         self._task: asyncio.Task[None] | None = None
         self._last: tuple[Any, bytes] = (None, b"")
         """What was encoded last."""
@@ -149,7 +156,6 @@ class Hub:
             self._watcher,
             self._inbox,
             self.ownership,
-            *self._halves,
             *self._more,
         )
         try:
@@ -161,7 +167,26 @@ class Hub:
                 self.is_up.set()
         except Exception:
             log.exception("the bus has failed: this process has to be started again")
+            self.has_failed = True
             self.is_up.clear()
+
+    async def is_foreign(self, process: str) -> bool:
+        """Whether a process lives, and has other messages than this one: it can't be asked for anything.
+
+        Raises:
+            AwayError: Redis is away.
+        """
+        if names.understand(process, self.process):
+            return False
+        if not await self.server.run("EXISTS", keys.lease(process)):
+            return False
+        self._misunderstand(process, "its conversations can't be reached from here until it stops")
+        return True
+
+    def _misunderstand(self, process: str, why: str) -> None:
+        if process not in self._misunderstood:
+            self._misunderstood.add(process)
+            log.warning("process %s runs another version of relay: %s", one_line(process), why)
 
     # ---- to others ----
 
@@ -196,16 +221,17 @@ class Hub:
         Raises:
             DiedError: it has died.
             NoReplyError: it does not reply. It may do what it was asked for.
+            UnreachableError: Redis is away. The same is true.
         """
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._calls[call.id] = to, reply
         data = encode(call)
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
+            async with self.patience.limit(_CALL_SECONDS):
                 if to:
                     self.send(to, call.session_id, token, "", data)
                 else:
-                    await self.server.attempt(lambda: put(self.server, keys.CALLS, data))
+                    await self.server.attempt(lambda: put(self.server, self.calls, data))
                 return await reply
         except (TimeoutError, InboxFullError):
             raise NoReplyError from None
@@ -235,7 +261,7 @@ class Hub:
                 elif half := self._takers.get(type(content)):
                     half.receive(sender, item, content)
             except CodecError as error:
-                log.error("from process %s: %s", one_line(sender), error)
+                self._misunderstand(sender, str(error))
             except Exception:  # the other conversations go on
                 log.exception("something from process %s can't be dealt with", one_line(sender))
 
@@ -245,9 +271,13 @@ class Hub:
 
     # ---- what happens to others, and to Redis ----
 
-    def _died(self, process: str) -> None:
-        log.warning("process %s has died, or has lost Redis", one_line(process))
+    def _died(self, process: str, is_planned: bool) -> None:
+        if is_planned:
+            log.info("process %s has stopped", one_line(process))
+        else:
+            log.warning("process %s has died, or has lost Redis", one_line(process))
         self._inbox.forget(process)
+        self._misunderstood.discard(process)
         if process in self._links:
             self._links.pop(process)[1].cancel()
         for asked, reply in [*self._calls.values()]:
@@ -266,5 +296,6 @@ class Hub:
             half.lapsed()
 
     def _changed(self, is_away: bool) -> None:
+        self.patience.changed(is_away=is_away)
         for half in self._halves:
             half.changed(is_away=is_away)

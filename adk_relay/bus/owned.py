@@ -18,7 +18,7 @@ from adk_relay.bus.packs import Item
 from adk_relay.core import interfaces
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import Conversation
-from adk_relay.core.messages import Audio, Error, Message, ReadOlder, UserText
+from adk_relay.core.messages import Audio, Ended, Error, Message, ReadOlder, Status, UserText
 from adk_relay.core.past import Past
 from adk_relay.core.recording import Recorder
 from adk_relay.core.requests import BusyError
@@ -62,10 +62,11 @@ class Conversations(interfaces.Conversations, Protocol):
         """Opens a conversation that goes on from what was recorded of it."""
 
     async def give(self, conversation: Any) -> None:
-        """Ends a conversation between two turns, and tells nobody."""
+        """Ends a conversation between two turns. Only its listeners in this process are told so."""
 
     def lose(self, session_id: str) -> None:
-        """Ends a conversation that another process owns now. Nobody is told, and nothing is stored."""
+        """Ends a conversation that another process owns now. Its listeners here are told so; nothing is
+        stored."""
 
 
 class Remote:
@@ -86,7 +87,8 @@ class Remote:
 
     def deliver(self, message: Message) -> None:
         """Takes a message of the conversation."""
-        if not self.is_cut:
+        has_moved = isinstance(message, Ended) and message.why == "moved"
+        if not (self.is_cut or has_moved):  # its own process finds the new owner
             self._owned.tell(self, message)
 
     def replay(self, messages: Sequence[Message]) -> None:
@@ -134,6 +136,17 @@ class Owned:
         """Asserts the invariants."""
         assert self.counts == Counter(each.process for each in self.listeners.values())
 
+    @property
+    def is_attended_here(self) -> bool:
+        """Whether it has listeners, and all of them are in this process."""
+        listeners = self.conversation.room.listeners if self.conversation else ()
+        return bool(listeners) and not any(isinstance(each, Remote) for each in listeners)
+
+    def record_anew(self) -> None:
+        """What was recorded may be lost."""
+        if self.conversation and not self.closing:
+            self.conversation.room.recording.anew()
+
     # ---- to the listeners ----
 
     def tell(self, listener: Remote, message: Message | Replay) -> None:
@@ -165,6 +178,13 @@ class Owned:
         """Nothing is sent to listeners of other processes any more."""
         for listener in self.listeners.values():
             listener.is_cut = True
+
+    def changed(self, *, is_away: bool) -> None:
+        """Redis is away, or back: who attends here has to wait for those who attend elsewhere."""
+        if self.listeners and self.conversation:
+            for listener in [*self.conversation.room.listeners]:
+                if not isinstance(listener, Remote):
+                    listener.deliver(Status("degraded" if is_away else "live"))
 
     # ---- from the listeners ----
 

@@ -8,29 +8,29 @@ import logging
 import time
 from typing import Any, get_args
 
-from adk_relay.bus import keys
+from adk_relay.bus.answering import Answering, NotOwnerError
 from adk_relay.bus.codec import CodecError, decode, encode
-from adk_relay.bus.commands import About, Ask, Attend, Call, Claim, Leave, Moved, Replay, Reply
+from adk_relay.bus.commands import Ask, Attend, Call, Claim, Leave, Moved, Replay
+from adk_relay.bus.fence import Fence
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.log import Log
-from adk_relay.bus.owned import Conversations, OwnConversation, Owned, Remote
+from adk_relay.bus.owned import Conversations, OwnConversation, Owned
 from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import Tasks, put
-from adk_relay.bus.writer import Writer, read_past
+from adk_relay.bus.writer import LogRecorder, Writer, read_past
 from adk_relay.core.interfaces import (
     Conversation,
     StoppingError,
     StoreError,
-    ToolResultError,
     UnknownConversationError,
-    UnknownToolError,
 )
 from adk_relay.core.logs import failure, one_line
-from adk_relay.core.messages import Ended, Input, ReadOlder, ToolResult
-from adk_relay.core.recording import Past, Recorded
+from adk_relay.core.messages import Ended, Input, ReadOlder, UserAudio
+from adk_relay.core.recording import Past
 from adk_relay.core.requests import BusyError
+from adk_relay.core.room import Standing
 
 log = logging.getLogger("relay")
 
@@ -40,31 +40,15 @@ COMMANDS: tuple[type, ...] = (Attend, Leave, Ask, ReadOlder, Call, *get_args(Inp
 _UNOPENED_SECONDS = 10.0
 """A conversation that was claimed and is not opened for so long is given up."""
 
-_ABOUT_SECONDS = 20.0
+_MAX_WAITING = 1000
+"""Sound that comes while a conversation is being opened is kept only while less than this waits."""
+
+_OPENINGS = 8
+"""Conversations that are opened at once: what those that are open store has to wait for no more of them."""
+
 _LOG_EXTRA_BYTES = 1024 * 1024
 _LOG_EXTRA_SECONDS = 10.0
 """What is kept in a log beyond what is kept to be replayed."""
-
-ERRORS = (
-    *(UnknownConversationError, UnknownToolError, ToolResultError),
-    *(StoreError, StoppingError, BusyError),
-)
-"""What a call may raise: it is raised again where the call was made."""
-
-
-class NotOwnerError(Exception):
-    """This process does not own the conversation."""
-
-
-class _Recorder:
-    """Records one conversation in its log."""
-
-    def __init__(self, writer: Writer, log: Log) -> None:
-        self._writer = writer
-        self._log = log
-
-    def record(self, entry: Recorded) -> None:
-        self._writer.add(self._log, entry)
 
 
 class Owning:
@@ -81,14 +65,19 @@ class Owning:
         self._conversations = conversations
         conversations.on_end = self._ended
         hub.on_lost = self._lost
-        self._writer = Writer(hub.server, hub.ownership.lose)
+        self._writer = Writer(hub.server, hub.ownership.lose, self._recorded_anew)
         hub.before_pack = self._writer.flushed
         hub.join(self, COMMANDS)
+        hub.run_also(self)
         self._owned: dict[str, Owned] = {}
-        self._claims = Tasks(hub.server, keys.CLAIMS, hub.process, self._claimed, pause=self._pause)
-        self._calls = Tasks(hub.server, keys.CALLS, hub.process, self._called, pause=self._pause)
+        self.fence = Fence(hub, self._owned)
+        self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
+        self.answering = Answering(hub, conversations, self._open_own, self._announce)
+        self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._openings = asyncio.Semaphore(_OPENINGS)
         self._is_draining = False
+        self._has_told_unreadable = False
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -102,7 +91,6 @@ class Owning:
         async with asyncio.TaskGroup() as group:
             for part in (self._writer, self._claims, self._calls):
                 group.create_task(part.run())
-            group.create_task(self._tell_about())
             group.create_task(self._give_up_unopened())
 
     async def drain(self) -> None:
@@ -129,14 +117,6 @@ class Owning:
         for tasks in (self._claims, self._calls):
             with contextlib.suppress(AwayError):
                 await tasks.leave()
-
-    async def _tell_about(self) -> None:
-        conversations = self._conversations
-        about = About(conversations.model, conversations.is_rehearsal, conversations.push_to_talk)
-        command = ("SET", keys.ABOUT, encode(about), "PX", int(_ABOUT_SECONDS * 3000))
-        while True:
-            await self._hub.server.attempt(lambda: self._hub.server.run(*command))
-            await asyncio.sleep(_ABOUT_SECONDS)
 
     async def _give_up_unopened(self) -> None:
         while True:
@@ -178,13 +158,6 @@ class Owning:
                 self._owned[name] = Owned(self._hub, name, owner.token, journal)
         return owner
 
-    async def may_write(self, name: str) -> bool:
-        """Whether this process still owns a conversation: asked before its session is written."""
-        try:
-            return await self._hub.ownership.is_held(name)
-        except AwayError:  # nobody else can take it now
-            return name in self._hub.ownership.held
-
     async def open(self, user_id: str, name: str, *, must_exist: bool) -> Conversation:
         """Opens a conversation that this process owns.
 
@@ -202,11 +175,12 @@ class Owning:
                 if owned.conversation:
                     opening = self._conversations.find if must_exist else self._conversations.open
                     return await opening(user_id, name)
-                past = await self._past(owned)
-                recorder = _Recorder(self._writer, owned.log)
-                conversation = await self._conversations.take(
-                    user_id, name, past, recorder, must_exist=must_exist
-                )
+                async with self._openings:
+                    past = await self._past(owned)
+                    recorder = LogRecorder(self._writer, owned.log)
+                    conversation = await self._conversations.take(
+                        user_id, name, past, recorder, must_exist=must_exist
+                    )
             except Exception:
                 if not owned.conversation:
                     self._release(owned)
@@ -221,9 +195,16 @@ class Owning:
     async def _past(self, owned: Owned) -> Past:
         try:
             return await self._hub.server.attempt(lambda: read_past(self._hub.server, owned.log))
-        except CodecError as error:  # it goes on from its session
-            log.error("%s", error)
+        except CodecError as error:
+            if not self._has_told_unreadable:
+                self._has_told_unreadable = True
+                log.warning("conversations of other processes go on from their sessions: %s", error)
             return Past()
+
+    def _recorded_anew(self, name: str) -> None:
+        """The log of a conversation has a gap."""
+        if owned := self._owned.get(name):
+            owned.record_anew()
 
     async def _give(self, owned: Owned) -> None:
         if owned.conversation:
@@ -262,9 +243,6 @@ class Owning:
             owned.cut()
             owned.tell_moved(Moved(*owner))
             if owned.conversation:
-                for listener in [*owned.conversation.room.listeners]:
-                    if not isinstance(listener, Remote):  # its client comes back, to the new owner
-                        listener.deliver(Ended("stopping"))
                 self._conversations.lose(name)
 
     def _note_place(self) -> None:
@@ -274,7 +252,7 @@ class Owning:
 
     def _pause(self) -> float:
         """Workers that have less to do are quicker to read the next claim."""
-        return min(self._conversations.active / 5000, 0.1)
+        return min(self._conversations.active / 50_000, 0.02)  # hundreds of claims come if a worker dies
 
     # ---- claims and calls ----
 
@@ -283,7 +261,7 @@ class Owning:
         assert isinstance(claim, Claim)
         if not self.has_place():
             await asyncio.sleep(0.1)
-            await self._hub.server.attempt(lambda: put(self._hub.server, keys.CLAIMS, data))
+            await self._hub.server.attempt(lambda: put(self._hub.server, self._hub.claims, data))
             return
         owner = await self.take(claim.session_id, claim.seen)
         self._hub.send_quietly(claim.asker, claim.session_id, owner.token, "", encode(Moved(*owner)))
@@ -291,51 +269,13 @@ class Owning:
     async def _called(self, data: bytes) -> None:
         call = decode(data)
         assert isinstance(call, Call)
-        await self._answer(call)
+        await self.answering.answer(call)
 
-    async def _answer(self, call: Call) -> None:
-        try:
-            reply = await self.perform(call)
-        except ERRORS as error:
-            reply = Reply(call.id, type(error).__name__, str(error))
-        except NotOwnerError:
-            reply = Reply(call.id, "NotOwnerError")
-        except Exception as error:
-            log.exception("a call failed: %s", failure(error))
-            reply = Reply(call.id, "StoreError")
-        self._hub.reply(call.asker, call.session_id, reply)
+    async def _open_own(self, user_id: str, name: str, must_exist: bool) -> Conversation:
+        return await self.open(user_id, name, must_exist=must_exist)
 
-    async def perform(self, call: Call) -> Reply:
-        """Does what a call asks for.
-
-        Raises:
-            NotOwnerError: only the owner of the conversation can do that.
-            Exception: those of `ERRORS`.
-        """
-        conversations, user_id, session_id = self._conversations, call.user_id, call.session_id
-        match call.name:
-            case "open" | "find":
-                await self.open(user_id, session_id, must_exist=call.name == "find")
-                return Reply(call.id, standing=self._owned[session_id].announce(call.asker))
-            case "answer":
-                await self.open(user_id, session_id, must_exist=True)
-                await conversations.answer(user_id, session_id, ToolResult(**call.arguments))
-            case "reset":
-                await self.open(user_id, session_id, must_exist=True)
-                await conversations.reset(user_id, session_id, **call.arguments)
-            case "check":
-                await conversations.check(user_id, session_id)
-            case "create":
-                return Reply(call.id, session_id=await conversations.create(user_id))
-            case "list":
-                return Reply(
-                    call.id, summaries=(*await conversations.list(user_id, call.arguments["limit"]),)
-                )
-            case "read":
-                before = call.arguments["before"]
-                summary, lines, first = await conversations.read(user_id, session_id, before)
-                return Reply(call.id, summaries=(summary,), lines=(*lines,), first=first)
-        return Reply(call.id)
+    def _announce(self, name: str, process: str) -> Standing:
+        return self._owned[name].announce(process)
 
     async def _open_for(self, owned: Owned, attend: Attend) -> None:
         """Opens a conversation because a listener attends that has attended it with the owner before."""
@@ -362,7 +302,7 @@ class Owning:
     def receive(self, sender: str, item: Item, content: Any) -> None:
         """Takes something that another process has sent."""
         if isinstance(content, Call):
-            self._start(self._answer(content))
+            self.answering.take(content)
             return
         owned = self._owned.get(item.conversation)
         is_open = owned and not owned.closing and (owned.conversation or not self._is_draining)
@@ -371,7 +311,8 @@ class Owning:
                 self._hub.send_quietly(sender, item.conversation, item.token, "", encode(Moved(0, "")))
             return
         if not owned.conversation:
-            owned.waiting.append((sender, item, content))
+            if len(owned.waiting) < _MAX_WAITING or not isinstance(content, UserAudio):
+                owned.waiting.append((sender, item, content))
             if isinstance(content, Attend) and not owned.opener:
                 owned.opener = self._start(self._open_for(owned, content))
             return
@@ -388,10 +329,14 @@ class Owning:
             owned.attend_anew(process)
 
     def lapsed(self) -> None:
-        """The others may have taken this process for dead: `Ownership` asks what it still owns."""
+        """`Ownership` asks what this process still owns. Redis may have lost what was recorded, too."""
+        for owned in self._owned.values():
+            owned.record_anew()
 
     def changed(self, *, is_away: bool) -> None:
         """Redis is away, or back."""
+        for owned in self._owned.values():
+            owned.changed(is_away=is_away)
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)

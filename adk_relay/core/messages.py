@@ -264,6 +264,8 @@ class Gap:
     """How many `Line` messages follow."""
     older: str = ""
     """Names the place before those, for `ReadOlder`; "": there are no older messages."""
+    epoch: str = ""
+    """The epoch that begins with it, without the listener having been told; "": it was."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -366,8 +368,9 @@ class Error:
 class Ended:
     """The conversation is over: the last message of its listeners. If it failed, an `Error` is before it."""
 
-    why: Literal["idle", "failed", "stopping"]
-    """idle: nothing was said for too long; failed: the agent failed; stopping: the server is stopping."""
+    why: Literal["idle", "failed", "stopping", "moved"]
+    """idle: nothing was said for too long; failed: the agent failed; stopping: the server is stopping; moved:
+    the conversation goes on in another process."""
 
 
 Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd

@@ -16,6 +16,7 @@ from adk_relay.core.journal import Journal
 from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import (
     Audio,
+    Ended,
     Gap,
     Message,
     Numbered,
@@ -148,7 +149,9 @@ class Room:
             self._note_change(connection_id, name, was_there=True)
 
     def abandon(self) -> None:
-        """The conversation goes on in another process: all listeners are removed, and none is told."""
+        """The conversation goes on in another process: all listeners are removed, and have to come back."""
+        for listener in self.listeners:
+            listener.deliver(Ended("moved"))
         self.listeners.clear()
         self._came_at.clear()
         self._typing.clear()
@@ -212,6 +215,15 @@ class Room:
     def replay(self, listener: Listener, after: After) -> None:
         """Gives a listener the messages that it has missed."""
         listener.replay(self._since(after))
+
+    def end_of_answer(self, text_id: str) -> TurnEnd | None:
+        """The end of the answer to a request, if it is kept."""
+        for message in self._journal.newest_first():
+            if isinstance(message, TurnEnd) and message.answer:
+                asked = message.answer.asked
+                if asked and asked.id == text_id:
+                    return message
+        return None
 
     def name_of(self, connection_id: str) -> str:
         """What the user of a connection is called; "": that is not known, or it does not attend any more."""
@@ -366,7 +378,7 @@ class Room:
         """The messages after `after`; if they are not all kept, a `Gap` and the whole conversation."""
         is_known = after.epoch in (None, self.epoch) and after.seq <= self.seq
         if is_known and (kept := self._journal.since(after.seq)) is not None:
-            return kept
+            return self.history.with_starts(kept)
         lines, place = self.history.end()
         older = "" if place is None else older_than(self.epoch, place)
         return [Gap(after.seq + 1 if is_known else 1, self.seq, len(lines), older), *lines]

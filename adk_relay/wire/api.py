@@ -21,6 +21,7 @@ from adk_relay.core.interfaces import (
     ToolResultError,
     UnknownConversationError,
     UnknownToolError,
+    UnreachableError,
 )
 from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.requests import BusyError
@@ -31,7 +32,7 @@ from adk_relay.wire.asgi import Event, Receive, Scope, Send, query_of
 from adk_relay.wire.closing import CONVERSATION_ENDED_TEXT
 from adk_relay.wire.dialects import BadFrameError, is_session_id, tool_result, turn
 from adk_relay.wire.guard import Guard, Refused, invitation
-from adk_relay.wire.http import HttpError, Response, as_json, event_stream
+from adk_relay.wire.http import HttpError, Response, as_json, event_stream, retry_after
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Outbox
@@ -112,6 +113,8 @@ class Api:
             return HttpError(400, str(bad)).response()
         except UnknownConversationError as unknown:
             return HttpError(404, str(unknown)).response()
+        except UnreachableError as away:
+            return HttpError(503, str(away), retry_after(5)).response()
         except (BusyError, InboxFullError) as full:
             return busy(str(full)).response()
         except ClientGoneError:
@@ -153,6 +156,8 @@ class Api:
     # ---- health and statistics ----
 
     async def _health(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
+        if self._whole and self._whole.has_failed:
+            raise HttpError(503, "This process has to be started again. Its log says why.")
         return as_json({"status": "ok", **self._counts(self._all())})
 
     async def _ready(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
