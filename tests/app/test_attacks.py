@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from adk_relay.bounds import MAX_FRAME, MAX_REQUEST
 from support.client import Client, client
 from support.guarded import opened
-from support.process import SERVE, Process, serving_warm
+from support.process import SERVE, Process, serving_process
 from support.raw import CLOSE, PING, Peer, frame, upgrade
 from support.tokens import SECRET, token, web, with_token
 
@@ -98,7 +98,7 @@ class Watched:
 async def attacked(folder: Path) -> AsyncIterator[Watched]:
     """A relay with a quiet client. In the end all is as it was before."""
     (folder / "watched.py").write_text(WATCHED)
-    async with serving_warm(SERVE, folder, **SETTINGS) as process:
+    async with serving_process(SERVE, folder, **SETTINGS) as process:
         relay = Watched(process)
         async with client(relay.port, **with_token(token("quiet"))) as quiet:
             assert "hello" in await quiet.ask("hello")
