@@ -23,7 +23,6 @@ from adk_relay.core.messages import (
     AudioEnd,
     Dropped,
     Error,
-    Gap,
     Input,
     Line,
     Message,
@@ -296,7 +295,7 @@ class Attended:
             attending.listener.replay(
                 [
                     without_own_ids(message)
-                    for message in _missed(attending, replay)
+                    for message in replay.missed(attending.after, attending.epoch)
                     if not (isinstance(message, Written) and message.connection_id == own)  # it wrote that
                 ]
             )
@@ -394,15 +393,3 @@ class Attended:
         if self.owner:
             token, process = self.owner
             self._hub.send(process, self.session_id, token, connection, content, is_sound)
-
-
-def _missed(attending: _Attending, replay: Replay) -> Sequence[Message]:
-    """What a listener has missed of what the owner tells it."""
-    messages, after = replay.messages, attending.after
-    if messages and isinstance(messages[0], Gap) and attending.epoch != replay.epoch:
-        return [replace(messages[0], epoch=replay.epoch), *messages[1:]]
-    if after and after.epoch == replay.epoch:
-        # It may have attended several times, and had the answer to one of the first ones already.
-        got = [at for at, each in enumerate(messages) if isinstance(each, Numbered) and each.seq <= after.seq]
-        return messages[got[-1] + 1 :] if got else messages
-    return messages

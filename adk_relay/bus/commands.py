@@ -5,11 +5,12 @@ An `adk_relay.bus.packs.Item` says which conversation and which connections some
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from adk_relay.core.interfaces import Summary
-from adk_relay.core.messages import Line, Message, UserText
+from adk_relay.core.messages import Gap, Line, Message, Numbered, UserText
 from adk_relay.core.room import After, Standing
 
 # ---- to the owner of a conversation: what a connection does --------------------------------------
@@ -61,6 +62,24 @@ class Replay:
     epoch: str
     seq: int
     """The number of the last message of all."""
+
+    def missed(self, after: After | None, epoch: str) -> Sequence[Message]:
+        """What a listener has missed of it.
+
+        Args:
+            after: what it has asked for last. It may have asked several times, and had the answer to one of
+                the first times already.
+            epoch: the one that it was told.
+        """
+        messages = self.messages
+        if messages and isinstance(messages[0], Gap) and epoch != self.epoch:
+            return [replace(messages[0], epoch=self.epoch), *messages[1:]]
+        if after and after.epoch == self.epoch:
+            got = [
+                at for at, each in enumerate(messages) if isinstance(each, Numbered) and each.seq <= after.seq
+            ]
+            return messages[got[-1] + 1 :] if got else messages
+        return messages
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import pairwise
 from typing import NamedTuple
@@ -90,9 +90,14 @@ class Journal:
             return None
         return [entry.message for entry in self._entries if entry.message.seq > seq]
 
-    def newest_first(self) -> Iterator[Numbered]:
-        """The messages that are kept, the newest one first."""
-        return (entry.message for entry in reversed(self._entries))
+    def end_of_answer(self, text_id: str) -> TurnEnd | None:
+        """The end of the answer to a request, if it is kept."""
+        for message in (entry.message for entry in reversed(self._entries)):
+            if isinstance(message, TurnEnd) and message.answer:
+                asked = message.answer.asked
+                if asked and asked.id == text_id:
+                    return message
+        return None
 
     def recall_audio(self) -> None:
         """Removes all sound: the answer was interrupted, so the sound is stale."""

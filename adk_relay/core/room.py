@@ -218,12 +218,7 @@ class Room:
 
     def end_of_answer(self, text_id: str) -> TurnEnd | None:
         """The end of the answer to a request, if it is kept."""
-        for message in self._journal.newest_first():
-            if isinstance(message, TurnEnd) and message.answer:
-                asked = message.answer.asked
-                if asked and asked.id == text_id:
-                    return message
-        return None
+        return self._journal.end_of_answer(text_id)
 
     def name_of(self, connection_id: str) -> str:
         """What the user of a connection is called; "": that is not known, or it does not attend any more."""

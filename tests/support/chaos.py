@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support.chaos_checks import Checks, Model
-from support.chaos_clients import Asker, Chat, Client, Live, World
+from support.chaos_clients import Client, World
+from support.chaos_dialects import Asker, Chat, Live
 from support.chat import created
 from support.gemini import GeminiLive
 from support.process import SERVE, Process, relay_process

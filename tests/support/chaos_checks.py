@@ -17,7 +17,8 @@ from redis.exceptions import RedisError
 
 from adk_relay.adk.lines import Lines, said_in
 from adk_relay.bus import keys
-from support.chaos_clients import TEXT, WORD, Asker, Client, Live, World
+from support.chaos_clients import TEXT, WORD, Client, World
+from support.chaos_dialects import Asker, Live
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.redis_server import RedisServer
 
