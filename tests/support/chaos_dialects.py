@@ -137,6 +137,9 @@ class Chat(Client):
                 self.take_ack(frame)
             case "error":
                 self.take_error(frame)
+                if not self._is_greeted:
+                    await asyncio.sleep(0.5)
+                    await self.send(type="join_session", session_id=self.session_id)
             case "response_start":
                 self._chunks = []
             case "chunk":
