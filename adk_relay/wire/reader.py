@@ -7,13 +7,19 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from adk_relay.core.interfaces import Conversation, Conversations, StoreError, UnknownConversationError
+from adk_relay.core.interfaces import (
+    Conversation,
+    Conversations,
+    StoreError,
+    UnknownConversationError,
+    UnreachableError,
+)
 from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio
 from adk_relay.core.stats import Traffic
 from adk_relay.wire import frame_log
 from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive
-from adk_relay.wire.closing import BAD_FRAMES, PeerGone
+from adk_relay.wire.closing import BAD_FRAMES, BUSY, PeerGone
 from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, NewToken, text_id_of
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.outbox import Frame, Outbox, size
@@ -121,6 +127,9 @@ class Reader:
                 self._socket.fail()
                 return
             except REFUSALS as why:
+                if isinstance(why, UnreachableError) and isinstance(command, Create | Join):
+                    self._outbox.close(BUSY.because(str(why)))  # its client comes back, and tries again
+                    return
                 refusal = refusal_of(why, text_id)
                 self._outbox.enqueue(refusal.error)
                 if refusal.is_last or self._is_own:

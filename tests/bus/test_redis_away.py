@@ -13,6 +13,7 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from support.chat import chat, end
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.pods import pods
@@ -54,6 +55,9 @@ async def test_nobody_hangs_while_redis_hangs(
         with pytest.raises(ConnectionClosed, match="1013"):
             async with client(web.port, "carol"):
                 pass
+        async with chat(web.port) as carol:
+            await carol.send(type="join_session", session_id="live-bob")
+            assert (await end(carol))[1] == 1013
         began = time.monotonic()
         codes = [(await http.get(path)).status_code for path in ("/health", "/stats", "/ready", "/sessions")]
         assert codes == [200, 200, 503, 503]
