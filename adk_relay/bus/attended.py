@@ -145,6 +145,9 @@ class Attended:
     def opened(self, standing: Standing, came_at: float) -> None:
         """The owner has said how it stands. A listener attends now, which came at this `time.time()`."""
         self._came_at = came_at
+        before = self._standing
+        if before.epoch == standing.epoch:  # what was told since then may have been quicker
+            standing = replace(standing, seq=max(standing.seq, before.seq))
         self._standing = standing
         self._expected += 1
 

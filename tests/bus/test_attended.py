@@ -80,3 +80,14 @@ async def test_an_ack_is_told_also_after_the_answer(attended: Attended) -> None:
     for _ in range(2):
         attended.take(["a"], Ack("1"))
     assert a.told == [end, Ack("1")]
+
+
+async def test_what_came_before_a_reply_is_known(attended: Attended) -> None:
+    """Another listener comes; how the conversation stood then is heard after what was told since."""
+    attended.attach(a := Listener("a"))
+    attended.take(["a"], Replay((), "epoch", 10))
+    attended.take(["a"], text := Text(11, "text"))
+    attended.opened(Standing("epoch", 10, 0, 0, ()), 0.0)
+    attended.attend_anew()
+    attended.take(["a"], Replay((text,), "epoch", 11))
+    assert a.told == [text]

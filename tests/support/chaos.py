@@ -183,7 +183,9 @@ class Chaos:
                 for place in places:
                     place.is_over = True
                     if place.process:
-                        self._expect(await place.process.stop() == 0, f"{place.name} did not end well")
+                        self._expect(
+                            await place.process.stop(within=LIMIT) == 0, f"{place.name} did not end well"
+                        )
                 await asyncio.wait(serving)
                 watching.cancel()
             await checks.after(places)
@@ -277,7 +279,7 @@ class Chaos:
                         "it runs again", lambda: [] if place.process not in (None, process) else [place.name]
                     )
                 case "drain":
-                    code = await process.stop()
+                    code = await process.stop(within=LIMIT)
                     self._expect(code == 0, f"{place.name} ended with {code}")
                     await self._until(
                         "it runs again", lambda: [] if place.process not in (None, process) else [place.name]

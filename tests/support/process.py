@@ -78,10 +78,10 @@ class Process:
         await self._reading
         return code
 
-    async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+    async def stop(self, how: signal.Signals = signal.SIGTERM, within: float = 20) -> int:
         """Asks it to end and returns the exit code. It may not wait for what takes 30 s."""
         self._process.send_signal(how)
-        return await self.ended(20)
+        return await self.ended(within)
 
     @property
     def pid(self) -> int:
