@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.owned import Owned
@@ -12,6 +13,8 @@ from adk_relay.bus.server import AwayError
 
 _FRESH_SECONDS = 0.5
 """So long after it was asked for, an answer of Redis counts for a process whose lease has run out."""
+
+_FLUSH_SECONDS = 1.0
 
 
 class Fence:
@@ -22,21 +25,28 @@ class Fence:
     conversation is elsewhere. So until then, and if all its sockets are here, it is written; else, the write
     waits for Redis.
 
+    What was recorded of it goes first: a new owner can go on from a session that lacks some of that, but not
+    from records that lack some of the session.
+
     Args:
         owned: the conversations that this process owns, by name.
+        flushed: waits until all that was recorded so far is written.
     """
 
-    def __init__(self, hub: Hub, owned: Mapping[str, Owned]) -> None:
+    def __init__(self, hub: Hub, owned: Mapping[str, Owned], flushed: Callable[[], Awaitable[None]]) -> None:
         self._hub = hub
         self._owned = owned
+        self._flushed = flushed
 
     async def may_write(self, name: str) -> bool:
         """Whether a conversation may be written here. It may wait."""
         server, ownership = self._hub.server, self._hub.ownership
         while name in ownership.held:
             if not server.is_away:
-                asked_at = time.monotonic()
-                with contextlib.suppress(AwayError):
+                with contextlib.suppress(AwayError, TimeoutError):
+                    async with asyncio.timeout(_FLUSH_SECONDS):
+                        await self._flushed()
+                    asked_at = time.monotonic()
                     is_held = await ownership.is_held(name)
                     if not is_held or self._hub.lease.lasts or time.monotonic() - asked_at < _FRESH_SECONDS:
                         return is_held

@@ -70,7 +70,7 @@ class Owning:
         hub.join(self, COMMANDS)
         hub.run_also(self)
         self._owned: dict[str, Owned] = {}
-        self.fence = Fence(hub, self._owned)
+        self.fence = Fence(hub, self._owned, self._writer.flushed)
         self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
         self.answering = Answering(hub, conversations, self._open_own, self._announce)
         self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
