@@ -37,6 +37,9 @@ from support.redis_server import RedisServer, redis_server
 LIMIT = 120
 """Seconds after which what must happen does not happen any more, even on a loaded machine."""
 
+_SETTLED_SECONDS = 5.0
+"""So long after Redis has lost its data, all owners have recorded anew what a new one needs."""
+
 KINDS = {
     "kill a worker": 4,
     "stop a worker": 4,
@@ -139,6 +142,8 @@ class Chaos:
     workers: int = 2
     world: World = field(default_factory=World)
     _all_places: list[Place] = field(default_factory=list)
+    _is_settled_at: float = 0.0
+    """When Redis has all again that it has lost, as `time.monotonic()`."""
 
     async def run(self) -> World:
         """Runs it.
@@ -267,6 +272,8 @@ class Chaos:
         process, between = place.process, place.network
         if place.is_troubled or not process or not between:
             return
+        if role == "worker" and time.monotonic() < self._is_settled_at:
+            return  # nothing is promised if Redis and an owner lose what they know at the same time
         place.is_troubled = True
         self._begin(fault, place.name)
         if role == "worker":
@@ -304,9 +311,13 @@ class Chaos:
     async def _redis_fault(
         self, fault: Fault, redis: RedisServer, troubled: asyncio.Lock, checks: Checks
     ) -> None:
-        if troubled.locked():
+        loses_data = "flush" in fault.kind or "empty" in fault.kind
+        workers = [place for place in self._all_places if place.role == "worker"]
+        if troubled.locked() or (loses_data and any(each.is_troubled for each in workers)):
             return
         async with troubled:
+            if loses_data:
+                self._is_settled_at = time.monotonic() + _SETTLED_SECONDS + fault.seconds
             self._begin(fault, "Redis")
             match fault.kind.partition(" ")[0]:
                 case "kill":
