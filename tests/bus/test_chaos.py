@@ -12,4 +12,4 @@ from support.chaos import Chaos
 @pytest.mark.parametrize("seed", [6, 15])
 async def test_no_promise_is_broken(seed: int, tmp_path: Path) -> None:
     """`benchmarks/chaos.py` does the same for as long as one likes, with any seed."""
-    await Chaos(tmp_path, seed, seconds=35, conversations=50).run()
+    await Chaos(tmp_path, seed, seconds=30, conversations=25).run()

@@ -304,3 +304,30 @@ async def test_a_link_that_is_cancelled_while_it_sends_leaves_no_broken_connecti
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert await server.run("ECHO", "hello") == b"hello"
+
+
+async def test_what_an_owner_has_told_that_was_replaced_is_not_sent(
+    redis: RedisServer, server: Server
+) -> None:
+    """It is noticed while a pack waits for the log."""
+    receiver = Receiver(server)
+    may_go = asyncio.Event()
+
+    async def before_pack() -> None:
+        await may_go.wait()
+
+    link = Link(server, "worker", "web", before_pack)
+    async with running(receiver.inbox.run(), link.run()):
+        await receiver.inbox.is_made.wait()
+        for number, (conversation, token) in enumerate([("c", 1), ("d", 1), ("c", 2)]):
+            link.send(conversation, token, "", b"%d" % number)
+        await until(lambda: bool(link._sending))
+        link.send("c", 1, "", b"3")
+        link.drop("c", 1)
+        link.check()
+        may_go.set()
+        await until(lambda: len(receiver.items) == 2)
+        link.send("e", 1, "", b"4")
+        await until(lambda: len(receiver.items) == 3)
+    assert receiver.numbers == [1, 2, 4]
+    assert receiver.gaps == []
