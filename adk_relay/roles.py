@@ -125,8 +125,9 @@ def conversations_of(
         return Parts(own, own)
     from adk_relay.bus import conversations as bus
 
-    of_all = bus.Conversations(values["bus"], values["app_name"] or "relay", values["role"], sockets)
-    if values["role"] == "web":
+    app_name, role = values["app_name"] or "relay", values["role"]
+    of_all = bus.Conversations(values["bus"], app_name, role, values["mic_ms"], sockets)
+    if role == "web":
         return Parts(of_all, None, of_all.together)
     own = _own(agent, values, run_config, credentials, on_input, of_all.may_write)
     of_all.run_here(own)

@@ -3,13 +3,15 @@
     conversations  all of them, for this process       relay:p:{P}        inbox of process P (stream)
     attending      those of other processes            relay:p:{P}:alive  lease of process P
     attended       one of those                        relay:c:{C}:owner  "<token> <process>"
-    owning         those of this process               relay:c:{C}:log    journal of conversation C (stream)
-    owned          one of those                        relay:claims       claims of conversations (stream)
-    hub            this process among the others       relay:calls        questions to any worker (stream)
-    server         the clients of Redis; is it there?  relay:about        what the agent is
-    codec          messages and commands as bytes      relay:census       what each process tells (hash)
-    commands       what processes tell each other      relay:limits:W     what user or address W has (hash)
-    packs          what gathers for a process          relay:once:T       token T was used
+    microphone     its sound, on the way to an owner   relay:c:{C}:log    journal of conversation C (stream)
+    own_ids        for texts whose clients gave none   relay:claims       claims of conversations (stream)
+    owning         those of this process               relay:calls        questions to any worker (stream)
+    owned          one of those                        relay:about        what the agent is
+    hub            this process among the others       relay:census       what each process tells (hash)
+    server         the clients of Redis; is it there?  relay:limits:W     what user or address W has (hash)
+    codec          messages and commands as bytes      relay:once:T       token T was used
+    commands       what processes tell each other
+    packs          what gathers for a process
     link           from this process to another
     inbox          from all others to this one
     lease          which processes live
@@ -17,7 +19,7 @@
     log, writer    what a new owner needs to go on
     tasks          queues that all workers read
     census         what each process tells of itself
-    limits         of a user and an address, in all processes
+    limits         of a user or address, everywhere
     together       both of these, for this process
 
 What has a `run` is run as a task by its owner, until that cancels it. No `run` ends because Redis is away.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -12,12 +11,16 @@ from typing import Literal
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Ask, Attend, Leave, Replay
 from adk_relay.bus.hub import Hub
+from adk_relay.bus.microphone import Microphone
+from adk_relay.bus.own_ids import is_own, with_id, without_own_ids
 from adk_relay.bus.ownership import Owner
-from adk_relay.core.answer import Asked
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
     Ack,
+    ActivityStart,
+    AudioEnd,
+    Dropped,
     Error,
     Input,
     Line,
@@ -26,9 +29,7 @@ from adk_relay.core.messages import (
     ReadOlder,
     Reset,
     Status,
-    Taken,
     TurnEnd,
-    TurnStart,
     UserAudio,
     UserText,
     Written,
@@ -41,9 +42,6 @@ _MAX_HELD = 64
 
 State = Literal["reconnecting", "live", "elsewhere", "degraded"]
 """As in `core.messages.Status`."""
-
-_OWN = "~relay~"
-"""How the ids begin that texts get which have none. Clients never see them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +60,9 @@ class _Attending:
     acked: set[str] = field(default_factory=set)
     """The ids of those requests that were acked."""
     held: list[bytes] = field(default_factory=list)
-    """Other input that came while there was no owner."""
+    """Other input that came while there was no owner, but sound."""
+    microphone: Microphone | None = None
+    """None: it has sent no sound yet."""
     state: State = "live"
     """What the owner has told it last of the state of the conversation."""
     told: State | Literal[""] = ""
@@ -86,13 +86,22 @@ class Attended:
     What its listeners send goes to the owner. A text stays here until the owner has acked it, a request until
     it is answered: a new owner gets them again. So each text has an id.
 
+    Args:
+        mic_ms: milliseconds of a microphone's sound that are sent at once.
+        on_unneeded: called when nobody attends it any more.
+
     Invariants:
         A listener that is in got all messages of this owner so far which were for it.
         Input is held only while there is no owner.
     """
 
     def __init__(
-        self, hub: Hub, user_id: str, session_id: str, on_unneeded: Callable[[Attended], None]
+        self,
+        hub: Hub,
+        user_id: str,
+        session_id: str,
+        mic_ms: float,
+        on_unneeded: Callable[[Attended], None],
     ) -> None:
         self.user_id = user_id
         self.session_id = session_id
@@ -105,6 +114,7 @@ class Attended:
         self.opens = 0
         """How many calls need it now."""
         self._hub = hub
+        self._mic_ms = mic_ms
         self._on_unneeded = on_unneeded
         self._standing = Standing("", 0, 0, 0, ())
         self._came_at = 0.0
@@ -169,7 +179,10 @@ class Attended:
             attending.tell("degraded")
 
     def detach(self, listener: Listener, *, at_once: bool = False) -> None:
-        if self._attending.pop(listener.connection_id, None):
+        if attending := self._attending.pop(listener.connection_id, None):
+            if attending.microphone:
+                attending.microphone.flush()
+                self._send_sound(attending, attending.microphone)
             self._send_quietly(listener.connection_id, encode(Leave(at_once)))
             if not self.is_needed:
                 self._on_unneeded(self)
@@ -177,19 +190,24 @@ class Attended:
     def handle(self, user_input: Input, listener: Listener) -> None:
         attending = self._attending[listener.connection_id]
         if isinstance(user_input, UserText):
-            user_input = _with_id(user_input)
+            user_input = with_id(user_input)
             self._keep(attending, user_input.id, user_input)
             self._send(listener.connection_id, encode(user_input))
+        elif isinstance(user_input, UserAudio | ActivityStart | AudioEnd):
+            if not (microphone := attending.microphone):
+                microphone = Microphone(self._mic_ms, lambda ms: listener.deliver(Dropped("up", ms)))
+                attending.microphone = microphone
+            microphone.add(user_input)
+            self._send_sound(attending, microphone)
         elif self.owner:
-            is_sound = isinstance(user_input, UserAudio)
-            self._send(listener.connection_id, encode(user_input), is_sound=is_sound)
-        elif not isinstance(user_input, UserAudio):
+            self._send(listener.connection_id, encode(user_input))
+        else:
             if len(attending.held) >= _MAX_HELD:
                 raise InboxFullError
             attending.held.append(encode(user_input))
 
     def ask(self, text: UserText, listener: Listener) -> None:
-        ask = Ask(_with_id(text))
+        ask = Ask(with_id(text))
         self._keep(self._attending[listener.connection_id], ask.text.id, ask)
         self._send(listener.connection_id, encode(ask))
 
@@ -246,7 +264,7 @@ class Attended:
                     self._replayed(attending, content)
             return
         self._note(content)
-        content = _without_own_ids(content)
+        content = without_own_ids(content)
         for connection in connections or [*self._attending]:
             attending = self._attending.get(connection)
             if attending and attending.is_in:
@@ -264,7 +282,7 @@ class Attended:
             own = attending.listener.connection_id
             attending.listener.replay(
                 [
-                    _without_own_ids(message)
+                    without_own_ids(message)
                     for message in replay.messages
                     if not (isinstance(message, Written) and message.connection_id == own)  # it wrote that
                 ]
@@ -293,7 +311,7 @@ class Attended:
                     attending.acked.add(text_id)
                 else:
                     del attending.texts[text_id]
-                if text_id.startswith(_OWN):
+                if is_own(text_id):
                     return
             case Status(state):
                 attending.state = state
@@ -336,30 +354,21 @@ class Attended:
             self._send_quietly(connection, encode(content))
         for data in held:
             self._send_quietly(connection, data)
+        if attending.microphone:
+            self._send_sound(attending, attending.microphone)
 
-    def _send_quietly(self, connection: str, content: bytes) -> None:
+    def _send_sound(self, attending: _Attending, microphone: Microphone) -> None:
+        """Sends the sound that waits, if there is an owner."""
+        if self.owner:
+            for sound in microphone.take():
+                is_sound = isinstance(sound, UserAudio)
+                self._send_quietly(attending.listener.connection_id, encode(sound), is_sound=is_sound)
+
+    def _send_quietly(self, connection: str, content: bytes, *, is_sound: bool = False) -> None:
         with contextlib.suppress(InboxFullError):  # the owner notices, and lets all attend anew
-            self._send(connection, content)
+            self._send(connection, content, is_sound=is_sound)
 
     def _send(self, connection: str, content: bytes, *, is_sound: bool = False) -> None:
         if self.owner:
             token, process = self.owner
             self._hub.send(process, self.session_id, token, connection, content, is_sound)
-
-
-def _with_id(text: UserText) -> UserText:
-    return text if text.id else replace(text, id=_OWN + secrets.token_urlsafe(9))
-
-
-def _without_own_ids(message: Message) -> Message:
-    """The same message, without the ids that texts got here."""
-    match message:
-        case Written(id=id) | Line(id=id) | Error(id=id) if id.startswith(_OWN):
-            return replace(message, id="")
-        case Taken(text) if text.id.startswith(_OWN):
-            return replace(message, text=replace(text, id=""))
-        case TurnStart(Asked() as asked) if asked.id.startswith(_OWN):
-            return TurnStart(replace(asked, id=""))
-        case TurnEnd(answer=answer) if answer and answer.asked and answer.asked.id.startswith(_OWN):
-            return replace(message, answer=replace(answer, asked=replace(answer.asked, id="")))
-    return message

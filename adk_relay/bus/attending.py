@@ -68,17 +68,19 @@ class Attending:
 
     Args:
         owning: the conversations that this process owns; None: it owns none.
+        mic_ms: milliseconds of a microphone's sound that are sent to an owner at once.
 
     Invariants:
         A conversation without an owner that is needed has a task that looks for one.
     """
 
-    def __init__(self, hub: Hub, owning: Owning | None) -> None:
+    def __init__(self, hub: Hub, owning: Owning | None, mic_ms: float) -> None:
         self.about = About("", False, False)
         self.knows_about = asyncio.Event()
         """Set when it is known what the agent is."""
         self._hub = hub
         self._owning = owning
+        self._mic_ms = mic_ms
         self._attended: dict[str, Attended] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._hints: dict[str, asyncio.Event] = {}
@@ -209,7 +211,7 @@ class Attending:
         """A conversation whose owner is known, or looked for, as long as somebody needs it."""
         attended = self._attended.get(name)
         if not attended:
-            attended = Attended(self._hub, user_id, name, self._forget_unneeded)
+            attended = Attended(self._hub, user_id, name, self._mic_ms, self._forget_unneeded)
             self._attended[name] = attended
             self._look(attended)
         elif attended.user_id != user_id:

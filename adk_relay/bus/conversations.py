@@ -27,16 +27,20 @@ class Conversations:
     Args:
         url: that of Redis: see `bus.server.Server`.
         app_name: that of the agent, in a process that does not run it.
+        mic_ms: milliseconds of a microphone's sound that are sent to another process at once.
         sockets: returns how many are open in this process.
 
     Invariants:
         While it is open, it belongs to one event loop.
     """
 
-    def __init__(self, url: str, app_name: str, role: Role, sockets: Callable[[], int]) -> None:
+    def __init__(
+        self, url: str, app_name: str, role: Role, mic_ms: float, sockets: Callable[[], int]
+    ) -> None:
         self.app_name = app_name
         self.stats = Stats()
         self._role = role
+        self._mic_ms = mic_ms
         self._sockets = sockets
         self._url = url
         self._own: OwnConversations | None = None
@@ -87,7 +91,7 @@ class Conversations:
             self.use_loop()
             self._hub = Hub(self._url)
             self._owning = Owning(self._hub, self._own) if self._own else None
-            self._attending = Attending(self._hub, self._owning)
+            self._attending = Attending(self._hub, self._owning, self._mic_ms)
             self.together.begin(self._hub)
             self._hub.start()
         return self._attending

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable
+from typing import NamedTuple
 
 from adk_relay.core.listener import Member
 from adk_relay.core.messages import ActivityStart, AudioEnd, UserAudio
+from adk_relay.core.microphone import Merger
 
 _SPEECH_LEVEL = 500
 """Mean |sample| of 16-bit sound from which a chunk counts as speech."""
@@ -32,6 +34,11 @@ _NEVER = float("-inf")
 
 _MAGNITUDE = bytes(min(high, 255 - high) for high in range(256))
 """For the high byte of a 16-bit sample: m, where |sample| is from 256 * m to 256 * (m + 1)."""
+
+
+class _Microphone(NamedTuple):
+    merger: Merger
+    member: Member
 
 
 class Floor:
@@ -96,22 +103,22 @@ class Floor:
         """
         microphone = self._microphones.get(connection_id)
         if microphone is None:
-            microphone = _Microphone(self._mic_ms, member or Member(connection_id))
+            microphone = _Microphone(Merger(self._mic_ms), member or Member(connection_id))
             self._microphones[connection_id] = microphone
-        for merged in microphone.add(sound):
+        for merged in microphone.merger.add(sound):
             self._pass_on(connection_id, merged)
 
     def begin(self, connection_id: str, member: Member | None = None) -> None:
         """The user of a microphone begins to speak, as the client says: it takes the floor, if it may."""
         member = member or Member(connection_id)
         if self._take(connection_id, member):
-            self._microphones.setdefault(connection_id, _Microphone(self._mic_ms, member))
+            self._microphones.setdefault(connection_id, _Microphone(Merger(self._mic_ms), member))
             self._hear(ActivityStart())
 
     def end(self, connection_id: str) -> None:
         """A microphone is muted or leaves: its sound that waits to be merged is passed on."""
         if microphone := self._microphones.get(connection_id):
-            for merged in microphone.flush():
+            for merged in microphone.merger.flush():
                 self._pass_on(connection_id, merged)
             del self._microphones[connection_id]
         if self.speaker == connection_id:
@@ -123,6 +130,7 @@ class Floor:
         self._hear(AudioEnd())
 
     def _pass_on(self, connection_id: str, sound: UserAudio) -> None:
+        sound = UserAudio(sound.pcm, sound.rate, is_speech(sound.pcm))
         if sound.is_speech:
             member = self._microphones[connection_id].member
             if not self._take(connection_id, member):
@@ -194,53 +202,6 @@ class Floor:
         if connection_id not in self._refused_at:
             self._refused_at[connection_id] = now
             self._refuse(connection_id)
-
-
-class _Microphone:
-    """The sound of one microphone, merged into chunks that are worth sending.
-
-    Invariants:
-        Less than `mic_ms` of sound waits to be merged, and it has a rate.
-    """
-
-    def __init__(self, mic_ms: float, member: Member) -> None:
-        self.member = member
-        self._mic_ms = mic_ms
-        self._pcm = bytearray()
-        self._rate = 0
-        """Samples per second of the sound that waits; 0: no sound has come yet."""
-
-    def check(self) -> None:
-        """Asserts the invariants."""
-        if self._pcm:
-            assert self._rate > 0, "sound waits that has no rate"
-            waiting_ms = self._ms(self._pcm)
-            assert waiting_ms < self._mic_ms, f"{waiting_ms} ms wait to be merged"
-
-    def add(self, sound: UserAudio) -> list[UserAudio]:
-        """Takes a chunk, and returns the merged chunks that are complete."""
-        merged: list[UserAudio] = []
-        if sound.rate != self._rate:
-            merged = self.flush()  # sound of two rates can't be merged
-            self._rate = sound.rate
-        if not self._pcm and self._ms(sound.pcm) >= self._mic_ms:  # usual: there is nothing to merge or copy
-            merged.append(UserAudio(sound.pcm, sound.rate, is_speech(sound.pcm)))
-            return merged
-        self._pcm += sound.pcm
-        if self._ms(self._pcm) >= self._mic_ms:
-            merged += self.flush()
-        return merged
-
-    def flush(self) -> list[UserAudio]:
-        """Returns the sound that waits, as one chunk; none, if none waits."""
-        if not self._pcm:
-            return []
-        pcm = bytes(self._pcm)
-        self._pcm.clear()
-        return [UserAudio(pcm, self._rate, is_speech(pcm))]
-
-    def _ms(self, pcm: bytes | bytearray) -> float:
-        return len(pcm) / 2 / self._rate * 1000
 
 
 def is_speech(pcm: bytes) -> bool:
