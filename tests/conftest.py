@@ -63,13 +63,18 @@ def shared_redis() -> Iterator[SharedRedis]:
 
 @pytest.fixture(autouse=True)
 def over_bus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Lets `a_relay` start a `support.pods.Spread`. In the end, nothing is left that would stay for ever."""
+    """Lets `a_relay` start a `support.pods.Spread`. In the end, nothing is left that would stay for ever.
+
+    Its processes soon know what the others count. None is taken for dead because the machine is slow.
+    """
     if not getattr(request, "param", False):
         yield
         return
     redis: SharedRedis = request.getfixturevalue("shared_redis")
     redis.empty()
     monkeypatch.setenv("RELAY_TEST_BUS", redis.url)
+    monkeypatch.setattr("adk_relay.bus.census._EVERY", 0.05)
+    monkeypatch.setattr("adk_relay.bus.lease._LEASE_MS", 60_000)
     yield
     assert redis.stays() == []
 

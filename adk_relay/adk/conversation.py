@@ -19,11 +19,12 @@ from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.speaking import Speaking
 from adk_relay.adk.stops import Stop
+from adk_relay.adk.summaries import summary_of
 from adk_relay.adk.takeover import Takeover
 from adk_relay.adk.turn_ends import TurnEnds
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.interfaces import default_id
+from adk_relay.core.interfaces import Summary, default_id
 from adk_relay.core.listener import Listener
 from adk_relay.core.members import Members
 from adk_relay.core.messages import (
@@ -191,6 +192,10 @@ class Conversation:
         self._idleness.touch()
         if not self._moderation.holds(text, listener, is_request=True):
             self._writing.ask(text, listener)
+
+    async def summary(self) -> Summary:
+        """What is told of it in lists."""
+        return await summary_of(self.session, self.room)
 
     async def reset(self, *, delete: bool) -> None:
         """Empties the conversation for all listeners; `delete`: no session is made until something is said.

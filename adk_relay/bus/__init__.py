@@ -4,7 +4,7 @@
     attending      those of other processes            relay:p:{P}:alive  lease of process P
     attended       one of those                        relay:c:{C}:owner  "<token> <process>"
     microphone     its sound, on the way to an owner   relay:c:{C}:log    journal of conversation C (stream)
-    own_ids        for texts whose clients gave none   relay:claims       claims of conversations (stream)
+    pictures       its pictures, for a new owner       relay:claims       claims of conversations (stream)
     owning         those of this process               relay:calls        questions to any worker (stream)
     owned          one of those                        relay:about        what the agent is
     hub            this process among the others       relay:census       what each process tells (hash)
@@ -13,6 +13,7 @@
     commands       what processes tell each other
     packs          what gathers for a process
     link           from this process to another
+    given_up       sound that did not get there
     inbox          from all others to this one
     lease          which processes live
     ownership      which process owns a conversation

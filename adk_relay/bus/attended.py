@@ -12,8 +12,8 @@ from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Ask, Attend, Leave, Replay
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.microphone import Microphone
-from adk_relay.bus.own_ids import is_own, with_id, without_own_ids
 from adk_relay.bus.ownership import Owner
+from adk_relay.bus.pictures import Pictures
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
@@ -31,9 +31,11 @@ from adk_relay.core.messages import (
     Status,
     TurnEnd,
     UserAudio,
+    UserImage,
     UserText,
     Written,
 )
+from adk_relay.core.own_ids import is_own, with_id
 from adk_relay.core.room import After, Standing
 
 _MAX_UNACKED = 256
@@ -53,6 +55,8 @@ class _Attending:
     """What it asks for; None: it makes one request, and nothing is replayed to it."""
     came_at: float
     """As `time.time()`."""
+    epoch: str
+    """The epoch that its client knows of."""
     is_in: bool = False
     """The owner has answered: what comes now is for it."""
     texts: dict[str, UserText | Ask] = field(default_factory=dict)
@@ -61,6 +65,7 @@ class _Attending:
     """The ids of those requests that were acked."""
     held: list[bytes] = field(default_factory=list)
     """Other input that came while there was no owner, but sound."""
+    pictures: Pictures = field(default_factory=Pictures)
     microphone: Microphone | None = None
     """None: it has sent no sound yet."""
     state: State = "live"
@@ -166,12 +171,12 @@ class Attended:
         self._attend(attending)
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
+        epoch = self._standing.epoch
         if listener.attends == "own":
-            attending = _Attending(listener, None, self._came_at)
-        else:  # what is told between the answer to `open` and the arrival of this is not to be missed
-            attending = _Attending(
-                listener, after or After(self._standing.epoch, self._standing.seq), self._came_at
-            )
+            after = None
+        elif not after:  # what is told after the answer to `open`, and before this arrives, is not missed
+            after = After(epoch, self._standing.seq)
+        attending = _Attending(listener, after, self._came_at, epoch)
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -199,6 +204,10 @@ class Attended:
                 attending.microphone = microphone
             microphone.add(user_input)
             self._send_sound(attending, microphone)
+        elif isinstance(user_input, UserImage):
+            picture = encode(user_input)
+            attending.pictures.add(picture)
+            self._send(listener.connection_id, picture)
         elif self.owner:
             self._send(listener.connection_id, encode(user_input))
         else:
@@ -256,6 +265,12 @@ class Attended:
         for attending in self._attending.values():
             attending.tell(state if self.owner or state else "reconnecting")
 
+    def given_up(self, connections: Sequence[str], ms: float) -> None:
+        """Sound of these connections was given up on its way to the owner."""
+        for connection in connections:
+            if attending := self._attending.get(connection):
+                attending.listener.deliver(Dropped("up", ms))
+
     def take(self, connections: Sequence[str], content: Message | Replay) -> None:
         """Takes what the owner tells some of the connections, or all ([])."""
         if isinstance(content, Replay):
@@ -264,7 +279,6 @@ class Attended:
                     self._replayed(attending, content)
             return
         self._note(content)
-        content = without_own_ids(content)
         for connection in connections or [*self._attending]:
             attending = self._attending.get(connection)
             if attending and attending.is_in:
@@ -278,11 +292,17 @@ class Attended:
         has_lines = any(isinstance(message, Line | Written) for message in replay.messages)
         count = self._standing.message_count or int(has_lines)
         self._standing = replace(self._standing, epoch=replay.epoch, seq=seq, message_count=count)
+        if attending.epoch != replay.epoch:  # it was emptied, and this listener could not be reached
+            attending.epoch = replay.epoch
+            if attending.listener.attends != "own":
+                attending.listener.deliver(Reset(replay.epoch, replay.was_deleted))
+            if not self.is_attended_by(attending.listener):  # not any more
+                return
         if attending.after and is_first:
             own = attending.listener.connection_id
             attending.listener.replay(
                 [
-                    without_own_ids(message)
+                    message
                     for message in replay.messages
                     if not (isinstance(message, Written) and message.connection_id == own)  # it wrote that
                 ]
@@ -317,6 +337,10 @@ class Attended:
                 attending.state = state
                 if attending.told:
                     return
+            case Reset(epoch):
+                attending.epoch = epoch
+            case Dropped() if not attending.listener.is_audio:
+                return
             case _:
                 self._settle(attending, message)
         attending.listener.deliver(message)
@@ -326,12 +350,14 @@ class Attended:
         match message:
             case Error(id=text_id) if text_id:
                 attending.forget(text_id)
-            case TurnEnd(goes_on=False) if attending.listener.attends == "own":
-                attending.texts.clear()
-                attending.acked.clear()
-            case TurnEnd(answer=answer) if answer and answer.asked:
-                if answer.asked.connection_id == attending.listener.connection_id:
-                    attending.forget(answer.asked.id)
+            case TurnEnd(goes_on=False, answer=answer):
+                attending.pictures.answered()
+                asked = answer.asked if answer else None
+                if attending.listener.attends == "own":
+                    attending.texts.clear()
+                    attending.acked.clear()
+                elif asked and asked.connection_id == attending.listener.connection_id:
+                    attending.forget(asked.id)
 
     def _attend(self, attending: _Attending) -> None:
         """A listener attends, and says what the owner may not know yet."""
@@ -350,9 +376,8 @@ class Attended:
         )
         connection = listener.connection_id
         held, attending.held = attending.held, []
-        for content in (attend, *attending.texts.values()):
-            self._send_quietly(connection, encode(content))
-        for data in held:
+        texts = [encode(text) for text in attending.texts.values()]
+        for data in (encode(attend), *attending.pictures, *texts, *held):
             self._send_quietly(connection, data)
         if attending.microphone:
             self._send_sound(attending, attending.microphone)

@@ -17,7 +17,7 @@ from adk_relay.bus.log import Log
 from adk_relay.bus.packs import Item
 from adk_relay.core import interfaces
 from adk_relay.core.inbox import InboxFullError
-from adk_relay.core.interfaces import Conversation
+from adk_relay.core.interfaces import Conversation, Summary
 from adk_relay.core.messages import Audio, Error, Message, ReadOlder, UserText
 from adk_relay.core.past import Past
 from adk_relay.core.recording import Recorder
@@ -29,6 +29,9 @@ class OwnConversation(Conversation, Protocol):
     """A conversation that runs in this process."""
 
     room: Room
+
+    async def summary(self) -> Summary:
+        """What is told of it in lists."""
 
 
 class Conversations(interfaces.Conversations, Protocol):
@@ -86,14 +89,16 @@ class Remote:
 
     def deliver(self, message: Message) -> None:
         """Takes a message of the conversation."""
-        if not self.is_cut:
+        if not self.is_cut and (self.is_audio or not isinstance(message, Audio)):
             self._owned.tell(self, message)
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that it has missed."""
         if not self.is_cut and (conversation := self._owned.conversation):
-            standing = conversation.standing(self)
-            self._owned.tell(self, Replay((*messages,), standing.epoch, standing.seq))
+            room = conversation.room
+            if not self.is_audio:
+                messages = [message for message in messages if not isinstance(message, Audio)]
+            self._owned.tell(self, Replay((*messages,), room.epoch, room.seq, room.was_deleted))
 
 
 class Owned:

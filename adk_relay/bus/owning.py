@@ -9,6 +9,7 @@ import time
 from typing import Any, get_args
 
 from adk_relay.bus import keys
+from adk_relay.bus.calls import ERRORS, perform
 from adk_relay.bus.codec import CodecError, decode, encode
 from adk_relay.bus.commands import About, Ask, Attend, Call, Claim, Leave, Moved, Replay, Reply
 from adk_relay.bus.hub import Hub
@@ -23,12 +24,10 @@ from adk_relay.core.interfaces import (
     Conversation,
     StoppingError,
     StoreError,
-    ToolResultError,
     UnknownConversationError,
-    UnknownToolError,
 )
 from adk_relay.core.logs import failure, one_line
-from adk_relay.core.messages import Ended, Input, ReadOlder, ToolResult
+from adk_relay.core.messages import Ended, Input, ReadOlder
 from adk_relay.core.recording import Past, Recorded
 from adk_relay.core.requests import BusyError
 
@@ -44,12 +43,6 @@ _ABOUT_SECONDS = 20.0
 _LOG_EXTRA_BYTES = 1024 * 1024
 _LOG_EXTRA_SECONDS = 10.0
 """What is kept in a log beyond what is kept to be replayed."""
-
-ERRORS = (
-    *(UnknownConversationError, UnknownToolError, ToolResultError),
-    *(StoreError, StoppingError, BusyError),
-)
-"""What a call may raise: it is raised again where the call was made."""
 
 
 class NotOwnerError(Exception):
@@ -312,30 +305,7 @@ class Owning:
             NotOwnerError: only the owner of the conversation can do that.
             Exception: those of `ERRORS`.
         """
-        conversations, user_id, session_id = self._conversations, call.user_id, call.session_id
-        match call.name:
-            case "open" | "find":
-                await self.open(user_id, session_id, must_exist=call.name == "find")
-                return Reply(call.id, standing=self._owned[session_id].announce(call.asker))
-            case "answer":
-                await self.open(user_id, session_id, must_exist=True)
-                await conversations.answer(user_id, session_id, ToolResult(**call.arguments))
-            case "reset":
-                await self.open(user_id, session_id, must_exist=True)
-                await conversations.reset(user_id, session_id, **call.arguments)
-            case "check":
-                await conversations.check(user_id, session_id)
-            case "create":
-                return Reply(call.id, session_id=await conversations.create(user_id))
-            case "list":
-                return Reply(
-                    call.id, summaries=(*await conversations.list(user_id, call.arguments["limit"]),)
-                )
-            case "read":
-                before = call.arguments["before"]
-                summary, lines, first = await conversations.read(user_id, session_id, before)
-                return Reply(call.id, summaries=(summary,), lines=(*lines,), first=first)
-        return Reply(call.id)
+        return await perform(call, self._conversations, self._owned, self.open)
 
     async def _open_for(self, owned: Owned, attend: Attend) -> None:
         """Opens a conversation because a listener attends that has attended it with the owner before."""

@@ -100,6 +100,8 @@ class Room:
         """Identifies this life of the conversation in memory. The numbers of another epoch mean nothing."""
         self.seq = 0
         """The number of the last message."""
+        self.was_deleted = False
+        """The epoch has begun because the conversation was deleted."""
         self.history = History()
         self.listeners: list[Listener] = []
         """All that attend, in the order they came."""
@@ -346,6 +348,7 @@ class Room:
         """Empties the conversation: a new epoch begins, and all listeners are told."""
         self.epoch = _new_epoch()
         self.seq = 0
+        self.was_deleted = deleted
         self.history = History()
         self._journal.clear()
         self.recording.begin(self.epoch, 0)

@@ -16,6 +16,8 @@ from support.server import a_relay, serving
 from support.tokens import SECRET, token
 from support.tokens import web as signed_in
 
+pytestmark = pytest.mark.bus
+
 LONG = "ä" * (16 * 1024)  # 32 KiB
 
 BAD_BODIES: dict[str, tuple[str, bytes]] = {
@@ -189,6 +191,7 @@ async def test_an_agent_that_says_nothing_for_too_long_is_told(gemini: GeminiLiv
         refused(await web.post(CHAT, json={"session_id": "a", "message": "hello"}), 504)
 
 
+@pytest.mark.alone  # in this moment it is not the only one
 async def test_a_server_that_is_going_says_so(gemini: GeminiLive) -> None:
     begun = asyncio.Event()
 

@@ -12,7 +12,7 @@ from support.client import Client, Json, client
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.server import a_relay, serving
 
-pytestmark = pytest.mark.usefixtures("no_errors")
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.bus]
 
 
 async def test_all_dialects_at_once_see_one_conversation(gemini: GeminiLive) -> None:

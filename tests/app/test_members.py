@@ -17,7 +17,7 @@ from support.script import Script, busy
 from support.server import a_relay, serving
 from support.tokens import SECRET, token, web, with_token
 
-pytestmark = pytest.mark.usefixtures("no_errors")
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.bus]
 
 
 async def invited(port: int, session_id: str, name: str) -> str:

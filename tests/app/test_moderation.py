@@ -17,6 +17,8 @@ from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.live import PNG
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.bus
+
 WORDS = "We do not talk about that here."
 
 
@@ -153,6 +155,7 @@ async def test_a_function_that_fails_lets_nothing_through(
         assert gemini.connections[0].texts == ["hello"]
 
 
+@pytest.mark.alone  # of several, another one goes on with the conversation
 async def test_a_server_that_drains_waits_for_it(gemini: GeminiLive) -> None:
     """A text that it is asked about still gets its answer."""
     host = Host()

@@ -15,6 +15,8 @@ from support.client import Client, Json, client
 from support.long import message, write
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.bus
+
 
 async def history(alice: Client, before: str) -> tuple[Json, list[str]]:
     """The older messages that a client asks for."""
@@ -107,6 +109,7 @@ async def test_a_count_that_failed_is_made_again(tmp_path: Path, monkeypatch: py
         assert (await web.get("/sessions/long")).json()["message_count"] == 402
 
 
+@pytest.mark.alone  # somebody opens it and attends at the same moment
 async def test_a_conversation_may_take_long_to_be_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

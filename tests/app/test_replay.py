@@ -31,7 +31,7 @@ from support.traveler import (
     uncut,
 )
 
-pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice]
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice, pytest.mark.bus]
 
 
 # ---- cuts ------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from support.gemini import GeminiLive
 from support.script import Script, typed
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.bus
+
 # ---- one stream --------------------------------------------------------------------------------
 
 

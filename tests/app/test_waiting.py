@@ -22,6 +22,8 @@ from support.client import Client, Json, client, words
 from support.gemini import NATIVE_AUDIO_2, Connection, GeminiLive, UserTurn
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.bus
+
 GEMINI_3 = "gemini-3.8-live"
 models = pytest.mark.parametrize("model", [GEMINI_3, NATIVE_AUDIO_2])
 

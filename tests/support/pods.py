@@ -15,6 +15,8 @@ from adk_relay.adk.conversation import Conversation
 from adk_relay.core.interfaces import default_id
 from adk_relay.wire.asgi import Receive, Scope, Send
 from relay import Relay
+from support.gemini import GeminiLive
+from support.process import SERVE, Process, relay_process
 from support.redis_server import RedisServer, until
 from support.server import serving
 
@@ -107,3 +109,18 @@ async def pods(
         for pod in found:
             await until(pod.relay.served.is_ready)
         yield found
+
+
+@asynccontextmanager
+async def worker(redis: RedisServer, gemini: GeminiLive, folder: Path) -> AsyncIterator[Process]:
+    """A worker that is a process of its own."""
+    settings = {
+        "RELAY_ROLE": "worker",
+        "RELAY_BUS": redis.url,
+        "RELAY_SESSIONS": f"sqlite:///{folder}/sessions.db",
+        "RELAY_APP_NAME": "tester",
+        "RELAY_DRAIN": "5",
+    }
+    async with relay_process(SERVE, folder, **gemini.env, **settings) as process:
+        await process.started()
+        yield process
