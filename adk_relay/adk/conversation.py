@@ -231,14 +231,15 @@ class Conversation:
     async def give(self) -> None:
         """Gives the conversation away, between two turns: another process goes on with it.
 
-        Nobody is told. If an answer takes too long, the listeners are told that the connection is lost. What
-        they send is taken until this returns.
+        Listeners in other processes notice nothing, those in this one are told to come back. If an answer
+        takes too long, the listeners are told that the connection is lost. What they send is taken until this
+        returns.
         """
         await self._handover.begin()
         await self._end()
 
     def lose(self) -> None:
-        """Another process has the conversation already: it ends here, and nobody is told."""
+        """Another process has the conversation already: it ends here."""
         self._handover.lose()
 
     # ---- for the runs (hosts.RunsHost) ----

@@ -332,7 +332,7 @@ class Conversations:
         return await newest(self._catalog, self._open, user_id, limit)
 
     def lose(self, session_id: str) -> None:
-        """Another process owns a conversation: it ends here, and nobody is told."""
+        """Another process owns a conversation: it ends here."""
         if conversation := self._open.get(session_id):
             conversation.lose()
 

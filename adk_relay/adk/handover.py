@@ -51,7 +51,7 @@ class Handover:
         self._runs.stop(Stop.GIVEN)
 
     def lose(self) -> None:
-        """Another process has the conversation already: nothing more is told or recorded here."""
+        """Another process has the conversation already: nothing more is recorded here."""
         self._recording.close()
         self._room.abandon()
         self._runs.stop(Stop.LOST)

@@ -3,13 +3,16 @@
     conversations  all of them, for this process       relay:p:{P}        inbox of process P (stream)
     attending      those of other processes            relay:p:{P}:alive  lease of process P
     attended       one of those                        relay:c:{C}:owner  "<token> <process>"
-    microphone     its sound, on the way to an owner   relay:c:{C}:log    journal of conversation C (stream)
-    pictures       its pictures, for a new owner       relay:claims       claims of conversations (stream)
-    owning         those of this process               relay:calls        questions to any worker (stream)
-    owned          one of those                        relay:about        what the agent is
-    hub            this process among the others       relay:census       what each process tells (hash)
-    server         the clients of Redis; is it there?  relay:limits:W     what user or address W has (hash)
-    codec          messages and commands as bytes      relay:once:T       token T was used
+    attendee       a listener in this process          relay:c:{C}:log    journal of conversation C (stream)
+    microphone     its sound, on the way to an owner   relay:claims       claims of conversations (stream)
+    pictures       its pictures, for a new owner       relay:calls        questions to any worker (stream)
+    owning         those of this process               relay:census       what each process tells (hash)
+    owned          one of those                        relay:limits:W     what user or address W has (hash)
+    answering      calls of other processes            relay:once:T       token T was used
+    hub            this process among the others
+    server         the clients of Redis; is it there?
+    codec          messages and commands as bytes
+    names          of processes: do they understand?
     commands       what processes tell each other
     packs          what gathers for a process
     link           from this process to another

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
+from adk_relay.bus import names
+from adk_relay.bus.attendee import Attendee, State
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Ask, Attend, Leave, Replay
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.microphone import Microphone
 from adk_relay.bus.ownership import Owner
-from adk_relay.bus.pictures import Pictures
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import (
@@ -41,48 +42,6 @@ from adk_relay.core.room import After, Standing
 _MAX_UNACKED = 256
 _MAX_HELD = 64
 """Texts of a listener that may wait for their acks, and other input that may wait for an owner."""
-
-State = Literal["reconnecting", "live", "elsewhere", "degraded"]
-"""As in `core.messages.Status`."""
-
-
-@dataclass(slots=True, eq=False)
-class _Attending:
-    """A listener, and what has to be said again to a new owner."""
-
-    listener: Listener
-    after: After | None
-    """What it asks for; None: it makes one request, and nothing is replayed to it."""
-    came_at: float
-    """As `time.time()`."""
-    epoch: str
-    """The epoch that its client knows of."""
-    is_in: bool = False
-    """The owner has answered: what comes now is for it."""
-    texts: dict[str, UserText | Ask] = field(default_factory=dict)
-    """By id: texts without an ack, and requests without an answer."""
-    acked: set[str] = field(default_factory=set)
-    """The ids of those requests that were acked."""
-    held: list[bytes] = field(default_factory=list)
-    """Other input that came while there was no owner, but sound."""
-    pictures: Pictures = field(default_factory=Pictures)
-    microphone: Microphone | None = None
-    """None: it has sent no sound yet."""
-    state: State = "live"
-    """What the owner has told it last of the state of the conversation."""
-    told: State | Literal[""] = ""
-    """What it was told here instead, because the owner could not be reached; "": nothing."""
-
-    def forget(self, text_id: str) -> None:
-        """A text was refused, or has its answer: it is not said again."""
-        self.texts.pop(text_id, None)
-        self.acked.discard(text_id)
-
-    def tell(self, state: State | Literal[""]) -> None:
-        """Tells it what is the matter here; "": nothing is any more."""
-        if state != self.told:
-            self.told = state
-            self.listener.deliver(Status(state or self.state))
 
 
 class Attended:
@@ -125,7 +84,7 @@ class Attended:
         self._came_at = 0.0
         self._expected = 0
         """How many listeners the owner expects."""
-        self._attending: dict[str, _Attending] = {}
+        self._attending: dict[str, Attendee] = {}
         """By connection id, in the order in which they came."""
 
     def check(self) -> None:
@@ -176,7 +135,7 @@ class Attended:
             after = None
         elif not after:  # what is told after the answer to `open`, and before this arrives, is not missed
             after = After(epoch, self._standing.seq)
-        attending = _Attending(listener, after, self._came_at, epoch)
+        attending = Attendee(listener, after, self._came_at, epoch)
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -227,7 +186,7 @@ class Attended:
         else:
             listener.deliver(Error("busy", "Older messages can't be read just now."))
 
-    def _keep(self, attending: _Attending, text_id: str, text: UserText | Ask) -> None:
+    def _keep(self, attending: Attendee, text_id: str, text: UserText | Ask) -> None:
         if len(attending.texts) >= _MAX_UNACKED and text_id not in attending.texts:
             raise InboxFullError
         attending.forget(text_id)
@@ -245,6 +204,11 @@ class Attended:
         for attending in self._attending.values():
             if is_told:
                 attending.tell("reconnecting")
+
+    def could_have(self, owner: Owner) -> bool:
+        """Whether this may be its owner now: a process that this one understands, and not the one before."""
+        is_understood = names.understand(owner.process, self._hub.process)
+        return bool(owner.process) and is_understood and owner.token > self.dead_token
 
     def found(self, owner: Owner) -> None:
         """There is an owner: all attend anew, and say again what it may not know."""
@@ -284,7 +248,7 @@ class Attended:
             if attending and attending.is_in:
                 self._deliver(attending, content)
 
-    def _replayed(self, attending: _Attending, replay: Replay) -> None:
+    def _replayed(self, attending: Attendee, replay: Replay) -> None:
         is_first = not attending.is_in
         attending.is_in = True
         # What all the others got so far, this one has got now.
@@ -321,7 +285,7 @@ class Attended:
             has_messages = self._standing.message_count or isinstance(message, Written | TurnEnd)
             self._standing = replace(self._standing, seq=message.seq, message_count=int(has_messages))
 
-    def _deliver(self, attending: _Attending, message: Message) -> None:
+    def _deliver(self, attending: Attendee, message: Message) -> None:
         match message:
             case Ack(text_id):
                 text = attending.texts.get(text_id)
@@ -345,7 +309,7 @@ class Attended:
                 self._settle(attending, message)
         attending.listener.deliver(message)
 
-    def _settle(self, attending: _Attending, message: Message) -> None:
+    def _settle(self, attending: Attendee, message: Message) -> None:
         """Forgets what need not be said again after a message."""
         match message:
             case Error(id=text_id) if text_id:
@@ -359,7 +323,7 @@ class Attended:
                 elif asked and asked.connection_id == attending.listener.connection_id:
                     attending.forget(asked.id)
 
-    def _attend(self, attending: _Attending) -> None:
+    def _attend(self, attending: Attendee) -> None:
         """A listener attends, and says what the owner may not know yet."""
         if not self.owner:
             return
@@ -382,7 +346,7 @@ class Attended:
         if attending.microphone:
             self._send_sound(attending, attending.microphone)
 
-    def _send_sound(self, attending: _Attending, microphone: Microphone) -> None:
+    def _send_sound(self, attending: Attendee, microphone: Microphone) -> None:
         """Sends the sound that waits, if there is an owner."""
         if self.owner:
             for sound in microphone.take():

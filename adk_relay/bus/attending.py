@@ -8,16 +8,17 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Literal, get_args
 
-from adk_relay.bus import keys
+from adk_relay.bus.answering import NotOwnerError
 from adk_relay.bus.attended import Attended
-from adk_relay.bus.codec import decode, encode
-from adk_relay.bus.commands import About, Call, Claim, Moved, Replay, Reply
+from adk_relay.bus.codec import encode
+from adk_relay.bus.commands import Call, Claim, Moved, Replay, Reply
 from adk_relay.bus.given_up import GivenUp
 from adk_relay.bus.hub import DiedError, Hub, NoReplyError
 from adk_relay.bus.ownership import Owner
-from adk_relay.bus.owning import NotOwnerError, Owning
+from adk_relay.bus.owning import Owning
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import put
@@ -45,8 +46,6 @@ _LOOK_SECONDS = 1.0
 _CLAIM_SECONDS = 5.0
 """After so long without an owner it is looked for again, and claimed again."""
 
-_PAUSE_SECONDS = 0.05
-_ABOUT_SECONDS = 30.0
 
 _ERRORS: dict[str, Callable[[str], Exception]] = {
     "BusyError": BusyError,
@@ -76,9 +75,6 @@ class Attending:
     """
 
     def __init__(self, hub: Hub, owning: Owning | None, mic_ms: float) -> None:
-        self.about = About("", False, False)
-        self.knows_about = asyncio.Event()
-        """Set when it is known what the agent is."""
         self._hub = hub
         self._owning = owning
         self._mic_ms = mic_ms
@@ -95,15 +91,6 @@ class Attending:
         """Asserts the invariants."""
         for name, attended in self._attended.items():
             assert attended.owner or name in self._looking, f"nobody looks for an owner of {name}"
-
-    async def run(self) -> None:
-        """Learns of the agent, until it is cancelled."""
-        while True:
-            found = await self._hub.server.attempt(lambda: self._hub.server.run("GET", keys.ABOUT))
-            if found:
-                self.about = decode(found)
-                self.knows_about.set()
-            await asyncio.sleep(_ABOUT_SECONDS if found else _PAUSE_SECONDS)
 
     # ---- core.interfaces.Conversations ----
 
@@ -152,7 +139,7 @@ class Attending:
         reply: Reply | None = None
         with contextlib.suppress(DiedError, NoReplyError, NotOwnerError, AwayError):  # then from the session
             owner = await self._hub.ownership.find(session_id)
-            if owner and owner.process:
+            if owner and owner.process and not await self._hub.is_foreign(owner.process):
                 reply = await self._ask(owner, "read", user_id, session_id, before=before)
         reply = reply or await self._ask_any("read", user_id, session_id, before=before)
         return reply.summaries[0], [*reply.lines], reply.first
@@ -193,7 +180,7 @@ class Attending:
         """
         call = Call(secrets.token_urlsafe(9), self._hub.process, name, user_id, session_id, arguments or None)
         if self._owning and owner.process == self._hub.process:
-            return await self._owning.perform(call)
+            return await self._owning.answering.perform(call)
         reply = await self._hub.ask(owner.process, owner.token, call)
         if reply.error:
             raise _error(reply, session_id)
@@ -282,21 +269,25 @@ class Attending:
             while True:
                 await hub.is_up.wait()
                 owner = await hub.server.attempt(lambda: hub.ownership.find(name))
-                if owner is None or not owner.process or owner.token <= attended.dead_token:
+                is_foreign = partial(hub.is_foreign, owner.process if owner else "")
+                if await hub.server.attempt(is_foreign):
+                    attended.tell("reconnecting")  # it can only be waited for
+                elif owner and attended.could_have(owner):
+                    break
+                else:
                     seen = owner.token if owner else 0
                     if self._owning and self._owning.has_place():
                         owner = await self._owning.take(name, seen)
-                        break
+                        if attended.could_have(owner):
+                            break
                     if time.monotonic() >= claim_at:
                         claim_at = time.monotonic() + _CLAIM_SECONDS
                         claim = encode(Claim(attended.user_id, name, seen, hub.process))
-                        await hub.server.attempt(lambda: put(hub.server, keys.CLAIMS, claim))  # noqa: B023
-                    hint.clear()
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK_SECONDS):
-                            await hint.wait()
-                    continue
-                break
+                        await hub.server.attempt(partial(put, hub.server, hub.claims, claim))
+                hint.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await hint.wait()
         finally:
             if self._hints.get(name) is hint:
                 del self._hints[name]

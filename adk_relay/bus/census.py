@@ -7,12 +7,13 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from adk_relay.bus import keys
+from adk_relay.bus.names import understand
 from adk_relay.bus.server import AwayError, Script, Server
-from adk_relay.core.whole import About, Counts
+from adk_relay.core.whole import About, Agent, Counts
 
 log = logging.getLogger("relay")
 
@@ -85,16 +86,18 @@ class Census:
         return [self._about(), *self._others.values()]
 
     @property
-    def has_worker(self) -> bool:
-        """Whether any process runs the agent."""
-        return any(process.role != "web" for process in self.processes)
+    def agent(self) -> Agent | None:
+        """What the agent is; None: no process that this one understands runs it."""
+        known = {self._process: self._about()} | self._others
+        agents = (about.agent for name, about in known.items() if understand(name, self._process))
+        return next(filter(None, agents), None)
 
     async def run(self) -> None:
         """Tells and reads until it is cancelled."""
         while not self._has_left:
             with contextlib.suppress(AwayError):
                 await self._tell()
-            await asyncio.sleep(_EVERY if self.has_worker else _FIRST_EVERY)
+            await asyncio.sleep(_EVERY if self.agent else _FIRST_EVERY)
 
     async def leave(self) -> None:
         """This process ends, and tells nothing more.
@@ -120,6 +123,12 @@ class Census:
 def _about(told: Any) -> About | None:
     """What a process has told; None: it runs another version of relay, and tells something else."""
     try:
-        return About(told["role"], Counts(**told["counts"]))
+        agent = _known(Agent, told["agent"]) if told["agent"] else None
+        return About(told["role"], _known(Counts, told["counts"]), agent)
     except (TypeError, KeyError):
         return None
+
+
+def _known(kind: Any, told: dict[str, Any]) -> Any:
+    """An object with those of its fields that were told: another version of relay may have more, or fewer."""
+    return kind(**{each.name: told[each.name] for each in fields(kind) if each.name in told})

@@ -2,7 +2,7 @@
 
 An object becomes a msgpack list: its tag and its fields. JSON values (`Any`) travel as JSON, because it
 holds what msgpack does not, such as large numbers. The tag has the name of the type and a checksum of its
-fields: so a process that runs another version of relay is noticed, and only where that matters.
+fields, so that what another version of relay has written is not misread.
 """
 
 from __future__ import annotations
@@ -156,18 +156,24 @@ def _kinds(*hints: Any) -> Iterable[type]:
         yield from get_args(hint) or (hint,)
 
 
-KINDS: tuple[type, ...] = (
+_SENT: tuple[type, ...] = (
     *_kinds(messages.Message, messages.Input, messages.ReadOlder),
     *(commands.Attend, commands.Leave, commands.Ask, commands.Replay, commands.Moved),
-    *_kinds(recorded.Recorded),
-    *(commands.Claim, commands.Call, commands.Reply, commands.About),
+    *(commands.Claim, commands.Call, commands.Reply),
 )
-"""The types that can be carried."""
+"""What processes send each other."""
+
+KINDS = (*_SENT, *_kinds(recorded.Recorded))
+"""The types that can be carried: those, and what is written into logs."""
 
 _known = {kind: _shape(kind) for kind in KINDS}
 _by_tag = {shape.tag: shape for shape in _known.values()}
 _by_name = {kind.__name__ for kind in KINDS}
 assert len(_by_tag) == len(KINDS)
+
+PROTOCOL = f"{crc32(' '.join(_known[kind].tag for kind in _SENT).encode()) & 0xFFFF:04x}"
+"""A checksum of what processes send each other: with the same one they understand each other, whatever their
+versions are."""
 
 # A packer is kept because a new one costs as much as the packing. Half of a surrogate pair may be in the text
 # of a user: JSON can hold it.

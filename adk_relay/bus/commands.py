@@ -120,12 +120,3 @@ class Reply:
     lines: tuple[Line, ...] = ()
     first: int = 0
     """The number of the first line."""
-
-
-@dataclass(slots=True, frozen=True)
-class About:
-    """What all workers know of the agent, for processes that have none."""
-
-    model: str
-    is_rehearsal: bool
-    push_to_talk: bool

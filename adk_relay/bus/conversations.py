@@ -13,7 +13,7 @@ from adk_relay.bus.together import Together
 from adk_relay.core.interfaces import Conversation, StoppingError, Summary
 from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.stats import Stats
-from adk_relay.core.whole import About, Role, counts_of
+from adk_relay.core.whole import About, Agent, Role, counts_of
 
 _GIVING_SECONDS = 3.0
 """So long, in the end, conversations that are still here have to be given away."""
@@ -48,6 +48,7 @@ class Conversations:
         self._owning: Owning | None = None
         self._attending: Attending | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._last_agent = Agent()
         self._is_closing = False
         self._giving: asyncio.Task[None] | None = None
         self.together = Together(self._about)
@@ -133,19 +134,26 @@ class Conversations:
 
     @property
     def model(self) -> str:
-        return self._own.model if self._own else self._attending.about.model if self._attending else ""
+        return self._known_agent().model
 
     @property
     def is_rehearsal(self) -> bool:
-        if self._own:
-            return self._own.is_rehearsal
-        return bool(self._attending and self._attending.about.is_rehearsal)
+        return self._known_agent().is_rehearsal
 
     @property
     def push_to_talk(self) -> bool:
-        if self._own:
-            return self._own.push_to_talk
-        return bool(self._attending and self._attending.about.push_to_talk)
+        return self._known_agent().push_to_talk
+
+    def _agent(self) -> Agent | None:
+        """What the agent is; None: no process is known that runs it."""
+        if own := self._own:
+            return Agent(own.model, own.is_rehearsal, own.push_to_talk)
+        return self.together.agent
+
+    def _known_agent(self) -> Agent:
+        """The same, or what was known last."""
+        self._last_agent = self._agent() or self._last_agent
+        return self._last_agent
 
     def is_closing(self) -> bool:
         return self._is_closing or bool(self._own and self._own.is_closing())
@@ -155,8 +163,7 @@ class Conversations:
             return False
         if self._own:
             return await self._own.is_ready()
-        is_known = self._attending and self._attending.knows_about.is_set()
-        return bool(is_known) and self.together.has_worker
+        return self._agent() is not None
 
     @property
     def active(self) -> int:
@@ -165,7 +172,8 @@ class Conversations:
 
     def _about(self) -> About:
         """What the other processes are told of this one."""
-        return About(self._role, counts_of(self.stats, self.active, self._sockets()))
+        agent = self._agent() if self._own else None
+        return About(self._role, counts_of(self.stats, self.active, self._sockets()), agent)
 
     def has_place(self, user_id: str, session_id: str | None) -> bool:
         return True  # some process may have one

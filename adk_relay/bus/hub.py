@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Protocol
 
-from adk_relay.bus import keys
+from adk_relay.bus import keys, names
 from adk_relay.bus.codec import CodecError, decode, encode
 from adk_relay.bus.commands import Call, Reply
 from adk_relay.bus.inbox import Inbox
@@ -49,8 +46,8 @@ class Runs(Protocol):
         """Does what is to be done all the time."""
 
 
-class Half(Runs, Protocol):
-    """One half of the bus. None of the other methods may wait."""
+class Half(Protocol):
+    """One half of the bus. No method may wait."""
 
     def receive(self, sender: str, item: Item, content: Any) -> None:
         """Takes something that another process has sent."""
@@ -79,7 +76,11 @@ class Hub:
     """
 
     def __init__(self, url: str) -> None:
-        self.process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self.process = names.new_name()
+        self.claims, self.calls = (
+            keys.for_version(key, names.protocol_of(self.process)) for key in (keys.CLAIMS, keys.CALLS)
+        )
+        """The keys of the two queues."""
         self.server = Server(url, self._changed)
         self.on_lost: Callable[[str, Owner], None] = lambda *_: None
         """Called with a conversation that another process owns now."""
@@ -89,6 +90,8 @@ class Hub:
         self.lease = Lease(self.server, self.process, self._lapsed)
         self.is_up = asyncio.Event()
         """Set when the others can depend on this process."""
+        self.has_failed = False
+        """This process can't reach the others until it is started again."""
         self.before_pack: Callable[[], Awaitable[None]] | None = None
         """Awaited before a pack goes to a process."""
         self._watcher = Watcher(self.server, self.lease, self._died)
@@ -99,6 +102,8 @@ class Hub:
         self._links: dict[str, tuple[Link, asyncio.Task[None]]] = {}
         self._calls: dict[str, tuple[str, asyncio.Future[Reply]]] = {}
         """By id: the process that is asked ("": any worker), and what waits for its reply."""
+        self._misunderstood: set[str] = set()
+        """The processes of which the log says that they have other messages."""
         self._task: asyncio.Task[None] | None = None
         self._last: tuple[Any, bytes] = (None, b"")
         """What was encoded last."""
@@ -152,7 +157,6 @@ class Hub:
             self._watcher,
             self._inbox,
             self.ownership,
-            *self._halves,
             *self._more,
         )
         try:
@@ -164,7 +168,26 @@ class Hub:
                 self.is_up.set()
         except Exception:
             log.exception("the bus has failed: this process has to be started again")
+            self.has_failed = True
             self.is_up.clear()
+
+    async def is_foreign(self, process: str) -> bool:
+        """Whether a process lives, and has other messages than this one: it can't be asked for anything.
+
+        Raises:
+            AwayError: Redis is away.
+        """
+        if names.understand(process, self.process):
+            return False
+        if not await self.server.run("EXISTS", keys.lease(process)):
+            return False
+        self._misunderstand(process, "its conversations can't be reached from here until it stops")
+        return True
+
+    def _misunderstand(self, process: str, why: str) -> None:
+        if process not in self._misunderstood:
+            self._misunderstood.add(process)
+            log.warning("process %s runs another version of relay: %s", one_line(process), why)
 
     # ---- to others ----
 
@@ -208,7 +231,7 @@ class Hub:
                 if to:
                     self.send(to, call.session_id, token, "", data)
                 else:
-                    await self.server.attempt(lambda: put(self.server, keys.CALLS, data))
+                    await self.server.attempt(lambda: put(self.server, self.calls, data))
                 return await reply
         except (TimeoutError, InboxFullError):
             raise NoReplyError from None
@@ -239,7 +262,7 @@ class Hub:
                 elif half := self._takers.get(type(content)):
                     half.receive(sender, item, content)
             except CodecError as error:
-                log.error("from process %s: %s", one_line(sender), error)
+                self._misunderstand(sender, str(error))
             except Exception:  # the other conversations go on
                 log.exception("something from process %s can't be dealt with", one_line(sender))
 
@@ -249,9 +272,13 @@ class Hub:
 
     # ---- what happens to others, and to Redis ----
 
-    def _died(self, process: str) -> None:
-        log.warning("process %s has died, or has lost Redis", one_line(process))
+    def _died(self, process: str, is_planned: bool) -> None:
+        if is_planned:
+            log.info("process %s has stopped", one_line(process))
+        else:
+            log.warning("process %s has died, or has lost Redis", one_line(process))
         self._inbox.forget(process)
+        self._misunderstood.discard(process)
         if process in self._links:
             self._links.pop(process)[1].cancel()
         for asked, reply in [*self._calls.values()]:

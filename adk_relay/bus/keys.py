@@ -5,16 +5,18 @@ from __future__ import annotations
 from urllib.parse import quote
 
 CLAIMS = "relay:claims"
-"""Stream: conversations that need an owner."""
+"""Begins the name of a stream: conversations that need an owner. See `for_version`."""
 
 CALLS = "relay:calls"
-"""Stream: questions that any worker can answer."""
+"""The same: questions that any worker can answer."""
 
 CENSUS = "relay:census"
 """Hash: what each process tells of itself."""
 
-ABOUT = "relay:about"
-"""What all workers know of the agent."""
+
+def for_version(key: str, protocol: str) -> str:
+    """The same key for the processes with this `codec.PROTOCOL`."""
+    return f"{key}:{protocol}"
 
 
 def inbox(process: str) -> str:
@@ -25,6 +27,11 @@ def inbox(process: str) -> str:
 def lease(process: str) -> str:
     """It is there while a process lives."""
     return f"relay:p:{{{process}}}:alive"
+
+
+def stopped(process: str) -> str:
+    """It is there for a while after a process was stopped by plan."""
+    return f"relay:p:{{{process}}}:stopped"
 
 
 def owner(conversation: str) -> str:

@@ -26,6 +26,9 @@ _DOUBT_SECONDS = 2.0
 
 _ASK_AGAIN_SECONDS = 0.3
 
+_STOPPED_MS = 60_000
+"""So long it is known that a process was stopped by plan."""
+
 
 class Lease:
     """Shows the others that this process lives.
@@ -69,8 +72,9 @@ class Lease:
             await asyncio.sleep(began + _EXTEND_SECONDS - time.monotonic())
 
     async def release(self) -> None:
-        """Ends the lease. Call it when `run` has ended."""
+        """Ends the lease: this process stops by plan. Call it when `run` has ended."""
         with contextlib.suppress(AwayError):  # it runs out
+            await self._server.run("SET", keys.stopped(self.process), "1", "PX", _STOPPED_MS)
             await self._server.run("DEL", self._key)
 
     async def _extend(self) -> None:
@@ -89,13 +93,14 @@ class Watcher:
     Args:
         lease: this process's own. Where it has run out as well, Redis was away or emptied, and others get
             the time to extend theirs.
-        on_death: called once with a process whose lease has run out. It is then not watched any more.
+        on_death: called once with a process whose lease has run out, and whether it was stopped by plan. It
+            is then not watched any more.
 
     Invariants:
         `_news` is set while a process is watched that was not looked at yet.
     """
 
-    def __init__(self, server: Server, lease: Lease, on_death: Callable[[str], None]) -> None:
+    def __init__(self, server: Server, lease: Lease, on_death: Callable[[str, bool], None]) -> None:
         self._server = server
         self._lease = lease
         self._on_death = on_death
@@ -136,8 +141,9 @@ class Watcher:
         is_gone = left_ms < 0
         if is_gone and self._lease.is_undisturbed and await self._left_ms(self._lease.process) >= 0:
             # The answer may be older than what has happened to the own lease meanwhile.
+            is_planned = bool(await self._server.run("EXISTS", keys.stopped(process)))
             if self._due.pop(process, None) is not None:
-                self._on_death(process)
+                self._on_death(process, is_planned)
         elif process in self._due:
             wait = _ASK_AGAIN_SECONDS if is_gone else left_ms / 1000 + 0.002
             self._due[process] = time.monotonic() + wait

@@ -64,6 +64,8 @@ class Log:
     ) -> None:
         self.conversation = conversation
         self.owner = Owner(token, process)
+        self.has_gap = False
+        """Something was given up that should have been written: see `bus.writer.Writer`."""
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._number = 0

@@ -18,7 +18,7 @@ from adk_relay.bus.packs import Item
 from adk_relay.core import interfaces
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import Conversation, Summary
-from adk_relay.core.messages import Audio, Error, Message, ReadOlder, UserText
+from adk_relay.core.messages import Audio, Ended, Error, Message, ReadOlder, UserText
 from adk_relay.core.past import Past
 from adk_relay.core.recording import Recorder
 from adk_relay.core.requests import BusyError
@@ -65,10 +65,11 @@ class Conversations(interfaces.Conversations, Protocol):
         """Opens a conversation that goes on from what was recorded of it."""
 
     async def give(self, conversation: Any) -> None:
-        """Ends a conversation between two turns, and tells nobody."""
+        """Ends a conversation between two turns. Only its listeners in this process are told so."""
 
     def lose(self, session_id: str) -> None:
-        """Ends a conversation that another process owns now. Nobody is told, and nothing is stored."""
+        """Ends a conversation that another process owns now. Its listeners here are told so; nothing is
+        stored."""
 
 
 class Remote:
@@ -89,7 +90,9 @@ class Remote:
 
     def deliver(self, message: Message) -> None:
         """Takes a message of the conversation."""
-        if not self.is_cut and (self.is_audio or not isinstance(message, Audio)):
+        has_moved = isinstance(message, Ended) and message.why == "moved"
+        is_heard = self.is_audio or not isinstance(message, Audio)
+        if is_heard and not (self.is_cut or has_moved):  # its own process finds the new owner
             self._owned.tell(self, message)
 
     def replay(self, messages: Sequence[Message]) -> None:

@@ -8,13 +8,12 @@ import logging
 import time
 from typing import Any, get_args
 
-from adk_relay.bus import keys
-from adk_relay.bus.calls import ERRORS, perform
+from adk_relay.bus.answering import Answering, NotOwnerError
 from adk_relay.bus.codec import CodecError, decode, encode
-from adk_relay.bus.commands import About, Ask, Attend, Call, Claim, Leave, Moved, Replay, Reply
+from adk_relay.bus.commands import Ask, Attend, Call, Claim, Leave, Moved, Replay
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.log import Log
-from adk_relay.bus.owned import Conversations, OwnConversation, Owned, Remote
+from adk_relay.bus.owned import Conversations, OwnConversation, Owned
 from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import AwayError
@@ -27,9 +26,10 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import failure, one_line
-from adk_relay.core.messages import Ended, Input, ReadOlder
+from adk_relay.core.messages import Ended, Input, ReadOlder, UserAudio
 from adk_relay.core.recording import Past, Recorded
 from adk_relay.core.requests import BusyError
+from adk_relay.core.room import Standing
 
 log = logging.getLogger("relay")
 
@@ -39,14 +39,12 @@ COMMANDS: tuple[type, ...] = (Attend, Leave, Ask, ReadOlder, Call, *get_args(Inp
 _UNOPENED_SECONDS = 10.0
 """A conversation that was claimed and is not opened for so long is given up."""
 
-_ABOUT_SECONDS = 20.0
+_MAX_WAITING = 1000
+"""Sound that comes while a conversation is being opened is kept only while less than this waits."""
+
 _LOG_EXTRA_BYTES = 1024 * 1024
 _LOG_EXTRA_SECONDS = 10.0
 """What is kept in a log beyond what is kept to be replayed."""
-
-
-class NotOwnerError(Exception):
-    """This process does not own the conversation."""
 
 
 class _Recorder:
@@ -74,14 +72,17 @@ class Owning:
         self._conversations = conversations
         conversations.on_end = self._ended
         hub.on_lost = self._lost
-        self._writer = Writer(hub.server, hub.ownership.lose)
+        self._writer = Writer(hub.server, hub.ownership.lose, self._recorded_anew)
         hub.before_pack = self._writer.flushed
         hub.join(self, COMMANDS)
+        hub.run_also(self)
         self._owned: dict[str, Owned] = {}
-        self._claims = Tasks(hub.server, keys.CLAIMS, hub.process, self._claimed, pause=self._pause)
-        self._calls = Tasks(hub.server, keys.CALLS, hub.process, self._called, pause=self._pause)
+        self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
+        self.answering = Answering(hub, conversations, self._open_own, self._announce, self._opened)
+        self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
+        self._has_told_unreadable = False
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -95,7 +96,6 @@ class Owning:
         async with asyncio.TaskGroup() as group:
             for part in (self._writer, self._claims, self._calls):
                 group.create_task(part.run())
-            group.create_task(self._tell_about())
             group.create_task(self._give_up_unopened())
 
     async def drain(self) -> None:
@@ -122,14 +122,6 @@ class Owning:
         for tasks in (self._claims, self._calls):
             with contextlib.suppress(AwayError):
                 await tasks.leave()
-
-    async def _tell_about(self) -> None:
-        conversations = self._conversations
-        about = About(conversations.model, conversations.is_rehearsal, conversations.push_to_talk)
-        command = ("SET", keys.ABOUT, encode(about), "PX", int(_ABOUT_SECONDS * 3000))
-        while True:
-            await self._hub.server.attempt(lambda: self._hub.server.run(*command))
-            await asyncio.sleep(_ABOUT_SECONDS)
 
     async def _give_up_unopened(self) -> None:
         while True:
@@ -214,9 +206,16 @@ class Owning:
     async def _past(self, owned: Owned) -> Past:
         try:
             return await self._hub.server.attempt(lambda: read_past(self._hub.server, owned.log))
-        except CodecError as error:  # it goes on from its session
-            log.error("%s", error)
+        except CodecError as error:
+            if not self._has_told_unreadable:
+                self._has_told_unreadable = True
+                log.warning("conversations of other processes go on from their sessions: %s", error)
             return Past()
+
+    def _recorded_anew(self, name: str) -> None:
+        """The log of a conversation has a gap."""
+        if (owned := self._owned.get(name)) and owned.conversation:
+            owned.conversation.room.recording.anew()
 
     async def _give(self, owned: Owned) -> None:
         if owned.conversation:
@@ -255,9 +254,6 @@ class Owning:
             owned.cut()
             owned.tell_moved(Moved(*owner))
             if owned.conversation:
-                for listener in [*owned.conversation.room.listeners]:
-                    if not isinstance(listener, Remote):  # its client comes back, to the new owner
-                        listener.deliver(Ended("stopping"))
                 self._conversations.lose(name)
 
     def _note_place(self) -> None:
@@ -276,7 +272,7 @@ class Owning:
         assert isinstance(claim, Claim)
         if not self.has_place():
             await asyncio.sleep(0.1)
-            await self._hub.server.attempt(lambda: put(self._hub.server, keys.CLAIMS, data))
+            await self._hub.server.attempt(lambda: put(self._hub.server, self._hub.claims, data))
             return
         owner = await self.take(claim.session_id, claim.seen)
         self._hub.send_quietly(claim.asker, claim.session_id, owner.token, "", encode(Moved(*owner)))
@@ -284,28 +280,16 @@ class Owning:
     async def _called(self, data: bytes) -> None:
         call = decode(data)
         assert isinstance(call, Call)
-        await self._answer(call)
+        await self.answering.answer(call)
 
-    async def _answer(self, call: Call) -> None:
-        try:
-            reply = await self.perform(call)
-        except ERRORS as error:
-            reply = Reply(call.id, type(error).__name__, str(error))
-        except NotOwnerError:
-            reply = Reply(call.id, "NotOwnerError")
-        except Exception as error:
-            log.exception("a call failed: %s", failure(error))
-            reply = Reply(call.id, "StoreError")
-        self._hub.reply(call.asker, call.session_id, reply)
+    async def _open_own(self, user_id: str, name: str, must_exist: bool) -> Conversation:
+        return await self.open(user_id, name, must_exist=must_exist)
 
-    async def perform(self, call: Call) -> Reply:
-        """Does what a call asks for.
+    def _opened(self, name: str) -> OwnConversation | None:
+        return self._owned[name].conversation if name in self._owned else None
 
-        Raises:
-            NotOwnerError: only the owner of the conversation can do that.
-            Exception: those of `ERRORS`.
-        """
-        return await perform(call, self._conversations, self._owned, self.open)
+    def _announce(self, name: str, process: str) -> Standing:
+        return self._owned[name].announce(process)
 
     async def _open_for(self, owned: Owned, attend: Attend) -> None:
         """Opens a conversation because a listener attends that has attended it with the owner before."""
@@ -332,7 +316,7 @@ class Owning:
     def receive(self, sender: str, item: Item, content: Any) -> None:
         """Takes something that another process has sent."""
         if isinstance(content, Call):
-            self._start(self._answer(content))
+            self.answering.take(content)
             return
         owned = self._owned.get(item.conversation)
         is_open = owned and not owned.closing and (owned.conversation or not self._is_draining)
@@ -341,7 +325,8 @@ class Owning:
                 self._hub.send_quietly(sender, item.conversation, item.token, "", encode(Moved(0, "")))
             return
         if not owned.conversation:
-            owned.waiting.append((sender, item, content))
+            if len(owned.waiting) < _MAX_WAITING or not isinstance(content, UserAudio):
+                owned.waiting.append((sender, item, content))
             if isinstance(content, Attend) and not owned.opener:
                 owned.opener = self._start(self._open_for(owned, content))
             return

@@ -10,7 +10,7 @@ from adk_relay.bus.hub import Hub
 from adk_relay.bus.limits import Limits
 from adk_relay.bus.server import AwayError
 from adk_relay.core.shared import Left, Use
-from adk_relay.core.whole import About
+from adk_relay.core.whole import About, Agent
 
 
 class Together:
@@ -50,13 +50,17 @@ class Together:
                 await census.leave()
 
     @property
-    def has_worker(self) -> bool:
-        """Whether any process runs the agent."""
-        return self._census is not None and self._census.has_worker
-
-    @property
     def is_reached(self) -> bool:
         return self._hub is not None and self._hub.works
+
+    @property
+    def agent(self) -> Agent | None:
+        """What the agent is; None: no process that this one understands runs it."""
+        return self._census.agent if self._census else self._about().agent
+
+    @property
+    def has_failed(self) -> bool:
+        return self._hub is not None and self._hub.has_failed
 
     @property
     def processes(self) -> list[About]:

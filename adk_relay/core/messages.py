@@ -366,8 +366,9 @@ class Error:
 class Ended:
     """The conversation is over: the last message of its listeners. If it failed, an `Error` is before it."""
 
-    why: Literal["idle", "failed", "stopping"]
-    """idle: nothing was said for too long; failed: the agent failed; stopping: the server is stopping."""
+    why: Literal["idle", "failed", "stopping", "moved"]
+    """idle: nothing was said for too long; failed: the agent failed; stopping: the server is stopping; moved:
+    the conversation goes on in another process."""
 
 
 Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd

@@ -168,8 +168,9 @@ class Past:
         )
 
     def _set(self, found: Checkpoint) -> None:
-        if found.is_new or found.epoch != self.epoch:
-            messages = [] if found.is_new or self.epoch else self.messages  # from before the first checkpoint
+        if found.is_new or found.has_gap or found.epoch != self.epoch:
+            is_first = not (found.is_new or found.has_gap or self.epoch)
+            messages = self.messages if is_first else []  # from before the first checkpoint
             self._clear()
             self.messages = [message for message in messages if message.seq <= found.seq]
             self.forgotten = self.messages[0].seq - 1 if self.messages else 0 if found.is_new else found.seq

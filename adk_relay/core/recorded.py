@@ -183,6 +183,8 @@ class Checkpoint:
     """The listeners know that its connection was lost."""
     present: tuple[tuple[str, str], ...] = ()
     """The connection ids and the names of the listeners."""
+    has_gap: bool = False
+    """Some of what was recorded before is missing: the messages before this can't be replayed."""
 
 
 @dataclass(slots=True, frozen=True)

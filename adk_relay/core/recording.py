@@ -116,6 +116,12 @@ class Recording:
         self._now.emptying = None
         self._checkpoint()
 
+    def anew(self) -> None:
+        """What was recorded is lost: all that a new owner needs is recorded again."""
+        if self._now.epoch:
+            self._flush()
+            self._checkpoint()
+
     def give(self) -> None:
         """The conversation is given away, and nothing more of it is recorded here."""
         self._flush()

@@ -16,6 +16,7 @@ from adk_relay.core.journal import Journal
 from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import (
     Audio,
+    Ended,
     Gap,
     Message,
     Numbered,
@@ -150,7 +151,9 @@ class Room:
             self._note_change(connection_id, name, was_there=True)
 
     def abandon(self) -> None:
-        """The conversation goes on in another process: all listeners are removed, and none is told."""
+        """The conversation goes on in another process: all listeners are removed, and have to come back."""
+        for listener in self.listeners:
+            listener.deliver(Ended("moved"))
         self.listeners.clear()
         self._came_at.clear()
         self._typing.clear()

@@ -29,11 +29,22 @@ class Counts:
 
 
 @dataclass(slots=True, frozen=True)
+class Agent:
+    """What a process that runs the agent tells of it."""
+
+    model: str = ""
+    is_rehearsal: bool = False
+    push_to_talk: bool = False
+
+
+@dataclass(slots=True, frozen=True)
 class About:
     """A process."""
 
     role: Role
     counts: Counts
+    agent: Agent | None = None
+    """None: it does not run it."""
 
 
 class Whole(Protocol):
@@ -42,6 +53,10 @@ class Whole(Protocol):
     @property
     def is_reached(self) -> bool:
         """Whether the others can be reached now."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether this process can't reach them until it is started again."""
 
     @property
     def processes(self) -> list[About]:

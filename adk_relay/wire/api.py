@@ -153,6 +153,8 @@ class Api:
     # ---- health and statistics ----
 
     async def _health(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
+        if self._whole and self._whole.has_failed:
+            raise HttpError(503, "This process has to be started again. Its log says why.")
         return as_json({"status": "ok", **self._counts(self._all())})
 
     async def _ready(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:

@@ -83,6 +83,9 @@ STORE_FAILED = CloseFrame(1011, "the conversations can't be reached", "after a p
 SERVER_RESTARTS = CloseFrame(1012, "service restart", "after a pause")
 """uvicorn closes sockets with this code when it stops. A client may send it, too."""
 
+MOVED = CloseFrame(1012, "the conversation has moved", "after a pause")
+"""Another process of the server goes on with the conversation: this one was taken for dead."""
+
 TOO_SLOW = CloseFrame(1013, "too slow", "after a pause")
 """The client does not read, or reads too slowly for the texts that it is sent."""
 
@@ -110,12 +113,13 @@ RATE_LIMITED = CloseFrame(4429, "too much", "after a pause")
 PRIVATE = {1001: 4412, 1008: 4400, 1011: 4411, 1012: 4412, 1013: 4413}
 """The private code that stands for a standard one. Its range says the same about coming back."""
 
-CONVERSATION_ENDED = {"idle": IDLE, "failed": AGENT_FAILED, "stopping": SERVER_STOPPING}
+CONVERSATION_ENDED = {"idle": IDLE, "failed": AGENT_FAILED, "stopping": SERVER_STOPPING, "moved": MOVED}
 """How sockets are closed when their conversation ends, by `Ended.why`."""
 
 CONVERSATION_ENDED_TEXT = {
     "idle": "The agent has said nothing for too long.",
     "failed": "The agent failed. The server's log says why.",
     "stopping": "The server is stopping.",
+    "moved": "The conversation goes on in another process of the server.",
 }
 """The error message for a listener that waits for an answer, by `Ended.why`."""

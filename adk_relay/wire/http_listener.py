@@ -14,7 +14,7 @@ from adk_relay.wire.closing import BUSY, CONVERSATION_ENDED, CONVERSATION_ENDED_
 from adk_relay.wire.http import HttpError, retry_after
 from adk_relay.wire.outbox import Frame, Outbox
 
-_ENDED_STATUS = {"idle": 504, "failed": 502, "stopping": 503}
+_ENDED_STATUS = {"idle": 504, "failed": 502, "stopping": 503, "moved": 503}
 """The HTTP status if the conversation of a request ends, by `Ended.why` (RFC 9110 section 15.6)."""
 
 _ERROR_STATUS = {"refused": 403}
@@ -135,7 +135,7 @@ async def _until_gone(receive: Receive) -> None:
 
 def ended(why: str) -> HttpError:
     """The error of a request whose conversation has ended."""
-    later = [retry_after(1)] if why == "stopping" else []
+    later = [retry_after(1)] if _ENDED_STATUS[why] == 503 else []
     return HttpError(_ENDED_STATUS[why], CONVERSATION_ENDED_TEXT[why], *later)
 
 

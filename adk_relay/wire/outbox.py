@@ -137,6 +137,11 @@ class Outbox:
             self._first[kind] = frame
             self.wake()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether `close` was called."""
+        return self._close is not None
+
     def close(self, frame: CloseFrame) -> None:
         """Ends the queue: frames that wait are still sent, then `dequeue` raises. Later ones are ignored."""
         if not self._close:

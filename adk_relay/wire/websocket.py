@@ -57,7 +57,8 @@ class Socket:
     States: outside (it attends no conversation), attending, over.
 
     Invariants:
-        - While it attends a conversation, it is in that conversation's room, exactly once.
+        - While it attends a conversation, it is in that conversation's room, exactly once. Only while it is
+          being closed may the conversation be in another process already.
         - A socket whose URL names a conversation (`_is_bound`) attends it until the socket is over.
           Any other socket enters and leaves conversations by its commands.
         - When it is over, it attends nothing, nothing waits in its outbox and nothing is added there.
@@ -112,7 +113,7 @@ class Socket:
         """Raises AssertionError if an invariant does not hold."""
         if self.conversation:
             assert not self._is_over
-            assert self.conversation.is_attended_by(self)
+            assert self.conversation.is_attended_by(self) or self._outbox.is_closing
         if self._is_over:
             assert not self._outbox.bytes
         self._outbox.check()

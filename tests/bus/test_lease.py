@@ -43,7 +43,8 @@ class Watching:
         self.lease = Lease(server, "watching", self._lose)
         self.watcher = Watcher(server, self.lease, self._note)
 
-    def _note(self, process: str) -> None:
+    def _note(self, process: str, is_planned: bool) -> None:
+        assert not is_planned
         assert process not in self.deaths
         self.deaths[process] = time.monotonic()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +17,7 @@ from adk_relay.bus.server import Server
 from adk_relay.core.messages import UserAudio
 from adk_relay.core.shared import Bucket, Use
 from adk_relay.core.visitor import Visitor
-from adk_relay.core.whole import About, Counts, Role, total
+from adk_relay.core.whole import About, Agent, Counts, Role, total
 from adk_relay.wire.quotas import OverQuotaError, Quotas, RateLimitedError
 from adk_relay.wire.sharing import Sharing
 from support.redis_server import RedisServer, running, until
@@ -29,7 +30,8 @@ class Process:
 
     def __init__(self, server: Server, name: str, role: Role = "web", **quotas: Any) -> None:
         self.counts = Counts(sockets=1, seconds=0.5)
-        self.census = Census(server, name, lambda: About(role, self.counts))
+        agent = None if role == "web" else Agent("model")
+        self.census = Census(server, name, lambda: About(role, self.counts, agent))
         self.limits = Limits(server, name, self.census)
         self.quotas = Quotas(**quotas)
         self.sharing = Sharing(self.quotas, self.limits)
@@ -87,9 +89,10 @@ async def test_processes_know_of_each_other(server: Server, redis: RedisServer) 
     web, worker = Process(server, "web"), Process(server, "worker", "worker")
     async with running(web.census.run()):
         await until(lambda: web.census.generation == 1)
-        assert not web.census.has_worker
+        assert not web.census.agent
         async with running(worker.census.run()):
-            await until(lambda: web.census.has_worker)
+            await until(lambda: web.census.agent is not None)
+            assert [each.agent for each in web.census.processes] == [None, Agent("model")]
             worker.counts = Counts(conversations=3, seconds=1.5)
             await until(lambda: total(web.census.processes).seconds == 2.0)
             assert total(web.census.processes) == Counts(conversations=3, sockets=1, seconds=2.0)
@@ -98,7 +101,7 @@ async def test_processes_know_of_each_other(server: Server, redis: RedisServer) 
             await redis.ask("FLUSHALL")
             await until(lambda: web.census.generation == 2)
             await worker.census.leave()
-        await until(lambda: not web.census.has_worker)
+        await until(lambda: not web.census.agent)
 
 
 async def test_a_process_that_has_died(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +122,17 @@ async def test_a_process_that_tells_something_else(server: Server, redis: RedisS
         await until(lambda: total(one.census.processes) == told)
         await asyncio.sleep(0)
         assert one.census.living == ["one"]
+
+
+async def test_a_process_of_another_version(server: Server, redis: RedisServer) -> None:
+    """During an update there are two versions. What both know of is understood."""
+    one = Process(server, "one")
+    told = {"role": "worker", "counts": {"sockets": 5, "more": 1}, "agent": {"model": "new", "more": ""}}
+    async with running(one.census.run()):
+        await until(lambda: one.census.generation == 1)
+        await redis.ask("HSET", "relay:census", "newer", f"{time.time() * 1000:.0f} {json.dumps(told)}")
+        await until(lambda: one.census.agent is not None)
+        assert one.census.processes[1] == About("worker", Counts(sockets=5), Agent("new"))
 
 
 # ---- limits --------------------------------------------------------------------------------------
