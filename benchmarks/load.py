@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from benchmarks.processes import Build, Lab, Server
-from benchmarks.sound import CHUNK, MIC_BYTES_PER_MS, REAL_TIME, stamped_at
+from benchmarks.sound import CHUNK, MIC_BYTES_PER_MS, REAL_TIME, STAMP_BYTES, stamp, stamped_at
 
 
 class Kind(NamedTuple):
@@ -122,10 +122,13 @@ async def listen(client: ClientConnection, *, stamps: bool = False) -> Answer:
     return answer
 
 
-async def speak(client: ClientConnection, ms: int, seconds: float, *, pace: float, base64_: bool) -> None:
+async def speak(
+    client: ClientConnection, ms: int, seconds: float, *, pace: float, base64_: bool, stamps: bool = False
+) -> None:
     """So many seconds of speech in frames of `ms` milliseconds; a second of it in `pace` seconds.
 
-    It is low noise, which the stand-in does not take for a turn; relay can't know that.
+    It is low noise, which the stand-in does not take for a turn; relay can't know that. With `stamps`, each
+    frame begins with the time at which it is sent.
     """
     pcm = b"\x20\x00" * (ms * MIC_BYTES_PER_MS // 2)
     frame: str | bytes = pcm
@@ -134,7 +137,7 @@ async def speak(client: ClientConnection, ms: int, seconds: float, *, pace: floa
     begin = time.monotonic()
     for number in range(round(seconds * 1000 / ms)):
         await asyncio.sleep(begin + number * ms / 1000 * pace - time.monotonic())
-        await client.send(frame)
+        await client.send(stamp() + pcm[STAMP_BYTES:] if stamps else frame)
 
 
 @dataclass

@@ -3,6 +3,9 @@
 The client's text is an order, a JSON object; what it leaves out is not done:
 
     count             say how many bytes of sound have come
+    sent              say how long this order was on its way, if it was sent at this time
+    arrivals          say in the end how long each frame of speech that came meanwhile was on its way, as a
+                      list of microseconds: each begins with a time stamp
     chunks            send so many chunks of sound
     every             seconds between two of them; 0: all at once, as a model sends what it has made faster
                       than real time
@@ -18,9 +21,10 @@ import json
 import time
 from multiprocessing.connection import Connection as Pipe
 from multiprocessing.sharedctypes import Synchronized
+from typing import Any, Self
 
 from benchmarks import peers
-from benchmarks.sound import CHUNK, STAMP_BYTES, stamp
+from benchmarks.sound import CHUNK, MIC_FRAME, STAMP_BYTES, stamp, stamped_at
 from support.gemini import Connection, GeminiLive, UserTurn
 
 _HEAD = b'{"serverContent":{"modelTurn":{"parts":[{"inlineData":{"mimeType":"audio/pcm;rate=24000","data":"'
@@ -56,10 +60,14 @@ def serve(pipe: Pipe, setups: Synchronized[int]) -> None:
 
 
 async def _answer(connection: Connection, turn: UserTurn) -> None:
-    order = json.loads(turn.text)
+    arrived_at, order = time.monotonic_ns(), json.loads(turn.text)
     if order.get("count"):
         text = str(len(connection.audio))
         await connection.send({"serverContent": {"outputTranscription": {"text": text}}})
+    if sent := order.get("sent"):
+        await connection.send({"serverContent": {"outputTranscription": {"text": str(arrived_at - sent)}}})
+    if order.get("arrivals"):
+        connection.audio = ear = _Ear()
     chunks, every = order.get("chunks", 0), order.get("every", 0)
     if every:
         begin = time.monotonic()
@@ -72,7 +80,23 @@ async def _answer(connection: Connection, turn: UserTurn) -> None:
         await asyncio.sleep(order["interrupt_after"])
         await connection.heard(f"interrupted at {time.monotonic_ns()}")
         await connection.interrupted()
+    if order.get("arrivals"):
+        await connection.send({"serverContent": {"outputTranscription": {"text": json.dumps(ear.delays)}}})
     await connection.turn_complete()
+
+
+class _Ear(bytearray):
+    """Notes how long what is added was on its way, and does not keep it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delays: list[int] = []
+
+    def __iadd__(self, frames: Any) -> Self:  # type: ignore[misc]
+        now = time.monotonic_ns()
+        for start in range(0, len(frames), MIC_FRAME):
+            self.delays.append((now - stamped_at(frames[start : start + 8])) // 1000)
+        return self
 
 
 def _chunk() -> bytes:

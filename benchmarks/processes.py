@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
@@ -74,6 +74,10 @@ class Server(Process):
     port: int
     build: Build
 
+    def processes(self) -> Sequence[Process]:
+        """Those whose profile shows where it spends its time."""
+        return [self]
+
     def get(self, path: str) -> Any:
         """The JSON of an HTTP response. It blocks."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as response:
@@ -118,10 +122,11 @@ class Lab:
 
     def profile(self, server: Server) -> None:
         """Called when a server is warm: from now on its profile is taken, if the user wants one."""
-        if self.profiled and server.pid not in self._spied:
-            self._spied.add(server.pid)
-            name = f"{self.profiled}-{server.build}-{len(self._spied)}"
-            self._stack.enter_context(profile(server.pid, name))
+        for process in server.processes() if self.profiled else ():
+            if process.pid not in self._spied:
+                self._spied.add(process.pid)
+                name = f"{self.profiled}-{server.build}-{len(self._spied)}"
+                self._stack.enter_context(profile(process.pid, name))
 
     async def set_up(self, setups: int) -> None:
         """Waits until so many connections have sent their setup to the model."""

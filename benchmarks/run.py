@@ -12,9 +12,11 @@ from importlib.metadata import version
 from benchmarks import peers
 from benchmarks.barge_in import barge_in
 from benchmarks.builds import EARLIER, HAS_LONG, check_out_earlier
+from benchmarks.bus import bus
 from benchmarks.down import down
 from benchmarks.exposed import exposed
 from benchmarks.fair import fair
+from benchmarks.idle import growth, idle
 from benchmarks.imports import imports
 from benchmarks.processes import CORES, Lab, run_model
 from benchmarks.profiles import PY_SPY
@@ -24,6 +26,7 @@ from benchmarks.rooms import rooms
 from benchmarks.sessions import memory, sessions
 from benchmarks.stalled import stalled
 from benchmarks.start import start
+from benchmarks.takeovers import takeovers, web_start
 from benchmarks.up import up
 
 Measurement = Callable[[Lab], Awaitable[list[Row]]]
@@ -42,9 +45,14 @@ MEASUREMENTS: dict[str, Measurement] = {
     "exposed": exposed,
     "barge-in": barge_in,
     "replay": replay,
+    "bus": bus,
+    "idle": idle,
+    "growth": growth,
+    "takeovers": takeovers,
+    "web-start": web_start,
 }
 
-PROFILED = ("down", "up", "sessions", "memory", "start", "rooms", "exposed")
+PROFILED = ("down", "up", "sessions", "memory", "start", "rooms", "exposed", "bus")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,9 @@ CHUNKS_PER_S = 25
 MIC_BYTES_PER_MS = 32
 """Of 16 kHz 16-bit sound, which is what a client sends."""
 
+MIC_FRAME = 40 * MIC_BYTES_PER_MS
+"""Bytes of a frame of speech with a time stamp."""
+
 REAL_TIME = 1 / CHUNKS_PER_S
 """Seconds between two chunks."""
 

@@ -252,7 +252,8 @@ class Conversation:
 
     def emit(self, message: Message) -> None:
         self._idleness.touch()
-        if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not self.room.history.is_answering:
+        is_answering = self.room.history.is_answering
+        if isinstance(message, Text | Audio | ToolStart | TurnEnd) and not is_answering:
             self._turn_ends.note_whose()
         self.meter.note(message, self._requests)
         if isinstance(message, ToolStart) and message.is_pending:
@@ -268,7 +269,8 @@ class Conversation:
                 self.room.publish(message)
             case _:
                 self.room.broadcast(message)
-        self.changed()
+        if not (is_answering and isinstance(message, Audio)):
+            self.changed()
 
     def changed(self) -> None:
         self._handover.changed()
@@ -355,7 +357,7 @@ class Conversation:
                 self._turn_ends.end_unowed()
                 self._writing.begin_next()
             else:
-                await self.session.load(self.room.history)
+                self._writing.load(await self.session.load(self.room.history))
                 self.room.recording.begin(self.room.epoch, self.room.history.next_place)
             answered = {each.tool_id for each in self._runs.state.answers}
             self.waiting.load(call for call in self.session.waiting if call.tool_id not in answered)

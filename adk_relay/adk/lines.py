@@ -47,6 +47,14 @@ class Said(NamedTuple):
     key: tuple[str, str] | None = None
     """The `UserText.key` of a text; None: it is not known."""
 
+    @property
+    def user_text(self) -> UserText | None:
+        """A text that is known by its id; None: it is none, or has none."""
+        if not (self.by_user and self.key):
+            return None
+        member, text_id = self.key
+        return UserText(self.text, text_id, member=member)
+
     def lines(self) -> Iterator[Line]:
         if self.text:
             yield Line("user", self.text, name=self.name) if self.by_user else Line("agent", self.text)

@@ -256,10 +256,9 @@ class Run:
 
         It also closes the run if its deadline has passed and no answer is under way.
         """
-        now = time.monotonic()
         if self._failure:
             return self._failure
-        if self._leave_by is not None and now >= self._leave_by:
+        if self._leave_by is not None and time.monotonic() >= self._leave_by:
             if self.turn.is_open or self.turn.owed:
                 return LostConnection(None, "the service went away in the middle of an answer")
             self.close()
@@ -389,10 +388,11 @@ class Run:
             self.answered_alone = text
 
     def _sender_failed(self, error: BaseException) -> None:
-        if isinstance(error, Exception):
-            self._failure = error
+        self._failure = error if isinstance(error, Exception) else self._failure
 
     def _taken(self, user_input: ForModel) -> None:
+        if isinstance(user_input, UserAudio) and not user_input.is_speech and self.turn.given:
+            return  # most input is this, and nothing is new
         self.handle = None  # it no longer covers all that the model was given
         self.turn.take(user_input)
         self._changed()

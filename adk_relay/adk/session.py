@@ -15,7 +15,7 @@ from google.genai import types
 
 from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
-from adk_relay.adk.lines import lines_of, marks_of, said_by
+from adk_relay.adk.lines import Lines, marks_of, said_by
 from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
 from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
@@ -80,12 +80,20 @@ class StoredSession:
         """Counts the messages that are not in memory; None: that is done, or there are none."""
         self._counting: asyncio.Task[None] | None = None
 
-    async def load(self, history: History) -> None:
-        """Reads the last messages of the session; without a session, there are none."""
+    async def load(self, history: History) -> list[UserText]:
+        """Reads the last messages of the session; without a session, there are none.
+
+        Returns:
+            The texts that have ids, the oldest first: they are not to be said again.
+        """
         session = await self.read()
-        lines = lines_of(session.events) if session else []
-        history.load(lines, has_more=self.has_more(session))
-        await self.loaded(session, lines, history)
+        lines, texts = Lines(), []
+        for said in map(said_by, session.events if session else ()):
+            lines.add(said)
+            texts += [text] if (text := said.user_text) else []
+        history.load(lines.kept, has_more=self.has_more(session))
+        await self.loaded(session, lines.kept, history)
+        return texts
 
     async def read(self) -> Session | None:
         """The session with its last events; None: there is none."""

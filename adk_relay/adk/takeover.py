@@ -40,9 +40,8 @@ class _Stored:
         """All that has a place in the epoch."""
         for event in events:
             said = said_by(event)
-            if said.by_user and said.key:
-                member, text_id = said.key
-                self.texts.append(UserText(said.text, text_id, member=member))
+            if text := said.user_text:
+                self.texts.append(text)
             if not (said.place and said.place.epoch == epoch):
                 continue
             seq = said.place.seq
@@ -138,7 +137,7 @@ class Takeover:
         await self._session.delete()
         if not delete:
             await self._session.create()
-        self._room.was_deleted = delete
+        self._room.emptied = "deleted" if delete else "cleared"
         self._recording.begin(self._room.epoch, 0)
 
     def _cut_answers(self, stored: _Stored, owed: list[Owing]) -> Iterator[Event]:

@@ -19,7 +19,9 @@
     given_up       sound that did not get there
     inbox          from all others to this one
     lease          which processes live
+    patience       how long others are waited for
     ownership      which process owns a conversation
+    fence          may a session still be written?
     log, writer    what a new owner needs to go on
     tasks          queues that all workers read
     census         what each process tells of itself

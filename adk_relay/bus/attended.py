@@ -23,6 +23,7 @@ from adk_relay.core.messages import (
     AudioEnd,
     Dropped,
     Error,
+    Gap,
     Input,
     Line,
     Message,
@@ -133,8 +134,8 @@ class Attended:
         epoch = self._standing.epoch
         if listener.attends == "own":
             after = None
-        elif not after:  # what is told after the answer to `open`, and before this arrives, is not missed
-            after = After(epoch, self._standing.seq)
+        else:  # what is told after the answer to `open`, and before this arrives, is not missed
+            after = After(after.epoch or epoch, after.seq) if after else After(epoch, self._standing.seq)
         attending = Attendee(listener, after, self._came_at, epoch)
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
@@ -256,10 +257,10 @@ class Attended:
         has_lines = any(isinstance(message, Line | Written) for message in replay.messages)
         count = self._standing.message_count or int(has_lines)
         self._standing = replace(self._standing, epoch=replay.epoch, seq=seq, message_count=count)
-        if attending.epoch != replay.epoch:  # it was emptied, and this listener could not be reached
+        if attending.epoch != replay.epoch and replay.emptied:  # this listener could not be reached then
             attending.epoch = replay.epoch
             if attending.listener.attends != "own":
-                attending.listener.deliver(Reset(replay.epoch, replay.was_deleted))
+                attending.listener.deliver(Reset(replay.epoch, replay.emptied == "deleted"))
             if not self.is_attended_by(attending.listener):  # not any more
                 return
         if attending.after and is_first:
@@ -267,12 +268,13 @@ class Attended:
             attending.listener.replay(
                 [
                     message
-                    for message in replay.messages
+                    for message in _missed(attending, replay)
                     if not (isinstance(message, Written) and message.connection_id == own)  # it wrote that
                 ]
             )
             for message in replay.messages:
                 self._settle(attending, message)
+        attending.epoch = replay.epoch
         if not self._hub.server.is_away:
             attending.state = "live"
             attending.tell("")
@@ -291,10 +293,9 @@ class Attended:
                 text = attending.texts.get(text_id)
                 if text is None or text_id in attending.acked:
                     return  # it was sent to the owner more than once
-                if isinstance(text, Ask):
-                    attending.acked.add(text_id)
-                else:
-                    del attending.texts[text_id]
+                attending.acked.add(text_id)
+                if not isinstance(text, Ask) or text_id in attending.answered:
+                    attending.forget(text_id)
                 if is_own(text_id):
                     return
             case Status(state):
@@ -320,8 +321,9 @@ class Attended:
                 if attending.listener.attends == "own":
                     attending.texts.clear()
                     attending.acked.clear()
+                    attending.answered.clear()
                 elif asked and asked.connection_id == attending.listener.connection_id:
-                    attending.forget(asked.id)
+                    attending.has_answer(asked.id)
 
     def _attend(self, attending: Attendee) -> None:
         """A listener attends, and says what the owner may not know yet."""
@@ -361,3 +363,15 @@ class Attended:
         if self.owner:
             token, process = self.owner
             self._hub.send(process, self.session_id, token, connection, content, is_sound)
+
+
+def _missed(attending: Attendee, replay: Replay) -> Sequence[Message]:
+    """What a listener has missed of what the owner tells it."""
+    messages, after = replay.messages, attending.after
+    if messages and isinstance(messages[0], Gap) and attending.epoch != replay.epoch:
+        return [replace(messages[0], epoch=replay.epoch), *messages[1:]]
+    if after and after.epoch == replay.epoch:
+        # It may have attended several times, and had the answer to one of the first ones already.
+        got = [at for at, each in enumerate(messages) if isinstance(each, Numbered) and each.seq <= after.seq]
+        return messages[got[-1] + 1 :] if got else messages
+    return messages

@@ -26,13 +26,15 @@ class Attendee:
     came_at: float
     """As `time.time()`."""
     epoch: str
-    """The epoch that its client knows of."""
+    """The one that its client was told."""
     is_in: bool = False
     """The owner has answered: what comes now is for it."""
     texts: dict[str, UserText | Ask] = field(default_factory=dict)
     """By id: texts without an ack, and requests without an answer."""
     acked: set[str] = field(default_factory=set)
     """The ids of those requests that were acked."""
+    answered: set[str] = field(default_factory=set)
+    """The ids of those requests that were answered."""
     held: list[bytes] = field(default_factory=list)
     """Other input that came while there was no owner, but sound."""
     pictures: Pictures = field(default_factory=Pictures)
@@ -44,9 +46,17 @@ class Attendee:
     """What it was told here instead, because the owner could not be reached; "": nothing."""
 
     def forget(self, text_id: str) -> None:
-        """A text was refused, or has its answer: it is not said again."""
+        """A text was refused, or has its ack and its answer: it is not said again."""
         self.texts.pop(text_id, None)
         self.acked.discard(text_id)
+        self.answered.discard(text_id)
+
+    def has_answer(self, text_id: str) -> None:
+        """A request was answered. Its ack may come again, if it got lost."""
+        if text_id in self.texts:
+            self.answered.add(text_id)
+            if text_id in self.acked:
+                self.forget(text_id)
 
     def tell(self, state: State | Literal[""]) -> None:
         """Tells it what is the matter here; "": nothing is any more."""

@@ -138,7 +138,7 @@ class Attending:
     ) -> tuple[Summary, list[Line], int]:
         reply: Reply | None = None
         with contextlib.suppress(DiedError, NoReplyError, NotOwnerError, AwayError):  # then from the session
-            owner = await self._hub.ownership.find(session_id)
+            owner = None if self._hub.server.is_away else await self._hub.ownership.find(session_id)
             if owner and owner.process and not await self._hub.is_foreign(owner.process):
                 reply = await self._ask(owner, "read", user_id, session_id, before=before)
         reply = reply or await self._ask_any("read", user_id, session_id, before=before)
@@ -243,10 +243,10 @@ class Attending:
 
     async def _owner_of(self, attended: Attended) -> Owner:
         try:
-            async with asyncio.timeout(_OPEN_SECONDS):
+            async with self._hub.patience.limit(_OPEN_SECONDS):
                 await attended.has_owner.wait()
         except TimeoutError:
-            raise StoreError if self._hub.server.is_away else FullError() from None
+            raise FullError from None
         assert attended.owner
         return attended.owner
 

@@ -61,8 +61,8 @@ class Replay:
     epoch: str
     seq: int
     """The number of the last message of all."""
-    was_deleted: bool = False
-    """The epoch has begun because the conversation was deleted."""
+    emptied: Literal["", "cleared", "deleted"] = ""
+    """What the epoch has begun with; "": the conversation was not in memory before."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -99,7 +99,7 @@ class Conversations:
 
     async def may_write(self, session_id: str) -> bool:
         """Whether this process still owns a conversation: asked before its session is written."""
-        return self._owning is None or await self._owning.may_write(session_id)
+        return self._owning is None or await self._owning.fence.may_write(session_id)
 
     def is_answering(self) -> bool:
         """Whether an answer is under way in any conversation that runs here, or one is being given away."""

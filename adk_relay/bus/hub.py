@@ -17,6 +17,7 @@ from adk_relay.bus.lease import Lease, Watcher
 from adk_relay.bus.link import Link
 from adk_relay.bus.ownership import Owner, Ownership
 from adk_relay.bus.packs import Item
+from adk_relay.bus.patience import Patience
 from adk_relay.bus.server import AwayError, Server
 from adk_relay.bus.tasks import put
 from adk_relay.core.inbox import InboxFullError
@@ -82,6 +83,7 @@ class Hub:
         )
         """The keys of the two queues."""
         self.server = Server(url, self._changed)
+        self.patience = Patience()
         self.on_lost: Callable[[str, Owner], None] = lambda *_: None
         """Called with a conversation that another process owns now."""
         self.on_given_up: Callable[[str, Item], None] = lambda *_: None
@@ -222,12 +224,13 @@ class Hub:
         Raises:
             DiedError: it has died.
             NoReplyError: it does not reply. It may do what it was asked for.
+            UnreachableError: Redis is away. The same is true.
         """
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._calls[call.id] = to, reply
         data = encode(call)
         try:
-            async with asyncio.timeout(_CALL_SECONDS):
+            async with self.patience.limit(_CALL_SECONDS):
                 if to:
                     self.send(to, call.session_id, token, "", data)
                 else:
@@ -297,5 +300,6 @@ class Hub:
             half.lapsed()
 
     def _changed(self, is_away: bool) -> None:
+        self.patience.changed(is_away=is_away)
         for half in self._halves:
             half.changed(is_away=is_away)

@@ -13,17 +13,11 @@ from redis.exceptions import ResponseError
 from adk_relay.bus import keys
 from adk_relay.bus.codec import CodecError
 from adk_relay.bus.packs import Item, unpack
-from adk_relay.bus.server import PAUSE_SECONDS, AwayError, Client, Script, Server
+from adk_relay.bus.server import PAUSE_SECONDS, AwayError, Read, Script, Server
 
 log = logging.getLogger("relay")
 
-_Entry = tuple[bytes, dict[bytes, bytes]]
-"""Its id and its fields."""
-
 _BLOCK_SECONDS = 1.0
-_STALLED_SECONDS = 5.0
-"""After so long without an answer the connection is made anew: another server may be the master by now."""
-
 _CARE_SECONDS = 1.0
 """How often what was read is removed, and the expiry renewed."""
 
@@ -82,9 +76,9 @@ class Inbox:
         """Reads until it is cancelled; then the inbox expires."""
         while True:
             await self._server.attempt(self._settle)
-            async with self._server.reader() as reader:
+            async with self._server.reader() as read:
                 with contextlib.suppress(AwayError):
-                    await self._read(reader)
+                    await self._read(read)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def close(self) -> None:
@@ -116,14 +110,11 @@ class Inbox:
         found = about.get("last-generated-id", about.get(b"last-generated-id"))
         return _order(found.decode() if isinstance(found, bytes) else found)
 
-    async def _read(self, reader: Client) -> None:
+    async def _read(self, read: Read) -> None:
         care_at = time.monotonic() + _CARE_SECONDS
         command = ("XREAD", "COUNT", _AT_ONCE, "BLOCK", int(_BLOCK_SECONDS * 1000), "STREAMS", self._key)
         while True:
-            with self._server.watched():
-                async with asyncio.timeout(_STALLED_SECONDS):
-                    found = await reader.execute_command(*command, self._last)
-            for entry_id, fields in _entries(found):
+            for entry_id, fields in await read(*command, self._last):
                 self._last = entry_id.decode()
                 if data := fields.get(b"p"):
                     self._take(data)
@@ -152,11 +143,6 @@ class Inbox:
         if pack.number != last + 1:
             self._on_gap(pack.sender)
         self._on_pack(pack.sender, pack.items)
-
-
-def _entries(found: list[tuple[bytes, list[_Entry]]]) -> list[_Entry]:
-    """The entries of the one stream that XREAD was asked for."""
-    return found[0][1] if found else []
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -39,6 +39,7 @@ class Lease:
 
     Invariants:
         The last disturbance is not in the future.
+        Redis has the lease for `_LEASE_MS` at least after an extension was sent that has succeeded.
     """
 
     def __init__(self, server: Server, process: str, on_lost: Callable[[], None] = lambda: None) -> None:
@@ -50,6 +51,8 @@ class Lease:
         self._on_lost = on_lost
         self._disturbed_at = time.monotonic()
         """When an extension last failed, or came too late."""
+        self._lasts_until = 0.0
+        """Until then, Redis has the lease, as `time.monotonic()`."""
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -59,6 +62,11 @@ class Lease:
     def is_undisturbed(self) -> bool:
         """Whether nothing has happened lately that would let other leases run out, too."""
         return time.monotonic() - self._disturbed_at > _DOUBT_SECONDS
+
+    @property
+    def lasts(self) -> bool:
+        """Whether nobody can take this process for dead yet."""
+        return time.monotonic() < self._lasts_until
 
     async def run(self) -> None:
         """Extends the lease until it is cancelled."""
@@ -78,11 +86,14 @@ class Lease:
             await self._server.run("DEL", self._key)
 
     async def _extend(self) -> None:
+        sent_at = time.monotonic()
         # With GET, redis-py makes False of an old value: only None says that there was none.
         before = await self._server.run("SET", self._key, "1", "PX", _LEASE_MS, "GET")
+        self._lasts_until = sent_at + _LEASE_MS / 1000
         if before is None and self.is_taken.is_set():
+            if self.is_undisturbed:  # otherwise the log has why
+                log.warning("the lease of this process had run out: it stood still, or Redis was emptied")
             self._disturbed_at = time.monotonic()
-            log.warning("the lease of this process had run out: Redis was away, or this process stood still")
             self._on_lost()
         self.is_taken.set()
 

@@ -18,7 +18,7 @@ from adk_relay.bus.packs import Item
 from adk_relay.core import interfaces
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import Conversation, Summary
-from adk_relay.core.messages import Audio, Ended, Error, Message, ReadOlder, UserText
+from adk_relay.core.messages import Audio, Ended, Error, Message, ReadOlder, Status, UserText
 from adk_relay.core.past import Past
 from adk_relay.core.recording import Recorder
 from adk_relay.core.requests import BusyError
@@ -101,7 +101,7 @@ class Remote:
             room = conversation.room
             if not self.is_audio:
                 messages = [message for message in messages if not isinstance(message, Audio)]
-            self._owned.tell(self, Replay((*messages,), room.epoch, room.seq, room.was_deleted))
+            self._owned.tell(self, Replay((*messages,), room.epoch, room.seq, room.emptied))
 
 
 class Owned:
@@ -142,6 +142,17 @@ class Owned:
         """Asserts the invariants."""
         assert self.counts == Counter(each.process for each in self.listeners.values())
 
+    @property
+    def is_attended_here(self) -> bool:
+        """Whether it has listeners, and all of them are in this process."""
+        listeners = self.conversation.room.listeners if self.conversation else ()
+        return bool(listeners) and not any(isinstance(each, Remote) for each in listeners)
+
+    def record_anew(self) -> None:
+        """What was recorded may be lost."""
+        if self.conversation and not self.closing:
+            self.conversation.room.recording.anew()
+
     # ---- to the listeners ----
 
     def tell(self, listener: Remote, message: Message | Replay) -> None:
@@ -173,6 +184,13 @@ class Owned:
         """Nothing is sent to listeners of other processes any more."""
         for listener in self.listeners.values():
             listener.is_cut = True
+
+    def changed(self, *, is_away: bool) -> None:
+        """Redis is away, or back: who attends here has to wait for those who attend elsewhere."""
+        if self.listeners and self.conversation:
+            for listener in [*self.conversation.room.listeners]:
+                if not isinstance(listener, Remote):
+                    listener.deliver(Status("degraded" if is_away else "live"))
 
     # ---- from the listeners ----
 

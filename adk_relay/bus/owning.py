@@ -11,6 +11,7 @@ from typing import Any, get_args
 from adk_relay.bus.answering import Answering, NotOwnerError
 from adk_relay.bus.codec import CodecError, decode, encode
 from adk_relay.bus.commands import Ask, Attend, Call, Claim, Leave, Moved, Replay
+from adk_relay.bus.fence import Fence
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.log import Log
 from adk_relay.bus.owned import Conversations, OwnConversation, Owned
@@ -18,7 +19,7 @@ from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import Tasks, put
-from adk_relay.bus.writer import Writer, read_past
+from adk_relay.bus.writer import LogRecorder, Writer, read_past
 from adk_relay.core.interfaces import (
     Conversation,
     StoppingError,
@@ -27,7 +28,7 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import failure, one_line
 from adk_relay.core.messages import Ended, Input, ReadOlder, UserAudio
-from adk_relay.core.recording import Past, Recorded
+from adk_relay.core.recording import Past
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import Standing
 
@@ -42,20 +43,12 @@ _UNOPENED_SECONDS = 10.0
 _MAX_WAITING = 1000
 """Sound that comes while a conversation is being opened is kept only while less than this waits."""
 
+_OPENINGS = 8
+"""Conversations that are opened at once: what those that are open store has to wait for no more of them."""
+
 _LOG_EXTRA_BYTES = 1024 * 1024
 _LOG_EXTRA_SECONDS = 10.0
 """What is kept in a log beyond what is kept to be replayed."""
-
-
-class _Recorder:
-    """Records one conversation in its log."""
-
-    def __init__(self, writer: Writer, log: Log) -> None:
-        self._writer = writer
-        self._log = log
-
-    def record(self, entry: Recorded) -> None:
-        self._writer.add(self._log, entry)
 
 
 class Owning:
@@ -77,10 +70,12 @@ class Owning:
         hub.join(self, COMMANDS)
         hub.run_also(self)
         self._owned: dict[str, Owned] = {}
+        self.fence = Fence(hub, self._owned)
         self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
         self.answering = Answering(hub, conversations, self._open_own, self._announce, self._opened)
         self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._openings = asyncio.Semaphore(_OPENINGS)
         self._is_draining = False
         self._has_told_unreadable = False
 
@@ -163,13 +158,6 @@ class Owning:
                 self._owned[name] = Owned(self._hub, name, owner.token, journal)
         return owner
 
-    async def may_write(self, name: str) -> bool:
-        """Whether this process still owns a conversation: asked before its session is written."""
-        try:
-            return await self._hub.ownership.is_held(name)
-        except AwayError:  # nobody else can take it now
-            return name in self._hub.ownership.held
-
     async def open(self, user_id: str, name: str, *, must_exist: bool) -> Conversation:
         """Opens a conversation that this process owns.
 
@@ -187,11 +175,12 @@ class Owning:
                 if owned.conversation:
                     opening = self._conversations.find if must_exist else self._conversations.open
                     return await opening(user_id, name)
-                past = await self._past(owned)
-                recorder = _Recorder(self._writer, owned.log)
-                conversation = await self._conversations.take(
-                    user_id, name, past, recorder, must_exist=must_exist
-                )
+                async with self._openings:
+                    past = await self._past(owned)
+                    recorder = LogRecorder(self._writer, owned.log)
+                    conversation = await self._conversations.take(
+                        user_id, name, past, recorder, must_exist=must_exist
+                    )
             except Exception:
                 if not owned.conversation:
                     self._release(owned)
@@ -214,8 +203,8 @@ class Owning:
 
     def _recorded_anew(self, name: str) -> None:
         """The log of a conversation has a gap."""
-        if (owned := self._owned.get(name)) and owned.conversation:
-            owned.conversation.room.recording.anew()
+        if owned := self._owned.get(name):
+            owned.record_anew()
 
     async def _give(self, owned: Owned) -> None:
         if owned.conversation:
@@ -263,7 +252,7 @@ class Owning:
 
     def _pause(self) -> float:
         """Workers that have less to do are quicker to read the next claim."""
-        return min(self._conversations.active / 5000, 0.1)
+        return min(self._conversations.active / 50_000, 0.02)  # hundreds of claims come if a worker dies
 
     # ---- claims and calls ----
 
@@ -343,10 +332,14 @@ class Owning:
             owned.attend_anew(process)
 
     def lapsed(self) -> None:
-        """The others may have taken this process for dead: `Ownership` asks what it still owns."""
+        """`Ownership` asks what this process still owns. Redis may have lost what was recorded, too."""
+        for owned in self._owned.values():
+            owned.record_anew()
 
     def changed(self, *, is_away: bool) -> None:
         """Redis is away, or back."""
+        for owned in self._owned.values():
+            owned.changed(is_away=is_away)
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)

@@ -18,7 +18,9 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
+from adk_relay.bus.lines import Lines
 from adk_relay.core.logs import one_line
 
 log = logging.getLogger("relay")
@@ -36,6 +38,10 @@ _SENTINEL_SECONDS = 0.5
 
 _ANSWER_SECONDS = 3.0
 """How long a command may take. One that took longer may have been done nevertheless."""
+
+_STALLED_SECONDS = 5.0
+"""After so long without an answer to a read that waits for less, the connection is made anew: another server
+may be the master by now."""
 
 _AT_ONCE = 48
 """Commands that may be under way: a pool of redis-py has 100 connections, and the next command raises."""
@@ -75,6 +81,12 @@ class Script:
 Call = tuple[Sequence[str], Sequence[Any]]
 """The keys and the arguments of a script."""
 
+Entry = tuple[bytes, dict[bytes, bytes]]
+"""The id and the fields of an entry of a stream."""
+
+Read = Callable[..., Awaitable[list[Entry]]]
+Ask = Callable[..., Awaitable[list[Any]]]
+
 
 class Server:
     """The clients of one Redis.
@@ -95,21 +107,39 @@ class Server:
 
     def __init__(self, url: str, on_change: Callable[[bool], None] = lambda _: None) -> None:
         self.is_away = False
+        self.is_there = asyncio.Event()
+        """Set while it is not away."""
+        self.is_there.set()
         self._url = url
         self._on_change = on_change
         self._client = _connect(url)
+        self._ask = _asking(self._client)
         self._places = asyncio.Semaphore(_AT_ONCE)
 
     def check(self) -> None:
         """Asserts the invariants."""
+        assert self.is_there.is_set() != self.is_away
         assert 0 <= self._places._value <= _AT_ONCE, f"{self._places._value} places are free"
 
     @contextlib.asynccontextmanager
-    async def reader(self) -> AsyncIterator[Client]:
-        """A client of its own for reads that wait. Their time limits are the caller's affair."""
+    async def reader(self) -> AsyncIterator[Read]:
+        """Reads a stream with XREAD or XREADGROUP, and may wait for what comes; with a connection of its own.
+
+        What it yields takes the command, and returns the entries. It raises AwayError if Redis is away.
+        """
         client = _connect(self._url)
+        ask = _asking(client)
+
+        async def read(*command: Any) -> list[Entry]:
+            with self.watched():
+                async with asyncio.timeout(_STALLED_SECONDS):
+                    [answer] = await ask(command)
+                if isinstance(answer, Exception):
+                    raise answer
+            return _entries(answer)
+
         try:
-            yield client
+            yield read
         finally:
             await _close(client)
 
@@ -131,16 +161,30 @@ class Server:
                 async with asyncio.timeout(_ANSWER_SECONDS):
                     return await self._client.execute_command(*command, **options)
 
+    async def ask(self, *commands: Sequence[Any]) -> list[Any]:
+        """Runs commands once, in order, in one round trip; returns their answers as Redis sends them.
+
+        A `NoScriptError` may be among the answers. In a cluster, the keys of each command must share a slot.
+
+        Raises:
+            AwayError: Redis is away. Some may have run.
+        """
+        async with self._places:
+            with self.watched():
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    answers = await self._ask(*commands)
+                for answer in answers:
+                    if isinstance(answer, Exception) and not isinstance(answer, NoScriptError):
+                        raise answer
+        return answers
+
     async def script(self, script: Script, keys: Sequence[str], *arguments: Any) -> Any:
         """Runs a script once; its keys must share a slot.
 
         Raises:
             AwayError: Redis is away.
         """
-        try:
-            return await self.run("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return await self.run("EVAL", script.text, len(keys), *keys, *arguments)
+        return (await self.scripts(script, [(keys, arguments)]))[0]
 
     async def scripts(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Runs a script once for each of these keys and arguments, in order, in one round trip.
@@ -150,22 +194,14 @@ class Server:
         """
         if not calls:
             return []
-        if len(calls) == 1:
-            return [await self.script(script, calls[0][0], *calls[0][1])]
-        async with self._places:
-            with self.watched():
-                pipeline = cast(Any, self._client).pipeline(transaction=False)
-                for keys, arguments in calls:
-                    pipeline.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    results: list[Any] = await pipeline.execute(raise_on_error=False)
-                for error in results:
-                    if isinstance(error, Exception) and not isinstance(error, NoScriptError):
-                        raise error
-        return [
-            await self.script(script, keys, *arguments) if isinstance(result, NoScriptError) else result
-            for result, (keys, arguments) in zip(results, calls, strict=True)
-        ]
+        answers = await self.ask(
+            *(("EVALSHA", script.sha, len(keys), *keys, *arguments) for keys, arguments in calls)
+        )
+        for number, (keys, arguments) in enumerate(calls):
+            if isinstance(answers[number], NoScriptError):
+                command = ("EVAL", script.text, len(keys), *keys, *arguments)
+                answers[number] = (await self.ask(command))[0]
+        return answers
 
     async def attempt(self, do: Callable[[], Awaitable[T]]) -> T:
         """Does something until Redis is there for it. It may be done more than once."""
@@ -210,6 +246,7 @@ class Server:
         why = f"{type(error).__name__}: {one_line(str(error), 200)}" if str(error) else "no answer"
         if not self.is_away:
             self.is_away = True
+            self.is_there.clear()
             log.warning("Redis is away: %s", why)
             self._on_change(True)
         return AwayError(why)
@@ -217,8 +254,33 @@ class Server:
     def _note_back(self) -> None:
         if self.is_away:
             self.is_away = False
+            self.is_there.set()
             log.info("Redis is back")
             self._on_change(False)
+
+
+def _asking(client: Client) -> Ask:
+    """What sends commands at once, and returns their answers as the server sends them, errors too."""
+    if pool := getattr(client, "connection_pool", None):
+        return Lines(pool).ask
+    cluster: Any = client  # it has a pool for each server
+    for command in ("XREAD", "XREADGROUP"):
+        cluster.set_response_callback(command, lambda answer, **_: answer)
+
+    async def ask(*commands: Sequence[Any]) -> list[Any]:
+        pipeline = cluster.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
+
+    return ask
+
+
+def _entries(answer: dict[bytes, list[tuple[bytes, list[bytes]]]] | None) -> list[Entry]:
+    """The entries of the one stream that was read."""
+    found = next(iter(answer.values())) if answer else []
+    return [(entry_id, dict(zip(fields[::2], fields[1::2], strict=True))) for entry_id, fields in found]
 
 
 async def _close(client: Client) -> None:
@@ -233,7 +295,7 @@ class _SentinelClient:
         self._sentinel = sentinel
         self._client = client
         self.execute_command = client.execute_command
-        self.pipeline = client.pipeline
+        self.connection_pool = client.connection_pool
 
     async def aclose(self) -> None:
         try:
@@ -247,6 +309,9 @@ def _connect(url: str) -> Client:
     # Commands have time limits of ours: with one of redis-py's, each would be a task of its own, and a server
     # that has nothing to say to a read would be taken for one that is away.
     options: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": _CONNECT_SECONDS}
+    # While redis-py waits for news of a maintenance, it does not look whether a connection of its pool
+    # was closed meanwhile: each of them would be a Redis that is away, long after that is back.
+    options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         raise ValueError(f"a bus begins with {', '.join(f'{scheme}://' for scheme in SCHEMES)}")

@@ -9,11 +9,10 @@ from collections.abc import Awaitable, Callable
 
 from redis.exceptions import ResponseError
 
-from adk_relay.bus.server import PAUSE_SECONDS, AwayError, Client, Script, Server
+from adk_relay.bus.server import PAUSE_SECONDS, AwayError, Entry, Read, Script, Server
 
 _GROUP = "workers"
 _BLOCK_SECONDS = 1.0
-_STALLED_SECONDS = 5.0
 _ABANDONED_MS = 3000
 """An entry whose worker has not spoken of it for so long is given to another."""
 
@@ -115,9 +114,9 @@ class Tasks:
             group.create_task(self._care_for_ever(group))
             while True:
                 await self._server.attempt(self._make)
-                async with self._server.reader() as reader:
+                async with self._server.reader() as read:
                     with contextlib.suppress(AwayError):
-                        await self._read(reader, group)
+                        await self._read(read, group)
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def leave(self) -> None:
@@ -134,7 +133,7 @@ class Tasks:
         await self._server.script(_MAKE, [self._key], _GROUP, _EXPIRY_MS)
         await self._server.script(_SWEEP, [self._key], _GROUP, "", _GONE_MS)
 
-    async def _read(self, reader: Client, group: asyncio.TaskGroup) -> None:
+    async def _read(self, read: Read, group: asyncio.TaskGroup) -> None:
         """Reads until the queue is gone."""
         command = ("XREADGROUP", "GROUP", _GROUP, self._process, "COUNT", 1)
         block = ("BLOCK", int(_BLOCK_SECONDS * 1000), "STREAMS", self._key, ">")
@@ -145,17 +144,13 @@ class Tasks:
             if not self.may_read.is_set():
                 continue
             try:
-                with self._server.watched():
-                    async with asyncio.timeout(_STALLED_SECONDS):
-                        found = await reader.execute_command(*command, *block)
+                self._begin(await read(*command, *block), group)
             except ResponseError as error:
                 if str(error).startswith(_GONE):
                     return
                 raise
-            for _, entries in found or []:
-                self._begin(entries, group)
 
-    def _begin(self, entries: list[tuple[bytes, dict[bytes, bytes]]], group: asyncio.TaskGroup) -> None:
+    def _begin(self, entries: list[Entry], group: asyncio.TaskGroup) -> None:
         for entry_id, fields in entries:
             if entry_id not in self._under_way:
                 self._under_way.add(entry_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,6 +28,9 @@ _ENVELOPE = 64
 _AT_ONCE_BYTES = 1024 * 1024
 """So much is written in one round trip: a slow network must have carried it before the time limit."""
 
+_SOUND_SECONDS = 0.1
+"""So long sound waits for more: each round trip costs as much as several entries."""
+
 
 @dataclass(slots=True, eq=False)
 class _Recorded:
@@ -49,7 +53,7 @@ class _Waiting:
 
 
 class Writer:
-    """Writes what is recorded, in order.
+    """Writes what is recorded, in order. Sound may wait a little: it is told before it is written.
 
     What waits is bounded. Beyond the bound sound is given up, the oldest first, and then all that waits of
     the conversation with the most. The log of that conversation has a gap then. It goes on with a checkpoint,
@@ -61,7 +65,8 @@ class Writer:
             is to be added.
 
     Invariants:
-        While something waits, `_ready` is set. Nobody waits for what is written already.
+        While something waits, `_ready` is set, and `_is_due` if it is not only sound. Nobody waits for what
+        is written already.
         `_bytes` is the sum of what waits, and within the bound. Nothing waits of a log that has a gap.
     """
 
@@ -81,14 +86,17 @@ class Writer:
         self._gaps: dict[Log, None] = {}
         """The logs that have got a gap since something was written last."""
         self._has_warned = False
-        self._recorded = self._written = 0
-        """How many entries were recorded, and how many of them are written, or were given up."""
+        self._recorded = self._due = self._taken = self._written = 0
+        """How many entries were recorded, which is the last that is not sound, how many were taken to be
+        written, and how many are written, or were given up."""
         self._ready = asyncio.Event()
+        self._is_due = asyncio.Event()
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert self._ready.is_set() or not self._waiting, "something waits, and the task does not know"
+        assert self._is_due.is_set() == (self._due > self._taken), "sound waits, or what is due does"
         assert all(number > self._written for number, _ in self._waiters), "somebody waits for nothing"
         for each, waiting in self._waiting.items():
             assert not each.has_gap, f"something waits of {each.conversation}, whose log has a gap"
@@ -114,36 +122,43 @@ class Writer:
         self._bytes += recorded.size
         if isinstance(entry, Told) and isinstance(entry.message, Audio):
             self._sound.append((waiting, recorded))
+        else:
+            self._due = self._recorded
+            self._is_due.set()
         if self._bytes > _MAX_BYTES:
             self._give_up()
 
     async def flushed(self) -> None:
-        """Waits until all that was recorded before this call is written."""
-        if self._written < self._recorded:
+        """Waits until all that was recorded before this call is written, but sound at the end of it."""
+        if self._written < self._due:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append((self._recorded, waiter))
+            self._waiters.append((self._due, waiter))
             await waiter
 
     async def run(self) -> None:
         """Writes until it is cancelled."""
         while True:
             await self._ready.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SOUND_SECONDS):
+                    await self._is_due.wait()
             gaps, self._gaps = self._gaps, {}
             for each in gaps:
                 self._on_gap(each.conversation)
             self._ready.clear()
+            self._is_due.clear()
             waiting, self._waiting = self._waiting, {}
             self._bytes = 0
             self._sound.clear()
-            recorded = self._recorded
+            self._taken = self._recorded
             for entries in _portions(waiting):
                 fenced = await self._server.attempt(lambda: write_all(self._server, entries))  # noqa: B023
                 for each, owner in fenced:
                     self._on_fenced(each.conversation, owner)
             self._has_warned = False
-            self._written = recorded
-            due = [waiter for number, waiter in self._waiters if number <= recorded]
-            self._waiters = [each for each in self._waiters if each[0] > recorded]
+            self._written = self._taken
+            due = [waiter for number, waiter in self._waiters if number <= self._written]
+            self._waiters = [each for each in self._waiters if each[0] > self._written]
             for waiter in due:
                 if not waiter.done():
                     waiter.set_result(None)
@@ -192,6 +207,17 @@ def _pieces(found: Iterable[bytes]) -> Iterator[list[bytes]]:
             piece, size = [], 0
     if piece:
         yield piece
+
+
+class LogRecorder:
+    """Records one conversation in its log."""
+
+    def __init__(self, writer: Writer, log: Log) -> None:
+        self._writer = writer
+        self._log = log
+
+    def record(self, entry: Recorded) -> None:
+        self._writer.add(self._log, entry)
 
 
 async def read_past(server: Server, log: Log) -> Past:

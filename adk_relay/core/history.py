@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from adk_relay.core.answer import Answer, Asked, ToolCall
@@ -229,6 +230,27 @@ class History:
                 return [message]
             case _:
                 return [message]
+
+    def with_starts(self, messages: Iterable[Numbered]) -> list[Numbered | TurnStart]:
+        """The last messages that were recorded, with the `TurnStart` of each answer that begins there.
+
+        It has no number, and is not kept.
+        """
+        whole: list[Numbered | TurnStart] = []
+        begun: int | None = None  # where the first message of the answer is that is looked at
+        parts = 0
+        for message in messages:
+            if isinstance(message, Text) or (isinstance(message, ToolStart) and not message.late):
+                begun = len(whole) if begun is None else begun
+                parts += 1
+            whole.append(message)
+            if isinstance(message, TurnEnd) and (answer := message.answer):
+                if parts == answer.chunks + len(answer.tools):
+                    whole.insert(len(whole) - 1 if begun is None else begun, TurnStart(answer.asked))
+                begun, parts = None, 0
+        if self._open and begun is not None and parts == len(self._open.chunks) + len(self._open.tools):
+            whole.insert(begun, TurnStart(self._open.asked))
+        return whole
 
     def _begin(self, asked: Asked | None, start: list[Numbered | TurnStart]) -> _OpenAnswer:
         """Opens an answer, and adds a `TurnStart` to `start`."""

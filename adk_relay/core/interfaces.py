@@ -25,6 +25,15 @@ class FullError(BusyError):
         super().__init__(self.TEXT)
 
 
+class UnreachableError(BusyError):
+    """The processes that have the conversations can't be reached now."""
+
+    TEXT = "The server's processes can't reach each other now: try again later."
+
+    def __init__(self) -> None:
+        super().__init__(self.TEXT)
+
+
 class StoreError(Exception):
     """The session service failed; the failure is logged already."""
 
@@ -127,7 +136,7 @@ class Conversations(Protocol):
     """All conversations of one agent.
 
     Methods that use the session service raise StoreError if it fails, and StoppingError if the server is
-    stopping.
+    stopping. Where other processes have conversations, they raise UnreachableError if these can't be reached.
     """
 
     @property

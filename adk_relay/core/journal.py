@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import pairwise
 from typing import NamedTuple
@@ -89,6 +89,10 @@ class Journal:
         if seq < self._forgotten:
             return None
         return [entry.message for entry in self._entries if entry.message.seq > seq]
+
+    def newest_first(self) -> Iterator[Numbered]:
+        """The messages that are kept, the newest one first."""
+        return (entry.message for entry in reversed(self._entries))
 
     def recall_audio(self) -> None:
         """Removes all sound: the answer was interrupted, so the sound is stale."""

@@ -264,6 +264,8 @@ class Gap:
     """How many `Line` messages follow."""
     older: str = ""
     """Names the place before those, for `ReadOlder`; "": there are no older messages."""
+    epoch: str = ""
+    """The epoch that begins with it, without the listener having been told; "": it was."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -117,7 +117,7 @@ class Recording:
         self._checkpoint()
 
     def anew(self) -> None:
-        """What was recorded is lost: all that a new owner needs is recorded again."""
+        """What was recorded may be lost: all that a new owner needs is recorded again."""
         if self._now.epoch:
             self._flush()
             self._checkpoint()

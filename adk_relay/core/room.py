@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from adk_relay.core.answer import Asked
 from adk_relay.core.history import History
@@ -101,8 +101,8 @@ class Room:
         """Identifies this life of the conversation in memory. The numbers of another epoch mean nothing."""
         self.seq = 0
         """The number of the last message."""
-        self.was_deleted = False
-        """The epoch has begun because the conversation was deleted."""
+        self.emptied: Literal["", "cleared", "deleted"] = ""
+        """What the epoch has begun with; "": the conversation was not in memory before."""
         self.history = History()
         self.listeners: list[Listener] = []
         """All that attend, in the order they came."""
@@ -217,6 +217,15 @@ class Room:
     def replay(self, listener: Listener, after: After) -> None:
         """Gives a listener the messages that it has missed."""
         listener.replay(self._since(after))
+
+    def end_of_answer(self, text_id: str) -> TurnEnd | None:
+        """The end of the answer to a request, if it is kept."""
+        for message in self._journal.newest_first():
+            if isinstance(message, TurnEnd) and message.answer:
+                asked = message.answer.asked
+                if asked and asked.id == text_id:
+                    return message
+        return None
 
     def name_of(self, connection_id: str) -> str:
         """What the user of a connection is called; "": that is not known, or it does not attend any more."""
@@ -351,7 +360,7 @@ class Room:
         """Empties the conversation: a new epoch begins, and all listeners are told."""
         self.epoch = _new_epoch()
         self.seq = 0
-        self.was_deleted = deleted
+        self.emptied = "deleted" if deleted else "cleared"
         self.history = History()
         self._journal.clear()
         self.recording.begin(self.epoch, 0)
@@ -372,7 +381,7 @@ class Room:
         """The messages after `after`; if they are not all kept, a `Gap` and the whole conversation."""
         is_known = after.epoch in (None, self.epoch) and after.seq <= self.seq
         if is_known and (kept := self._journal.since(after.seq)) is not None:
-            return kept
+            return self.history.with_starts(kept)
         lines, place = self.history.end()
         older = "" if place is None else older_than(self.epoch, place)
         return [Gap(after.seq + 1 if is_known else 1, self.seq, len(lines), older), *lines]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from adk_relay.core.absent import Absent
 from adk_relay.core.inbox import Inbox, InboxFullError
 from adk_relay.core.listener import Listener
-from adk_relay.core.messages import Ack, Error, Taken, UserText, Written
+from adk_relay.core.messages import Ack, Ended, Error, Taken, UserText, Written
 from adk_relay.core.past import Past
 from adk_relay.core.recorded import Requested, TextDone, TextSaid
 from adk_relay.core.requests import Request, Requests
@@ -83,7 +83,8 @@ class Writing:
         """
         text = replace(text, member=listener.member)
         if self._is_repeated(text, listener):
-            self._hand_over(text, listener)
+            if not self._hand_over(text, listener) and listener.attends == "own":
+                self._answer_again(text, listener)
             return
         request, before = self.requests.take(text, listener)
         self._texts.add(text, listener)
@@ -111,6 +112,10 @@ class Writing:
         return any(were_answered)
 
     # ---- for the conversation ----
+
+    def load(self, stored: Iterable[UserText]) -> None:
+        """Begins with the texts that are in the session."""
+        self._texts.load(stored)
 
     def restore(self, past: Past, unsaid: Iterable[TextSaid], stored: Iterable[UserText]) -> None:
         """Goes on with the texts of an owner before.
@@ -282,10 +287,14 @@ class Writing:
 
     # ---- requests ----
 
-    def _hand_over(self, text: UserText, listener: Listener) -> None:
-        """Gives the answer of a repeated request to its new sender: the old socket was lost."""
+    def _hand_over(self, text: UserText, listener: Listener) -> bool:
+        """Gives the answer of a repeated request to its new sender: the old socket was lost.
+
+        Returns:
+            Whether it is open.
+        """
         if not (found := self.requests.find(text)):
-            return
+            return False
         request, before = found
         request.listener = listener
         if request is self.requests.current:
@@ -293,6 +302,15 @@ class Writing:
         else:
             self._tell_taken(request, before)
             self.begin_next()
+        return True
+
+    def _answer_again(self, text: UserText, listener: Listener) -> None:
+        """Gives a listener the answer to a request that is over, which an owner before could not do."""
+        if end := self._room.end_of_answer(text.id):
+            listener.deliver(end)
+        else:
+            listener.deliver(Error("agent_failed", "The answer is lost: ask again.", text.id))
+            listener.deliver(Ended("failed"))
 
     def _tell_taken(self, request: Request, before: int) -> None:
         """Tells the listener how many answers come first: those of the queue, and the one under way."""

@@ -21,6 +21,7 @@ from adk_relay.core.interfaces import (
     ToolResultError,
     UnknownConversationError,
     UnknownToolError,
+    UnreachableError,
 )
 from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.requests import BusyError
@@ -31,7 +32,7 @@ from adk_relay.wire.asgi import Event, Receive, Scope, Send, query_of
 from adk_relay.wire.closing import CONVERSATION_ENDED_TEXT
 from adk_relay.wire.dialects import BadFrameError, is_session_id, tool_result, turn
 from adk_relay.wire.guard import Guard, Refused, invitation
-from adk_relay.wire.http import HttpError, Response, as_json, event_stream
+from adk_relay.wire.http import HttpError, Response, as_json, event_stream, retry_after
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
@@ -112,6 +113,8 @@ class Api:
             return HttpError(400, str(bad)).response()
         except UnknownConversationError as unknown:
             return HttpError(404, str(unknown)).response()
+        except UnreachableError as away:
+            return HttpError(503, str(away), retry_after(5)).response()
         except (BusyError, InboxFullError) as full:
             return busy(str(full)).response()
         except ClientGoneError:

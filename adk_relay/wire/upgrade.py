@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from adk_relay.core.interfaces import Conversations, FullError, StoreError, UnknownConversationError
+from adk_relay.core.interfaces import (
+    Conversations,
+    FullError,
+    StoreError,
+    UnknownConversationError,
+    UnreachableError,
+)
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.asgi import Scope
-from adk_relay.wire.closing import NOT_FOUND, SERVER_STOPPING, STORE_FAILED
+from adk_relay.wire.closing import BUSY, NOT_FOUND, SERVER_STOPPING, STORE_FAILED
 from adk_relay.wire.draining import Draining
 from adk_relay.wire.guard import Guard, Refused, too_many
+from adk_relay.wire.http import retry_after
 from adk_relay.wire.targets import NoSuchTargetError, Target, for_visitor, target_of, with_name
 
 
@@ -31,6 +38,8 @@ async def admit(
             raise too_many(FullError.TEXT)
     except (NoSuchTargetError, UnknownConversationError) as unknown:
         raise Refused(404, NOT_FOUND, str(unknown)) from None
+    except UnreachableError as away:
+        raise Refused(503, BUSY.because(str(away)), str(away), [retry_after(5)]) from None
     except StoreError:
         raise Refused(500, STORE_FAILED, STORE_FAILED.reason) from None
     _check_is_running(draining, conversations)  # it may have begun to stop meanwhile

@@ -14,6 +14,7 @@ from adk_relay.core.interfaces import (
     StoppingError,
     StoreError,
     UnknownConversationError,
+    UnreachableError,
 )
 from adk_relay.core.logs import connection_id, conversation_id, one_line
 from adk_relay.core.messages import Ended, Error, Gap, Message, Reset, TurnEnd
@@ -145,8 +146,12 @@ class Socket:
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that the client has missed."""
         self._traffic.returned += self._comes_back
-        self._traffic.gaps += self._comes_back and bool(messages) and isinstance(messages[0], Gap)
-        self._outbox.replay(messages)
+        has_gap = bool(messages) and isinstance(messages[0], Gap)
+        self._traffic.gaps += self._comes_back and has_gap
+        if has_gap and not self._is_bound:  # such a client reads the history when it comes back
+            self._outbox.close(SERVER_RESTARTS)
+        else:
+            self._outbox.replay(messages)
 
     def stop(self, frame: CloseFrame = SERVER_STOPPING) -> None:
         """Closes the socket with `frame` because the server is stopping. What waits is still sent."""
@@ -196,6 +201,8 @@ class Socket:
             pass
         except UnknownConversationError as unknown:  # another user took this id first
             self.end = NOT_FOUND.because(str(unknown))
+        except UnreachableError as away:
+            self.end = BUSY.because(str(away))
         except BusyError as full:
             self.end = RATE_LIMITED.because(str(full))
         except Close as close:

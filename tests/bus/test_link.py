@@ -198,7 +198,7 @@ async def test_the_network_carries_nothing_for_a_while(
 ) -> None:
     """No connection breaks: each side has to give up by itself what it waits for."""
     monkeypatch.setattr(server_module, "_ANSWER_SECONDS", 0.4)
-    monkeypatch.setattr(inbox_module, "_STALLED_SECONDS", 0.8)
+    monkeypatch.setattr(server_module, "_STALLED_SECONDS", 0.8)
     monkeypatch.setattr(inbox_module, "_BLOCK_SECONDS", 0.2)
     async with network(redis.port, is_http=False) as (between, port):
         far = Server(f"redis://127.0.0.1:{port}")

@@ -234,6 +234,25 @@ async def test_a_server_that_can_t_work_now_is_away(
     await server.close()
 
 
+async def test_connections_that_were_closed_meanwhile_are_not_used(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Redis is back, and all commands work at once: also those that get a connection from before."""
+    changes: list[bool] = []
+    server = Server(redis.url, changes.append)
+
+    async def many() -> None:
+        await asyncio.gather(*(server.run("ECHO", f"{number}") for number in range(20)))
+
+    await many()
+    await redis.kill()
+    await redis.start()
+    await many()
+    await many()
+    assert changes == []
+    await server.close()
+
+
 async def test_scripts_in_one_round_trip(redis: RedisServer, server: Server) -> None:
     script = Script("return {KEYS[1], ARGV[1]}")
     for _ in range(2):  # the first time, the server does not know it

@@ -1,4 +1,4 @@
-"""A browser with a microphone, for all tests of a file."""
+"""A browser with a microphone, for all tests of a worker."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from support.browser import chromium
+from support.browser import Chromium
 from support.gemini import GeminiLive
 from support.microphone import Microphone
 from support.server import stand_in
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("microphone") / "heard.wav"
 
@@ -25,15 +25,25 @@ def microphone(wav: Path) -> Microphone:
     return Microphone(wav)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(wav: Path) -> AsyncIterator[Browser]:
-    """Chromium with that microphone. It is given to whoever may have it, and to others refused."""
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kept_browser(wav: Path) -> AsyncIterator[Chromium]:
+    """To start a browser takes seconds: it is kept for the tests that follow, of other files too."""
     source = f"--use-file-for-fake-audio-capture={wav}%noloop"  # after the file, silence
-    async with chromium("--use-fake-device-for-media-stream", source) as browser:
-        yield browser
+    given = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    async with Chromium(*given, source) as kept:
+        yield kept
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
+async def browser(kept_browser: Chromium) -> Browser:
+    """Chromium with that microphone, and a user who lets every page have it.
+
+    Each test opens contexts of its own in it, and closes them.
+    """
+    return await kept_browser.running()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
     """The stand-in that all tests have, in the browser's event loop."""
     async with stand_in(monkeypatch) as service:

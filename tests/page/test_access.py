@@ -16,8 +16,8 @@ from support.client import Json
 from support.microphone import Microphone, quiet, voice
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_it_fits_a_phone(microphone: Microphone, browser: Browser) -> None:

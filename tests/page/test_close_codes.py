@@ -15,8 +15,8 @@ from support.browser import Tab, control, rehearsal, until, visit
 from support.gemini import GeminiLive, Plan
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 class Closer:

@@ -15,8 +15,8 @@ from support.gemini import GeminiLive
 from support.rooms import Answers, Script, room_of, window
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_enter_sends_and_shift_enter_breaks_the_line(gemini: GeminiLive, browser: Browser) -> None:

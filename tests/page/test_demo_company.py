@@ -14,8 +14,8 @@ from support.gemini import Connection, GeminiLive, UserTurn
 from support.rooms import GUEST, Held, Script, room_of, shows, told, window
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_two_windows_see_the_same(gemini: GeminiLive, browser: Browser) -> None:

@@ -16,8 +16,8 @@ from support.proxy import network
 from support.rooms import Held, Script, room_of, shows, window
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_too_many_that_wait_are_refused_in_words(gemini: GeminiLive, browser: Browser) -> None:

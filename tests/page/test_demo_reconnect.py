@@ -19,8 +19,8 @@ from support.proxy import network
 from support.rooms import Held, Script, room_of, shows, window
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_the_way_to_the_server_is_measured(browser: Browser) -> None:

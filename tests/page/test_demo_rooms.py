@@ -15,8 +15,8 @@ from support.proxy import network
 from support.rooms import Answers, Script, room_of, shows, window
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_rooms_are_made_listed_and_entered(browser: Browser) -> None:

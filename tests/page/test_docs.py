@@ -32,8 +32,8 @@ from support.wire import (
     taken,
 )
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HERE = Path(__file__).parent.parent.parent
 API: Json = json.loads((HERE / "static" / "openapi.json").read_text())

@@ -17,8 +17,8 @@ from support.server import serving
 from support.terminal import talkative
 from support.tokens import SECRET, token, web
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WORDS = re.compile("You said: ")
 

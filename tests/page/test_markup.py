@@ -21,8 +21,8 @@ from support.gemini import Connection, GeminiLive, UserTurn
 from support.rooms import window
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 XSS = "<img data-xss src=x onerror=xss()>"
 SCRIPT = f'"></textarea></script><script data-xss>xss()</script><svg data-xss onload=xss()>{XSS}'

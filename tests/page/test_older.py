@@ -15,8 +15,8 @@ from support.chat import http
 from support.long import message, write
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def a_long_conversation(tmp_path: Path, messages: int = 330, user: str = "alice", **named: Any) -> Any:

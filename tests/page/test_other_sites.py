@@ -14,8 +14,8 @@ from support.browser import rehearsal
 from support.chat import guest, http, taken
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 ATTEMPTS = """async (relay) => {
   const ws = relay.replace("http", "ws");

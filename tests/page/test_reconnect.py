@@ -18,8 +18,8 @@ from support.ports import free_port
 from support.proxy import network
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_it_comes_back_after_the_server_was_killed(tmp_path: Path, browser: Browser) -> None:

@@ -13,8 +13,8 @@ from support.gemini import Connection, GeminiLive, UserTurn
 from support.microphone import Microphone, quiet, voice
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_two_share_a_conversation(gemini: GeminiLive, browser: Browser) -> None:

@@ -17,8 +17,8 @@ from support.browser import COUNT_LAYOUTS, FRAME, control, rehearsal, until, vis
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_text_turn_streams_and_ends(gemini: GeminiLive, browser: Browser) -> None:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.async_api import expect
+import pytest
+from playwright.async_api import Browser, expect
 
-from support.browser import chromium, visit
+from support.browser import visit
 from support.chat import created
 from support.rooms import window
 from support.server import serving
 from support.terminal import connected, talkative
 
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
 GUEST = r"Guest \S{4}"
 
 
-async def test_two_browsers_and_a_terminal_see_what_the_others_see(tmp_path: Path) -> None:
-    async with serving(talkative()) as port, chromium() as browser:
+async def test_two_browsers_and_a_terminal_see_what_the_others_see(tmp_path: Path, browser: Browser) -> None:
+    async with serving(talkative()) as port:
         room = await created(port)
         async with (
             visit(browser, port, f"/?user=guest&session={room}") as page,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import time
 
-from playwright.async_api import Page, expect
+import pytest
+from playwright.async_api import Browser, Page, expect
 from starlette.applications import Starlette
 from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
-from support.browser import Tab, chromium, until, visit
+from support.browser import Tab, until, visit
 from support.server import serving
 from support.terminal import piped, talkative
 from support.tokens import SECRET, token, web
+
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def kept(page: Page) -> str:
@@ -25,9 +29,9 @@ async def kept(page: Page) -> str:
     )
 
 
-async def test_the_page_takes_its_token_from_the_fragment() -> None:
+async def test_the_page_takes_its_token_from_the_fragment(browser: Browser) -> None:
     alices = token()
-    async with serving(talkative(secret=SECRET)) as port, chromium() as browser:
+    async with serving(talkative(secret=SECRET)) as port:
         async with visit(browser, port, f"/#token={alices}") as page:
             await page.say("hello")
             await page.answered(re.compile("You said: hello$"))
@@ -46,8 +50,8 @@ async def test_the_page_takes_its_token_from_the_fragment() -> None:
             assert [line["text"] for line in said if line["role"] == "user"] == ["hello", "again"]
 
 
-async def test_a_token_that_has_expired_is_replaced_by_a_new_one() -> None:
-    async with serving(talkative(secret=SECRET)) as port, chromium() as browser:
+async def test_a_token_that_has_expired_is_replaced_by_a_new_one(browser: Browser) -> None:
+    async with serving(talkative(secret=SECRET)) as port:
         expired = token(exp=time.time() - 60)
         async with visit(browser, port, f"/#token={expired}", state="ended") as page:
             told = page.page.locator("#banner-text")
@@ -57,8 +61,8 @@ async def test_a_token_that_has_expired_is_replaced_by_a_new_one() -> None:
             await page.answered(re.compile("You said: hello$"))
 
 
-async def test_who_gets_no_new_token_is_told_before_the_end() -> None:
-    async with serving(talkative(secret=SECRET)) as port, chromium() as browser:
+async def test_who_gets_no_new_token_is_told_before_the_end(browser: Browser) -> None:
+    async with serving(talkative(secret=SECRET)) as port:
         for path, told in (("/", '#notice [data-kind="token"]'), ("/demo", "#problem")):
             soon = token(exp=time.time() + 20)  # in less than 30 s
             async with visit(browser, port, f"{path}#token={soon}", constants={"WAIT": 0}) as page:
@@ -87,12 +91,11 @@ HOST = """<!doctype html><iframe id="relay" src="/talk/#token=%s" style="width: 
 </script>"""
 
 
-async def test_a_page_around_it_is_asked_for_another_token() -> None:
+async def test_a_page_around_it_is_asked_for_another_token(browser: Browser) -> None:
     html = HOST % (token(exp=time.time() + 20), token(exp=time.time() + 600))
     relay = talkative(secret=SECRET)
     host = Starlette(routes=[Route("/", lambda _: HTMLResponse(html)), Mount("/talk", relay)])
-    async with serving(host) as port, chromium() as browser:
-        page = await browser.new_page()
+    async with serving(host) as port, await browser.new_page() as page:
         await page.goto(f"http://127.0.0.1:{port}/")
         frame = page.frame_locator("#relay")
         await expect(frame.locator("#state")).to_have_attribute("data-state", "connected")
@@ -103,8 +106,8 @@ async def test_a_page_around_it_is_asked_for_another_token() -> None:
         await relay.aclose()
 
 
-async def test_the_rooms_with_a_token() -> None:
-    async with serving(talkative(secret=SECRET)) as port, chromium() as browser, web(port, token()) as alice:
+async def test_the_rooms_with_a_token(browser: Browser) -> None:
+    async with serving(talkative(secret=SECRET)) as port, web(port, token()) as alice:
         room = (await alice.post("/sessions/new")).json()["session_id"]
         response = await alice.post(f"/sessions/{room}/invite", json={"role": "write", "name": "Bob"})
         async with (

@@ -14,8 +14,8 @@ from support.killable import GATED, GatedStore, a_process
 from support.ports import free_port
 from support.proxy import network
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.mark.parametrize("is_stored", [False, True], ids=["never stored", "stored, but not acked"])

@@ -16,8 +16,8 @@ from support.microphone import Microphone, quiet, voice
 from support.proxy import network
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.voice]
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.voice]
 
 
 async def test_a_voice_turn_is_heard_and_played(microphone: Microphone, browser: Browser) -> None:
@@ -155,8 +155,12 @@ async def test_mute_ends_the_sound_and_says_so(gemini: GeminiLive, browser: Brow
         assert model.audio_stream_ends == 1
 
 
-async def test_a_refused_microphone_is_told_and_writing_goes_on(browser: Browser) -> None:
-    async with serving(a_relay(rehearsal())) as port, visit(browser, port, permissions=[]) as tab:
+async def test_a_refused_microphone_is_told_and_writing_goes_on() -> None:
+    async with (
+        chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream=deny") as browser,
+        serving(a_relay(rehearsal())) as port,
+        visit(browser, port) as tab,
+    ):
         await tab.page.get_by_role("button", name="Start audio").click()
         notice = tab.page.locator("#notice [data-kind=microphone]")
         await expect(notice).to_contain_text("The microphone was refused.")

@@ -16,8 +16,8 @@ from support.gemini import GeminiLive
 from support.microphone import Microphone
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Scheme = Literal["light", "dark"]
 schemes = pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -13,8 +13,8 @@ from support.gemini import Connection, GeminiLive, UserTurn
 from support.proxy import network
 from support.server import a_relay, serving
 
-# One browser for all tests, and so one event loop.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# One browser for all tests of a worker, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_it_goes_on_in_writing_where_no_websocket_gets_through(browser: Browser) -> None:

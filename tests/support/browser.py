@@ -7,14 +7,23 @@ import base64
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
 from google.adk.agents import LlmAgent
-from playwright.async_api import Browser, ConsoleMessage, Page, Route, WebSocket, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    Route,
+    WebSocket,
+    async_playwright,
+    expect,
+)
+from playwright.async_api import Error as PlaywrightError
 
 from adk_relay.adk.rehearsal import Rehearsal
 from agent.agent import get_current_time
@@ -64,13 +73,53 @@ FLAGS = [
 
 @asynccontextmanager
 async def chromium(*flags: str, **options: Any) -> AsyncIterator[Browser]:
-    path = need("chromium", "chromium")
+    # Chromium without a window at all: a page costs it a quarter of the time that it costs the browser.
+    path = need("chromium-headless-shell", "chromium-headless-shell")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags], **options)
         try:
             yield browser
         finally:
             await browser.close()
+
+
+class Chromium:
+    """A browser that is started when the first test asks for it, and anew if it has crashed or hangs."""
+
+    def __init__(self, *flags: str) -> None:
+        self._flags = flags
+        self._browser: Browser | None = None
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Chromium:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._end()
+
+    async def running(self) -> Browser:
+        if not self._browser or not await is_alive(self._browser):
+            await self._end()
+            self._browser = await self._stack.enter_async_context(chromium(*self._flags))
+        return self._browser
+
+    async def _end(self) -> None:
+        self._browser = None
+        with suppress(PlaywrightError, TimeoutError):  # one that has crashed can't be asked to end
+            async with asyncio.timeout(10):
+                await self._stack.aclose()
+
+
+async def is_alive(browser: Browser) -> bool:
+    """Whether it still answers, and no test has left anything in it."""
+    try:
+        async with asyncio.timeout(10):
+            session = await browser.new_browser_cdp_session()
+            await session.send("Browser.getVersion")
+            await session.detach()
+    except (PlaywrightError, TimeoutError):
+        return False
+    return not browser.contexts
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import subprocess
@@ -48,7 +49,7 @@ class RedisServer:
         if not with_data:
             shutil.rmtree(self._folder / "appendonlydir", ignore_errors=True)
         self._process = await asyncio.create_subprocess_exec(
-            need("redis-server", "redis-server"),
+            os.environ.get("RELAY_TEST_REDIS_SERVER") or need("redis-server", "redis-server"),
             *first,
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "always", *self._options),

@@ -300,8 +300,9 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "going_away", "after": round(after, 3)}
         case Error():
             return {"type": "error", **error_fields(message)}
-        case Gap(first, last, lines, older):
-            return {"type": "gap", "from": first, "to": last, "messages": lines} | _older_field(older)
+        case Gap(first, last, lines, older, epoch):
+            gap = {"type": "gap", "from": first, "to": last, "messages": lines} | _older_field(older)
+            return gap | ({"epoch": epoch} if epoch else {})
         case Older(lines, older):
             return {"type": "history", "messages": lines} | _older_field(older)
         case Line(role, text, is_open, text_id, name=name):

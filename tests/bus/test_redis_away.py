@@ -1,0 +1,112 @@
+"""Redis is away, or a process is cut off from it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from support.client import client, words
+from support.gemini import Connection, GeminiLive, UserTurn
+from support.pods import pods
+from support.proxy import network
+from support.redis_server import RedisServer, until
+
+
+async def test_nobody_hangs_while_redis_hangs(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What needs other processes is refused; what does not goes on, and is not slower."""
+    caplog.set_level(logging.INFO, "relay")
+    async with (
+        pods(redis, tmp_path, "both", "web") as (both, web),
+        client(web.port) as alice,
+        client(both.port, "bob") as bob,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}") as http,
+    ):
+        await alice.ask("before")
+        await bob.ask("before")
+        redis.pause()
+        await alice.until(lambda said: said.get("state") == "degraded")
+        began = time.monotonic()
+        assert await bob.ask("meanwhile") == "You said: meanwhile."
+        assert time.monotonic() - began < 2.5  # each write of the session would have waited for an answer
+        await alice.send(mime_type="text/plain", data="late", id="1")
+
+        body = {"message": "hello", "session_id": "s"}
+        refused = [
+            http.get("/sessions"),
+            http.get("/sessions/live-bob"),
+            http.post("/sessions/new"),
+            http.post("/sessions/live-bob/clear"),
+            http.post("/api/v1/chat", json=body),
+        ]
+        for response in await asyncio.gather(*refused):
+            assert response.status_code == 503, response.text
+            assert response.headers["retry-after"] == "5"
+        with pytest.raises(ConnectionClosed, match="1013.*can't reach each other"):
+            async with client(web.port, "carol"):
+                pass
+        began = time.monotonic()
+        codes = [(await http.get(path)).status_code for path in ("/health", "/stats", "/ready", "/sessions")]
+        assert codes == [200, 200, 503, 503]
+        assert time.monotonic() - began < 2
+
+        redis.go_on()
+        told = await alice.until(lambda said: said.get("turn_complete"))
+        assert {"type": "status", "state": "live"} in told
+        assert words(told) == "You said: late."
+        await until(web.relay.served.is_ready)
+        assert (await http.post("/api/v1/chat", json=body)).status_code == 200
+        await http.delete("/sessions/s")
+    lines = [line for line in caplog.messages if "Redis" in line or "lease" in line]
+    assert sorted(lines) == ["Redis is away: no answer"] * 2 + ["Redis is back"] * 2
+
+
+async def test_an_owner_that_is_cut_off_writes_nothing_that_another_could_write(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its conversation has another owner soon, and the session what that one has done."""
+    late = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if connection.number == 1:
+            await connection.say("The beginning", complete=False)
+            await late.wait()
+            await connection.say(" that nobody hears.")
+        else:
+            await connection.say(" and the end.")
+
+    gemini.answer = answer
+    async with AsyncExitStack() as stack:
+        cable, port = await stack.enter_async_context(network(redis.port, is_http=False))
+        [owner] = await stack.enter_async_context(
+            pods(redis, tmp_path, "worker", bus=f"redis://127.0.0.1:{port}")
+        )
+        [web] = await stack.enter_async_context(pods(redis, tmp_path, "web"))
+        alice = await stack.enter_async_context(client(web.port, "guest"))
+        await alice.send(mime_type="text/plain", data="hello", id="1")
+        await alice.until(lambda said: "beginning" in str(said))
+        [heir] = await stack.enter_async_context(pods(redis, tmp_path, "worker"))
+        cable.cut()
+        told = await alice.until(lambda said: said.get("turn_complete"), 20)
+        assert {"type": "status", "state": "reconnecting"} in told
+        assert (owner.active, heir.active) == (1, 1)
+        late.set()
+        await gemini.wait_for(lambda: "nobody" in gemini.connections[0].said)
+        await alice.ask("again")
+        cable.mend()
+        await until(lambda: owner.active == 0)
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}"))
+        history = (await http.get("/sessions/live-guest")).json()["history"]
+        said: list[Any] = [line["text"] for line in history]
+        assert said == ["hello", "The beginning and the end.", "again", " and the end."], said
+    # Not even tried: not all session services refuse a writer whose session is stale.
+    assert [line for line in caplog.messages if "Stale" in line] == []
