@@ -38,8 +38,6 @@ from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.server import a_relay, serving
 from support.tokens import SECRET, token
 
-pytestmark = pytest.mark.bus
-
 
 def test_the_description_holds_together() -> None:
     """Every reference resolves, every operation has a name, every field of a response is described."""
@@ -101,6 +99,7 @@ async def test_schemathesis_finds_nothing(tmp_path: Path, secret: str | None) ->
 # ---- sessions --------------------------------------------------------------------------------
 
 
+@pytest.mark.bus
 @pytest.mark.usefixtures("no_errors")
 async def test_a_session_from_its_beginning_to_its_end(sessions: str) -> None:
     async with serving(a_relay(rehearsal(), sessions=sessions)) as port, http(port) as web:
@@ -168,6 +167,7 @@ async def test_what_was_said_outlives_the_server(tmp_path: Path) -> None:
         assert again["content"] != answer["content"]
 
 
+@pytest.mark.bus
 async def test_the_session_last_used_is_listed_first(sessions: str) -> None:
     async with serving(a_relay(rehearsal(), sessions=sessions)) as port, http(port) as web:
         names = [await created(port) for _ in range(3)]
@@ -186,6 +186,7 @@ async def test_a_limit_that_is_none(limit: str) -> None:
         assert "limit" in refused(await web.get("/sessions", params={"limit": limit}), 400)
 
 
+@pytest.mark.bus
 @pytest.mark.usefixtures("no_errors")
 async def test_emptying_a_session_reaches_all_who_are_in_it(gemini: GeminiLive, sessions: str) -> None:
     async with serving(a_relay(sessions=sessions)) as port, http(port) as web:
@@ -216,6 +217,7 @@ async def test_emptying_a_session_reaches_all_who_are_in_it(gemini: GeminiLive, 
             assert room.of("session_created")[-1]["session_id"] != name
 
 
+@pytest.mark.bus
 async def test_an_answer_that_is_being_given_is_read_as_far_as_it_is(gemini: GeminiLive) -> None:
     go_on = asyncio.Event()
 
@@ -309,6 +311,7 @@ async def test_what_was_told_is_read_the_same_when_it_is_no_longer_in_memory(
 # ---- how things stand ------------------------------------------------------------------------
 
 
+@pytest.mark.bus
 async def test_the_counts_move(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port, http(port) as web:
         first = await get(web, "/stats")
@@ -342,7 +345,6 @@ async def test_the_counts_move(gemini: GeminiLive) -> None:
 # ---- elsewhere -------------------------------------------------------------------------------
 
 
-@pytest.mark.alone  # nothing starts it: that has to be done where there is a bus
 async def test_it_works_under_a_prefix() -> None:
     app = Starlette(routes=[Mount("/talk", a_relay(rehearsal()))])
     async with serving(app, lifespan="off") as port, http(port) as web:

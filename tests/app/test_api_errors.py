@@ -16,8 +16,6 @@ from support.server import a_relay, serving
 from support.tokens import SECRET, token
 from support.tokens import web as signed_in
 
-pytestmark = pytest.mark.bus
-
 LONG = "ä" * (16 * 1024)  # 32 KiB
 
 BAD_BODIES: dict[str, tuple[str, bytes]] = {
@@ -146,6 +144,7 @@ async def test_a_page_of_another_site_can_change_nothing() -> None:
         assert (await web.post("/sessions/new", headers=own)).status_code == 200
 
 
+@pytest.mark.bus
 async def test_too_many_that_wait_are_told_to_come_again(gemini: GeminiLive) -> None:
     go_on = asyncio.Event()
 
@@ -168,6 +167,7 @@ async def test_too_many_that_wait_are_told_to_come_again(gemini: GeminiLive) -> 
         await stats_when(web, total_requests=19, successful_requests=17, failed_requests=2)
 
 
+@pytest.mark.bus
 @pytest.mark.usefixtures("quick_retries")
 async def test_an_agent_that_fails_is_told(gemini: GeminiLive) -> None:
     gemini.on_connect = lambda number: Plan(http_status=403)
@@ -191,7 +191,6 @@ async def test_an_agent_that_says_nothing_for_too_long_is_told(gemini: GeminiLiv
         refused(await web.post(CHAT, json={"session_id": "a", "message": "hello"}), 504)
 
 
-@pytest.mark.alone  # in this moment it is not the only one
 async def test_a_server_that_is_going_says_so(gemini: GeminiLive) -> None:
     begun = asyncio.Event()
 

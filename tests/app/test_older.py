@@ -15,8 +15,6 @@ from support.client import Client, Json, client
 from support.long import message, write
 from support.server import a_relay, serving
 
-pytestmark = pytest.mark.bus
-
 
 async def history(alice: Client, before: str) -> tuple[Json, list[str]]:
     """The older messages that a client asks for."""
@@ -33,6 +31,7 @@ async def last(alice: Client) -> tuple[Json, list[str]]:
     return gap, [(await alice.next())["text"] for _ in range(gap["messages"])]
 
 
+@pytest.mark.bus
 @pytest.mark.parametrize("user", ["alice", "guest"])
 async def test_all_messages_can_be_read_one_part_after_the_other(user: str, tmp_path: Path) -> None:
     path = f"{tmp_path}/s.db"
@@ -64,6 +63,7 @@ async def test_a_short_conversation_has_no_older_messages(tmp_path: Path) -> Non
         assert len(texts) == KEPT
 
 
+@pytest.mark.bus
 async def test_an_emptied_conversation_has_none(tmp_path: Path) -> None:
     path = f"{tmp_path}/s.db"
     await write(path, "long", 400, app_name="tester")
@@ -109,7 +109,6 @@ async def test_a_count_that_failed_is_made_again(tmp_path: Path, monkeypatch: py
         assert (await web.get("/sessions/long")).json()["message_count"] == 402
 
 
-@pytest.mark.alone  # somebody opens it and attends at the same moment
 async def test_a_conversation_may_take_long_to_be_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
