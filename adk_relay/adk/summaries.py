@@ -85,7 +85,13 @@ async def newest(
 
 
 async def summary_of(session: StoredSession, room: Room) -> Summary:
-    """What is told of a conversation in memory."""
+    """What is told of a conversation in memory.
+
+    Raises:
+        UnknownConversationError: there is nothing of it.
+    """
+    if not (session.is_kept or room.history.message_count):
+        raise UnknownConversationError(session.session_id)
     await of_store(session.counted())
     history = room.history
     return Summary(

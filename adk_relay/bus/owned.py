@@ -31,7 +31,11 @@ class OwnConversation(Conversation, Protocol):
     room: Room
 
     async def summary(self) -> Summary:
-        """What is told of it in lists."""
+        """What is told of it in lists.
+
+        Raises:
+            UnknownConversationError: there is nothing of it.
+        """
 
 
 class Conversations(interfaces.Conversations, Protocol):

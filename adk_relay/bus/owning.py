@@ -172,9 +172,15 @@ class Owning:
             if owned.closing or self._owned.get(name) is not owned:
                 raise NotOwnerError
             try:
-                if owned.conversation:
-                    opening = self._conversations.find if must_exist else self._conversations.open
-                    return await opening(user_id, name)
+                if conversation := owned.conversation:
+                    # Not opened by name: if it is over meanwhile, that would begin another one, without a log.
+                    if conversation.user_id != user_id:
+                        raise UnknownConversationError(name)
+                    if must_exist:
+                        await conversation.summary()
+                    if owned.closing:
+                        raise NotOwnerError
+                    return conversation
                 async with self._openings:
                     past = await self._past(owned)
                     recorder = LogRecorder(self._writer, owned.log)

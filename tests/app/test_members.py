@@ -184,6 +184,7 @@ async def test_steady_noise_does_not_keep_the_floor(
 
 async def test_who_stops_the_agent_again_and_again_is_refused(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port, client(port) as one, client(port) as other:
+        await answered(other)  # the conversation knows of both
         for _ in range(30):
             await one.send(type="interrupt")
         errors = [said for said in await answered(one) if said.get("type") == "error"]
