@@ -173,7 +173,7 @@ class Owning:
                 raise NotOwnerError
             try:
                 if conversation := owned.conversation:
-                    # Not opened by name: if it is over meanwhile, that would begin another one, without a log.
+                    # Not opened by name: if it is over by then, that would begin one without a log.
                     if conversation.user_id != user_id:
                         raise UnknownConversationError(name)
                     if must_exist:

@@ -62,7 +62,7 @@ async def test_a_cut_after_any_message_loses_nothing_and_repeats_nothing(
                 if len(network.lines) == at + 1:
                     break  # the answer was over before the cut
                 assert len(network.lines) == at + 2
-    # These are all boundaries between frames, unless the answer was sent in very few frames. Over the bus it is:
+    # These are all boundaries between frames, unless the answer was sent in very few frames. Over the bus,
     # several chunks come at once.
     assert messages > (30 if KINDS[kind]["audio"] else 20) // (3 if over_bus() else 1)
     assert ("sound" in seen) is KINDS[kind]["audio"]
