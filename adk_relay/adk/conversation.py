@@ -19,7 +19,7 @@ from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.speaking import Speaking
 from adk_relay.adk.stops import Stop
-from adk_relay.adk.summaries import summary_of
+from adk_relay.adk.summaries import of_store, summary_of
 from adk_relay.adk.takeover import Takeover
 from adk_relay.adk.turn_ends import TurnEnds
 from adk_relay.adk.waiting import Waiting
@@ -198,17 +198,19 @@ class Conversation:
         return await summary_of(self.session, self.room)
 
     async def reset(self, *, delete: bool) -> None:
-        """Empties the conversation for all listeners; `delete`: no session is made until something is said.
-
-        Input that comes meanwhile is handled afterwards.
-        """
+        """Empties it for all listeners; `delete`: no session is made until something is said. Input that
+        comes meanwhile is handled afterwards."""
         why = "The conversation was emptied before it was your turn."
         done = self._resets.add(delete=delete, why=why)
         self._turn_ends.interrupt()
         self._writing.drop(why)
         self._writing.drop_unsaid(why)
         self._runs.stop(Stop.RESET)
-        await asyncio.shield(done)
+        await of_store(asyncio.shield(done))
+
+    def answer(self, answer: ToolResult) -> None:
+        """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
+        self.waiting.answer(answer)
 
     async def aclose(self) -> None:
         """Ends the run, tells the listeners that the server stops, and awaits the conversation's task."""

@@ -54,7 +54,7 @@ class Answering:
         self,
         hub: Hub,
         conversations: Conversations,
-        open_own: Callable[[str, str, bool], Awaitable[object]],
+        open_own: Callable[[str, str, bool], Awaitable[OwnConversation]],
         announce: Callable[[str, str], Standing],
         opened: Callable[[str], OwnConversation | None],
     ) -> None:
@@ -104,11 +104,9 @@ class Answering:
                 await self._open(user_id, session_id, call.name == "find")
                 return Reply(call.id, standing=self._announce(session_id, call.asker))
             case "answer":
-                await self._open(user_id, session_id, True)
-                await conversations.answer(user_id, session_id, ToolResult(**call.arguments))
+                (await self._open(user_id, session_id, True)).answer(ToolResult(**call.arguments))
             case "reset":
-                await self._open(user_id, session_id, True)
-                await conversations.reset(user_id, session_id, **call.arguments)
+                await (await self._open(user_id, session_id, True)).reset(**call.arguments)
             case "check":
                 await conversations.check(user_id, session_id)
             case "create":

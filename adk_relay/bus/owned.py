@@ -18,7 +18,7 @@ from adk_relay.bus.packs import Item
 from adk_relay.core import interfaces
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import Conversation, Summary
-from adk_relay.core.messages import Audio, Ended, Error, Message, ReadOlder, Status, UserText
+from adk_relay.core.messages import Audio, Ended, Error, Message, ReadOlder, Status, ToolResult, UserText
 from adk_relay.core.past import Past
 from adk_relay.core.recording import Recorder
 from adk_relay.core.requests import BusyError
@@ -29,6 +29,12 @@ class OwnConversation(Conversation, Protocol):
     """A conversation that runs in this process."""
 
     room: Room
+
+    async def reset(self, *, delete: bool) -> None:
+        """Empties it: see `core.interfaces.Conversations`."""
+
+    def answer(self, answer: ToolResult) -> None:
+        """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
 
     async def summary(self) -> Summary:
         """What is told of it in lists.

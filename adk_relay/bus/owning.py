@@ -21,7 +21,6 @@ from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import Tasks, put
 from adk_relay.bus.writer import LogRecorder, Writer, read_past
 from adk_relay.core.interfaces import (
-    Conversation,
     StoppingError,
     StoreError,
     UnknownConversationError,
@@ -158,7 +157,7 @@ class Owning:
                 self._owned[name] = Owned(self._hub, name, owner.token, journal)
         return owner
 
-    async def open(self, user_id: str, name: str, *, must_exist: bool) -> Conversation:
+    async def open(self, user_id: str, name: str, *, must_exist: bool) -> OwnConversation:
         """Opens a conversation that this process owns.
 
         Raises:
@@ -277,7 +276,7 @@ class Owning:
         assert isinstance(call, Call)
         await self.answering.answer(call)
 
-    async def _open_own(self, user_id: str, name: str, must_exist: bool) -> Conversation:
+    async def _open_own(self, user_id: str, name: str, must_exist: bool) -> OwnConversation:
         return await self.open(user_id, name, must_exist=must_exist)
 
     def _opened(self, name: str) -> OwnConversation | None:
