@@ -125,6 +125,9 @@ async def test_a_slow_function_delays_its_conversation_only(gemini: GeminiLive) 
     ):
         await alice.say("slow")
         await alice.say("after it")
+        async with asyncio.timeout(60):
+            while not host.asked:
+                await asyncio.sleep(0.01)
         assert await bob.ask("hello") == "You said: hello."
         assert [each.text for each in host.asked] == ["slow", "hello"]
         host.may_go_on.set()

@@ -11,7 +11,7 @@ import httpx
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.pods import pods, worker
-from support.process import SERVE, relay_process
+from support.process import SERVE
 from support.redis_server import RedisServer, until
 
 
@@ -170,7 +170,7 @@ async def test_a_web_process_is_killed(redis: RedisServer, gemini: GeminiLive, t
     settings = {"RELAY_ROLE": "web", "RELAY_BUS": redis.url}
     async with (
         pods(redis, tmp_path, "web", "worker", grace=30) as (web, _),
-        relay_process(SERVE, tmp_path, **settings) as other,
+        warm_relay(SERVE, tmp_path, **settings) as other,
         client(web.port) as stays,
     ):
         await other.started()

@@ -16,7 +16,7 @@ from adk_relay.core.interfaces import default_id
 from adk_relay.wire.asgi import Receive, Scope, Send
 from relay import Relay
 from support.gemini import GeminiLive
-from support.process import SERVE, Process, relay_process
+from support.process import SERVE, Process, warm_relay
 from support.redis_server import RedisServer, until
 from support.server import serving
 
@@ -121,6 +121,6 @@ async def worker(redis: RedisServer, gemini: GeminiLive, folder: Path) -> AsyncI
         "RELAY_APP_NAME": "tester",
         "RELAY_DRAIN": "5",
     }
-    async with relay_process(SERVE, folder, **gemini.env, **settings) as process:
+    async with warm_relay(SERVE, folder, **gemini.env, **settings) as process:
         await process.started()
         yield process
