@@ -17,7 +17,7 @@ from support.chat import chat
 from support.client import client
 from support.gemini import Connection, GeminiLive, UserTurn, speech
 from support.pods import Pod, pods, worker
-from support.process import SERVE, relay_process
+from support.process import SERVE, warm_relay
 from support.redis_server import RedisServer, until
 
 
@@ -138,7 +138,7 @@ async def test_a_conversation_is_emptied_while_a_process_hears_nothing(
     """Its clients are told afterwards, before anything of the new epoch."""
     async with (
         pods(redis, tmp_path, "web", "worker") as (web, owner),
-        relay_process(SERVE, tmp_path, RELAY_ROLE="web", RELAY_BUS=redis.url) as other,
+        warm_relay(SERVE, tmp_path, RELAY_ROLE="web", RELAY_BUS=redis.url) as other,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}") as http,
     ):
         await other.started()
