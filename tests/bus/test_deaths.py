@@ -11,7 +11,7 @@ import httpx
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.pods import pods, worker
-from support.process import SERVE
+from support.process import SERVE, warm_relay
 from support.redis_server import RedisServer, until
 
 
