@@ -352,8 +352,6 @@ class Api:
             await send_in_time({"type": "http.response.body", "body": body, "more_body": True})
 
         frame = await listener.first_frame()
-        if listener.error and listener.error.status == 429:  # another process has refused it
-            raise listener.error
         await send_in_time(event_stream())
         self._conversations.stats.responses.count("200")
         await send_frame(frame)

@@ -80,9 +80,16 @@ class HttpListener:
             pass
 
     async def first_frame(self) -> Frame:
-        """The first frame, or a comment after a second: until then, a status can say what is wrong."""
+        """The first frame, or a comment after a second: until then, a status can say what is wrong.
+
+        Raises:
+            HttpError: too many requests wait. Another process may say so, after a moment.
+        """
         async with aclosing(self.frames(1.0)) as frames:
-            return await anext(frames, _KEEP_ALIVE)
+            frame = await anext(frames, _KEEP_ALIVE)
+        if self.error and self.error.status == 429:
+            raise self.error
+        return frame
 
     async def frames(self, keep_alive: float | None) -> AsyncGenerator[Frame, None]:
         """Yields the frames to send, until the request is answered or has failed.
