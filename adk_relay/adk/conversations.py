@@ -301,11 +301,11 @@ class Conversations:
             StoppingError: the server is stopping.
             StoreError: the session could not be deleted.
         """
-        await of_store((await self.find(user_id, session_id)).reset(delete=delete))
+        await (await self.find(user_id, session_id)).reset(delete=delete)
 
     async def answer(self, user_id: str, session_id: str, answer: ToolResult) -> None:
         """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
-        (await self.find(user_id, session_id)).waiting.answer(answer)
+        (await self.find(user_id, session_id)).answer(answer)
 
     async def read(
         self, user_id: str, session_id: str, before: int | None = None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, Protocol
 
 from adk_relay.bus import keys, names
@@ -85,6 +86,8 @@ class Hub:
         self.patience = Patience()
         self.on_lost: Callable[[str, Owner], None] = lambda *_: None
         """Called with a conversation that another process owns now."""
+        self.on_given_up: Callable[[str, Item], None] = lambda *_: None
+        """Called with sound that is given up, and the process that it was for."""
         self.ownership = Ownership(self.server, self.process, lambda *lost: self.on_lost(*lost))
         self.lease = Lease(self.server, self.process, self._lapsed)
         self.is_up = asyncio.Event()
@@ -245,7 +248,8 @@ class Hub:
 
     def _link(self, to: str) -> Link:
         if to not in self._links:
-            link = Link(self.server, self.process, to, self.before_pack)
+            given_up = partial(self.on_given_up, to)
+            link = Link(self.server, self.process, to, self.before_pack, given_up)
             self._links[to] = link, asyncio.create_task(link.run(), name=f"link to {to}")
             self._watcher.watch(to)
         return self._links[to][0]
