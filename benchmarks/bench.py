@@ -14,13 +14,17 @@ measured against
              builds.py). Without that commit, as in a shallow clone, its rows are left out
     long     relay with RELAY_SOUND=long: every chunk of sound goes through google-genai and ADK
 
+and, as `relay serve`, `relay worker` and a Redis of their own (`bus` and the rows after it), against one
+`relay serve` without a bus. Their sessions are in /dev/shm, where there is one, so that the disk does not
+count.
+
 Three kinds of process: the model (a stand-in for the Gemini Live service, over TLS) and the clients share one
 core; the servers have another core for themselves, and only the CPU time of the one that is measured is
 counted. CPU time is comparable on a busy machine, too; latencies need a quiet one.
 
 Where to read on: run.py has the command, report.py the table, apps.py and sample.py the applications that
-are compared, builds.py, processes.py and model.py the processes, load.py and peers.py the clients. The other
-files have the measurements. soak.py, with soaking/, is a program of its own.
+are compared, builds.py, processes.py, spread.py and model.py the processes, load.py and peers.py the
+clients. The other files have the measurements. soak.py, with soaking/, is a program of its own.
 """
 
 import sys

@@ -16,7 +16,7 @@ from benchmarks.processes import Lab
 from benchmarks.report import Row, percentile
 from benchmarks.sessions import CPU
 from benchmarks.sound import CHUNKS_PER_S, REAL_TIME
-from benchmarks.spread import Spread, spread
+from benchmarks.spread import spread
 
 COUNT = 20
 """Sessions: in one process they take about a quarter of a core."""
@@ -53,7 +53,6 @@ async def bus(lab: Lab) -> list[Row]:
         for number in range(1 + rounds):
             for name in ("one", "many") if number % 2 else ("many", "one"):
                 server, clients = servers[name], crowds[name]
-                before = server.cpu_by_part()
                 window = await measure(lab, server, clients, seconds if number else 0.5, talk)
                 if not number:  # the first round warms it up
                     continue
@@ -64,14 +63,13 @@ async def bus(lab: Lab) -> list[Row]:
                 up = [delay / 1000 for answer in window.answers for delay in json.loads(answer.texts[-1])]
                 delays["a chunk up"].append(up)
                 delays["a text"].append(await _write(clients))
-                if name == "many":
-                    _note(by_part, before, server)
+                for part, cpu in window.parts.items() if name == "many" else ():
+                    by_part[part.partition("-")[0]].append(cpu / arrived * CHUNKS_PER_S)
     one, many = used["one"], used["many"]
     what = f"bus: {COUNT} voice sessions, CPU of web, Redis and worker"
     rows = [Row(what, many.cpu, "one process", one.cpu, CPU, 2.2)]
-    total = [sum(values) for values in zip(*by_part.values(), strict=True)]
     for name, values in by_part.items():
-        rows.append(Row(f"bus: the part of {name}", values, "all", total, "{:.2f} s"))
+        rows.append(Row(f"bus: of that, {name}", values, "all", many.cpu, CPU))
     for way in many.delays:
         for percent, aim in ((50, P50), (99, P99)):
             added = [
@@ -107,8 +105,3 @@ async def _write(clients: list[ClientConnection]) -> list[float]:
 
     found = await asyncio.gather(*(write(*numbered) for numbered in enumerate(clients)))
     return [delay for delays in found for delay in delays]
-
-
-def _note(by_part: dict[str, list[float]], before: dict[str, float], server: Spread) -> None:
-    for name, cpu in server.cpu_by_part().items():
-        by_part[name.partition("-")[0]].append(cpu - before[name])

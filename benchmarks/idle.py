@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection
 
-from benchmarks.load import ask, open_client
+from benchmarks.load import open_client, order
 from benchmarks.processes import Lab
 from benchmarks.report import Row
 from benchmarks.spread import Spread, spread
@@ -18,8 +19,11 @@ CONVERSATIONS, SOCKETS = 1000, 2000
 LIMIT = 12.0
 """KiB of a web process for a conversation, beyond what its sockets take in any process."""
 
-RATE = 400
-"""Chunks a second, of all conversations together: so many that the processes have enough to do."""
+FEW = 100
+"""Conversations that 1,000 are compared with."""
+
+RATE = 300
+"""Chunks a second, of all conversations together."""
 
 _AT_ONCE = 25
 
@@ -56,48 +60,100 @@ async def _memory(lab: Lab, name: str, conversations: int) -> float:
 
 
 async def growth(lab: Lab) -> list[Row]:
-    """CPU time for a chunk of sound, with 100 conversations and with 1,000, at the same rate of chunks."""
-    used: dict[int, dict[str, list[float]]] = {}
-    seconds, rounds = (5.0, 2) if lab.quick else (10.0, 5)
+    """CPU time for a chunk of sound, with 100 conversations and with 1,000, at the same rate of chunks.
+
+    Both are measured at the same time. What idle conversations take is subtracted, and has rows of its own.
+    """
+    seconds, rounds = (4.0, 3) if lab.quick else (10.0, 5)
+    setups = lab.model.setups()
     async with AsyncExitStack() as stack:
-        # Both at once, in turns: what else the machine does is then the same.
-        crowds: dict[int, tuple[Spread, list[ClientConnection]]] = {}
-        for count in (100, 1000):
-            server = stack.enter_context(spread(lab, RELAY_MAX_CONVERSATIONS="0"))
-            clients = await stack.enter_async_context(_sockets(server, count, count, audio=True))
-            crowds[count] = server, clients
-            used[count] = {}
-        for number in range(1 + rounds):
-            for count, (server, clients) in crowds.items():
-                before = server.cpu_by_part()
-                chunks = await _talk(clients, seconds if number else 1.0)
-                for name, cpu in server.cpu_by_part().items() if number else ():
-                    values = used[count].setdefault(name.partition("-")[0], [])
-                    values.append((cpu - before[name]) / chunks * 1e6)
-    return [
-        Row(
-            f"growth: a chunk with 1,000 conversations, {name}",
-            used[1000][name],
-            "with 100",
-            used[100][name],
-            "{:.0f} µs",
-            1.25,
-        )
-        for name in used[100]
-    ]
+        crowds = {
+            count: await stack.enter_async_context(_crowd(lab, count)) for count in (FEW, CONVERSATIONS)
+        }
+        await lab.set_up(setups + FEW + CONVERSATIONS)
+        await asyncio.sleep(5)  # until all that begins has begun
+        at_rest = await _windows(crowds, seconds, rounds)
+        talking = [asyncio.create_task(crowd.talk()) for crowd in crowds.values()]
+        while not all(crowd.has_begun for crowd in crowds.values()):
+            await asyncio.sleep(0.1)
+        busy = await _windows(crowds, seconds, rounds)
+        for task in talking:
+            task.cancel()
+        await asyncio.gather(*talking, return_exceptions=True)
+    rows = []
+    for name in ("web", "redis", "worker"):
+        each = {
+            count: [
+                (window.cpu[name] - rest.cpu[name]) / window.chunks * 1e6
+                for window, rest in zip(busy[count], at_rest[count], strict=True)
+            ]
+            for count in crowds
+        }
+        what = f"growth: a chunk with {CONVERSATIONS:,} conversations, {name}"
+        rows.append(Row(what, each[CONVERSATIONS], f"with {FEW}", each[FEW], "{:.0f} µs", 1.25))
+        idle = {count: [window.cpu[name] / seconds * 1000 for window in at_rest[count]] for count in crowds}
+        what = f"growth: {CONVERSATIONS:,} idle conversations, {name}"
+        rows.append(Row(what, idle[CONVERSATIONS], f"{FEW}", idle[FEW], "{:.1f} ms a second"))
+    return rows
 
 
-async def _talk(clients: list[ClientConnection], seconds: float) -> int:
-    """All get chunks at the same time, one after another; returns how many."""
-    every = len(clients) / RATE
-    chunks = max(1, round(seconds / every))
+@dataclass
+class _Window:
+    """What was used in some seconds."""
 
-    async def listen(number: int, client: ClientConnection) -> None:
-        await asyncio.sleep(number / len(clients) * every)
-        await ask(client, chunks=chunks, every=every)
+    cpu: dict[str, float]  # seconds, by the kind of process
+    chunks: int  # that came
 
-    await asyncio.gather(*(listen(*numbered) for numbered in enumerate(clients)))
-    return chunks * len(clients)
+
+@dataclass
+class _Crowd:
+    """Conversations that get chunks all the time, one after another."""
+
+    server: Spread
+    clients: list[ClientConnection]
+    chunks: int = 0
+    begun: int = 0
+
+    @property
+    def has_begun(self) -> bool:
+        return self.begun == len(self.clients)
+
+    async def talk(self) -> None:
+        """Each gets chunks until this is cancelled."""
+        await asyncio.gather(*(self._listen(*numbered) for numbered in enumerate(self.clients)))
+
+    async def _listen(self, number: int, client: ClientConnection) -> None:
+        every = len(self.clients) / RATE
+        await asyncio.sleep(number * 0.02)  # each begins with a turn, which takes some milliseconds
+        await client.send(order(chunks=100_000, every=every))
+        has_begun = False
+        async for frame in client:
+            if isinstance(frame, bytes):
+                self.chunks += 1
+                self.begun += not has_begun
+                has_begun = True
+
+    def used(self) -> dict[str, float]:
+        return {name.partition("-")[0]: cpu for name, cpu in self.server.cpu_by_part().items()}
+
+
+@asynccontextmanager
+async def _crowd(lab: Lab, count: int) -> AsyncIterator[_Crowd]:
+    with spread(lab, RELAY_MAX_CONVERSATIONS="0") as server:
+        async with _sockets(server, count, count, audio=True) as clients:
+            yield _Crowd(server, clients)
+
+
+async def _windows(crowds: dict[int, _Crowd], seconds: float, rounds: int) -> dict[int, list[_Window]]:
+    found: dict[int, list[_Window]] = {count: [] for count in crowds}
+    for _ in range(rounds):
+        before = {count: (crowd.used(), crowd.chunks) for count, crowd in crowds.items()}
+        await asyncio.sleep(seconds)
+        for count, crowd in crowds.items():
+            used, chunks = before[count]
+            cpu = {name: after - used[name] for name, after in crowd.used().items()}
+            found[count].append(_Window(cpu, crowd.chunks - chunks))
+    return found
 
 
 @asynccontextmanager

@@ -95,10 +95,15 @@ async def open_client(
         yield client
 
 
-async def ask(client: ClientConnection, *, stamps: bool = False, **order: Any) -> Answer:
+async def ask(client: ClientConnection, *, stamps: bool = False, **wanted: Any) -> Answer:
     """Sends an order (see model.py) and reads to the end of the answer."""
-    await client.send(json.dumps({"mime_type": "text/plain", "data": json.dumps(order)}))
+    await client.send(order(**wanted))
     return await listen(client, stamps=stamps)
+
+
+def order(**wanted: Any) -> str:
+    """The frame of an order."""
+    return json.dumps({"mime_type": "text/plain", "data": json.dumps(wanted)})
 
 
 async def listen(client: ClientConnection, *, stamps: bool = False) -> Answer:
@@ -148,6 +153,7 @@ class Window:
     end: float
     cpu: float  # seconds of CPU time that the server used, for a second
     answers: list[Answer]
+    parts: dict[str, float] = field(default_factory=dict)  # the same, of each of its processes
 
     def arrived(self) -> int:
         """How many chunks came to the clients in this span of time."""
@@ -184,17 +190,18 @@ async def measure(
     talks = [asyncio.create_task(later(*numbered)) for numbered in enumerate(clients)]
     await asyncio.sleep(SETTLE)
     lab.profile(server)
-    begin, before, others = time.monotonic(), server.cpu(), time.process_time() + lab.model.cpu()
+    begin, before, others = time.monotonic(), server.cpu_by_part(), time.process_time() + lab.model.cpu()
     await asyncio.sleep(seconds)
-    end, after = time.monotonic(), server.cpu()
+    end, after = time.monotonic(), server.cpu_by_part()
     others = (time.process_time() + lab.model.cpu() - others) / (end - begin)
-    cpu = (after - before) / (end - begin)
+    parts = {name: (used - before[name]) / (end - begin) for name, used in after.items()}
+    cpu = sum(parts.values())
     answers = await asyncio.gather(*talks)
     if cpu > 0.95 or others > 0.95:
         raise AssertionError(
             f"a core was full: the server's was used to {cpu:.0%}, the other to {others:.0%}"
         )
-    return Window(begin, end, cpu, answers)
+    return Window(begin, end, cpu, answers, parts)
 
 
 @asynccontextmanager

@@ -74,6 +74,10 @@ class Server(Process):
     port: int
     build: Build
 
+    def cpu_by_part(self) -> dict[str, float]:
+        """Seconds of CPU time that each of its processes has used."""
+        return {self.build: self.cpu()}
+
     def processes(self) -> Sequence[Process]:
         """Those whose profile shows where it spends its time."""
         return [self]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from redis import Redis
 
@@ -67,7 +66,6 @@ class Spread(Server):
         return sum(part.cpu() for part in self.parts)
 
     def cpu_by_part(self) -> dict[str, float]:
-        """The same, of each."""
         return {part.name: part.cpu() for part in self.parts}
 
     def part(self, name: str) -> Part:
@@ -75,13 +73,6 @@ class Spread(Server):
 
     def processes(self) -> Sequence[Process]:
         return [part for part in self.parts if part.name != "redis"]
-
-    def calls(self) -> dict[str, tuple[int, float]]:
-        """How often each command of Redis was called, and the microseconds that it took in all."""
-        found: Any = self.redis.info("commandstats") if self.redis else {}
-        return {
-            name.removeprefix("cmdstat_"): (about["calls"], about["usec"]) for name, about in found.items()
-        }
 
 
 @contextmanager
@@ -129,7 +120,8 @@ def spread(
 
         def begin_worker() -> Part:
             port = free_port()
-            return begin(f"worker-{len(parts)}", _command("worker", port), port, **bus)
+            number = sum(part.name.startswith("worker") for part in parts)
+            return begin(f"worker-{number}", _command("worker", port), port, **bus)
 
         redis, bus = None, dict[str, str]()
         if workers:

@@ -8,8 +8,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-_FRESH_SECONDS = 1.0
-"""After so long, redis-py looks whether the server has closed a connection before it is used again."""
+_FRESH_SECONDS = 30.0
+"""A connection that was not used for so long is made anew: the server, or a proxy, may have closed it."""
 
 
 class Lines:
@@ -37,8 +37,7 @@ class Lines:
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             answers = [await _answer(connection) for _ in commands]
         except BaseException:  # also if it is cancelled: what was not read would answer the next command
-            await connection.disconnect(nowait=True)
-            await self._give_back(connection)
+            await self._close(connection, *(each for _, each in self._free))  # the others may not work either
             raise
         self._free.append((time.monotonic(), connection))
         return answers
@@ -48,13 +47,14 @@ class Lines:
             since, connection = self._free.pop()
             if time.monotonic() - since < _FRESH_SECONDS:
                 return connection
-            await self._give_back(connection)
+            await self._close(connection)
         return await self._pool.get_connection()
 
-    async def _give_back(self, *connections: Any) -> None:
-        """The pool looks whether they still work. If one does not, the others may not either."""
-        free, self._free = self._free, []
-        for connection in (*connections, *(each for _, each in free)):
+    async def _close(self, *connections: Any) -> None:
+        """Gives connections back to the pool, which connects them again when it has to."""
+        self._free = [each for each in self._free if each[1] not in connections]
+        for connection in connections:
+            await connection.disconnect(nowait=True)
             await self._pool.release(connection)
 
 

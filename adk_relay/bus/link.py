@@ -11,7 +11,7 @@ from adk_relay.bus.packs import Item, Outgoing, pack
 from adk_relay.bus.server import Server
 from adk_relay.core.inbox import InboxFullError
 
-_EVERY = 0.006
+_EVERY = 0.007
 """Seconds between two packs: what comes meanwhile goes into one. Each costs both sides some 100 µs."""
 
 _PACK_BYTES = 256 * 1024
