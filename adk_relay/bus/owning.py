@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from typing import Any, get_args
@@ -17,7 +16,6 @@ from adk_relay.bus.log import Log
 from adk_relay.bus.owned import Conversations, OwnConversation, Owned
 from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
-from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import Tasks, put
 from adk_relay.bus.writer import LogRecorder, Writer, read_past
 from adk_relay.core.interfaces import (
@@ -112,9 +110,10 @@ class Owning:
 
     async def aclose(self) -> None:
         """Releases what is over. The conversations are closed already."""
-        await asyncio.gather(*(owned.closing for owned in self._owned.values() if owned.closing))
-        for tasks in (self._claims, self._calls):
-            with contextlib.suppress(AwayError):
+        async with self._hub.patience.at_last():  # others take them when the lease of this process ends
+            await asyncio.gather(*(owned.closing for owned in self._owned.values() if owned.closing))
+        async with self._hub.patience.at_last():
+            for tasks in (self._claims, self._calls):
                 await tasks.leave()
 
     async def _give_up_unopened(self) -> None:
