@@ -1,14 +1,17 @@
 """What carries conversations between processes, through Redis. Imports core only.
 
-    conversations  all of them, for this process       relay:p:{P}        inbox of process P (stream)
-    attending      those of other processes            relay:p:{P}:alive  lease of process P
-    attended       one of those                        relay:c:{C}:owner  "<token> <process>"
-    microphone     its sound, on the way to an owner   relay:c:{C}:log    journal of conversation C (stream)
-    own_ids        for texts whose clients gave none   relay:claims       claims of conversations (stream)
-    owning         those of this process               relay:calls        questions to any worker (stream)
-    owned          one of those                        relay:census       what each process tells (hash)
-    hub            this process among the others       relay:limits:W     what user or address W has (hash)
-    server, lines  the clients of Redis; is it there?  relay:once:T       token T was used
+    conversations  all of them, for this process       relay:p:{P}          inbox of process P (stream)
+    attending      those of other processes            relay:p:{P}:alive    lease of process P
+    attended       one of those                        relay:p:{P}:stopped  it was stopped by plan
+    microphone     its sound, on the way to an owner   relay:c:{C}:owner    "<token> <process>"
+    own_ids        for texts whose clients gave none   relay:c:{C}:log      journal of conversation C (stream)
+    owning         those of this process               relay:claims:V       claims of conversations (stream)
+    owned          one of those                        relay:calls:V        questions to any worker (stream)
+    answering      calls of other processes            relay:census         what each process tells (hash)
+    hub            this process among the others       relay:limits:W       what user or address W has (hash)
+    names          what they are called                relay:once:T         token T was used
+    server         the clients of Redis; is it there?
+    lines          connections to it that are held     V: the checksum of messages in the names of processes
     codec          messages and commands as bytes
     commands       what processes tell each other
     packs          what gathers for a process

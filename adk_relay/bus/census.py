@@ -13,6 +13,7 @@ from typing import Any
 from adk_relay.bus import keys
 from adk_relay.bus.names import understand
 from adk_relay.bus.server import AwayError, Script, Server
+from adk_relay.core.logs import one_line
 from adk_relay.core.whole import About, Agent, Counts
 
 log = logging.getLogger("relay")
@@ -68,6 +69,8 @@ class Census:
         self.generation = 0
         """Rises if the others did not know of this process: see `core.shared.Shared`."""
         self._others: dict[str, About] = {}
+        self._warned: set[str] = set()
+        """The other apps of which the log tells."""
         self._has_left = False
 
     def check(self) -> None:
@@ -118,6 +121,20 @@ class Census:
             name.decode(): _about(json.loads(text)) for name, text in zip(*[iter(found)] * 2, strict=True)
         }
         self._others = {name: each for name, each in there.items() if each and name != self._process}
+        self._warn()
+
+    def _warn(self) -> None:
+        """The workers of two apps would take each other's conversations."""
+        own = self._about().agent
+        others = {each.agent.app_name for each in self._others.values() if each.agent}
+        if own and (strange := others - {own.app_name} - self._warned):
+            self._warned |= strange
+            log.error(
+                "processes that serve the app %s are on the bus of %s: give each app a Redis of its own,"
+                " or another database of it",
+                ", ".join(one_line(repr(each)) for each in sorted(strange)),
+                repr(own.app_name),
+            )
 
 
 def _about(told: Any) -> About | None:

@@ -147,7 +147,7 @@ class Conversations:
     def _agent(self) -> Agent | None:
         """What the agent is; None: no process is known that runs it."""
         if own := self._own:
-            return Agent(own.model, own.is_rehearsal, own.push_to_talk)
+            return Agent(own.app_name, own.model, own.is_rehearsal, own.push_to_talk)
         return self.together.agent
 
     def _known_agent(self) -> Agent:

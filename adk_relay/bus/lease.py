@@ -129,10 +129,6 @@ class Watcher:
             self._due[process] = 0.0
             self._news.set()
 
-    def unwatch(self, process: str) -> None:
-        """Nobody depends on it any more."""
-        self._due.pop(process, None)
-
     async def run(self) -> None:
         """Watches until it is cancelled."""
         while True:

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -45,6 +46,9 @@ may be the master by now."""
 
 _AT_ONCE = 48
 """Commands that may be under way: a pool of redis-py has 100 connections, and the next command raises."""
+
+_CALM_SECONDS = 1.0
+"""A cluster is back when no command has failed for so long: one of its servers may be away alone."""
 
 PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
@@ -110,6 +114,9 @@ class Server:
         self.is_there = asyncio.Event()
         """Set while it is not away."""
         self.is_there.set()
+        self._failed_at = 0.0
+        """When a command last failed, as `time.monotonic()`."""
+        self._calm = _CALM_SECONDS if "+cluster:" in url else 0.0
         self._url = url
         self._on_change = on_change
         self._client = _connect(url)
@@ -244,6 +251,7 @@ class Server:
 
     def _away(self, error: Exception) -> AwayError:
         why = f"{type(error).__name__}: {one_line(str(error), 200)}" if str(error) else "no answer"
+        self._failed_at = time.monotonic()
         if not self.is_away:
             self.is_away = True
             self.is_there.clear()
@@ -252,7 +260,7 @@ class Server:
         return AwayError(why)
 
     def _note_back(self) -> None:
-        if self.is_away:
+        if self.is_away and time.monotonic() - self._failed_at >= self._calm:
             self.is_away = False
             self.is_there.set()
             log.info("Redis is back")

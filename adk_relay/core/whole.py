@@ -32,6 +32,7 @@ class Counts:
 class Agent:
     """What a process that runs the agent tells of it."""
 
+    app_name: str = ""
     model: str = ""
     is_rehearsal: bool = False
     push_to_talk: bool = False

@@ -17,7 +17,7 @@ from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.adk.rehearse import rehearse
 from adk_relay.adk.tree import agents_of
 from support.client import client
-from support.process import SERVE, UVICORN, serving_process
+from support.process import SERVE, UVICORN, serving_warm
 
 OWN_AGENT = """
 from google.adk.agents import LlmAgent
@@ -40,7 +40,7 @@ root_agent = LlmAgent(
 async def test_ones_own_agent_is_tried_without_a_key(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(OWN_AGENT)
     environment = {"RELAY_AGENT": "shop:root_agent", "RELAY_MODEL": "rehearsal"}
-    async with serving_process(UVICORN, tmp_path, **environment) as relay:
+    async with serving_warm(UVICORN, tmp_path, **environment) as relay:
         async with client(relay.port) as alice:
             assert alice.hello["rehearsal"] is True
             assert "You said: hello" in await alice.ask("hello")
@@ -87,7 +87,7 @@ async def test_ones_own_app_or_workflow_is_tried_without_a_key(
 ) -> None:
     (tmp_path / "shop.py").write_text(program)
     environment = {"RELAY_AGENT": f"shop:{name}", "RELAY_MODEL": "rehearsal"}
-    async with serving_process(SERVE, tmp_path, **environment) as relay:
+    async with serving_warm(SERVE, tmp_path, **environment) as relay:
         async with client(relay.port) as alice:
             assert alice.hello["rehearsal"] is True
             assert "The tool says: order 7 is on its way" in await alice.ask('order_status {"number": 7}')

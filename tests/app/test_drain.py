@@ -19,7 +19,7 @@ from support.client import Client, client, words
 from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.metrics import scraped_when
 from support.ports import free_port
-from support.process import PYTHON, SERVE, UVICORN, serving_process
+from support.process import PYTHON, SERVE, UVICORN, serving_warm
 from support.raw import Peer
 from support.terminal import connected
 
@@ -53,7 +53,7 @@ async def test_an_answer_comes_to_its_end_and_nothing_begins(
     gemini: GeminiLive, gate: asyncio.Event, tmp_path: Path
 ) -> None:
     async with (
-        serving_process(SERVE, tmp_path, **gemini.env, **LONG) as relay,
+        serving_warm(SERVE, tmp_path, **gemini.env, **LONG) as relay,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", timeout=60) as web,
     ):
         assert (await web.get("/ready")).status_code == 200
@@ -93,7 +93,7 @@ async def test_an_answer_that_does_not_end_is_cut_after_the_time(
 ) -> None:
     """Also one over HTTP, which is told so."""
     async with (
-        serving_process(PYTHON, tmp_path, **gemini.env, RELAY_DRAIN="1") as relay,
+        serving_warm(PYTHON, tmp_path, **gemini.env, RELAY_DRAIN="1") as relay,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", timeout=60) as web,
         client(relay.port) as alice,
     ):
@@ -123,7 +123,7 @@ async def test_speech_and_a_slow_reader_are_waited_for_and_an_upload_is_dropped(
     gemini.answer = answer
     set_ = {**LONG, "RELAY_QUEUE_BYTES": "4000000", "RELAY_METRICS_PORT": str(metrics := free_port())}
     async with (
-        serving_process(SERVE, tmp_path, **gemini.env, **set_) as relay,
+        serving_warm(SERVE, tmp_path, **gemini.env, **set_) as relay,
         client(relay.port, audio=True) as alice,
         Peer.upgraded(relay.port, "bob") as slow,
         Peer.connected(relay.port) as upload,
@@ -154,7 +154,7 @@ async def test_a_second_signal_ends_it_at_once(
     gemini: GeminiLive, gate: asyncio.Event, tmp_path: Path, again: signal.Signals
 ) -> None:
     async with (
-        serving_process(SERVE, tmp_path, **gemini.env, **LONG) as relay,
+        serving_warm(SERVE, tmp_path, **gemini.env, **LONG) as relay,
         client(relay.port) as alice,
     ):
         await alice.say("count")
@@ -172,7 +172,7 @@ async def test_the_terminal_client_comes_back_with_nothing_missing(tmp_path: Pat
     command = [*SERVE[:-1], str(port)]
     folder = tmp_path / "server"
     folder.mkdir()
-    async with serving_process(command, folder, **LONG) as relay:
+    async with serving_warm(command, folder, **LONG) as relay:
         async with connected(port, tmp_path) as person:
             text = " ".join(f"w{n}" for n in range(12))
             await person.says(text)
@@ -182,7 +182,7 @@ async def test_the_terminal_client_comes_back_with_nothing_missing(tmp_path: Pat
             await person.sees("w11(?s:.*)w11")  # the question, and the answer
             await person.sees(r"The connection was lost \(1012")
             await person.says("and now?")
-            async with serving_process(command, folder):
+            async with serving_warm(command, folder):
                 await person.sees("Connected again")
                 await person.sees(r"You said: and now\?")
                 assert len(re.findall(r"\bw5\b", person.sight)) == 2
@@ -195,7 +195,7 @@ async def test_plain_uvicorn_cuts_the_answer_and_clients_come_back(
 ) -> None:
     """What docs/production.md says is lost."""
     async with (
-        serving_process(UVICORN, tmp_path, **gemini.env, **LONG) as relay,
+        serving_warm(UVICORN, tmp_path, **gemini.env, **LONG) as relay,
         client(relay.port) as alice,
     ):
         await alice.say("count")

@@ -12,7 +12,7 @@ from support.client import client
 from support.gemini import GeminiLive
 from support.metrics import scrape
 from support.ports import free_port
-from support.process import SERVE, UVICORN, relay_process, serving_process
+from support.process import SERVE, UVICORN, serving_warm, warm_relay
 from support.server import a_relay, serving
 
 
@@ -22,7 +22,7 @@ async def test_the_port_of_the_metrics_is_taken(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=f"can't be served on 127.0.0.1:{metrics}"):
             await a_relay(metrics_port=metrics).__aenter__()
         set_ = {"RELAY_METRICS_PORT": str(metrics), "RELAY_MODEL": "rehearsal"}
-        async with relay_process(UVICORN, tmp_path, **set_) as relay:
+        async with warm_relay(UVICORN, tmp_path, **set_) as relay:
             assert await relay.ended() != 0
             assert any(f"relay: the metrics can't be served on 127.0.0.1:{metrics}" in x for x in relay.log)
             assert "Traceback" not in "".join(relay.log)
@@ -32,7 +32,7 @@ async def test_the_port_of_the_metrics_is_taken(tmp_path: Path) -> None:
 async def test_the_metrics_of_a_process(tmp_path: Path, command: list[str]) -> None:
     metrics = free_port()
     set_ = {"RELAY_METRICS_PORT": str(metrics), "RELAY_MODEL": "rehearsal"}
-    async with serving_process(command, tmp_path, **set_) as relay, client(relay.port):
+    async with serving_warm(command, tmp_path, **set_) as relay, client(relay.port):
         now = await scrape(metrics)
         assert now['relay_sockets{dialect="text"}'] == 1
         assert now["process_open_fds"] > 1

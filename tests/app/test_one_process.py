@@ -27,7 +27,7 @@ from support.api import rehearsal
 from support.client import client
 from support.databases import Server, database
 from support.gemini import Connection, GeminiLive, UserTurn
-from support.process import HANGS, SERVE, UVICORN, Process, process, relay_process, serving_process
+from support.process import HANGS, SERVE, UVICORN, Process, process, serving_warm, warm_relay
 from support.redis_server import redis_server
 from support.server import ROOT, a_relay, serving
 
@@ -60,13 +60,13 @@ async def test_a_second_process_on_a_sqlite_file(gemini: GeminiLive, tmp_path: P
     """It is refused. The first one may be killed at any time, and leaves no lock behind."""
     settings = {**gemini.env, **AT_ONCE}
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(serving_process(SERVE, tmp_path, **settings))
-        second = await stack.enter_async_context(relay_process(UVICORN, tmp_path, **settings))
+        first = await stack.enter_async_context(serving_warm(SERVE, tmp_path, **settings))
+        second = await stack.enter_async_context(warm_relay(UVICORN, tmp_path, **settings))
         assert await ends_with(second, REFUSED + ".*RELAY_SHARED_STORE=true") == STARTUP_FAILURE
         async with client(first.port) as alice:
             assert await alice.ask("hello") == "You said: hello."
         await first.stop(signal.SIGKILL)
-        third = await stack.enter_async_context(serving_process(SERVE, tmp_path, **settings))
+        third = await stack.enter_async_context(serving_warm(SERVE, tmp_path, **settings))
         assert not [*(tmp_path / ".adk").glob("*.lock?*")]
         assert not [line for line in third.log if "another process" in line]
 
@@ -82,9 +82,9 @@ async def test_a_process_that_starts_while_another_drains(gemini: GeminiLive, tm
     gemini.answer = answer
     settings = {**gemini.env, "RELAY_DRAIN": "60"}
     async with (
-        serving_process(SERVE, tmp_path, **settings) as old,
+        serving_warm(SERVE, tmp_path, **settings) as old,
         client(old.port) as alice,
-        relay_process(SERVE, tmp_path, **settings) as new,
+        warm_relay(SERVE, tmp_path, **settings) as new,
     ):
         await alice.say("count")
         await alice.until(lambda said: said.get("mime_type"))
@@ -96,7 +96,7 @@ async def test_a_process_that_starts_while_another_drains(gemini: GeminiLive, tm
         await new.started()
         assert new.problems() == []
         # While it waits, it ends at once if it is told to.
-        async with relay_process(SERVE, tmp_path, **settings) as third:
+        async with warm_relay(SERVE, tmp_path, **settings) as third:
             await third.says("another process has the sessions")
             assert await third.stop() == 0
 
@@ -116,7 +116,7 @@ async def test_workers_are_refused_in_one_line(tmp_path: Path) -> None:
         started = []
         for arguments, variables, _, _ in WORKERS.values():
             command = [sys.executable, "-m", *arguments.split()]
-            running = relay_process(command, tmp_path, RELAY_SESSIONS="memory://", **variables)
+            running = warm_relay(command, tmp_path, RELAY_SESSIONS="memory://", **variables)
             started.append(await stack.enter_async_context(running))
         codes = await asyncio.gather(
             *(
@@ -133,7 +133,7 @@ async def test_workers_on_a_bus(gemini: GeminiLive, tmp_path: Path) -> None:
     command = [*UVICORN, "--workers", "2"]
     async with (
         redis_server() as redis,
-        relay_process(command, tmp_path, RELAY_BUS=redis.url, **gemini.env) as relay,
+        warm_relay(command, tmp_path, RELAY_BUS=redis.url, **gemini.env) as relay,
     ):
         await relay.started()
         async with asyncio.timeout(HANGS):
@@ -272,7 +272,7 @@ async def test_a_second_process_on_postgresql(tmp_path: Path) -> None:
     """It is refused, and may start as soon as the first one is killed."""
     async with (
         database("postgresql") as server,
-        serving_process(SERVE, tmp_path, RELAY_SESSIONS=server.uri) as first,
+        serving_warm(SERVE, tmp_path, RELAY_SESSIONS=server.uri) as first,
     ):
         second = a_relay(rehearsal(), app_name="assistant", sessions=server.uri, drain=0)
         with pytest.raises(StoreInUseError, match=r"the sessions in the database relay at 127\.0\.0\.1, "):

@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from support.gemini import Connection, GeminiLive, UserTurn
-from support.process import PYTHON, serving_process
+from support.process import PYTHON, serving_warm
 from support.proxy import Cut, Proxy
 from support.server import a_relay, serving
 from support.traveler import (
@@ -43,7 +43,7 @@ async def test_killed_in_mid_answer_and_started_again(gemini: GeminiLive, tmp_pa
     gemini.answer = answer
     environment = {"RELAY_SESSIONS": f"sqlite:///{tmp_path}/kept/session.db", **gemini.env}
     async with Traveler(0) as one:
-        async with serving_process(PYTHON, tmp_path, **environment) as relay:
+        async with serving_warm(PYTHON, tmp_path, **environment) as relay:
             one.port = relay.port
             await one.greeted()
             for text in ("one", "two"):
@@ -54,7 +54,7 @@ async def test_killed_in_mid_answer_and_started_again(gemini: GeminiLive, tmp_pa
             await one.until(is_type("sound"))
             assert await relay.stop(signal.SIGKILL) == -signal.SIGKILL
         before = one.epoch
-        async with serving_process(PYTHON, tmp_path, **environment) as relay:
+        async with serving_warm(PYTHON, tmp_path, **environment) as relay:
             one.port = relay.port
             while not one.gaps or len(one.lines) < one.gaps[-1]["messages"]:
                 await one.next()

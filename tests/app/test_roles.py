@@ -18,7 +18,7 @@ from adk_relay.settings import Options, complete
 from adk_relay.wire.tokens import Tokens
 from support.client import client
 from support.ports import free_port
-from support.process import SERVE, UVICORN, Process, relay_process, serving_process
+from support.process import SERVE, UVICORN, Process, relay_process, serving_warm, warm_relay
 from support.redis_server import redis_server, until
 from support.server import ROOT
 
@@ -42,10 +42,10 @@ async def test_a_web_process_and_a_worker(tmp_path: Path) -> None:
     settings = {"RELAY_SECRET": "x" * 32}
     async with redis_server() as redis, AsyncExitStack() as stack:
         settings["RELAY_BUS"] = redis.url
-        web = await stack.enter_async_context(serving_process(SERVE, tmp_path, RELAY_ROLE="web", **settings))
+        web = await stack.enter_async_context(serving_warm(SERVE, tmp_path, RELAY_ROLE="web", **settings))
         on_web = await stack.enter_async_context(_http(web))
         assert (await on_web.get("/ready")).status_code == 503
-        worker = await stack.enter_async_context(serving_process(WORKER, tmp_path, **settings))
+        worker = await stack.enter_async_context(serving_warm(WORKER, tmp_path, **settings))
         http = await stack.enter_async_context(_http(worker))
 
         async def is_ready() -> bool:
@@ -113,7 +113,7 @@ def _http(process: Process) -> httpx.AsyncClient:
 
 
 async def test_a_setting_that_cannot_work_is_one_line(tmp_path: Path) -> None:
-    async with relay_process(UVICORN, tmp_path, RELAY_ROLE="web") as relay:
+    async with warm_relay(UVICORN, tmp_path, RELAY_ROLE="web") as relay:
         assert await relay.ended() == STARTUP_FAILURE
         [line] = [line for line in relay.log if line.startswith("ERROR") and " relay: " in line]
         assert "relay: role is 'web', but without a bus a process does both: set RELAY_BUS" in line

@@ -19,7 +19,7 @@ from adk_relay.bounded_websocket import BoundedWebSocket
 from adk_relay.server import bounded_protocols
 from support.client import client
 from support.gemini import GeminiLive
-from support.process import SERVE, serving_process
+from support.process import SERVE, serving_process, serving_warm
 from support.raw import Peer, frame, upgrade
 from support.server import a_relay, serving
 
@@ -281,7 +281,7 @@ async def test_plain_uvicorn_says_once_what_it_lacks(tmp_path: Path, is_bare: bo
     flags = f"--http h11 --ws-max-size {bounds.MAX_FRAME} --ws-per-message-deflate false"
     flags += " --timeout-graceful-shutdown 3"
     command = [sys.executable, "-m", "uvicorn", "relay:app", "--port", "0"]
-    async with serving_process(command if is_bare else [*command, *flags.split()], tmp_path) as relay:
+    async with serving_warm(command if is_bare else [*command, *flags.split()], tmp_path) as relay:
         await relay.stop()
         [line] = [line for line in relay.log if "relay serve" in line]
         assert line.startswith("INFO:     relay: ")
@@ -289,6 +289,6 @@ async def test_plain_uvicorn_says_once_what_it_lacks(tmp_path: Path, is_bare: bo
 
 
 async def test_relay_serve_does_not_say_so(tmp_path: Path) -> None:
-    async with serving_process(SERVE, tmp_path) as relay:
+    async with serving_warm(SERVE, tmp_path) as relay:
         await relay.stop()
         assert not any("uvicorn alone" in line for line in relay.log)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adk_relay.wire.tokens import Tokens
-from support.process import relay_process, serving_process
+from support.process import serving_warm, warm_relay
 from support.server import ROOT
 from support.tokens import SECRET, web
 
@@ -58,7 +58,7 @@ def test_a_token_that_can_not_be_made(
 async def test_a_server_with_a_secret(tmp_path: Path) -> None:
     serve = [*COMMAND, "serve", "--port", "0", "--sessions", "memory://", "--log-level", "debug"]
     made = run(tmp_path, "ann", RELAY_SECRET=SECRET).stdout.strip()
-    async with serving_process(serve, tmp_path, RELAY_SECRET=SECRET) as relay:
+    async with serving_warm(serve, tmp_path, RELAY_SECRET=SECRET) as relay:
         async with web(relay.port, None) as nobody:
             assert (await nobody.get("/sessions")).status_code == 401
             assert (await nobody.get("/sessions", params={"token": made})).status_code == 200
@@ -69,7 +69,7 @@ async def test_a_server_with_a_secret(tmp_path: Path) -> None:
 
 async def test_a_server_with_a_short_secret_does_not_start(tmp_path: Path) -> None:
     serve = [*COMMAND, "serve", "--port", "0", "--sessions", "memory://"]
-    async with relay_process(serve, tmp_path, RELAY_SECRET="sh0rt") as relay:
+    async with warm_relay(serve, tmp_path, RELAY_SECRET="sh0rt") as relay:
         await relay.says("RELAY_SECRET.* has 5 bytes, but must have at least 32")
         assert await relay.ended() != 0
         assert not any("sh0rt" in line for line in relay.log)

@@ -26,7 +26,7 @@ from adk_relay.core.moderation import UserInput
 from support.chat import chat, created, taken
 from support.client import client
 from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
-from support.process import SERVE, UVICORN, relay_process, serving_process
+from support.process import SERVE, UVICORN, serving_warm, warm_relay
 from support.server import ROOT, a_relay, serving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -232,7 +232,7 @@ async def test_spans_are_exported_by_the_usual_variables(tmp_path: Path, command
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector}",
             "OTEL_SERVICE_NAME": "my-relay",
         }
-        async with serving_process(command, tmp_path, **set_) as relay:
+        async with serving_warm(command, tmp_path, **set_) as relay:
             async with client(relay.port) as alice:
                 await alice.ask("hello")
             await relay.stop()  # what waits is sent before the end
@@ -274,7 +274,7 @@ async def test_a_stop_does_not_wait_for_a_collector_that_is_silent(monkeypatch: 
 
 async def test_another_exporter_is_refused_at_the_start(tmp_path: Path) -> None:
     set_ = {"RELAY_MODEL": "rehearsal", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
-    async with relay_process(UVICORN, tmp_path, **set_, OTEL_TRACES_EXPORTER="zipkin") as relay:
+    async with warm_relay(UVICORN, tmp_path, **set_, OTEL_TRACES_EXPORTER="zipkin") as relay:
         assert await relay.ended() != 0
         assert any("relay exports to otlp, or to none" in line for line in relay.log), relay.log
 

@@ -18,7 +18,7 @@ from support.chat import chat
 from support.client import Client, client, words
 from support.databases import database
 from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
-from support.process import HANGS, SERVE, Process, serving_process
+from support.process import HANGS, SERVE, Process, serving_warm
 from support.proxies import PROXIES, Front
 
 # Databases, relays and proxies take seconds to start, so the tests share them.
@@ -50,7 +50,7 @@ class Relays:
 
     async def _start(self, port: int) -> Process:
         command = [*SERVE[:-1], str(port)]
-        return await self._stack.enter_async_context(serving_process(command, self._folder, **self._settings))
+        return await self._stack.enter_async_context(serving_warm(command, self._folder, **self._settings))
 
 
 @dataclass

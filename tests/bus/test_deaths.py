@@ -13,7 +13,7 @@ import httpx
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.pods import pods
-from support.process import SERVE, Process, relay_process
+from support.process import SERVE, Process, warm_relay
 from support.redis_server import RedisServer, until
 
 
@@ -27,7 +27,7 @@ async def worker(redis: RedisServer, gemini: GeminiLive, folder: Path) -> AsyncI
         "RELAY_APP_NAME": "tester",
         "RELAY_DRAIN": "5",
     }
-    async with relay_process(SERVE, folder, **gemini.env, **settings) as process:
+    async with warm_relay(SERVE, folder, **gemini.env, **settings) as process:
         await process.started()
         yield process
 
@@ -187,7 +187,7 @@ async def test_a_web_process_is_killed(redis: RedisServer, gemini: GeminiLive, t
     settings = {"RELAY_ROLE": "web", "RELAY_BUS": redis.url}
     async with (
         pods(redis, tmp_path, "web", "worker", grace=30) as (web, _),
-        relay_process(SERVE, tmp_path, **settings) as other,
+        warm_relay(SERVE, tmp_path, **settings) as other,
         client(web.port) as stays,
     ):
         await other.started()

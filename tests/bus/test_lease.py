@@ -111,8 +111,6 @@ async def test_a_process_that_stays_or_leaves(redis: RedisServer, server: Server
             await leaves.is_taken.wait()
             me.watcher.watch("leaves")
             me.watcher.watch("stays")
-            me.watcher.watch("nobody depends on it")
-            me.watcher.unwatch("nobody depends on it")
             await until(lambda: me.lease.is_undisturbed)
         await leaves.release()
         await until(lambda: "leaves" in me.deaths)

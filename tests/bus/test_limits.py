@@ -30,8 +30,8 @@ class Process:
 
     def __init__(self, server: Server, name: str, role: Role = "web", **quotas: Any) -> None:
         self.counts = Counts(sockets=1, seconds=0.5)
-        agent = None if role == "web" else Agent("model")
-        self.census = Census(server, name, lambda: About(role, self.counts, agent))
+        self.agent = None if role == "web" else Agent("app", "model")
+        self.census = Census(server, name, lambda: About(role, self.counts, self.agent))
         self.limits = Limits(server, name, self.census)
         self.quotas = Quotas(**quotas)
         self.sharing = Sharing(self.quotas, self.limits)
@@ -92,7 +92,7 @@ async def test_processes_know_of_each_other(server: Server, redis: RedisServer) 
         assert not web.census.agent
         async with running(worker.census.run()):
             await until(lambda: web.census.agent is not None)
-            assert [each.agent for each in web.census.processes] == [None, Agent("model")]
+            assert [each.agent for each in web.census.processes] == [None, Agent("app", "model")]
             worker.counts = Counts(conversations=3, seconds=1.5)
             await until(lambda: total(web.census.processes).seconds == 2.0)
             assert total(web.census.processes) == Counts(conversations=3, sockets=1, seconds=2.0)
@@ -127,12 +127,31 @@ async def test_a_process_that_tells_something_else(server: Server, redis: RedisS
 async def test_a_process_of_another_version(server: Server, redis: RedisServer) -> None:
     """During an update there are two versions. What both know of is understood."""
     one = Process(server, "one")
-    told = {"role": "worker", "counts": {"sockets": 5, "more": 1}, "agent": {"model": "new", "more": ""}}
+    told = {
+        "role": "worker",
+        "counts": {"sockets": 5, "more": 1},
+        "agent": {"app_name": "app", "model": "new", "more": ""},
+    }
     async with running(one.census.run()):
         await until(lambda: one.census.generation == 1)
         await redis.ask("HSET", "relay:census", "newer", f"{time.time() * 1000:.0f} {json.dumps(told)}")
         await until(lambda: one.census.agent is not None)
-        assert one.census.processes[1] == About("worker", Counts(sockets=5), Agent("new"))
+        assert one.census.processes[1] == About("worker", Counts(sockets=5), Agent("app", "new"))
+
+
+async def test_two_apps_on_one_bus(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """They would take each other's conversations. Each process says so once."""
+    one, other, web = (
+        Process(server, "one", "worker"),
+        Process(server, "other", "worker"),
+        Process(server, "web"),
+    )
+    other.agent = Agent("else", "model")
+    async with running(*(each.census.run() for each in (one, other, web))):
+        await until(lambda: caplog.text.count("give each app") == 2)
+        await until(lambda: one.census.generation == 1)
+    assert "the app 'else' are on the bus of 'app'" in caplog.text
+    assert caplog.text.count("give each app") == 2
 
 
 # ---- limits --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from adk_relay.bus.codec import decode
 from adk_relay.bus.commands import Attend, Leave
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.inbox import Inbox
+from adk_relay.bus.lease import Lease
 from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import Server
@@ -61,7 +62,7 @@ async def test_sound_is_merged_and_waits_for_an_owner_within_bounds(
     inbox = Inbox(server, "owner", take, lambda process: None)
     hub, listener = Hub(redis.url), Listener()
     attended = Attended(hub, "alice", "c", mic_ms, lambda attended: None)
-    async with running(inbox.run()):
+    async with running(inbox.run(), Lease(server, "owner").run()):
         await inbox.is_made.wait()
         hub.start()
         attended.attach(listener)

@@ -51,7 +51,7 @@ async def test_nobody_hangs_while_redis_hangs(
         for response in await asyncio.gather(*refused):
             assert response.status_code == 503, response.text
             assert response.headers["retry-after"] == "5"
-        with pytest.raises(ConnectionClosed, match="1013.*can't reach each other"):
+        with pytest.raises(ConnectionClosed, match="1013"):
             async with client(web.port, "carol"):
                 pass
         began = time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from adk_relay.bus.packs import Item
 from adk_relay.bus.server import AwayError, Script, Server
 from adk_relay.bus.tasks import Tasks, put
 from support.ports import free_port
+from support.redis_many import sentinel
 from support.redis_server import RedisServer, redis_server, running, until
 
 
@@ -93,57 +93,28 @@ async def test_tls(tmp_path: Path) -> None:
 
 
 async def test_sentinels_name_the_master_and_a_failover_loses_nothing(tmp_path: Path) -> None:
-    at_once = "--repl-diskless-sync-delay", "0"
-    async with redis_server(*at_once, password="p@ss") as master, redis_server(password="p@ss") as replica:
-        await replica.ask("REPLICAOF", "127.0.0.1", master.port)
-        settings = tmp_path / "sentinel.conf"
-        settings.write_text(
-            f"sentinel monitor relay 127.0.0.1 {master.port} 1\n"
-            "sentinel auth-pass relay p@ss\n"
-            "sentinel down-after-milliseconds relay 300\n"
-            "sentinel failover-timeout relay 1000\n"
+    async with sentinel(tmp_path, "p@ss") as servers:
+        await no_cancellation_is_lost(servers.url)
+        server = Server(servers.url)
+        await all_works(server)
+        numbers: list[int] = []
+        inbox = Inbox(
+            server,
+            "web",
+            lambda _, items: numbers.extend(int(item.content) for item in items),
+            lambda _: None,
         )
-        sentinel = RedisServer(tmp_path)
-        await sentinel.start(str(settings), "--sentinel")
-        try:
-            hosts = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"  # the first one is down
-            url = f"redis+sentinel://:p%40ss@{hosts}/relay/0"
-            await no_cancellation_is_lost(url)
-            server = Server(url)
-            await all_works(server)
-
-            async def is_copied() -> bool:
-                return "'state': 'online'" in str(await master.ask("INFO", "replication"))
-
-            await until(is_copied)
-            numbers: list[int] = []
-            inbox = Inbox(
-                server,
-                "web",
-                lambda _, items: numbers.extend(int(item.content) for item in items),
-                lambda _: None,
-            )
-            link = Link(server, "worker", "web")
-            async with running(inbox.run(), link.run()):
-                await inbox.is_made.wait()
-                await until(sentinel_knows(sentinel, replica))
-                await master.kill()
-                for number in range(10):
-                    link.send("c", 1, "", b"%d" % number)
-                    await asyncio.sleep(0.02)
-                await until(lambda: len(numbers) == 10)
-            assert numbers == [*range(10)]
-            await server.close()
-            assert await replica.stays() == []
-        finally:
-            await sentinel.kill()
-
-
-def sentinel_knows(sentinel: RedisServer, replica: RedisServer) -> Callable[[], Awaitable[bool]]:
-    async def knows() -> bool:
-        return str(replica.port) in str(await sentinel.ask("SENTINEL", "REPLICAS", "relay"))
-
-    return knows
+        link = Link(server, "worker", "web")
+        async with running(inbox.run(), link.run()):
+            await inbox.is_made.wait()
+            await servers.master.kill()
+            for number in range(10):
+                link.send("c", 1, "", b"%d" % number)
+                await asyncio.sleep(0.02)
+            await until(lambda: len(numbers) == 10)
+        assert numbers == [*range(10)]
+        await server.close()
+        assert await servers.replica.stays() == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from support.ports import free_port
-from support.process import HANGS, PYTHON, relay_process
+from support.process import HANGS, PYTHON, warm_relay
 from support.proxy import Network, network
 from support.server import serving
 from support.terminal import at_terminal, connected, talkative, without_websockets
@@ -60,7 +60,7 @@ async def test_it_goes_on_with_a_server_that_was_killed(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "quick.py").write_text(QUICK)
     agent = {"RELAY_AGENT": "quick:root_agent"}
-    async with relay_process(command, folder, **agent) as relay:
+    async with warm_relay(command, folder, **agent) as relay:
         await relay.started()
         async with connected(port, tmp_path) as person:
             await person.says("my name is Anna")
@@ -73,7 +73,7 @@ async def test_it_goes_on_with_a_server_that_was_killed(tmp_path: Path) -> None:
             await person.sees("The connection was lost")
             await person.says("do you remember me?")
             await person.sees("It is sent as soon as")
-            async with relay_process(command, folder, **agent) as again:
+            async with warm_relay(command, folder, **agent) as again:
                 await again.started()
                 await person.sees("Connected again")
                 await person.sees(r"You said: do you\s+remember me\?")

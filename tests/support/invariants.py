@@ -1,9 +1,9 @@
 """Every test also checks the invariants of relay's own objects, after each call from outside.
 
-A class that has state has a method `check(self)`, which raises AssertionError where its invariants do
-not hold. `install()` finds these classes, and wraps their public methods so that `check()` runs when the
-outermost call on an object is over. A generator or a coroutine is over each time it hands control back:
-whoever runs then may use the object.
+A class that has state has a method `check(self)` or `check_state(self)`, which raises AssertionError where
+its invariants do not hold. `install()` finds these classes, and wraps their public methods so that it runs
+when the outermost call on an object is over. A generator or a coroutine is over each time it hands control
+back: whoever runs then may use the object.
 
 A violation is raised at once, and also collected: a background task that it ends may have nobody who
 looks at its error. `collected()` fails the test for it.
@@ -21,6 +21,9 @@ from typing import Any
 LAYERS = ("adk_relay.core.", "adk_relay.wire.", "adk_relay.adk.", "adk_relay.bus.")
 """Where the classes are whose objects are checked. The client's state holds between the steps of its task,
 and not after each call; its own tests check it."""
+
+CHECKS = ("check", "check_state")
+"""What the method is called; the second one where the first has another meaning."""
 
 _CHECK_ALL = 1000
 """So many calls of an object are all checked."""
@@ -42,7 +45,7 @@ class Checker:
         """Wraps `__init__` and the public methods that the class itself defines."""
         for name, function in list(vars(kind).items()):
             is_public = name == "__init__" or not name.startswith("_")
-            if isinstance(function, FunctionType) and is_public and name != "check":
+            if isinstance(function, FunctionType) and is_public and name not in CHECKS:
                 setattr(kind, name, self._wrapped(function))
 
     def take(self) -> list[str]:
@@ -117,7 +120,9 @@ class Checker:
         if key in self._broken or (calls > _CHECK_ALL and calls % _THEN_EVERY):
             return
         try:
-            this.check()
+            check = check_of(type(this))
+            assert check
+            check(this)
         except AssertionError as violation:
             self._broken.add(key)
             message, *_ = str(violation).splitlines() or [""]
@@ -146,14 +151,23 @@ def install() -> None:
                     checker.wrap(kind)
 
 
+def check_of(kind: type) -> Callable[[Any], None] | None:
+    """What checks the invariants of a class, and of those that are derived from it; None: nothing does."""
+    for name in CHECKS:
+        check = getattr(kind, name, None)
+        if (
+            isinstance(check, FunctionType)
+            and not inspect.iscoroutinefunction(check)
+            and [*inspect.signature(check).parameters] == ["self"]
+        ):
+            return check
+    return None
+
+
 def has_check(kind: type) -> bool:
     """Whether a class has a method of its own that checks invariants, and not another one of that name."""
-    check = vars(kind).get("check")
-    return (
-        isinstance(check, FunctionType)
-        and not inspect.iscoroutinefunction(check)
-        and [*inspect.signature(check).parameters] == ["self"]
-    )
+    check = check_of(kind)
+    return check is not None and check in vars(kind).values()
 
 
 def collected() -> Iterator[None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from support.browser import until
 from support.server import ROOT
+from support.warm import Warm, warm
 
 OWN_AGENT = """
 from google.adk.agents import LlmAgent
@@ -79,14 +80,14 @@ class GatedStore:
 @asynccontextmanager
 async def a_process(
     port: int, folder: Path, *, speed: int = 40, settings: Mapping[str, str] | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
+) -> AsyncIterator[Warm]:
     """A relay that can be killed without a word. With `GATED`, a `GatedStore` can hold up its store."""
     (folder / "parrot.py").write_text(OWN_AGENT.format(speed=speed) + GATED_STORE)
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(ROOT / "relay.py"), "--port", str(port)),
-        cwd=folder,
-        env=os.environ | {"RELAY_AGENT": "parrot:root_agent"} | dict(settings or {}),
-        stderr=asyncio.subprocess.DEVNULL,
+    process = await warm(
+        [sys.executable, ROOT / "relay.py", "--port", str(port)],
+        folder,
+        os.environ | {"RELAY_AGENT": "parrot:root_agent"} | dict(settings or {}),
+        is_heard=False,
     )
 
     async def answers() -> bool:

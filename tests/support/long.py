@@ -67,5 +67,4 @@ def longest_step() -> Iterator[list[float]]:
     try:
         yield steps
     finally:
-        gc.unfreeze()
         asyncio.Handle._run = run  # type: ignore[method-assign]

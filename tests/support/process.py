@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from support.server import ROOT
+from support.warm import Warm, warm
 
 HANGS = 60
 """Seconds after which something that was waited for does not come any more, even on a loaded machine."""
@@ -32,7 +33,7 @@ class Process:
         port: where it serves, once `started` has returned.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | Warm) -> None:
         self.log: list[str] = []
         self.port = 0
         self._process = process
@@ -81,6 +82,10 @@ class Process:
         """Asks it to end and returns the exit code. It may not wait for what takes 30 s."""
         self._process.send_signal(how)
         return await self.ended(20)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def is_running(self) -> bool:
@@ -138,5 +143,24 @@ async def relay_process(command: list[str], folder: Path, **environment: str) ->
 @asynccontextmanager
 async def serving_process(command: list[str], folder: Path, **environment: str) -> AsyncIterator[Process]:
     async with relay_process(command, folder, **environment) as relay:
+        await relay.started()
+        yield relay
+
+
+@asynccontextmanager
+async def warm_relay(command: list[str], folder: Path, **environment: str) -> AsyncIterator[Process]:
+    """Like `relay_process`, for tests of what comes after the start: it does not import ADK again."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **environment}
+    relay = Process(await warm(command, folder, environment))
+    try:
+        yield relay
+    finally:
+        relay.kill()
+        await relay.ended()
+
+
+@asynccontextmanager
+async def serving_warm(command: list[str], folder: Path, **environment: str) -> AsyncIterator[Process]:
+    async with warm_relay(command, folder, **environment) as relay:
         await relay.started()
         yield relay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -99,12 +100,18 @@ def nginx_conf(folder: Path, outside: int, plain: int, relays: tuple[int, int]) 
 
 
 @asynccontextmanager
-async def nginx(folder: Path, *relays: int) -> AsyncIterator[Front]:
-    """nginx before relays on one or two ports. It must have no complaints at the end."""
+async def nginx(folder: Path, *relays: int, affinity: bool = True) -> AsyncIterator[Front]:
+    """nginx before relays on one or two ports. It must have no complaints at the end.
+
+    Args:
+        affinity: all sockets of a user reach the same relay.
+    """
     program = need("nginx", "nginx-light")
     tls = certificate(folder)
     outside, plain = free_port(), free_port()
     file = nginx_conf(folder, outside, plain, (relays[0], relays[-1]))
+    if not affinity:
+        file.write_text(re.sub(r"(?m)^ *hash .*\n", "", file.read_text()))
     command = [program, "-c", str(file), "-e", f"{folder}/error.log", "-g", "daemon off;"]
 
     def log() -> str:

@@ -85,7 +85,7 @@ class RedisServer:
     async def stays(self) -> list[str]:
         """The keys that have no expiry."""
         async with Redis(port=self.port, password=self._password, socket_timeout=HANGS) as client:
-            return [key.decode() async for key in client.scan_iter() if await client.pttl(key) < 0]
+            return [key.decode() async for key in client.scan_iter() if await client.pttl(key) == -1]
 
 
 @asynccontextmanager

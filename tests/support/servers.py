@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from support.ports import free_port
-from support.process import HANGS, Process, relay_process
+from support.process import HANGS, Process, relay_process, warm_relay
 from support.server import need_module
 
 COMMANDS = {
@@ -50,7 +50,9 @@ async def served_by(
     port = free_port()
     options = f"{SERVERS[server].replace('relay:app', app)} {_ADDRESS[program].format(port=port)}"
     command = [sys.executable, "-m", *options.split()]
-    async with relay_process(command, folder, **environment) as process:
+    # Those that start processes of their own start them with a new interpreter, which needs a new one itself.
+    start = relay_process if program in ("hypercorn", "granian") else warm_relay
+    async with start(command, folder, **environment) as process:
         process.port = port
         async with asyncio.timeout(HANGS):
             while not await _listens(port):
