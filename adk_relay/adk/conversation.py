@@ -19,11 +19,12 @@ from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.speaking import Speaking
 from adk_relay.adk.stops import Stop
+from adk_relay.adk.summaries import of_store, summary_of
 from adk_relay.adk.takeover import Takeover
 from adk_relay.adk.turn_ends import TurnEnds
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.interfaces import default_id
+from adk_relay.core.interfaces import Summary, default_id
 from adk_relay.core.listener import Listener
 from adk_relay.core.members import Members
 from adk_relay.core.messages import (
@@ -192,18 +193,24 @@ class Conversation:
         if not self._moderation.holds(text, listener, is_request=True):
             self._writing.ask(text, listener)
 
-    async def reset(self, *, delete: bool) -> None:
-        """Empties the conversation for all listeners; `delete`: no session is made until something is said.
+    async def summary(self) -> Summary:
+        """What is told of it in lists."""
+        return await summary_of(self.session, self.room)
 
-        Input that comes meanwhile is handled afterwards.
-        """
+    async def reset(self, *, delete: bool) -> None:
+        """Empties it for all listeners; `delete`: no session is made until something is said. Input that
+        comes meanwhile is handled afterwards."""
         why = "The conversation was emptied before it was your turn."
         done = self._resets.add(delete=delete, why=why)
         self._turn_ends.interrupt()
         self._writing.drop(why)
         self._writing.drop_unsaid(why)
         self._runs.stop(Stop.RESET)
-        await asyncio.shield(done)
+        await of_store(asyncio.shield(done))
+
+    def answer(self, answer: ToolResult) -> None:
+        """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
+        self.waiting.answer(answer)
 
     async def aclose(self) -> None:
         """Ends the run, tells the listeners that the server stops, and awaits the conversation's task."""
@@ -211,9 +218,9 @@ class Conversation:
         self._writing.keep_waiting()
         self._dismiss(Ended("stopping"))
         self._loading.cancel()
-        await self._end()
+        await self.ended()
 
-    async def _end(self) -> None:
+    async def ended(self) -> None:
         """Awaits the end of the conversation's task."""
         _, late = await asyncio.wait({self._task}, timeout=_CLOSE_WAIT)
         if late:
@@ -231,17 +238,11 @@ class Conversation:
         returns.
         """
         await self._handover.begin()
-        await self._end()
+        await self.ended()
 
     def lose(self) -> None:
         """Another process has the conversation already: it ends here."""
         self._handover.lose()
-
-    async def end_lost(self) -> None:
-        """The same, and awaits the end of its run."""
-        self.lose()
-        await self._end()
-        self._home.forget(self)
 
     # ---- for the runs (hosts.RunsHost) ----
 

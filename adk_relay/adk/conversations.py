@@ -68,7 +68,7 @@ class Conversations:
         on_input: a host's function that is asked about the input of users.
         may_write: asked before each write whether this process owns the conversation; None: it owns all.
         lock_wait: seconds that a start waits for the end of another process that serves the same sessions;
-            None: others may serve them, too.
+            None: others may serve them, too. With `may_write`, those that have it may.
 
     Raises:
         ValueError: the URI names no session service that is installed here.
@@ -104,7 +104,8 @@ class Conversations:
         self.config = config or run_config()
         self.push_to_talk = is_push_to_talk(self.config)
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
-        self.writer = Fence(self.service, may_write, self.lose) if may_write else self.service
+        self._lost = set[str]()  # those that still end
+        self.writer = Fence(self.service, may_write, self.lose, self._lost) if may_write else self.service
         self.reader = reader_of(self.service)
         self.app_name = app_name or app.name
         services = Services(
@@ -135,7 +136,7 @@ class Conversations:
         self._open: dict[str, Conversation] = {}
         self._catalog = Catalog(self.reader, self.app_name)
         self._probe = Probe(self.service, self.app_name)
-        self._lock = lock_of(self.service, self.app_name, lock_wait, self._end_all)
+        self._lock = lock_of(self.service, self.app_name, lock_wait, self._end_all, is_shared=bool(may_write))
 
     def use_loop(self) -> bool:
         """Conversations are opened in the running event loop from now on. True: the loop is another one.
@@ -301,11 +302,11 @@ class Conversations:
             StoppingError: the server is stopping.
             StoreError: the session could not be deleted.
         """
-        await of_store((await self.find(user_id, session_id)).reset(delete=delete))
+        await (await self.find(user_id, session_id)).reset(delete=delete)
 
     async def answer(self, user_id: str, session_id: str, answer: ToolResult) -> None:
         """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
-        (await self.find(user_id, session_id)).waiting.answer(answer)
+        (await self.find(user_id, session_id)).answer(answer)
 
     async def read(
         self, user_id: str, session_id: str, before: int | None = None
@@ -334,12 +335,14 @@ class Conversations:
     def lose(self, session_id: str) -> None:
         """Another process owns a conversation: it ends here."""
         if conversation := self._open.get(session_id):
+            self._lost.add(session_id)
             conversation.lose()
 
     def forget(self, conversation: Conversation) -> None:
         """Removes a conversation that is over from memory."""
         if self._open.get(conversation.session_id) is conversation:
             del self._open[conversation.session_id]
+            self._lost.discard(conversation.session_id)
         self.on_end(conversation)
 
     def drain(self) -> None:
@@ -353,17 +356,12 @@ class Conversations:
     async def take(
         self, user_id: str, session_id: str, past: Past, recorder: Recorder, *, must_exist: bool
     ) -> Conversation:
-        """Opens a conversation where another process has left it.
-
-        Args:
-            past: what was recorded there; if it has no epoch, the conversation begins anew.
-
-        Raises:
-            Exception: as `open` and `find`.
-        """
+        """Opens a conversation where another process has left it; without an epoch in `past`, it begins anew."""
         await self.check(user_id, session_id)
         if lost := self._open.get(session_id):  # this process has had it before, and has lost it
-            await lost.end_lost()
+            self.lose(session_id)
+            await lost.ended()
+            self.forget(lost)
         if must_exist and not (past.lines or await of_store(self._catalog.has(user_id, session_id))):
             raise UnknownConversationError(session_id)
         return await self._opened(user_id, session_id, counted=must_exist, past=past, recorder=recorder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from google.adk.events import Event
@@ -30,12 +30,21 @@ class Fence(BaseSessionService):
         service: what it writes to. All it has besides ADK's interface is found here, too.
         check: asked before each write.
         lose: called with a conversation that may not be written any more, before NotOwnerError is raised.
+        lost: conversations that have not ended here: nothing more of them is written, also if this process
+            owns them again by now.
     """
 
-    def __init__(self, service: BaseSessionService, check: Check, lose: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        service: BaseSessionService,
+        check: Check,
+        lose: Callable[[str], None],
+        lost: Collection[str] = (),
+    ) -> None:
         self._service = service
         self._check = check
         self._lose = lose
+        self._lost = lost
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._service, name)
@@ -80,6 +89,6 @@ class Fence(BaseSessionService):
         await self._service.flush()
 
     async def _may_write(self, session_id: str) -> None:
-        if not await self._check(session_id):
+        if session_id in self._lost or not await self._check(session_id) or session_id in self._lost:
             self._lose(session_id)
             raise NotOwnerError(session_id)

@@ -62,6 +62,8 @@ class Replay:
     epoch: str
     seq: int
     """The number of the last message of all."""
+    emptied: Literal["", "cleared", "deleted"] = ""
+    """What the epoch has begun with; "": the conversation was not in memory before."""
 
     def missed(self, after: After | None, epoch: str) -> Sequence[Message]:
         """What a listener has missed of it.
@@ -114,8 +116,8 @@ class Call:
     """Chosen by the asker."""
     asker: str
     """The process that waits for the `Reply`."""
-    name: Literal["answer", "check", "create", "find", "list", "open", "read", "reset"]
-    """The method of `core.interfaces.Conversations`."""
+    name: Literal["answer", "check", "create", "find", "list", "open", "read", "reset", "summaries"]
+    """The method of `core.interfaces.Conversations`. "summaries": those of conversations that it owns."""
     user_id: str
     session_id: str = ""
     arguments: Any = None

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from adk_relay.bus import keys
 from adk_relay.bus import lines as lines_module
 from adk_relay.bus.log import Log
 from adk_relay.bus.ownership import Ownership
@@ -61,11 +62,11 @@ async def test_sound_is_told_before_it_is_written_and_content_after(
     assert not flushed.done()
     async with running(writer.run()):
         await flushed
-        assert len(await log.read(server)) == 1, "all in one entry"
+        assert await server.run("XLEN", keys.log("c")) == 1, "all in one entry"
         writer.add(log, Told(Audio(5, b"sound")))
         writer.check()
-        while len(await log.read(server)) == 1:  # alone it is written a little later
+        while await server.run("XLEN", keys.log("c")) == 1:  # alone it is written a little later
             await asyncio.sleep(0.01)
-    past = await read_past(server, log)
+    past = await read_past(server, Log("c", owner.token, owner.process, max_bytes=10**6, max_age=60))
     assert [message.seq for message in past.messages] == [1, 2, 3, 4, 5]
     writer.check()
