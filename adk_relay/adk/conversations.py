@@ -356,7 +356,7 @@ class Conversations:
     async def take(
         self, user_id: str, session_id: str, past: Past, recorder: Recorder, *, must_exist: bool
     ) -> Conversation:
-        """Opens a conversation where another process has left it; without an epoch in `past`, it begins anew."""
+        """Opens a conversation where another process has left it; it begins anew if `past` has no epoch."""
         await self.check(user_id, session_id)
         if lost := self._open.get(session_id):  # this process has had it before, and has lost it
             self.lose(session_id)

@@ -104,7 +104,7 @@ async def test_sound_that_is_given_up_between_processes_is_told(
         try:
             may_go_on.set()
             await alice.socket.send(speech(100))
-            await until(lambda: up._sending and down._is_sending)  # what comes now has to wait
+            await until(lambda: bool(up._sending and down._sending))  # what comes now has to wait
             may_end.set()
             await alice.socket.send(speech(1000))
             (room,) = [each.room for each in owner.relay.conversations._open.values()]
