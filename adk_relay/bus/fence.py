@@ -21,9 +21,8 @@ class Fence:
     """Asks Redis before each write.
 
     While Redis is away, or this process is cut off from it, nobody can say whether another process has taken
-    the conversation. That can happen only when the lease of this one has run out, and because a socket of the
-    conversation is elsewhere. So until then, and if all its sockets are here, it is written; else, the write
-    waits for Redis.
+    the conversation, or will before what was recorded of it is written. That happens only because a socket of
+    the conversation is elsewhere. So if all its sockets are here, it is written; else, the write waits.
 
     What was recorded of it goes first: a new owner can go on from a session that lacks some of that, but not
     from records that lack some of the session.
@@ -52,7 +51,7 @@ class Fence:
                         return is_held
                     continue  # this process stood still: the answer may be old
             owned = self._owned.get(name)
-            if self._hub.lease.lasts or (owned and owned.is_attended_here):
+            if owned and owned.is_attended_here:
                 return name in ownership.held
             await server.is_there.wait()
         return False
