@@ -126,16 +126,24 @@ async def test_a_text_that_never_arrived_is_said_when_it_is_sent_again(gemini: G
         assert gemini.connections[0].texts == ["hello"]
 
 
-async def test_in_a_new_epoch_an_id_is_new(gemini: GeminiLive) -> None:
+async def test_a_text_of_the_session_is_not_said_again_when_the_conversation_begins_anew(
+    gemini: GeminiLive,
+) -> None:
     relay = a_relay(grace=0)
     async with serving(relay) as port, Traveler(port) as one:
-        for _ in range(2):
-            await one.greeted()
-            await one.say("hello", "q")
-            await one.until(is_end)
-            await one.leave()
-            await gone(relay)
-        assert [said for connection in gemini.connections for said in connection.texts] == ["hello"] * 2
+        await one.greeted()
+        await one.say("hello", "q")
+        await one.until(is_end)
+        await one.leave()
+        await gone(relay)
+        await one.greeted()
+        acks = one.acks.count("q")
+        await one.say("hello", "q")
+        await one.say("and again", "r")
+        await one.until(is_ack("r"))
+        await one.until(is_end)
+        assert one.acks.count("q") == acks + 1
+        assert [said for connection in gemini.connections for said in connection.texts] == ["hello", "and again"]
 
 
 @pytest.mark.parametrize("name", ["x" * 65, 5, None, ["q"], {}, True, "a\nb", "\ud800"])
