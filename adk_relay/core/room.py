@@ -110,7 +110,7 @@ class Room:
         self._came_at: dict[Listener, float] = {}
         """When they came, as `time.time()`. Those of other processes tell it: their way here takes time."""
         self._requests = requests
-        self._journal = Journal(limit=replay_bytes, max_age=replay_seconds)
+        self.journal = Journal(limit=replay_bytes, max_age=replay_seconds)
         self._audience: tuple[Listener, ...] = ()
         self._typing: set[Listener] = set()
         self._changed: dict[str, bool] = {}
@@ -129,13 +129,13 @@ class Room:
         assert not self._expected.keys() & here, "a listener is expected that attends"
         assert self._audience == self._find_audience(), "the audience is not up to date"
         assert not self._changed or self._presence_timer, "no timer is set to tell of changes"
-        assert self._journal.last <= self.seq, f"number {self._journal.last} is beyond {self.seq}"
+        assert self.journal.last <= self.seq, f"number {self.journal.last} is beyond {self.seq}"
 
     def restore(self, past: Past) -> None:
         """Goes on with the epoch of an owner before."""
         self.epoch = past.epoch
         self.seq = past.seq + SEQ_STEP
-        self._journal.load(past.messages, past.forgotten)
+        self.journal.load(past.messages, past.forgotten)
 
     # ---- who attends ----
 
@@ -217,10 +217,6 @@ class Room:
     def replay(self, listener: Listener, after: After) -> None:
         """Gives a listener the messages that it has missed."""
         listener.replay(self._since(after))
-
-    def end_of_answer(self, text_id: str) -> TurnEnd | None:
-        """The end of the answer to a request, if it is kept."""
-        return self._journal.end_of_answer(text_id)
 
     def name_of(self, connection_id: str) -> str:
         """What the user of a connection is called; "": that is not known, or it does not attend any more."""
@@ -315,19 +311,19 @@ class Room:
             but: this listener does not get it now.
         """
         if isinstance(message, Audio):
-            self._journal.add(message)
+            self.journal.add(message)
             self.recording.told(message)
             self.broadcast(message)
             return
         if isinstance(message, TurnEnd) and message.interrupted:
-            self._journal.recall_audio()
+            self.journal.recall_audio()
         if isinstance(message, ToolStart | ToolComplete) and message.late:
             but = self._asking()  # the tool is not part of the answer to that request
         # An open answer has its request already; chunks come too often to look again for each.
         asked = None if self.history.is_answering else self._asked()
         for recorded in self.history.record(message, asked):
             if not isinstance(recorded, TurnStart):
-                self._journal.add(recorded)
+                self.journal.add(recorded)
             self.recording.told(recorded)
             self.broadcast(recorded, but)
 
@@ -349,7 +345,7 @@ class Room:
 
     def recall_audio(self) -> None:
         """Removes the sound that is kept: the answer was interrupted, so the sound is stale."""
-        self._journal.recall_audio()
+        self.journal.recall_audio()
 
     def restart(self, *, deleted: bool) -> None:
         """Empties the conversation: a new epoch begins, and all listeners are told."""
@@ -357,7 +353,7 @@ class Room:
         self.seq = 0
         self.emptied = "deleted" if deleted else "cleared"
         self.history = History()
-        self._journal.clear()
+        self.journal.clear()
         self.recording.begin(self.epoch, 0)
         for listener in [*self.listeners]:
             listener.deliver(Reset(self.epoch, deleted))
@@ -368,14 +364,14 @@ class Room:
         Objects of a conversation refer to each other, so they stay until the garbage collector looks through
         all of them. It counts objects, not bytes: without this, gigabytes of sound could wait for it.
         """
-        self._journal.clear()
+        self.journal.clear()
         if self._presence_timer:
             self._presence_timer.cancel()
 
     def _since(self, after: After) -> Sequence[Message]:
         """The messages after `after`; if they are not all kept, a `Gap` and the whole conversation."""
         is_known = after.epoch in (None, self.epoch) and after.seq <= self.seq
-        if is_known and (kept := self._journal.since(after.seq)) is not None:
+        if is_known and (kept := self.journal.since(after.seq)) is not None:
             return self.history.with_starts(kept)
         lines, place = self.history.end()
         older = "" if place is None else older_than(self.epoch, place)

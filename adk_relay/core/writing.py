@@ -312,7 +312,7 @@ class Writing:
 
     def _answer_again(self, text: UserText, listener: Listener) -> None:
         """Gives a listener the answer to a request that is over, which an owner before could not do."""
-        if end := self._room.end_of_answer(text.id):
+        if end := self._room.journal.end_of_answer(text.id):
             listener.deliver(end)
         else:
             listener.deliver(Error("agent_failed", "The answer is lost: ask again.", text.id))

@@ -152,11 +152,11 @@ async def test_the_sound_that_a_conversation_keeps_goes_with_it(gemini: GeminiLi
         async with client(port, audio=True) as alice:
             await alice.ask("hello")
             conversation = await relay.conversations.open("alice")
-            assert conversation.room._journal._bytes > len(alice.audio) > 0
+            assert conversation.room.journal._bytes > len(alice.audio) > 0
         async with asyncio.timeout(30):
             while relay.conversations.active:
                 await asyncio.sleep(0.01)
-    assert conversation.room._journal._bytes == 0
+    assert conversation.room.journal._bytes == 0
 
 
 # ---- the relay ends -----------------------------------------------------------------------------------

@@ -143,7 +143,8 @@ async def test_a_text_of_the_session_is_not_said_again_when_the_conversation_beg
         await one.until(is_ack("r"))
         await one.until(is_end)
         assert one.acks.count("q") == acks + 1
-        assert [said for connection in gemini.connections for said in connection.texts] == ["hello", "and again"]
+        said = [text for connection in gemini.connections for text in connection.texts]
+        assert said == ["hello", "and again"]
 
 
 @pytest.mark.parametrize("name", ["x" * 65, 5, None, ["q"], {}, True, "a\nb", "\ud800"])
