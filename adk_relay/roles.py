@@ -146,7 +146,7 @@ def _own(
     # Imported here and not at the top: importing ADK is slow, and `import relay` must be fast.
     from adk_relay.adk.conversations import Conversations
 
-    is_alone = not values["bus"] and values["shared_store"] == "false"
+    is_locked = values["shared_store"] == "false"  # with a bus, against processes without it
     return Conversations(
         agent,
         config=run_config,
@@ -164,5 +164,5 @@ def _own(
         most=values["max_conversations"],
         on_input=on_input,
         may_write=may_write,
-        lock_wait=values["drain"] + ENDING if is_alone else None,
+        lock_wait=values["drain"] + ENDING if is_locked else None,
     )

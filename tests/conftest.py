@@ -17,6 +17,7 @@ from support.invariants import collected
 
 if TYPE_CHECKING:  # it imports ADK, which takes seconds, and the tests of core need none of it
     from support.gemini import GeminiLive
+    from support.redis_server import SharedRedis
 
 # How long one example takes says more about the machine than about the code.
 hypothesis.settings.register_profile("relay", deadline=None)
@@ -42,15 +43,48 @@ def invariants() -> Iterator[None]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests with the mark "voice" run twice: both ways of sound must lead to the same."""
-    if metafunc.definition.get_closest_marker("voice"):
-        metafunc.parametrize("sound", ["short", "long"], indirect=True)
+    """Tests with the mark "voice" run twice: both ways of sound must lead to the same. Those with the mark
+    "bus" run once more, with relays that share a Redis."""
+    mark = metafunc.definition.get_closest_marker
+    ways = [("short", False), ("long", False)] if mark("voice") else [("short", False)]
+    names = ["short", "long"] if mark("voice") else ["alone"]
+    if mark("bus") and not mark("alone"):
+        ways, names = [*ways, ("short", True)], [*names, "bus"]
+    if len(ways) > 1:
+        metafunc.parametrize(("sound", "over_bus"), ways, ids=names, indirect=True)
 
 
 @pytest.fixture(autouse=True)
 def sound(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets the way of sound; `a_relay` and the processes of a test read it from the environment."""
     monkeypatch.setenv("RELAY_SOUND", getattr(request, "param", "short"))
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[SharedRedis]:
+    """A Redis for all tests that run over the bus in this process."""
+    from support.redis_server import shared_redis
+
+    with shared_redis() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def over_bus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lets `a_relay` start a `support.pods.Spread`. In the end, nothing is left that would stay for ever.
+
+    Its processes soon know what the others count. None is taken for dead because the machine is slow.
+    """
+    if not getattr(request, "param", False):
+        yield
+        return
+    redis: SharedRedis = request.getfixturevalue("shared_redis")
+    redis.empty()
+    monkeypatch.setenv("RELAY_TEST_BUS", redis.url)
+    monkeypatch.setattr("adk_relay.bus.census._EVERY", 0.05)
+    monkeypatch.setattr("adk_relay.bus.lease._LEASE_MS", 60_000)
+    yield
+    assert redis.stays() == []
 
 
 @pytest.fixture

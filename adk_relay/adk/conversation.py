@@ -19,11 +19,12 @@ from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.speaking import Speaking
 from adk_relay.adk.stops import Stop
+from adk_relay.adk.summaries import of_store, summary_of
 from adk_relay.adk.takeover import Takeover
 from adk_relay.adk.turn_ends import TurnEnds
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.inbox import Inbox
-from adk_relay.core.interfaces import default_id
+from adk_relay.core.interfaces import Summary, default_id
 from adk_relay.core.listener import Listener
 from adk_relay.core.members import Members
 from adk_relay.core.messages import (
@@ -192,18 +193,24 @@ class Conversation:
         if not self._moderation.holds(text, listener, is_request=True):
             self._writing.ask(text, listener)
 
-    async def reset(self, *, delete: bool) -> None:
-        """Empties the conversation for all listeners; `delete`: no session is made until something is said.
+    async def summary(self) -> Summary:
+        """What is told of it in lists."""
+        return await summary_of(self.session, self.room)
 
-        Input that comes meanwhile is handled afterwards.
-        """
+    async def reset(self, *, delete: bool) -> None:
+        """Empties it for all listeners; `delete`: no session is made until something is said. Input that
+        comes meanwhile is handled afterwards."""
         why = "The conversation was emptied before it was your turn."
         done = self._resets.add(delete=delete, why=why)
         self._turn_ends.interrupt()
         self._writing.drop(why)
         self._writing.drop_unsaid(why)
         self._runs.stop(Stop.RESET)
-        await asyncio.shield(done)
+        await of_store(asyncio.shield(done))
+
+    def answer(self, answer: ToolResult) -> None:
+        """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
+        self.waiting.answer(answer)
 
     async def aclose(self) -> None:
         """Ends the run, tells the listeners that the server stops, and awaits the conversation's task."""

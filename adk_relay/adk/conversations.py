@@ -68,7 +68,7 @@ class Conversations:
         on_input: a host's function that is asked about the input of users.
         may_write: asked before each write whether this process owns the conversation; None: it owns all.
         lock_wait: seconds that a start waits for the end of another process that serves the same sessions;
-            None: others may serve them, too.
+            None: others may serve them, too. With `may_write`, those that have it may.
 
     Raises:
         ValueError: the URI names no session service that is installed here.
@@ -135,7 +135,7 @@ class Conversations:
         self._open: dict[str, Conversation] = {}
         self._catalog = Catalog(self.reader, self.app_name)
         self._probe = Probe(self.service, self.app_name)
-        self._lock = lock_of(self.service, self.app_name, lock_wait, self._end_all)
+        self._lock = lock_of(self.service, self.app_name, lock_wait, self._end_all, is_shared=bool(may_write))
 
     def use_loop(self) -> bool:
         """Conversations are opened in the running event loop from now on. True: the loop is another one.
@@ -301,11 +301,11 @@ class Conversations:
             StoppingError: the server is stopping.
             StoreError: the session could not be deleted.
         """
-        await of_store((await self.find(user_id, session_id)).reset(delete=delete))
+        await (await self.find(user_id, session_id)).reset(delete=delete)
 
     async def answer(self, user_id: str, session_id: str, answer: ToolResult) -> None:
         """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
-        (await self.find(user_id, session_id)).waiting.answer(answer)
+        (await self.find(user_id, session_id)).answer(answer)
 
     async def read(
         self, user_id: str, session_id: str, before: int | None = None

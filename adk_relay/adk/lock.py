@@ -46,11 +46,13 @@ _STATEMENTS = {
     # connection. It reads no table, so it holds up nothing.
     "postgresql": f"SELECT set_config('idle_in_transaction_session_timeout', '{_SILENCE}s', true),"
     " pg_try_advisory_xact_lock(:number)",
+    "postgresql shared": f"SELECT set_config('idle_in_transaction_session_timeout', '{_SILENCE}s', true),"
+    " pg_try_advisory_xact_lock_shared(:number)",
     "mysql": f"SET SESSION wait_timeout = {_SILENCE}; SELECT GET_LOCK(:name, 0)",
     "mariadb": f"SET SESSION wait_timeout = {_SILENCE}; SELECT GET_LOCK(:name, 0)",
 }
 """What takes the lock, by SQLAlchemy's name of the database. The last column of the last row says whether it
-was free. Other databases have no lock."""
+was free. Other databases have no lock; some have none that is shared."""
 
 
 class Place(Protocol):
@@ -83,8 +85,10 @@ class File:
 
     can_be_lost = False
 
-    def __init__(self, path: str, app_name: str) -> None:
+    def __init__(self, path: str, app_name: str, is_shared: bool) -> None:
         self.name = path
+        # A read locks out a writer, and no other reader.
+        self._statements = ("BEGIN", "SELECT * FROM sqlite_master") if is_shared else ("BEGIN EXCLUSIVE",)
         file = Path(path).resolve()
         self._path = file.with_name(f"{file.name}.{quote(app_name, safe='')}.lock")
         self._close: Callable[[], object] | None = None
@@ -93,7 +97,8 @@ class File:
         database = sqlite3.connect(self._path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode=OFF")  # else a journal would stay after a kill
-            database.execute("BEGIN EXCLUSIVE")
+            for statement in self._statements:
+                database.execute(statement)
         except sqlite3.Error as error:
             database.close()
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
@@ -122,11 +127,11 @@ class Database:
 
     can_be_lost = True
 
-    def __init__(self, engine: Any, app_name: str) -> None:
+    def __init__(self, engine: Any, app_name: str, statements: str) -> None:
         self.name = f"the database {engine.url.database} at {engine.url.host or 'localhost'}"
         self._engine = engine
         self._text: Any = import_module("sqlalchemy").text
-        *self._before, self._statement = _STATEMENTS[engine.dialect.name].split("; ")
+        *self._before, self._statement = statements.split("; ")
         # In PostgreSQL a lock belongs to a database, in MySQL to the server.
         digest = sha256(f"relay/{engine.url.database}/{app_name}".encode()).digest()
         self._key: dict[str, Any] = (
@@ -162,24 +167,33 @@ class Database:
         self._connection = None  # it can't be closed any more, and the database ends it after some time
 
 
-def place_of(service: BaseSessionService, app_name: str) -> Place | None:
-    """Where the lock for the sessions of an app name is; None: in memory, or the store has no lock."""
+def place_of(service: BaseSessionService, app_name: str, is_shared: bool) -> Place | None:
+    """Where the lock for the sessions of an app name is; None: in memory, or the store has no such lock."""
     path = ""
     engine: Any = getattr(service, "db_engine", None)
     if engine is not None:
-        if engine.dialect.name in _STATEMENTS:
-            return Database(engine, app_name)
+        statements = _STATEMENTS.get(f"{engine.dialect.name} shared" if is_shared else engine.dialect.name)
+        if statements:
+            return Database(engine, app_name, statements)
         path = engine.url.database if engine.dialect.name == "sqlite" else ""
     elif isinstance(service, SqliteSessionService):
         path = service._db_path
-    return File(path, app_name) if path and path != ":memory:" else None
+    return File(path, app_name, is_shared) if path and path != ":memory:" else None
 
 
 def lock_of(
-    service: BaseSessionService, app_name: str, wait: float | None, end_all: Callable[[], Awaitable[None]]
+    service: BaseSessionService,
+    app_name: str,
+    wait: float | None,
+    end_all: Callable[[], Awaitable[None]],
+    *,
+    is_shared: bool = False,
 ) -> StoreLock:
-    """The lock for the sessions of an app name; `wait` is None: other processes may serve them, too."""
-    place = None if wait is None else place_of(service, app_name)
+    """The lock for the sessions of an app name; `wait` is None: other processes may serve them, too.
+
+    Processes on a bus share the lock: it keeps out those that have none.
+    """
+    place = None if wait is None else place_of(service, app_name, is_shared)
     return StoreLock(place, wait or 0, end_all)
 
 

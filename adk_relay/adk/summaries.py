@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from adk_relay.adk.catalog import Catalog
-from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.fence import NotOwnerError
+from adk_relay.adk.session import StoredSession
 from adk_relay.core.history import limited
 from adk_relay.core.interfaces import StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line
+from adk_relay.core.room import Room
+
+if TYPE_CHECKING:
+    from adk_relay.adk.conversation import Conversation
 
 log = logging.getLogger("relay.agent")
 
@@ -48,7 +52,7 @@ async def read(
         history = conversation.room.history
         lines, first = await of_store(conversation.session.before(before, history))
         if in_memory.get(session_id) is conversation and conversation.room.history is history:
-            summary = await of_store(_summary(conversation))
+            summary = await conversation.summary()
             return replace(summary, pending=tuple(conversation.waiting.calls)), lines, first
         # It has ended meanwhile, or was emptied.
     found = await of_store(catalog.read(user_id, session_id, before))
@@ -73,21 +77,28 @@ async def newest(
     last_used |= {session_id: each.session.last_activity for session_id, each in open_.items()}
     latest = sorted(last_used, key=lambda session_id: last_used[session_id], reverse=True)[:limit]
     return [
-        await of_store(_summary(open_[session_id]))
+        await open_[session_id].summary()
         if session_id in open_
         else await of_store(catalog.summary(user_id, stored[session_id]))
         for session_id in latest
     ]
 
 
-async def _summary(conversation: Conversation) -> Summary:
-    await conversation.session.counted()
-    history = conversation.room.history
+async def summary_of(session: StoredSession, room: Room) -> Summary:
+    """What is told of a conversation in memory.
+
+    Raises:
+        UnknownConversationError: there is nothing of it.
+    """
+    if not (session.is_kept or room.history.message_count):
+        raise UnknownConversationError(session.session_id)
+    await of_store(session.counted())
+    history = room.history
     return Summary(
-        conversation.session_id,
-        conversation.session.created_at,
-        conversation.session.last_activity,
+        session.session_id,
+        session.created_at,
+        session.last_activity,
         history.user_messages,
         history.message_count - history.user_messages,
-        len(conversation.room.listeners),
+        len(room.listeners),
     )

@@ -137,6 +137,7 @@ class Takeover:
         await self._session.delete()
         if not delete:
             await self._session.create()
+        self._room.emptied = "deleted" if delete else "cleared"
         self._recording.begin(self._room.epoch, 0)
 
     def _cut_answers(self, stored: _Stored, owed: list[Owing]) -> Iterator[Event]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from adk_relay.bus.commands import Call, Reply
 from adk_relay.bus.hub import Hub
-from adk_relay.bus.owned import Conversations
+from adk_relay.bus.owned import Conversations, OwnConversation
 from adk_relay.core.interfaces import (
     FullError,
     StoppingError,
@@ -44,6 +44,7 @@ class Answering:
     Args:
         open_own: opens a conversation that this process owns; `must_exist`: it must exist already.
         announce: returns how such a conversation stands, for a listener of a process that attends soon.
+        opened: returns such a conversation if it is open.
 
     Invariants:
         At most `_MAX_CALLS` are answered at once.
@@ -53,13 +54,15 @@ class Answering:
         self,
         hub: Hub,
         conversations: Conversations,
-        open_own: Callable[[str, str, bool], Awaitable[object]],
+        open_own: Callable[[str, str, bool], Awaitable[OwnConversation]],
         announce: Callable[[str, str], Standing],
+        opened: Callable[[str], OwnConversation | None],
     ) -> None:
         self._hub = hub
         self._conversations = conversations
         self._open = open_own
         self._announce = announce
+        self._opened = opened
         self._under_way: set[asyncio.Task[None]] = set()
 
     def check(self) -> None:
@@ -101,19 +104,20 @@ class Answering:
                 await self._open(user_id, session_id, call.name == "find")
                 return Reply(call.id, standing=self._announce(session_id, call.asker))
             case "answer":
-                await self._open(user_id, session_id, True)
-                await conversations.answer(user_id, session_id, ToolResult(**call.arguments))
+                (await self._open(user_id, session_id, True)).answer(ToolResult(**call.arguments))
             case "reset":
-                await self._open(user_id, session_id, True)
-                await conversations.reset(user_id, session_id, **call.arguments)
+                await (await self._open(user_id, session_id, True)).reset(**call.arguments)
             case "check":
                 await conversations.check(user_id, session_id)
             case "create":
                 return Reply(call.id, session_id=await conversations.create(user_id))
             case "list":
-                return Reply(
-                    call.id, summaries=(*await conversations.list(user_id, call.arguments["limit"]),)
-                )
+                listed = await conversations.list(user_id, call.arguments["limit"])
+                return Reply(call.id, summaries=(*listed,))
+            case "summaries":
+                known = [self._opened(name) for name in call.arguments["of"]]
+                mine = [each for each in known if each and each.user_id == user_id]
+                return Reply(call.id, summaries=(*[await each.summary() for each in mine],))
             case "read":
                 before = call.arguments["before"]
                 summary, lines, first = await conversations.read(user_id, session_id, before)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal
 
 from adk_relay.bus import names
+from adk_relay.bus.attendee import Attendee, State
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Ask, Attend, Leave, Replay
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.microphone import Microphone
-from adk_relay.bus.own_ids import is_own, with_id, without_own_ids
 from adk_relay.bus.ownership import Owner
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.listener import Listener
@@ -33,58 +33,16 @@ from adk_relay.core.messages import (
     Status,
     TurnEnd,
     UserAudio,
+    UserImage,
     UserText,
     Written,
 )
+from adk_relay.core.own_ids import is_own, with_id
 from adk_relay.core.room import After, Standing
 
 _MAX_UNACKED = 256
 _MAX_HELD = 64
 """Texts of a listener that may wait for their acks, and other input that may wait for an owner."""
-
-State = Literal["reconnecting", "live", "elsewhere", "degraded"]
-"""As in `core.messages.Status`."""
-
-
-@dataclass(slots=True, eq=False)
-class _Attending:
-    """A listener, and what has to be said again to a new owner."""
-
-    listener: Listener
-    after: After | None
-    """What it asks for; None: it makes one request, and nothing is replayed to it."""
-    came_at: float
-    """As `time.time()`."""
-    is_in: bool = False
-    """The owner has answered: what comes now is for it."""
-    texts: dict[str, UserText | Ask] = field(default_factory=dict)
-    """By id: texts without an ack, and requests without an answer."""
-    acked: set[str] = field(default_factory=set)
-    """The ids of those requests that were acked."""
-    answered: set[str] = field(default_factory=set)
-    """The ids of those requests that were answered."""
-    epoch: str = ""
-    """The one that it was told."""
-    held: list[bytes] = field(default_factory=list)
-    """Other input that came while there was no owner, but sound."""
-    microphone: Microphone | None = None
-    """None: it has sent no sound yet."""
-    state: State = "live"
-    """What the owner has told it last of the state of the conversation."""
-    told: State | Literal[""] = ""
-    """What it was told here instead, because the owner could not be reached; "": nothing."""
-
-    def forget(self, text_id: str) -> None:
-        """A text was refused, or has its ack and its answer: it is not said again."""
-        self.texts.pop(text_id, None)
-        self.acked.discard(text_id)
-        self.answered.discard(text_id)
-
-    def tell(self, state: State | Literal[""]) -> None:
-        """Tells it what is the matter here; "": nothing is any more."""
-        if state != self.told:
-            self.told = state
-            self.listener.deliver(Status(state or self.state))
 
 
 class Attended:
@@ -127,7 +85,7 @@ class Attended:
         self._came_at = 0.0
         self._expected = 0
         """How many listeners the owner expects."""
-        self._attending: dict[str, _Attending] = {}
+        self._attending: dict[str, Attendee] = {}
         """By connection id, in the order in which they came."""
 
     def check(self) -> None:
@@ -173,13 +131,12 @@ class Attended:
         self._attend(attending)
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
+        epoch = self._standing.epoch
         if listener.attends == "own":
-            attending = _Attending(listener, None, self._came_at)
-        else:  # what is told between the answer to `open` and the arrival of this is not to be missed
-            standing = self._standing
-            epoch, seq = after or (standing.epoch, standing.seq)
-            attending = _Attending(listener, After(epoch or standing.epoch, seq), self._came_at)
-        attending.epoch = self._standing.epoch
+            after = None
+        else:  # what is told after the answer to `open`, and before this arrives, is not missed
+            after = After(after.epoch or epoch, after.seq) if after else After(epoch, self._standing.seq)
+        attending = Attendee(listener, after, self._came_at, epoch)
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -207,6 +164,10 @@ class Attended:
                 attending.microphone = microphone
             microphone.add(user_input)
             self._send_sound(attending, microphone)
+        elif isinstance(user_input, UserImage):
+            picture = encode(user_input)
+            attending.pictures.add(picture)
+            self._send(listener.connection_id, picture)
         elif self.owner:
             self._send(listener.connection_id, encode(user_input))
         else:
@@ -226,7 +187,7 @@ class Attended:
         else:
             listener.deliver(Error("busy", "Older messages can't be read just now."))
 
-    def _keep(self, attending: _Attending, text_id: str, text: UserText | Ask) -> None:
+    def _keep(self, attending: Attendee, text_id: str, text: UserText | Ask) -> None:
         if len(attending.texts) >= _MAX_UNACKED and text_id not in attending.texts:
             raise InboxFullError
         attending.forget(text_id)
@@ -269,6 +230,12 @@ class Attended:
         for attending in self._attending.values():
             attending.tell(state if self.owner or state else "reconnecting")
 
+    def given_up(self, connections: Sequence[str], ms: float) -> None:
+        """Sound of these connections was given up on its way to the owner."""
+        for connection in connections:
+            if attending := self._attending.get(connection):
+                attending.listener.deliver(Dropped("up", ms))
+
     def take(self, connections: Sequence[str], content: Message | Replay) -> None:
         """Takes what the owner tells some of the connections, or all ([])."""
         if isinstance(content, Replay):
@@ -277,13 +244,12 @@ class Attended:
                     self._replayed(attending, content)
             return
         self._note(content)
-        content = without_own_ids(content)
         for connection in connections or [*self._attending]:
             attending = self._attending.get(connection)
             if attending and attending.is_in:
                 self._deliver(attending, content)
 
-    def _replayed(self, attending: _Attending, replay: Replay) -> None:
+    def _replayed(self, attending: Attendee, replay: Replay) -> None:
         is_first = not attending.is_in
         attending.is_in = True
         # What all the others got so far, this one has got now.
@@ -291,11 +257,17 @@ class Attended:
         has_lines = any(isinstance(message, Line | Written) for message in replay.messages)
         count = self._standing.message_count or int(has_lines)
         self._standing = replace(self._standing, epoch=replay.epoch, seq=seq, message_count=count)
+        if attending.epoch != replay.epoch and replay.emptied:  # this listener could not be reached then
+            attending.epoch = replay.epoch
+            if attending.listener.attends != "own":
+                attending.listener.deliver(Reset(replay.epoch, replay.emptied == "deleted"))
+            if not self.is_attended_by(attending.listener):  # not any more
+                return
         if attending.after and is_first:
             own = attending.listener.connection_id
             attending.listener.replay(
                 [
-                    without_own_ids(message)
+                    message
                     for message in _missed(attending, replay)
                     if not (isinstance(message, Written) and message.connection_id == own)  # it wrote that
                 ]
@@ -315,7 +287,7 @@ class Attended:
             has_messages = self._standing.message_count or isinstance(message, Written | TurnEnd)
             self._standing = replace(self._standing, seq=message.seq, message_count=int(has_messages))
 
-    def _deliver(self, attending: _Attending, message: Message) -> None:
+    def _deliver(self, attending: Attendee, message: Message) -> None:
         match message:
             case Ack(text_id):
                 text = attending.texts.get(text_id)
@@ -332,30 +304,28 @@ class Attended:
                     return
             case Reset(epoch):
                 attending.epoch = epoch
+            case Dropped() if not attending.listener.is_audio:
+                return
             case _:
                 self._settle(attending, message)
         attending.listener.deliver(message)
 
-    def _settle(self, attending: _Attending, message: Message) -> None:
+    def _settle(self, attending: Attendee, message: Message) -> None:
         """Forgets what need not be said again after a message."""
         match message:
             case Error(id=text_id) if text_id:
                 attending.forget(text_id)
-            case TurnEnd(goes_on=False) if attending.listener.attends == "own":
-                attending.texts.clear()
-                attending.acked.clear()
-                attending.answered.clear()
-            case TurnEnd(answer=answer) if answer and answer.asked:
-                text_id = answer.asked.id
-                if (
-                    answer.asked.connection_id == attending.listener.connection_id
-                    and text_id in attending.texts
-                ):
-                    attending.answered.add(text_id)  # its ack may come again, if it got lost
-                    if text_id in attending.acked:
-                        attending.forget(text_id)
+            case TurnEnd(goes_on=False, answer=answer):
+                attending.pictures.answered()
+                asked = answer.asked if answer else None
+                if attending.listener.attends == "own":
+                    attending.texts.clear()
+                    attending.acked.clear()
+                    attending.answered.clear()
+                elif asked and asked.connection_id == attending.listener.connection_id:
+                    attending.has_answer(asked.id)
 
-    def _attend(self, attending: _Attending) -> None:
+    def _attend(self, attending: Attendee) -> None:
         """A listener attends, and says what the owner may not know yet."""
         if not self.owner:
             return
@@ -372,14 +342,13 @@ class Attended:
         )
         connection = listener.connection_id
         held, attending.held = attending.held, []
-        for content in (attend, *attending.texts.values()):
-            self._send_quietly(connection, encode(content))
-        for data in held:
+        texts = [encode(text) for text in attending.texts.values()]
+        for data in (encode(attend), *attending.pictures, *texts, *held):
             self._send_quietly(connection, data)
         if attending.microphone:
             self._send_sound(attending, attending.microphone)
 
-    def _send_sound(self, attending: _Attending, microphone: Microphone) -> None:
+    def _send_sound(self, attending: Attendee, microphone: Microphone) -> None:
         """Sends the sound that waits, if there is an owner."""
         if self.owner:
             for sound in microphone.take():
@@ -396,7 +365,7 @@ class Attended:
             self._hub.send(process, self.session_id, token, connection, content, is_sound)
 
 
-def _missed(attending: _Attending, replay: Replay) -> Sequence[Message]:
+def _missed(attending: Attendee, replay: Replay) -> Sequence[Message]:
     """What a listener has missed of what the owner tells it."""
     messages, after = replay.messages, attending.after
     if messages and isinstance(messages[0], Gap) and attending.epoch != replay.epoch:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Literal, get_args
@@ -15,6 +15,7 @@ from adk_relay.bus.answering import NotOwnerError
 from adk_relay.bus.attended import Attended
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Call, Claim, Moved, Replay, Reply
+from adk_relay.bus.given_up import GivenUp
 from adk_relay.bus.hub import DiedError, Hub, NoReplyError
 from adk_relay.bus.ownership import Owner
 from adk_relay.bus.owning import Owning
@@ -81,6 +82,9 @@ class Attending:
         self._looking: dict[str, asyncio.Task[None]] = {}
         self._hints: dict[str, asyncio.Event] = {}
         """Set when a worker has answered a claim."""
+        self._given_up = GivenUp(hub.send_quietly, self._tell_speakers)
+        hub.on_given_up = self._given_up.add
+        hub.run_also(self._given_up)
         hub.join(self, MESSAGES)
 
     def check(self) -> None:
@@ -147,7 +151,22 @@ class Attending:
         await self._ask_owner("answer", user_id, session_id, tool_id=answer.tool_id, result=answer.result)
 
     async def list(self, user_id: str, limit: int) -> list[Summary]:
-        return [*(await self._ask_any("list", user_id, limit=limit)).summaries]
+        listed = (await self._ask_any("list", user_id, limit=limit)).summaries
+        known = await self._summaries(user_id, [each.session_id for each in listed])
+        latest = [known.get(each.session_id, each) for each in listed]
+        return sorted(latest, key=lambda each: each.last_activity, reverse=True)
+
+    async def _summaries(self, user_id: str, names: Sequence[str]) -> dict[str, Summary]:
+        """Those of the conversations that are in memory, by name. A process that has died tells nothing."""
+        owned: dict[Owner, list[str]] = {}
+        with contextlib.suppress(AwayError):
+            for name, owner in (await self._hub.ownership.find_all(names)).items():
+                if owner.process:
+                    owned.setdefault(Owner(0, owner.process), []).append(name)
+        asked = [self._ask(owner, "summaries", user_id, "", of=some) for owner, some in owned.items()]
+        replies = await asyncio.gather(*asked, return_exceptions=True)
+        told = [reply.summaries for reply in replies if isinstance(reply, Reply)]
+        return {summary.session_id: summary for summaries in told for summary in summaries}
 
     # ---- calls ----
 
@@ -301,6 +320,7 @@ class Attending:
 
     def died(self, process: str) -> None:
         """A process has died: its conversations need other owners."""
+        self._given_up.forget(process)
         for attended in [*self._attended.values()]:
             if attended.owner and attended.owner.process == process:
                 self._lost(attended, attended.owner, is_told=True)
@@ -310,6 +330,10 @@ class Attending:
         for attended in self._attended.values():
             if attended.owner and process in (None, attended.owner.process):
                 attended.attend_anew()
+
+    def _tell_speakers(self, conversation: str, connections: Sequence[str], ms: float) -> None:
+        if attended := self._attended.get(conversation):
+            attended.given_up(connections, ms)
 
     def lapsed(self) -> None:
         """The owners may have taken the listeners for gone."""

@@ -61,6 +61,8 @@ class Replay:
     epoch: str
     seq: int
     """The number of the last message of all."""
+    emptied: Literal["", "cleared", "deleted"] = ""
+    """What the epoch has begun with; "": the conversation was not in memory before."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -95,8 +97,8 @@ class Call:
     """Chosen by the asker."""
     asker: str
     """The process that waits for the `Reply`."""
-    name: Literal["answer", "check", "create", "find", "list", "open", "read", "reset"]
-    """The method of `core.interfaces.Conversations`."""
+    name: Literal["answer", "check", "create", "find", "list", "open", "read", "reset", "summaries"]
+    """The method of `core.interfaces.Conversations`. "summaries": those of conversations that it owns."""
     user_id: str
     session_id: str = ""
     arguments: Any = None

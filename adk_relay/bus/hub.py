@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Any, Protocol
 
 from adk_relay.bus import keys, names
@@ -17,7 +18,7 @@ from adk_relay.bus.link import Link
 from adk_relay.bus.ownership import Owner, Ownership
 from adk_relay.bus.packs import Item
 from adk_relay.bus.patience import Patience
-from adk_relay.bus.server import AwayError, Server
+from adk_relay.bus.server import Server
 from adk_relay.bus.tasks import put
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.logs import one_line
@@ -26,9 +27,6 @@ log = logging.getLogger("relay")
 
 _CALL_SECONDS = 10.0
 """So long a call waits for its reply."""
-
-_LAST_SECONDS = 2.0
-"""So long, in the end, what waits for other processes has time to go."""
 
 
 class NoReplyError(Exception):
@@ -85,6 +83,8 @@ class Hub:
         self.patience = Patience()
         self.on_lost: Callable[[str, Owner], None] = lambda *_: None
         """Called with a conversation that another process owns now."""
+        self.on_given_up: Callable[[str, Item], None] = lambda *_: None
+        """Called with sound that is given up, and the process that it was for."""
         self.ownership = Ownership(self.server, self.process, lambda *lost: self.on_lost(*lost))
         self.lease = Lease(self.server, self.process, self._lapsed)
         self.is_up = asyncio.Event()
@@ -134,18 +134,17 @@ class Hub:
 
     async def aclose(self) -> None:
         """Ends. What waits for others goes first, if Redis is there."""
-        if self._task and not self.server.is_away:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_SECONDS):
-                    for link, _ in [*self._links.values()]:
-                        await link.is_idle.wait()
+        if self._task:
+            async with self.patience.at_last():
+                for link, _ in [*self._links.values()]:
+                    await link.is_idle.wait()
         tasks = [task for _, task in self._links.values()]
         tasks += [self._task] if self._task else []
         self._task = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(AwayError):  # they expire
+        async with self.patience.at_last():  # they expire
             await self._inbox.close()
             await self.lease.release()
         await self.server.close()
@@ -245,7 +244,8 @@ class Hub:
 
     def _link(self, to: str) -> Link:
         if to not in self._links:
-            link = Link(self.server, self.process, to, self.before_pack)
+            given_up = partial(self.on_given_up, to)
+            link = Link(self.server, self.process, to, self.before_pack, given_up)
             self._links[to] = link, asyncio.create_task(link.run(), name=f"link to {to}")
             self._watcher.watch(to)
         return self._links[to][0]

@@ -17,8 +17,8 @@ from adk_relay.bus.log import Log
 from adk_relay.bus.packs import Item
 from adk_relay.core import interfaces
 from adk_relay.core.inbox import InboxFullError
-from adk_relay.core.interfaces import Conversation
-from adk_relay.core.messages import Audio, Ended, Error, Message, ReadOlder, Status, UserText
+from adk_relay.core.interfaces import Conversation, Summary
+from adk_relay.core.messages import Audio, Ended, Error, Message, ReadOlder, Status, ToolResult, UserText
 from adk_relay.core.past import Past
 from adk_relay.core.recording import Recorder
 from adk_relay.core.requests import BusyError
@@ -29,6 +29,19 @@ class OwnConversation(Conversation, Protocol):
     """A conversation that runs in this process."""
 
     room: Room
+
+    async def reset(self, *, delete: bool) -> None:
+        """Empties it: see `core.interfaces.Conversations`."""
+
+    def answer(self, answer: ToolResult) -> None:
+        """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
+
+    async def summary(self) -> Summary:
+        """What is told of it in lists.
+
+        Raises:
+            UnknownConversationError: there is nothing of it.
+        """
 
 
 class Conversations(interfaces.Conversations, Protocol):
@@ -88,14 +101,17 @@ class Remote:
     def deliver(self, message: Message) -> None:
         """Takes a message of the conversation."""
         has_moved = isinstance(message, Ended) and message.why == "moved"
-        if not (self.is_cut or has_moved):  # its own process finds the new owner
+        is_heard = self.is_audio or not isinstance(message, Audio)
+        if is_heard and not (self.is_cut or has_moved):  # its own process finds the new owner
             self._owned.tell(self, message)
 
     def replay(self, messages: Sequence[Message]) -> None:
         """Takes the messages that it has missed."""
         if not self.is_cut and (conversation := self._owned.conversation):
-            standing = conversation.standing(self)
-            self._owned.tell(self, Replay((*messages,), standing.epoch, standing.seq))
+            room = conversation.room
+            if not self.is_audio:
+                messages = [message for message in messages if not isinstance(message, Audio)]
+            self._owned.tell(self, Replay((*messages,), room.epoch, room.seq, room.emptied))
 
 
 class Owned:

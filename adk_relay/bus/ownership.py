@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ EXPIRY_MS = 60 * 60 * 1000
 _RENEW_SECONDS = 20 * 60
 _AT_ONCE = 200
 """Conversations that are renewed in one round trip."""
+
+_FIND = Script("return redis.call('GET', KEYS[1])")
 
 _PARTS = """
 local found = redis.call('GET', KEYS[1])
@@ -104,11 +106,21 @@ class Ownership:
         Raises:
             AwayError: Redis is away.
         """
-        found = await self._server.run("GET", keys.owner(conversation))
-        if found is None:
-            return None
-        token, _, process = found.decode().partition(" ")
-        return Owner(int(token), process)
+        return (await self.find_all([conversation])).get(conversation)
+
+    async def find_all(self, conversations: Sequence[str]) -> dict[str, Owner]:
+        """Who owns these, by conversation: those that nobody is known to have owned lately are missing.
+
+        Raises:
+            AwayError: Redis is away.
+        """
+        found = await self._server.scripts(_FIND, [([keys.owner(each)], ()) for each in conversations])
+        owners = {}
+        for conversation, value in zip(conversations, found, strict=True):
+            if value is not None:
+                token, _, process = value.decode().partition(" ")
+                owners[conversation] = Owner(int(token), process)
+        return owners
 
     async def take(self, conversation: str, seen: int) -> Owner:
         """Takes a conversation if nobody owns it, or if its owner's token still is the one that was seen.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from typing import Any, get_args
@@ -17,11 +16,9 @@ from adk_relay.bus.log import Log
 from adk_relay.bus.owned import Conversations, OwnConversation, Owned
 from adk_relay.bus.ownership import Owner
 from adk_relay.bus.packs import Item
-from adk_relay.bus.server import AwayError
 from adk_relay.bus.tasks import Tasks, put
 from adk_relay.bus.writer import LogRecorder, Writer, read_past
 from adk_relay.core.interfaces import (
-    Conversation,
     StoppingError,
     StoreError,
     UnknownConversationError,
@@ -72,7 +69,7 @@ class Owning:
         self._owned: dict[str, Owned] = {}
         self.fence = Fence(hub, self._owned)
         self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
-        self.answering = Answering(hub, conversations, self._open_own, self._announce)
+        self.answering = Answering(hub, conversations, self._open_own, self._announce, self._opened)
         self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
         self._openings = asyncio.Semaphore(_OPENINGS)
@@ -113,9 +110,10 @@ class Owning:
 
     async def aclose(self) -> None:
         """Releases what is over. The conversations are closed already."""
-        await asyncio.gather(*(owned.closing for owned in self._owned.values() if owned.closing))
-        for tasks in (self._claims, self._calls):
-            with contextlib.suppress(AwayError):
+        async with self._hub.patience.at_last():  # others take them when the lease of this process ends
+            await asyncio.gather(*(owned.closing for owned in self._owned.values() if owned.closing))
+        async with self._hub.patience.at_last():
+            for tasks in (self._claims, self._calls):
                 await tasks.leave()
 
     async def _give_up_unopened(self) -> None:
@@ -158,7 +156,7 @@ class Owning:
                 self._owned[name] = Owned(self._hub, name, owner.token, journal)
         return owner
 
-    async def open(self, user_id: str, name: str, *, must_exist: bool) -> Conversation:
+    async def open(self, user_id: str, name: str, *, must_exist: bool) -> OwnConversation:
         """Opens a conversation that this process owns.
 
         Raises:
@@ -172,9 +170,15 @@ class Owning:
             if owned.closing or self._owned.get(name) is not owned:
                 raise NotOwnerError
             try:
-                if owned.conversation:
-                    opening = self._conversations.find if must_exist else self._conversations.open
-                    return await opening(user_id, name)
+                if conversation := owned.conversation:
+                    # Not opened by name: if it is over by then, that would begin one without a log.
+                    if conversation.user_id != user_id:
+                        raise UnknownConversationError(name)
+                    if must_exist:
+                        await conversation.summary()
+                    if owned.closing:
+                        raise NotOwnerError
+                    return conversation
                 async with self._openings:
                     past = await self._past(owned)
                     recorder = LogRecorder(self._writer, owned.log)
@@ -271,8 +275,11 @@ class Owning:
         assert isinstance(call, Call)
         await self.answering.answer(call)
 
-    async def _open_own(self, user_id: str, name: str, must_exist: bool) -> Conversation:
+    async def _open_own(self, user_id: str, name: str, must_exist: bool) -> OwnConversation:
         return await self.open(user_id, name, must_exist=must_exist)
+
+    def _opened(self, name: str) -> OwnConversation | None:
+        return self._owned[name].conversation if name in self._owned else None
 
     def _announce(self, name: str, process: str) -> Standing:
         return self._owned[name].announce(process)

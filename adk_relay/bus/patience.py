@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
+from adk_relay.bus.server import AwayError
 from adk_relay.core.interfaces import UnreachableError
 
 _AWAY_SECONDS = 2.0
 """A Redis that is restarted is back within this time; after it, nobody waits any more."""
+
+_LAST_SECONDS = 2.0
+"""So long, in the end, each thing may take that is done for other processes."""
 
 
 class Patience:
@@ -55,6 +59,13 @@ class Patience:
             if is_late:
                 raise UnreachableError from None
             raise
+
+    @asynccontextmanager
+    async def at_last(self) -> AsyncIterator[None]:
+        """Around what is done for others when this process ends: it is given up if Redis is away."""
+        with suppress(TimeoutError, UnreachableError, AwayError):
+            async with self.limit(_LAST_SECONDS):
+                yield
 
     def changed(self, *, is_away: bool) -> None:
         """Redis is away, or back."""

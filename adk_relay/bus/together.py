@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 
 from adk_relay.bus.census import Census
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.limits import Limits
-from adk_relay.bus.server import AwayError
 from adk_relay.core.shared import Left, Use
 from adk_relay.core.whole import About, Agent
 
@@ -44,9 +42,9 @@ class Together:
 
     async def leave(self) -> None:
         """This process ends. The hub has not ended yet."""
-        census, self._census, self._limits, self._hub = self._census, None, None, None
-        if census:
-            with contextlib.suppress(AwayError):  # after a while it is taken to be gone
+        census, hub, self._census, self._limits, self._hub = self._census, self._hub, None, None, None
+        if census and hub:
+            async with hub.patience.at_last():  # after a while it is taken to be gone
                 await census.leave()
 
     @property

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from adk_relay.core.answer import Asked
 from adk_relay.core.history import History
@@ -101,6 +101,8 @@ class Room:
         """Identifies this life of the conversation in memory. The numbers of another epoch mean nothing."""
         self.seq = 0
         """The number of the last message."""
+        self.emptied: Literal["", "cleared", "deleted"] = ""
+        """What the epoch has begun with; "": the conversation was not in memory before."""
         self.history = History()
         self.listeners: list[Listener] = []
         """All that attend, in the order they came."""
@@ -358,6 +360,7 @@ class Room:
         """Empties the conversation: a new epoch begins, and all listeners are told."""
         self.epoch = _new_epoch()
         self.seq = 0
+        self.emptied = "deleted" if deleted else "cleared"
         self.history = History()
         self._journal.clear()
         self.recording.begin(self.epoch, 0)

@@ -35,7 +35,7 @@ from adk_relay.wire.guard import Guard, Refused, invitation
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream, retry_after
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
-from adk_relay.wire.outbox import Outbox
+from adk_relay.wire.outbox import Frame, Outbox
 from adk_relay.wire.shown import in_list, iso, with_history
 
 MAX_BODY_BYTES = 64 * 1024
@@ -347,11 +347,16 @@ class Api:
             except OSError:  # the peer has gone, or it does not read (TimeoutError is an OSError)
                 raise ClientGoneError from None
 
-        await send_in_time(event_stream())
-        self._conversations.stats.responses.count("200")
-        async for frame in listener.frames(self._limits.ping_interval):
+        async def send_frame(frame: Frame) -> None:
             body = frame if isinstance(frame, bytes) else frame.encode()
             await send_in_time({"type": "http.response.body", "body": body, "more_body": True})
+
+        frame = await listener.first_frame()
+        await send_in_time(event_stream())
+        self._conversations.stats.responses.count("200")
+        await send_frame(frame)
+        async for frame in listener.frames(self._limits.ping_interval):
+            await send_frame(frame)
         await send_in_time({"type": "http.response.body", "body": b""})
 
 

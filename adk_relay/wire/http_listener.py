@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from contextlib import aclosing
 from typing import Any, Literal
 
 from adk_relay.core.messages import Ended, Error, Message, TurnEnd
@@ -78,7 +79,19 @@ class HttpListener:
         async for _ in self.frames(None):
             pass
 
-    async def frames(self, keep_alive: float | None) -> AsyncIterator[Frame]:
+    async def first_frame(self) -> Frame:
+        """The first frame, or a comment after a second: until then, a status can say what is wrong.
+
+        Raises:
+            HttpError: too many requests wait. Another process may say so, after a moment.
+        """
+        async with aclosing(self.frames(1.0)) as frames:
+            frame = await anext(frames, _KEEP_ALIVE)
+        if self.error and self.error.status == 429:
+            raise self.error
+        return frame
+
+    async def frames(self, keep_alive: float | None) -> AsyncGenerator[Frame, None]:
         """Yields the frames to send, until the request is answered or has failed.
 
         Args:

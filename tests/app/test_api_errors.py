@@ -144,6 +144,7 @@ async def test_a_page_of_another_site_can_change_nothing() -> None:
         assert (await web.post("/sessions/new", headers=own)).status_code == 200
 
 
+@pytest.mark.bus
 async def test_too_many_that_wait_are_told_to_come_again(gemini: GeminiLive) -> None:
     go_on = asyncio.Event()
 
@@ -166,6 +167,7 @@ async def test_too_many_that_wait_are_told_to_come_again(gemini: GeminiLive) -> 
         await stats_when(web, total_requests=19, successful_requests=17, failed_requests=2)
 
 
+@pytest.mark.bus
 @pytest.mark.usefixtures("quick_retries")
 async def test_an_agent_that_fails_is_told(gemini: GeminiLive) -> None:
     gemini.on_connect = lambda number: Plan(http_status=403)

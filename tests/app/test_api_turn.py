@@ -11,6 +11,8 @@ from support.chat import chat, created, guest, http
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.bus
+
 
 @pytest.mark.usefixtures("no_errors")
 async def test_the_tools_of_an_answer_are_told(sessions: str) -> None:

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from google.adk.sessions import InMemorySessionService, Session
 
+from support.api import all_ended
 from support.chat import asking, chat, created, end, fence, guest, http, stored, taken
 from support.client import Client, client, words
 from support.gemini import GeminiLive, Plan, silence, speech
 from support.script import Script, busy
 from support.server import a_relay, serving
 
-pytestmark = pytest.mark.voice
+pytestmark = [pytest.mark.voice, pytest.mark.bus]
 
 
 @pytest.fixture
@@ -279,6 +280,5 @@ async def test_a_text_that_is_stopped_before_the_model_has_it_is_kept_and_its_an
             assert sum(bool(said.get("interrupted")) for said in live.frames) == 1
             assert words(live.frames) == "You said: again."
             assert len(room.of("response_start")) == len(room.of("response_complete")) == 2
-        stats = (await web.get("/stats")).json()
-        assert stats["successful_requests"] + stats["failed_requests"] == stats["total_requests"]
+        await all_ended(web, 1 if kind == "live" else 2)
     assert [text for one in gemini.connections for text in one.texts] == ["hello", "again"]

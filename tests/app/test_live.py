@@ -20,7 +20,7 @@ from support.live import PNG, answered, encoded
 from support.server import a_relay, serving
 from support.values import RESULTS
 
-pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice]
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice, pytest.mark.bus]
 
 
 # ---- what the server says ------------------------------------------------------------------

@@ -18,7 +18,7 @@ from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.live import answered, encoded
 from support.server import a_relay, serving
 
-pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice]
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.voice, pytest.mark.bus]
 
 
 # ---- the sample's own page -----------------------------------------------------------------
@@ -156,10 +156,13 @@ async def test_what_was_queued_for_the_older_socket_still_goes_to_it(gemini: Gem
         await older.say("word " * 500)
         await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].said.count("word") == 500)
         async with client(port, subprotocol=False, audio=True) as newer:
-            frames = await older.until(lambda said: said.get("state") == "elsewhere")
-            frames += await newer.turn()
-            assert words(frames) == gemini.connections[0].said
-            assert older.audio + newer.audio == bytes(gemini.connections[0].sound)
+            before = words(await older.until(lambda said: said.get("state") == "elsewhere"))
+            rest = words(await newer.turn())
+            said, sound = gemini.connections[0].said, bytes(gemini.connections[0].sound)
+            # Sockets of two processes may both get what is told just then. Nobody misses anything.
+            assert said.startswith(before) and said.endswith(rest) and len(before + rest) >= len(said)
+            assert sound.startswith(older.audio) and sound.endswith(newer.audio)
+            assert len(older.audio + newer.audio) >= len(sound)
 
 
 async def test_the_older_socket_may_leave_and_nothing_changes(gemini: GeminiLive) -> None:

@@ -17,6 +17,8 @@ from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.live import PNG
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.bus
+
 WORDS = "We do not talk about that here."
 
 
@@ -123,6 +125,9 @@ async def test_a_slow_function_delays_its_conversation_only(gemini: GeminiLive) 
     ):
         await alice.say("slow")
         await alice.say("after it")
+        async with asyncio.timeout(60):
+            while not host.asked:
+                await asyncio.sleep(0.01)
         assert await bob.ask("hello") == "You said: hello."
         assert [each.text for each in host.asked] == ["slow", "hello"]
         host.may_go_on.set()
@@ -153,6 +158,7 @@ async def test_a_function_that_fails_lets_nothing_through(
         assert gemini.connections[0].texts == ["hello"]
 
 
+@pytest.mark.alone  # of several, another one goes on with the conversation
 async def test_a_server_that_drains_waits_for_it(gemini: GeminiLive) -> None:
     """A text that it is asked about still gets its answer."""
     host = Host()

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.chat import chat
 from support.client import Client, Json, client
 from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.server import a_relay, serving
 from support.tokens import SECRET, token, web, with_token
+
+pytestmark = pytest.mark.bus
 
 
 async def lines(who: Client) -> list[tuple[str, str]]:

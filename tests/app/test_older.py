@@ -31,6 +31,7 @@ async def last(alice: Client) -> tuple[Json, list[str]]:
     return gap, [(await alice.next())["text"] for _ in range(gap["messages"])]
 
 
+@pytest.mark.bus
 @pytest.mark.parametrize("user", ["alice", "guest"])
 async def test_all_messages_can_be_read_one_part_after_the_other(user: str, tmp_path: Path) -> None:
     path = f"{tmp_path}/s.db"
@@ -62,6 +63,7 @@ async def test_a_short_conversation_has_no_older_messages(tmp_path: Path) -> Non
         assert len(texts) == KEPT
 
 
+@pytest.mark.bus
 async def test_an_emptied_conversation_has_none(tmp_path: Path) -> None:
     path = f"{tmp_path}/s.db"
     await write(path, "long", 400, app_name="tester")

@@ -147,6 +147,27 @@ async def test_workers_on_a_bus(gemini: GeminiLive, tmp_path: Path) -> None:
         assert await relay.stop() == 0
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_process_without_a_bus_beside_those_that_have_one(kind: str, tmp_path: Path) -> None:
+    """It is refused, and so are they while it runs."""
+    async with AsyncExitStack() as stack:
+        uri = f"sqlite:///{tmp_path}/s.db"
+        if kind == "postgresql":
+            uri = (await stack.enter_async_context(database(kind))).uri
+        redis = await stack.enter_async_context(redis_server())
+        one, other = (a_relay(rehearsal(), sessions=uri, bus=redis.url, drain=0) for _ in range(2))
+        alone = a_relay(rehearsal(), sessions=uri, drain=0)
+        async with one, other:
+            await until_ready(one)
+            await until_ready(other)
+            with pytest.raises(StoreInUseError, match="RELAY_BUS"):
+                await alone.__aenter__()
+        async with alone:
+            with pytest.raises(StoreInUseError):
+                await one.__aenter__()
+        await one.aclose()
+
+
 async def test_a_reload(gemini: GeminiLive, tmp_path: Path) -> None:
     """uvicorn then has one process at a time, also if a variable asks for more."""
     command = [*UVICORN, "--reload", "--reload-dir", str(tmp_path)]

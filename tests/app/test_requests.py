@@ -9,11 +9,14 @@ import pytest
 from google.adk.agents import LlmAgent
 from websockets.asyncio.client import connect
 
+from support.api import all_ended
 from support.chat import asking, chat, created, end, fence, guest, http
 from support.client import Client, Json, words
 from support.gemini import Connection, GeminiLive, UserTurn, speech
 from support.script import Script
 from support.server import a_relay, serving
+
+pytestmark = pytest.mark.bus
 
 
 @pytest.mark.usefixtures("no_errors")
@@ -50,8 +53,7 @@ async def test_requests_of_all_kinds_are_answered_one_after_the_other(gemini: Ge
             assert [one["full_response"][:-5] for one in said] == [f"{name}:" for name in order]
             assert [one["message_count"] for one in said] == [2, 4, 6, 8]
             assert not any("interrupted" in one for one in said)
-        stats = (await web.get("/stats")).json()
-        assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (4, 4, 0)
+        assert await all_ended(web, 4) == (4, 0)
 
 
 @pytest.mark.usefixtures("no_errors")
@@ -110,12 +112,7 @@ async def test_the_seventeenth_that_would_wait_is_told_to_come_again(gemini: Gem
         script.go_on(*names)
         said = [(await asker.get("response_complete"))["full_response"] for _ in names]
         assert said == [f"{name}: a b." for name in names]
-        stats = (await web.get("/stats")).json()
-        assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (
-            36,
-            17,
-            19,
-        )
+        assert await all_ended(web, 36) == (17, 19)
         # There is room again.
         script.go_on("more")
         assert await asker.ask("more") == "more: a b."

@@ -7,10 +7,13 @@ import logging
 
 import pytest
 
+from support.api import all_ended, stats_when
 from support.chat import asking, chat, created, end, http, left, turn
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.script import Script
 from support.server import a_relay, serving
+
+pytestmark = pytest.mark.bus
 
 
 @pytest.mark.usefixtures("no_errors", "quick_retries")
@@ -112,8 +115,7 @@ async def test_requests_are_told_when_the_agent_fails_for_good(
             response = await posted
             assert response.status_code == 502
             assert response.json()["detail"]
-        stats = (await web.get("/stats")).json()
-        assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (3, 0, 3)
+        assert await all_ended(web, 3) == (0, 3)
         errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
         assert len(errors) == 1
         assert errors[0].exc_text is None
@@ -145,7 +147,7 @@ async def test_after_a_failure_for_good_the_next_request_gets_its_own_answer(
         path = f"/sessions/{session_id}"
         failed = await web.post("/api/v1/chat", json={"session_id": session_id, "message": "one"})
         assert failed.status_code == 502
-        assert (await web.get("/health")).json()["active_sessions"] == 1
+        await stats_when(web, active_sessions=1)
         gemini.on_connect = lambda number: None
         answered = await web.post("/api/v1/chat", json={"session_id": session_id, "message": "two"})
         assert answered.status_code == 200
@@ -154,8 +156,7 @@ async def test_after_a_failure_for_good_the_next_request_gets_its_own_answer(
         history = (await web.get(path)).json()["history"]
         assert [line["text"] for line in history if line["role"] == "user"] == ["one", "two"]
         assert history[-2:] == [{"role": "user", "text": "two"}, {"role": "agent", "text": "You said: two."}]
-        stats = (await web.get("/stats")).json()
-        assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (2, 1, 1)
+        assert await all_ended(web, 2) == (1, 1)
     told = ["two"] if when == "before the model has it" else ["one", "two"]
     assert [text for one in gemini.connections for text in one.texts] == told
 
@@ -203,9 +204,7 @@ async def test_one_who_comes_while_the_run_is_ended_for_one_who_left_is_answered
             assert complete["connection_id"] == second.hello["connection_id"]
             assert complete["full_response"] == "You said: two."
             assert "interrupted" not in complete
-        stats = (await web.get("/stats")).json()
-        assert stats["total_requests"] == 2
-        assert stats["successful_requests"] + stats["failed_requests"] == 2
+        await all_ended(web, 2)
     assert [text for one in gemini.connections for text in one.texts] == ["one", "two"]
 
 
@@ -223,8 +222,7 @@ async def test_a_request_that_nobody_waits_for_any_more_is_counted_when_its_run_
             await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts == ["one"])
         while (await web.get("/stats")).json()["active_sessions"]:
             pass
-        stats = (await web.get("/stats")).json()
-        assert (stats["total_requests"], stats["successful_requests"], stats["failed_requests"]) == (1, 0, 1)
+        assert await all_ended(web, 1) == (0, 1)
 
 
 async def say_hello(connection: Connection, turn: UserTurn) -> None:

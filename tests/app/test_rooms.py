@@ -20,6 +20,8 @@ from support.gemini import GeminiLive
 from support.script import Script, typed
 from support.server import a_relay, serving
 
+pytestmark = pytest.mark.bus
+
 # ---- one stream --------------------------------------------------------------------------------
 
 
@@ -315,6 +317,7 @@ class Slow(InMemorySessionService):
         return await super().get_session(**which)
 
 
+@pytest.mark.alone  # from another process, nobody attends so soon
 @pytest.mark.usefixtures("no_errors")
 async def test_a_session_that_is_slow_to_read_can_be_attended_all_the_same(
     gemini: GeminiLive, monkeypatch: pytest.MonkeyPatch

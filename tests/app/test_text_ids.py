@@ -19,7 +19,7 @@ from support.proxy import Proxy
 from support.server import a_relay, serving
 from support.traveler import Traveler, gone, is_ack, is_end, is_type
 
-pytestmark = pytest.mark.usefixtures("no_errors")
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.bus]
 
 
 # ---- texts with an id ------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from support.gemini import Connection, GeminiLive, UserTurn
 from support.server import a_relay, serving
 from support.values import RESULTS
 
-pytestmark = pytest.mark.usefixtures("no_errors")
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.bus]
 
 
 async def test_a_request_has_its_events_in_order_and_then_an_end(gemini: GeminiLive) -> None:

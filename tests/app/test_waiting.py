@@ -210,6 +210,7 @@ async def test_what_the_model_says_while_a_call_waits_is_one_turn(
     assert gemini.connects == 1
 
 
+@pytest.mark.bus
 @models
 async def test_everybodys_requests_are_answered_while_a_call_waits(gemini: GeminiLive, model: str) -> None:
     gemini.answer = calling("ask_manager", {"amount": 5})
@@ -290,6 +291,7 @@ async def test_a_confirmation_with_a_payload(gemini: GeminiLive) -> None:
         assert (await answered(alice, "call-1"))["result"] == {"booked": 3}
 
 
+@pytest.mark.bus
 @pytest.mark.parametrize("name", ["ask_manager", "delete_file"])
 async def test_a_call_waits_over_reconnects_and_a_restart(
     gemini: GeminiLive, sessions: str, name: str, quick_retries: None
@@ -322,6 +324,7 @@ async def test_a_call_waits_over_reconnects_and_a_restart(
             assert not any(said.get("pending") for said in bob.frames)
 
 
+@pytest.mark.bus
 async def test_an_answer_over_http(gemini: GeminiLive) -> None:
     gemini.answer = calling("ask_manager", {"amount": 5})
     async with serving(a_relay(agent())) as port, http(port) as web:
@@ -357,6 +360,7 @@ async def test_an_answer_over_http_when_nobody_attends_is_stored(gemini: GeminiL
         assert "approved" in str([connection.history for connection in gemini.connections])
 
 
+@pytest.mark.bus
 async def test_answers_that_cannot_be_used(gemini: GeminiLive) -> None:
     gemini.answer = calling("delete_file", {"name": "a.txt"})
     async with serving(a_relay(agent())) as port, client(port) as alice:
@@ -380,6 +384,7 @@ async def test_answers_that_cannot_be_used(gemini: GeminiLive) -> None:
             await pending(bob)  # it still waits
 
 
+@pytest.mark.bus
 async def test_a_conversation_that_was_cleared_waits_for_nothing(gemini: GeminiLive) -> None:
     gemini.answer = calling("ask_manager", {"amount": 5})
     async with serving(a_relay(agent())) as port, http(port) as web:

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
-from support.pods import pods
-from support.process import SERVE, Process, warm_relay
+from support.pods import pods, worker
+from support.process import SERVE, warm_relay
 from support.redis_server import RedisServer, until
-
-
-@asynccontextmanager
-async def worker(redis: RedisServer, gemini: GeminiLive, folder: Path) -> AsyncIterator[Process]:
-    """A worker that is a process of its own."""
-    settings = {
-        "RELAY_ROLE": "worker",
-        "RELAY_BUS": redis.url,
-        "RELAY_SESSIONS": f"sqlite:///{folder}/sessions.db",
-        "RELAY_APP_NAME": "tester",
-        "RELAY_DRAIN": "5",
-    }
-    async with warm_relay(SERVE, folder, **gemini.env, **settings) as process:
-        await process.started()
-        yield process
 
 
 class Script:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import pytest
+
+from adk_relay.adk.conversation import Conversation
 from support.client import client, words
 from support.gemini import GeminiLive
 from support.pods import pods
@@ -26,3 +30,21 @@ async def test_a_text_through_a_web_process_and_a_worker(
             assert told[0][-1] == told[1][-1]
         assert sorted((one.active, two.active)) == [0, 1]
     assert gemini.connections[0].texts == ["hello", "again"]
+
+
+async def test_a_conversation_that_ends_while_it_is_opened_is_not_begun_anew(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would own it, and nobody record it."""
+    is_over = asyncio.Event()
+    async with pods(redis, tmp_path, "web", "worker") as (web, owner), client(web.port) as alice:
+        await alice.ask("hello")
+        (conversation,) = owner.relay.conversations._open.values()
+        monkeypatch.setattr(Conversation, "ready", lambda _: is_over.wait())
+        owning = owner.relay.served._owning  # type: ignore[attr-defined]
+        opening = asyncio.create_task(owning.open("alice", "live-alice", must_exist=False))
+        await asyncio.sleep(0)
+        await conversation.aclose()
+        is_over.set()
+        await asyncio.gather(opening, return_exceptions=True)
+        assert owner.active == 0

@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.pods import pods
+from support.process import SERVE, relay_process
 from support.proxy import network
 from support.redis_server import RedisServer, until
 
@@ -110,3 +111,26 @@ async def test_an_owner_that_is_cut_off_writes_nothing_that_another_could_write(
         assert said == ["hello", "The beginning and the end.", "again", " and the end."], said
     # Not even tried: not all session services refuse a writer whose session is stale.
     assert [line for line in caplog.messages if "Stale" in line] == []
+
+
+async def test_a_worker_that_is_stopped_while_redis_is_away_ends(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path
+) -> None:
+    """It can't give its conversation away, and waits with what it would write."""
+    settings = {
+        "RELAY_ROLE": "worker",
+        "RELAY_BUS": redis.url,
+        "RELAY_SESSIONS": f"sqlite:///{tmp_path}/sessions.db",
+        "RELAY_APP_NAME": "tester",
+        "RELAY_DRAIN": "1",
+    }
+    async with relay_process(SERVE, tmp_path, **gemini.env, **settings) as worker:
+        await worker.started()
+        async with pods(redis, tmp_path, "web") as (web,), client(web.port) as alice:
+            await alice.ask("hello")
+            redis.pause()
+            await alice.until(lambda said: said.get("state") == "degraded")
+            await worker.says("Redis is away")
+            assert await worker.stop() == 0
+            redis.go_on()
+    assert not [line for line in worker.log if "Traceback" in line]

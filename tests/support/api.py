@@ -34,6 +34,9 @@ COUNTS = {
     *("active_sessions", "websocket_connections"),
 }
 
+SHARED = {"process", "processes"}
+"""There are these, too, where several processes share conversations."""
+
 STATS = COUNTS | {"average_response_time", "start_time", "total_sessions_created"}
 
 
@@ -83,6 +86,18 @@ async def stats_when(web: httpx.AsyncClient, **counts: int) -> Json:
             stats = await get(web, "/stats")
             if counts.items() <= stats.items():
                 return stats
+            await asyncio.sleep(0.01)
+
+
+async def all_ended(web: httpx.AsyncClient, requests: int) -> tuple[int, int]:
+    """Waits until so many requests are over; returns how many were successful, and how many failed."""
+    async with asyncio.timeout(60):
+        while True:
+            stats = await get(web, "/stats")
+            ended = stats["successful_requests"], stats["failed_requests"]
+            assert stats["total_requests"] <= requests
+            if sum(ended) == requests:
+                return ended
             await asyncio.sleep(0.01)
 
 

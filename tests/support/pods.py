@@ -11,8 +11,12 @@ from typing import Any
 from google.adk.agents import LlmAgent
 from google.adk.sessions import InMemorySessionService
 
+from adk_relay.adk.conversation import Conversation
+from adk_relay.core.interfaces import default_id
 from adk_relay.wire.asgi import Receive, Scope, Send
 from relay import Relay
+from support.gemini import GeminiLive
+from support.process import SERVE, Process, warm_relay
 from support.redis_server import RedisServer, until
 from support.server import serving
 
@@ -30,6 +34,31 @@ class Pod:
         return self.relay.conversations.active
 
 
+class All:
+    """The conversations of several relays, for tests that look into them."""
+
+    def __init__(self, relays: list[Relay]) -> None:
+        self._relays = relays
+        self.app_name = relays[0].conversations.app_name
+        self.service = relays[0].conversations.service
+        """All have the same sessions."""
+
+    @property
+    def active(self) -> int:
+        """How many run."""
+        return sum(relay.conversations.active for relay in self._relays)
+
+    async def open(self, user_id: str) -> Conversation:
+        """The default conversation of a user, as soon as it runs."""
+
+        def running() -> list[Conversation]:
+            found = (relay.conversations._open.get(default_id(user_id)) for relay in self._relays)
+            return [each for each in found if each]
+
+        await until(lambda: bool(running()))
+        return running()[0]
+
+
 class Spread:
     """Two relays with sockets and two with conversations, as one application: each request, and each socket,
     goes to another of the first two."""
@@ -41,8 +70,7 @@ class Spread:
         self.web = [Relay(None, role="web", **options) for _ in range(2)]
         self.workers = [Relay(agent, role="worker", **options) for _ in range(2)]
         self._turns = cycle(self.web)
-        self.conversations = self.workers[0].conversations
-        """For its session service, which the other worker has, too."""
+        self.conversations = All(self.workers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -81,3 +109,18 @@ async def pods(
         for pod in found:
             await until(pod.relay.served.is_ready)
         yield found
+
+
+@asynccontextmanager
+async def worker(redis: RedisServer, gemini: GeminiLive, folder: Path) -> AsyncIterator[Process]:
+    """A worker that is a process of its own."""
+    settings = {
+        "RELAY_ROLE": "worker",
+        "RELAY_BUS": redis.url,
+        "RELAY_SESSIONS": f"sqlite:///{folder}/sessions.db",
+        "RELAY_APP_NAME": "tester",
+        "RELAY_DRAIN": "5",
+    }
+    async with warm_relay(SERVE, folder, **gemini.env, **settings) as process:
+        await process.started()
+        yield process

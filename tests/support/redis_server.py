@@ -6,12 +6,15 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+import redis
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -99,6 +102,48 @@ async def redis_server(*options: str, password: str = "") -> AsyncIterator[Redis
     finally:
         await server.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class SharedRedis:
+    """A Redis that many tests use, one after the other."""
+
+    def __init__(self, port: int) -> None:
+        self.url = f"redis://127.0.0.1:{port}"
+        self._client = redis.Redis(port=port, socket_timeout=HANGS)
+
+    def works(self) -> bool:
+        with suppress(RedisError):
+            return bool(self._client.ping())
+        return False
+
+    def empty(self) -> None:
+        self._client.flushall()
+
+    def stays(self) -> list[str]:
+        """The keys that have no expiry."""
+        return [key.decode() for key in self._client.scan_iter() if self._client.pttl(key) < 0]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@contextmanager
+def shared_redis() -> Iterator[SharedRedis]:
+    """A running Redis without any data, which writes no files."""
+    port = free_port()
+    command = (need("redis-server", "redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", "")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    server = SharedRedis(port)
+    try:
+        deadline = time.monotonic() + HANGS
+        while not server.works():
+            assert process.poll() is None and time.monotonic() < deadline, "redis-server did not start"
+            time.sleep(0.01)
+        yield server
+    finally:
+        server.close()
+        process.kill()
+        process.wait()
 
 
 async def until(is_true: Callable[[], Awaitable[bool] | bool]) -> None:

@@ -75,6 +75,11 @@ async def stand_in(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]
         assert service.violations == []
 
 
+def over_bus() -> bool:
+    """Whether `a_relay` starts several relays that share a Redis: see the mark `bus`."""
+    return "RELAY_TEST_BUS" in os.environ
+
+
 def a_relay(agent: Any = None, **settings: Any) -> Relay:
     """A relay of its own, with everything in memory, that ends its runs at once."""
     agent = agent or LlmAgent(name="tester", model="gemini-3.8-live")

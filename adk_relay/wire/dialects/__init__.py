@@ -24,6 +24,7 @@ from adk_relay.core.messages import (
     TurnEnd,
     UserText,
 )
+from adk_relay.core.own_ids import is_own
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
@@ -214,8 +215,8 @@ def text_of(fields: dict[str, Any], field: str, text_id: str = "") -> str:
 
 
 def id_field(text_id: str) -> dict[str, Any]:
-    """The `id` of a text on the wire; there is no such field for a text without one."""
-    return {"id": text_id} if text_id else {}
+    """The `id` of a text on the wire; there is no such field for a text whose client gave it none."""
+    return {"id": text_id} if text_id and not is_own(text_id) else {}
 
 
 def error_fields(error: Error) -> dict[str, Any]:
