@@ -10,7 +10,7 @@ import pytest
 from google.adk.agents import LlmAgent
 from websockets.exceptions import ConnectionClosed
 
-from support.chat import left, taken
+from support.chat import left, received
 from support.client import Client, Json, client, words
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.server import a_relay, serving
@@ -304,7 +304,7 @@ async def test_the_status_reconnecting_comes_to_an_end(gemini: GeminiLive) -> No
             await by_abort(gemini.connections[1])
             assert is_status("live")(await alice.next())
             async with client(port) as later:
-                await taken(later)
+                await received(later)
                 assert [said["type"] for said in later.frames] == ["pong"]
             assert gemini.connects == 2
             assert await alice.ask("again") == "You said: again."

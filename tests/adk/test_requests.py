@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from support.chat import chat, created, guest, taken
+from support.chat import chat, created, guest, received
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.server import a_relay, serving
 
@@ -68,7 +68,7 @@ async def test_a_request_whose_id_a_live_text_had_is_not_said(
             await asking.chat(text, id="the-id")
             if text == "one":  # it is said already; all in the conversation are told the answer
                 if not is_stored:
-                    await taken(asking)
+                    await received(asking)
                     ready.set()
                 assert (await asking.get("ack"))["id"] == "the-id"
             else:

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from adk_relay import tracing
 from adk_relay.core.moderation import UserInput
-from support.chat import chat, created, taken
+from support.chat import chat, created, received
 from support.client import client
 from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.process import SERVE, UVICORN, serving_warm, warm_relay
@@ -150,7 +150,7 @@ async def test_turns_belong_to_the_socket_that_asked_also_if_a_host_looks_at_the
         async with chat(port, session_id) as first, chat(port, session_id) as second:
             for who, text in ((first, "one"), (second, "two")):
                 await who.chat(text)
-                await taken(who)
+                await received(who)
             may_go_on.set()
             await ended(spans, "relay.turn", 2)
         sockets = await ended(spans, "relay.socket", 2)

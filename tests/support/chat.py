@@ -176,6 +176,12 @@ async def left(port: int) -> None:
             free = 0 if health.get("process", health)["websocket_connections"] else free + 1
 
 
+async def received(who: Client) -> None:
+    """Waits until the server has taken all that `who` has sent; earlier frames are in `who.frames`."""
+    await who.send(type="ping")
+    await who.until(lambda said: said.get("type") == "pong")
+
+
 async def taken(who: Client) -> None:
     """Waits until the conversation of a live client has taken all that it has sent.
 

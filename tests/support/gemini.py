@@ -766,8 +766,10 @@ class GeminiLive:
         traceback: TracebackType | None,
     ) -> None:
         assert self._server is not None
-        for ws in list(self._sockets):  # the hung and the deaf would not end otherwise
+        for ws, (_, plan) in list(self._sockets.items()):  # the hung and the deaf would not end otherwise
             ws.transport.abort()
+            if plan.gate:
+                plan.gate.set()
         self._server.close()
         await self._server.wait_closed()
         self._directory.cleanup()
