@@ -88,7 +88,7 @@ class Owning:
         async with asyncio.TaskGroup() as group:
             for part in (self._writer, self._claims, self._calls):
                 group.create_task(part.run())
-            group.create_task(self._give_up_unopened())
+            group.create_task(self._give_up())
 
     async def drain(self) -> None:
         """Gives all conversations away, each between two turns. Their listeners notice nothing."""
@@ -116,11 +116,13 @@ class Owning:
             for tasks in (self._claims, self._calls):
                 await tasks.leave()
 
-    async def _give_up_unopened(self) -> None:
+    async def _give_up(self) -> None:
+        """Gives up conversations that are not opened, and listeners that do not come."""
         while True:
             await asyncio.sleep(_UNOPENED_SECONDS / 4)
             now = time.monotonic()
             for owned in [*self._owned.values()]:
+                owned.give_up_arriving()
                 is_open = owned.conversation or owned.opening.locked() or owned.closing
                 if not is_open and now - owned.taken_at > _UNOPENED_SECONDS:
                     self._release(owned)
