@@ -154,6 +154,7 @@ class Owned:
     def check(self) -> None:
         """Asserts the invariants."""
         assert self.counts == Counter(each.process for each in self.listeners.values())
+        assert all(self._arriving.values()), f"{self._arriving}"
 
     @property
     def is_attended_here(self) -> bool:
