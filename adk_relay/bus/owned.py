@@ -121,7 +121,7 @@ class Owned:
     """A conversation that this process owns.
 
     Invariants:
-        `counts` says how many listeners each process has.
+        `counts` says how many listeners each process has. Of each process in `_arriving`, some arrive.
 
     Args:
         token: with which it is owned.
