@@ -38,6 +38,11 @@ async def test_a_stop_by_plan_is_no_death(redis: RedisServer, caplog: pytest.Log
     await until(lambda: f"{killed.process} has died" in caplog.text)
     await until(lambda: f"{stopped.process} has stopped" in caplog.text)
     assert f"{stopped.process} has died" not in caplog.text
+    told = len(caplog.messages)
+    for hub in (stopped, killed):  # a worker answers its claims, which are found later
+        watching.send_quietly(hub.process, "c", 1, "", encode(Leave()))
+    await until(lambda: not watching._links)
+    assert len(caplog.messages) == told
     for hub in (watching, killed):
         await hub.aclose()
 
