@@ -30,6 +30,9 @@ _CALL_SECONDS = 10.0
 
 _MAX_GONE = 1000
 
+_FAILED_SECONDS = 1.0
+"""So long a link pauses that has failed."""
+
 
 class NoReplyError(Exception):
     """The process that was asked has not replied in time."""
@@ -256,9 +259,17 @@ class Hub:
         if to not in self._links:
             given_up = partial(self.on_given_up, to)
             link = Link(self.server, self.process, to, self.before_pack, given_up)
-            self._links[to] = link, asyncio.create_task(link.run(), name=f"link to {to}")
+            self._links[to] = link, asyncio.create_task(self._carry(link), name=f"link to {to}")
             self._watcher.watch(to)
         return self._links[to][0]
+
+    async def _carry(self, link: Link) -> None:
+        while True:
+            try:
+                await link.run()
+            except Exception:  # the receiver notices that something is missing
+                log.exception("the link to %s has failed", one_line(link.to))
+                await asyncio.sleep(_FAILED_SECONDS)
 
     # ---- from others ----
 

@@ -12,7 +12,7 @@ import pytest
 from google.adk.sessions import InMemorySessionService
 from google.adk.sessions.base_session_service import ListSessionsResponse
 
-from adk_relay.bus import answering
+from adk_relay.bus import answering, keys
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Call, Leave
 from adk_relay.bus.hub import Hub
@@ -45,6 +45,28 @@ async def test_a_stop_by_plan_is_no_death(redis: RedisServer, caplog: pytest.Log
     assert len(caplog.messages) == told
     for hub in (watching, killed):
         await hub.aclose()
+
+
+async def test_a_link_that_fails_is_told_and_goes_on(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = keys.inbox("other")
+    await redis.ask("SET", keys.lease("other"), "1", "PX", 60_000)
+    await redis.ask("SET", inbox, "not what is expected", "PX", 60_000)
+    hub = Hub(redis.url)
+    hub.start()
+    hub.send_quietly("other", "c", 1, "", encode(Leave()))
+    await until(lambda: "the link to other has failed" in caplog.text)
+    await redis.ask("DEL", inbox)
+    await redis.ask("XADD", inbox, "*", "made", "1")
+    await redis.ask("PEXPIRE", inbox, 60_000)
+    hub.send_quietly("other", "c", 1, "", encode(Leave()))
+
+    async def has_arrived() -> bool:
+        return await redis.ask("XLEN", inbox) == 2
+
+    await until(has_arrived)
+    await hub.aclose()
 
 
 async def test_a_process_whose_bus_has_failed_is_not_healthy(
