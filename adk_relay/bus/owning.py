@@ -69,7 +69,7 @@ class Owning:
         self._owned: dict[str, Owned] = {}
         self.fence = Fence(hub, self._owned, self._writer.flushed)
         self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
-        self.answering = Answering(hub, conversations, self._open_own, self._announce, self._opened)
+        self.answering = Answering(hub, conversations, self._open_own, self._announce, self.opened)
         self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
         self._openings = asyncio.Semaphore(_OPENINGS)
@@ -284,7 +284,8 @@ class Owning:
     async def _open_own(self, user_id: str, name: str, must_exist: bool) -> OwnConversation:
         return await self.open(user_id, name, must_exist=must_exist)
 
-    def _opened(self, name: str) -> OwnConversation | None:
+    def opened(self, name: str) -> OwnConversation | None:
+        """A conversation that this process owns, if it is open."""
         return self._owned[name].conversation if name in self._owned else None
 
     def _announce(self, name: str, process: str) -> Standing:
