@@ -209,7 +209,7 @@ async def test_a_server_that_can_t_work_now_is_away(
         await server.run("PING")
     await long
     async with server.reader() as read:  # the master becomes a replica
-        reading = asyncio.create_task(read("XREAD", "BLOCK", 10_000, "STREAMS", "y", "0"))
+        reading = asyncio.ensure_future(read("XREAD", "BLOCK", 10_000, "STREAMS", "y", "0"))
         await asyncio.sleep(0.3)
         await redis.ask("REPLICAOF", "127.0.0.1", free_port())
         with pytest.raises(AwayError, match="UNBLOCKED"):
