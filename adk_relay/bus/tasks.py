@@ -129,13 +129,16 @@ class Tasks:
         Raises:
             AwayError: Redis is away.
         """
-        with contextlib.suppress(ResponseError):  # the queue is gone
-            await self._server.script(_SWEEP, [self._key], _GROUP, self._process, _GONE_MS)
+        await self._sweep(self._process)
 
     async def _make(self) -> None:
         """Makes the queue and its group where they are missing."""
         await self._server.script(_MAKE, [self._key], _GROUP, _EXPIRY_MS)
-        await self._server.script(_SWEEP, [self._key], _GROUP, "", _GONE_MS)
+        await self._sweep("")
+
+    async def _sweep(self, leaves: str) -> None:
+        with contextlib.suppress(ResponseError):  # the queue is gone
+            await self._server.script(_SWEEP, [self._key], _GROUP, leaves, _GONE_MS)
 
     async def _read(self, read: Read, group: asyncio.TaskGroup) -> None:
         """Reads until the queue is gone."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from adk_relay.bus import keys, tasks
 from adk_relay.bus.codec import CodecError
-from adk_relay.bus.server import Server
+from adk_relay.bus.server import Script, Server
 from adk_relay.bus.tasks import Tasks, put
 from support.redis_server import RedisServer, running, until
 
@@ -148,6 +149,33 @@ async def test_the_queue_is_there_again(redis: RedisServer, happens: str) -> Non
         await until(lambda: b"2" in handled)
     assert handled == [b"1", b"2"]
     await server.close()
+
+
+async def test_the_queue_goes_as_soon_as_it_is_made(
+    redis: RedisServer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled = asyncio.Event()
+
+    async def handle(_: bytes) -> None:
+        handled.set()
+
+    run = server.script
+    made = 0
+
+    async def emptying(script: Script, *arguments: Any) -> Any:
+        nonlocal made
+        answer = await run(script, *arguments)
+        if script is tasks._MAKE:
+            made += 1
+            if made == 1:
+                await redis.ask("FLUSHALL")
+        return answer
+
+    monkeypatch.setattr(server, "script", emptying)
+    async with running(Tasks(server, keys.CALLS, "a", handle).run()):
+        await until(lambda: made == 2)
+        await put(server, keys.CALLS, b"1")
+        await handled.wait()
 
 
 async def test_an_entry_that_can_t_be_handled_is_told_and_passed_over(
