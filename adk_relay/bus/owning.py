@@ -298,7 +298,9 @@ class Owning:
             await self.open(attend.user_id, owned.name, must_exist=False)
         except (NotOwnerError, StoppingError):
             pass  # `receive` says so
-        except (StoreError, UnknownConversationError, BusyError):
+        except Exception as error:
+            if not isinstance(error, StoreError | UnknownConversationError | BusyError):
+                log.exception("%s can't be opened", one_line(owned.name))
             failed = encode(Replay((), "", 0)), encode(Ended("failed"))
             for sender, item, _ in owned.waiting:
                 for connection in item.connections:

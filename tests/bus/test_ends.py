@@ -16,6 +16,8 @@ from adk_relay.bus import answering, keys
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Call, Leave
 from adk_relay.bus.hub import Hub
+from adk_relay.bus.owning import Owning
+from adk_relay.core.past import Past
 from support.client import Client, client, words
 from support.gemini import GeminiLive
 from support.pods import pods
@@ -134,6 +136,28 @@ async def test_sockets_in_the_process_of_an_owner_that_is_replaced(
                 await until(lambda: (here.active, there.active) == (1, 0))
             for who in (alice, bob):
                 assert not any(said.get("type") in ("status", "gap") for said in who.frames)
+
+
+async def test_a_conversation_that_can_t_be_taken_over(
+    redis: RedisServer,
+    gemini: GeminiLive,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def unreadable(*_: object) -> Past:
+        raise LookupError("this was never written")
+
+    async with pods(redis, tmp_path, "web", "worker", "worker") as (web, *workers):
+        async with client(web.port) as alice:
+            await alice.ask("hello")
+            monkeypatch.setattr(Owning, "_past", unreadable)
+            [owner] = [each for each in workers if each.active]
+            owner.relay.served.drain()
+            async with asyncio.timeout(HANGS):
+                await alice.socket.wait_closed()
+            assert alice.socket.close_code == 1011
+        assert "this was never written" in caplog.text
 
 
 async def test_calls_of_others_are_bounded(
