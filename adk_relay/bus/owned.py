@@ -137,6 +137,8 @@ class Owned:
         self.opening = asyncio.Lock()
         self.waiting: list[tuple[str, Item, Any]] = []
         """What came while it was being opened."""
+        self.waiting_bytes = 0
+        """At least the bytes of that."""
         self.opener: asyncio.Task[None] | None = None
         """Opens it because a listener attends."""
         self.listeners: dict[str, Remote] = {}

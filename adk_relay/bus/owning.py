@@ -24,7 +24,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import failure, one_line
-from adk_relay.core.messages import Ended, Input, ReadOlder, UserAudio
+from adk_relay.core.messages import Ended, Input, ReadOlder, UserAudio, UserImage
 from adk_relay.core.recording import Past
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import Standing
@@ -38,7 +38,8 @@ _UNOPENED_SECONDS = 10.0
 """A conversation that was claimed and is not opened for so long is given up."""
 
 _MAX_WAITING = 1000
-"""Sound that comes while a conversation is being opened is kept only while less than this waits."""
+_MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""Sound and pictures that come while a conversation is being opened are kept while less than this waits."""
 
 _OPENINGS = 8
 """Conversations that are opened at once: what those that are open store has to wait for no more of them."""
@@ -310,6 +311,7 @@ class Owning:
         finally:
             owned.opener = None
             waiting, owned.waiting = owned.waiting, waiting
+            owned.waiting_bytes = 0
         for sender, item, content in waiting:
             self.receive(sender, item, content)
 
@@ -327,8 +329,10 @@ class Owning:
                 self._hub.send_quietly(sender, item.conversation, item.token, "", encode(Moved(0, "")))
             return
         if not owned.conversation:
-            if len(owned.waiting) < _MAX_WAITING or not isinstance(content, UserAudio):
+            is_full = len(owned.waiting) >= _MAX_WAITING or owned.waiting_bytes >= _MAX_WAITING_BYTES
+            if not (is_full and isinstance(content, UserAudio | UserImage)):
                 owned.waiting.append((sender, item, content))
+                owned.waiting_bytes += len(item.content)
             if isinstance(content, Attend) and not owned.opener:
                 owned.opener = self._start(self._open_for(owned, content))
             return

@@ -17,6 +17,8 @@ from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Call, Leave
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.owning import Owning
+from adk_relay.bus.packs import Item
+from adk_relay.core.messages import UserImage, UserText
 from adk_relay.core.past import Past
 from support.client import Client, client, words
 from support.gemini import GeminiLive
@@ -158,6 +160,21 @@ async def test_a_conversation_that_can_t_be_taken_over(
                 await alice.socket.wait_closed()
             assert alice.socket.close_code == 1011
         assert "this was never written" in caplog.text
+
+
+async def test_what_comes_while_a_conversation_is_opened_is_bounded(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pods(redis, tmp_path, "worker") as (worker,):
+        owning = worker.relay.served._owning  # type: ignore[attr-defined]
+        token = (await owning.take("c", 0)).token
+        picture = UserImage(bytes(1024 * 1024), "image/png")
+        for _ in range(20):
+            owning.receive("web", Item("c", token, ["1"], encode(picture)), picture)
+        text = UserText("hello", "1")
+        owning.receive("web", Item("c", token, ["1"], encode(text)), text)
+        kinds = [type(content) for _, _, content in owning._owned["c"].waiting]
+        assert kinds == [*[UserImage] * 8, UserText]
 
 
 async def test_calls_of_others_are_bounded(
