@@ -1,5 +1,4 @@
-"""The fence: a process that does not own a conversation any more stores nothing of it, and lets its listeners
-come back."""
+"""The fence: a process that does not own a conversation any more stores nothing of it, and says nothing."""
 
 from __future__ import annotations
 
@@ -96,7 +95,7 @@ async def test_a_late_writer(gemini: GeminiLive, caplog: pytest.LogCaptureFixtur
                 await process.reset("alice", "live-alice", delete=False)
         await ended(process)
     assert await stored(service) == before
-    # What the model says is told until the first write. Of the end of the run only that it goes on elsewhere.
+    # What the model says is told until the first write, and then only that the conversation is elsewhere.
     ends = [each for each in alice.messages[told:] if isinstance(each, Ended | Error | Status | TurnEnd)]
     assert ends == [Ended("moved")]
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
