@@ -40,8 +40,10 @@ from adk_relay.core.own_ids import is_own, with_id
 from adk_relay.core.room import After, Standing
 
 _MAX_UNACKED = 256
+_MAX_UNACKED_CHARS = 1024 * 1024
 _MAX_HELD = 64
-"""Texts of a listener that may wait for their acks, and other input that may wait for an owner."""
+"""Texts of a listener that may wait for their acks, their characters, and other input that may wait for an
+owner."""
 
 
 class Attended:
@@ -158,8 +160,7 @@ class Attended:
         attending = self._attending[listener.connection_id]
         if isinstance(user_input, UserText):
             user_input = with_id(user_input)
-            self._keep(attending, user_input.id, user_input)
-            self._send(listener.connection_id, encode(user_input))
+            self._say(attending, user_input.id, user_input)
         elif isinstance(user_input, UserAudio | ActivityStart | AudioEnd):
             if not (microphone := attending.microphone):
                 microphone = Microphone(self._mic_ms, lambda ms: listener.deliver(Dropped("up", ms)))
@@ -168,8 +169,8 @@ class Attended:
             self._send_sound(attending, microphone)
         elif isinstance(user_input, UserImage):
             picture = encode(user_input)
-            attending.pictures.add(picture)
             self._send(listener.connection_id, picture)
+            attending.pictures.add(picture)
         elif self.owner:
             self._send(listener.connection_id, encode(user_input))
         else:
@@ -179,8 +180,7 @@ class Attended:
 
     def ask(self, text: UserText, listener: Listener) -> None:
         ask = Ask(with_id(text))
-        self._keep(self._attending[listener.connection_id], ask.text.id, ask)
-        self._send(listener.connection_id, encode(ask))
+        self._say(self._attending[listener.connection_id], ask.text.id, ask)
 
     def read(self, wanted: ReadOlder, listener: Listener) -> None:
         """Reads older messages: see `core.interfaces.OlderMessages`."""
@@ -189,9 +189,15 @@ class Attended:
         else:
             listener.deliver(Error("busy", "Older messages can't be read just now."))
 
-    def _keep(self, attending: Attendee, text_id: str, text: UserText | Ask) -> None:
-        if len(attending.texts) >= _MAX_UNACKED and text_id not in attending.texts:
+    def _say(self, attending: Attendee, text_id: str, text: UserText | Ask) -> None:
+        """Sends a text, and keeps it. One that is refused is not kept: it would be said later."""
+        connection, data = attending.listener.connection_id, encode(text)
+        if text_id in attending.texts:
+            self._send_quietly(connection, data)
+        elif len(attending.texts) >= _MAX_UNACKED or attending.chars >= _MAX_UNACKED_CHARS:
             raise InboxFullError
+        else:
+            self._send(connection, data)
         attending.forget(text_id)
         attending.texts[text_id] = text
 

@@ -45,6 +45,11 @@ class Attendee:
     told: State | Literal[""] = ""
     """What it was told here instead, because the owner could not be reached; "": nothing."""
 
+    @property
+    def chars(self) -> int:
+        """How many characters its texts have."""
+        return sum(len((each.text if isinstance(each, Ask) else each).text) for each in self.texts.values())
+
     def forget(self, text_id: str) -> None:
         """A text was refused, or has its ack and its answer: it is not said again."""
         self.texts.pop(text_id, None)

@@ -103,13 +103,13 @@ class Attending:
         how: Literal["find", "open"] = "find" if must_exist else "open"
         if self._owning and self._owning.holds(name):  # it works without Redis, too
             with contextlib.suppress(NotOwnerError):
-                return await self._owning.open(user_id, name, must_exist=must_exist)
+                return await self._open_here(self._owning, user_id, name, must_exist=must_exist)
         for _ in range(_ATTEMPTS):
             async with self._needed(user_id, name) as attended:
                 owner = await self._owner_of(attended)
                 if self._owning and owner.process == self._hub.process:
                     with contextlib.suppress(NotOwnerError):
-                        return await self._owning.open(user_id, name, must_exist=must_exist)
+                        return await self._open_here(self._owning, user_id, name, must_exist=must_exist)
                 try:
                     reply = await self._ask(owner, how, user_id, name)
                 except NoReplyError as error:
@@ -122,6 +122,15 @@ class Attending:
                         return attended
                 self._lost(attended, owner, is_told=False)
         raise StoreError
+
+    async def _open_here(self, owning: Owning, user_id: str, name: str, *, must_exist: bool) -> Conversation:
+        if owning.opened(name):
+            return await owning.open(user_id, name, must_exist=must_exist)
+        try:
+            async with self._hub.patience.limit(_OPEN_SECONDS):  # what was recorded is in Redis
+                return await owning.open(user_id, name, must_exist=must_exist)
+        except TimeoutError:
+            raise FullError from None
 
     async def find(self, user_id: str, session_id: str) -> Conversation:
         return await self.open(user_id, session_id, must_exist=True)

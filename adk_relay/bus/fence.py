@@ -15,6 +15,7 @@ _FRESH_SECONDS = 0.5
 """So long after it was asked for, an answer of Redis counts for a process whose lease has run out."""
 
 _FLUSH_SECONDS = 1.0
+_SETTLE_SECONDS = 5.0
 
 
 class Fence:
@@ -23,6 +24,9 @@ class Fence:
     While Redis is away, or this process is cut off from it, nobody can say whether another process has taken
     the conversation, or will before what was recorded of it is written. That happens only because a socket of
     the conversation is elsewhere. So if all its sockets are here, it is written; else, the write waits.
+
+    A process whose lease has run out may have been replaced. If Redis was emptied since, nothing there says
+    so until the new owner has said so again, which is waited for.
 
     What was recorded of it goes first: a new owner can go on from a session that lacks some of that, but not
     from records that lack some of the session.
@@ -43,6 +47,9 @@ class Fence:
         while name in ownership.held:
             if not server.is_away:
                 with contextlib.suppress(AwayError, TimeoutError):
+                    if not self._is_attended_here(name):
+                        async with asyncio.timeout(_SETTLE_SECONDS):
+                            await self._hub.lease.settled()
                     async with asyncio.timeout(_FLUSH_SECONDS):
                         await self._flushed()
                     asked_at = time.monotonic()
@@ -50,8 +57,11 @@ class Fence:
                     if not is_held or self._hub.lease.lasts or time.monotonic() - asked_at < _FRESH_SECONDS:
                         return is_held
                     continue  # this process stood still: the answer may be old
-            owned = self._owned.get(name)
-            if owned and owned.is_attended_here:
+            if self._is_attended_here(name):
                 return name in ownership.held
             await server.is_there.wait()
         return False
+
+    def _is_attended_here(self, name: str) -> bool:
+        owned = self._owned.get(name)
+        return owned is not None and owned.is_attended_here

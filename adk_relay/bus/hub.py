@@ -28,6 +28,11 @@ log = logging.getLogger("relay")
 _CALL_SECONDS = 10.0
 """So long a call waits for its reply."""
 
+_MAX_GONE = 1000
+
+_FAILED_SECONDS = 1.0
+"""So long a link pauses that has failed."""
+
 
 class NoReplyError(Exception):
     """The process that was asked has not replied in time."""
@@ -103,6 +108,8 @@ class Hub:
         """By id: the process that is asked ("": any worker), and what waits for its reply."""
         self._misunderstood: set[str] = set()
         """The processes of which the log says that they have other messages."""
+        self._gone: dict[str, None] = {}
+        """The processes of which the log says that they have died or stopped, the last ones."""
         self._task: asyncio.Task[None] | None = None
         self._last: tuple[Any, bytes] = (None, b"")
         """What was encoded last."""
@@ -110,6 +117,7 @@ class Hub:
     def check(self) -> None:
         """Asserts the invariants."""
         assert all(not task.done() or self._task is None for _, task in self._links.values())
+        assert len(self._gone) <= _MAX_GONE
 
     def join(self, half: Half, kinds: Collection[type]) -> None:
         """Adds a half, which takes what is of these types. To be called before `start`."""
@@ -251,13 +259,22 @@ class Hub:
         if to not in self._links:
             given_up = partial(self.on_given_up, to)
             link = Link(self.server, self.process, to, self.before_pack, given_up)
-            self._links[to] = link, asyncio.create_task(link.run(), name=f"link to {to}")
+            self._links[to] = link, asyncio.create_task(self._carry(link), name=f"link to {to}")
             self._watcher.watch(to)
         return self._links[to][0]
+
+    async def _carry(self, link: Link) -> None:
+        while True:
+            try:
+                await link.run()
+            except Exception:  # the receiver notices that something is missing
+                log.exception("the link to %s has failed", one_line(link.to))
+                await asyncio.sleep(_FAILED_SECONDS)
 
     # ---- from others ----
 
     def _take_pack(self, sender: str, items: list[Item]) -> None:
+        self._gone.pop(sender, None)
         for item in items:
             try:
                 content = decode(item.content)
@@ -277,10 +294,15 @@ class Hub:
     # ---- what happens to others, and to Redis ----
 
     def _died(self, process: str, is_planned: bool) -> None:
-        if is_planned:
+        if process in self._gone:
+            pass  # it was sent something once more: what it has asked for before may be found late
+        elif is_planned:
             log.info("process %s has stopped", one_line(process))
         else:
             log.warning("process %s has died, or has lost Redis", one_line(process))
+        self._gone[process] = None
+        if len(self._gone) > _MAX_GONE:
+            del self._gone[next(iter(self._gone))]
         self._inbox.forget(process)
         self._misunderstood.discard(process)
         if process in self._links:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +18,8 @@ log = logging.getLogger("relay")
 _LEASE_MS = 2500
 _EXTEND_SECONDS = 0.8
 """How often a lease is extended: it outlasts two extensions that fail."""
+
+_SETTLE_SECONDS = 2 * _EXTEND_SECONDS
 
 _COMMAND_SECONDS = 1.5
 """An extension that takes longer has failed."""
@@ -53,6 +56,8 @@ class Lease:
         """When an extension last failed, or came too late."""
         self._lasts_until = 0.0
         """Until then, Redis has the lease, as `time.monotonic()`."""
+        self._lapsed_at = -math.inf
+        """When it was found to have run out last."""
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -67,6 +72,12 @@ class Lease:
     def lasts(self) -> bool:
         """Whether nobody can take this process for dead yet."""
         return time.monotonic() < self._lasts_until
+
+    async def settled(self) -> None:
+        """Makes sure that nobody takes this process for dead, and waits until all others that live have found
+        out, too, if Redis was emptied: they have said again what they own then."""
+        await self.assure()
+        await asyncio.sleep(self._lapsed_at + _SETTLE_SECONDS - time.monotonic())
 
     async def run(self) -> None:
         """Extends the lease until it is cancelled."""
@@ -98,7 +109,7 @@ class Lease:
         if before is None and self.is_taken.is_set():
             if self.is_undisturbed:  # otherwise the log has why
                 log.warning("the lease of this process had run out: it stood still, or Redis was emptied")
-            self._disturbed_at = time.monotonic()
+            self._disturbed_at = self._lapsed_at = time.monotonic()
             self._on_lost()
         self.is_taken.set()
 

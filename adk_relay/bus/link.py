@@ -57,7 +57,7 @@ class Link:
         self._server = server
         self._process = process
         self._before_pack = before_pack
-        self._since = time.time_ns()
+        self._since = time.monotonic_ns()
         self._number = 0
         self._outgoing = Outgoing(_CONTENT_BYTES, _SOUND_BYTES, _SOUND_SECONDS, on_dropped)
         self._ready = asyncio.Event()

@@ -29,6 +29,9 @@ return {ARGV[1], ARGV[2]}
 """
 )
 
+_NOW = Script("return redis.call('TIME')")
+"""By the clock that entries have their times from. That of this process may be another."""
+
 
 class FencedError(Exception):
     """The conversation has a newer owner."""
@@ -87,14 +90,16 @@ class Log:
         found: list[bytes] = []
         self._kept.clear()
         self._bytes = 0
-        oldest = (time.time() - self._max_age) * 1000
+        seconds, microseconds = await server.script(_NOW, [keys.log(self.conversation)])
+        now = int(seconds) + int(microseconds) / 1_000_000
         after = "-"
         while entries := await server.run(
             "XRANGE", keys.log(self.conversation), after, "+", "COUNT", _READ_AT_ONCE
         ):
             for raw_id, fields in entries:
-                self._keep(raw_id.decode(), len(fields[b"d"]), float(fields[b"t"]) / 1000 - time.time())
-                if float(fields[b"t"]) >= oldest:
+                age = now - float(fields[b"t"]) / 1000
+                self._keep(raw_id.decode(), len(fields[b"d"]), age)
+                if age <= self._max_age:
                     found.append(fields[b"d"])
             after = f"({entries[-1][0].decode()}"
         return found
@@ -121,7 +126,7 @@ class Log:
     def _keep(self, entry_id: str, size: int, age: float) -> None:
         """Counts an entry, and forgets the oldest beyond the bounds."""
         now = time.monotonic()
-        self._kept.append(_Kept(entry_id, size + _ENVELOPE, now + age))
+        self._kept.append(_Kept(entry_id, size + _ENVELOPE, now - age))
         self._bytes += size + _ENVELOPE
         while self._kept and (
             self._bytes > self._max_bytes or now - self._kept[0].written_at > self._max_age

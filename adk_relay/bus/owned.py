@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
@@ -23,6 +23,9 @@ from adk_relay.core.past import Past
 from adk_relay.core.recording import Recorder
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import Room, Standing
+
+_COMES_SECONDS = 10.0
+"""A listener that was told how a conversation stands, and has not come for so long, does not come."""
 
 
 class OwnConversation(Conversation, Protocol):
@@ -118,7 +121,7 @@ class Owned:
     """A conversation that this process owns.
 
     Invariants:
-        `counts` says how many listeners each process has.
+        `counts` says how many listeners each process has. Of each process in `_arriving`, some arrive.
 
     Args:
         token: with which it is owned.
@@ -134,6 +137,8 @@ class Owned:
         self.opening = asyncio.Lock()
         self.waiting: list[tuple[str, Item, Any]] = []
         """What came while it was being opened."""
+        self.waiting_bytes = 0
+        """At least the bytes of that."""
         self.opener: asyncio.Task[None] | None = None
         """Opens it because a listener attends."""
         self.listeners: dict[str, Remote] = {}
@@ -143,14 +148,15 @@ class Owned:
         self.closing: asyncio.Task[None] | None = None
         """Set when it is over, until another process may take it."""
         self._hub = hub
-        self._arriving = Counter[str]()
-        """How many listeners of each process have been told how it stands, and attend soon."""
+        self._arriving: dict[str, deque[float]] = {}
+        """Of each process: since when listeners have been told how it stands, and attend soon."""
         self._leaving: list[tuple[Remote, bool]] = []
         """The last listener has left, but another one is about to come: the conversation is not over."""
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert self.counts == Counter(each.process for each in self.listeners.values())
+        assert all(self._arriving.values()), f"{self._arriving}"
 
     @property
     def is_attended_here(self) -> bool:
@@ -208,9 +214,21 @@ class Owned:
         """How the conversation stands, for a listener of another process that will attend soon."""
         assert self.conversation
         standing = self.conversation.standing(None)
-        standing = replace(standing, others=standing.others + self._arriving.total())
-        self._arriving[process] += 1
+        standing = replace(standing, others=standing.others + self._arrive)
+        self._arriving.setdefault(process, deque()).append(time.monotonic())
         return standing
+
+    def give_up_arriving(self) -> None:
+        """Listeners that have not come for too long do not come: their process has given them up."""
+        latest = time.monotonic() - _COMES_SECONDS
+        for process, arriving in [*self._arriving.items()]:
+            while self._arriving.get(process) and arriving[0] < latest:
+                self._came(process)
+        self._let_leave()
+
+    @property
+    def _arrive(self) -> int:
+        return sum(map(len, self._arriving.values()))
 
     def take(self, process: str, item: Item, content: Any) -> None:
         """Does what listeners of another process ask for. The conversation must be open."""
@@ -222,7 +240,7 @@ class Owned:
 
     def lose(self, process: str) -> None:
         """A process has died: its listeners have left."""
-        del self._arriving[process]
+        self._arriving.pop(process, None)
         for listener in [*self.listeners.values()]:
             if listener.process == process:
                 self._leave(listener)
@@ -275,9 +293,10 @@ class Owned:
 
     def _came(self, process: str) -> None:
         """A listener that was announced attends now, or does not come."""
-        self._arriving[process] -= 1
-        if self._arriving[process] <= 0:
-            del self._arriving[process]
+        if arriving := self._arriving.get(process):
+            arriving.popleft()
+            if not arriving:
+                del self._arriving[process]
 
     def _leave(self, listener: Remote, *, at_once: bool = False) -> None:
         listener.is_cut = True
@@ -292,7 +311,7 @@ class Owned:
         conversation = self.conversation
         if not self._leaving or not conversation:
             return
-        if self._arriving.total() and len(conversation.room.listeners) <= len(self._leaving):
+        if self._arrive and len(conversation.room.listeners) <= len(self._leaving):
             return
         leaving, self._leaving = self._leaving, []
         for listener, at_once in leaving:

@@ -24,7 +24,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
 )
 from adk_relay.core.logs import failure, one_line
-from adk_relay.core.messages import Ended, Input, ReadOlder, UserAudio
+from adk_relay.core.messages import Ended, Input, ReadOlder, UserAudio, UserImage
 from adk_relay.core.recording import Past
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import Standing
@@ -38,7 +38,8 @@ _UNOPENED_SECONDS = 10.0
 """A conversation that was claimed and is not opened for so long is given up."""
 
 _MAX_WAITING = 1000
-"""Sound that comes while a conversation is being opened is kept only while less than this waits."""
+_MAX_WAITING_BYTES = 8 * 1024 * 1024
+"""Sound and pictures that come while a conversation is being opened are kept while less than this waits."""
 
 _OPENINGS = 8
 """Conversations that are opened at once: what those that are open store has to wait for no more of them."""
@@ -69,7 +70,7 @@ class Owning:
         self._owned: dict[str, Owned] = {}
         self.fence = Fence(hub, self._owned, self._writer.flushed)
         self._claims = Tasks(hub.server, hub.claims, hub.process, self._claimed, pause=self._pause)
-        self.answering = Answering(hub, conversations, self._open_own, self._announce, self._opened)
+        self.answering = Answering(hub, conversations, self._open_own, self._announce, self.opened)
         self._calls = Tasks(hub.server, hub.calls, hub.process, self._called, pause=self._pause)
         self._tasks: set[asyncio.Task[None]] = set()
         self._openings = asyncio.Semaphore(_OPENINGS)
@@ -88,7 +89,7 @@ class Owning:
         async with asyncio.TaskGroup() as group:
             for part in (self._writer, self._claims, self._calls):
                 group.create_task(part.run())
-            group.create_task(self._give_up_unopened())
+            group.create_task(self._give_up())
 
     async def drain(self) -> None:
         """Gives all conversations away, each between two turns. Their listeners notice nothing."""
@@ -116,11 +117,13 @@ class Owning:
             for tasks in (self._claims, self._calls):
                 await tasks.leave()
 
-    async def _give_up_unopened(self) -> None:
+    async def _give_up(self) -> None:
+        """Gives up conversations that are not opened, and listeners that do not come."""
         while True:
             await asyncio.sleep(_UNOPENED_SECONDS / 4)
             now = time.monotonic()
             for owned in [*self._owned.values()]:
+                owned.give_up_arriving()
                 is_open = owned.conversation or owned.opening.locked() or owned.closing
                 if not is_open and now - owned.taken_at > _UNOPENED_SECONDS:
                     self._release(owned)
@@ -282,7 +285,8 @@ class Owning:
     async def _open_own(self, user_id: str, name: str, must_exist: bool) -> OwnConversation:
         return await self.open(user_id, name, must_exist=must_exist)
 
-    def _opened(self, name: str) -> OwnConversation | None:
+    def opened(self, name: str) -> OwnConversation | None:
+        """A conversation that this process owns, if it is open."""
         return self._owned[name].conversation if name in self._owned else None
 
     def _announce(self, name: str, process: str) -> Standing:
@@ -295,7 +299,9 @@ class Owning:
             await self.open(attend.user_id, owned.name, must_exist=False)
         except (NotOwnerError, StoppingError):
             pass  # `receive` says so
-        except (StoreError, UnknownConversationError, BusyError):
+        except Exception as error:
+            if not isinstance(error, StoreError | UnknownConversationError | BusyError):
+                log.exception("%s can't be opened", one_line(owned.name))
             failed = encode(Replay((), "", 0)), encode(Ended("failed"))
             for sender, item, _ in owned.waiting:
                 for connection in item.connections:
@@ -305,6 +311,7 @@ class Owning:
         finally:
             owned.opener = None
             waiting, owned.waiting = owned.waiting, waiting
+            owned.waiting_bytes = 0
         for sender, item, content in waiting:
             self.receive(sender, item, content)
 
@@ -322,8 +329,10 @@ class Owning:
                 self._hub.send_quietly(sender, item.conversation, item.token, "", encode(Moved(0, "")))
             return
         if not owned.conversation:
-            if len(owned.waiting) < _MAX_WAITING or not isinstance(content, UserAudio):
+            is_full = len(owned.waiting) >= _MAX_WAITING or owned.waiting_bytes >= _MAX_WAITING_BYTES
+            if not (is_full and isinstance(content, UserAudio | UserImage)):
                 owned.waiting.append((sender, item, content))
+                owned.waiting_bytes += len(item.content)
             if isinstance(content, Attend) and not owned.opener:
                 owned.opener = self._start(self._open_for(owned, content))
             return

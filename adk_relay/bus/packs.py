@@ -35,7 +35,7 @@ class Pack(NamedTuple):
 
     sender: str
     since: int
-    """When the sender began to count, in ns since 1970."""
+    """When the sender began to count, in ns by a clock of its own that is never set back."""
     number: int
     """1, 2, 3 …"""
     items: list[Item]

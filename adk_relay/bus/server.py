@@ -54,8 +54,12 @@ PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 0.5
 """The first pause between two attempts, while Redis is away, and the longest one."""
 
-_NOT_NOW = ("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "OOM")
-"""How the errors begin that a server answers with when it can't work now."""
+_NOT_NOW = (
+    *("LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "READONLY", "CLUSTERDOWN", "TRYAGAIN", "OOM"),
+    *("BUSY ", "UNBLOCKED force"),
+)
+"""How the errors begin that a server answers with when it can't work now. The last ones: somebody's script
+takes long; a master becomes a replica while a read waits."""
 
 
 _AWAY = exceptions.ConnectionError, exceptions.TimeoutError, exceptions.RedisClusterException, OSError

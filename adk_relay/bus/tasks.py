@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
 from redis.exceptions import ResponseError
 
+from adk_relay.bus.codec import CodecError
 from adk_relay.bus.server import PAUSE_SECONDS, AwayError, Entry, Read, Script, Server
+
+log = logging.getLogger("relay")
 
 _GROUP = "workers"
 _BLOCK_SECONDS = 1.0
@@ -74,7 +78,7 @@ class Tasks:
     Args:
         key: that of the queue.
         process: this one.
-        handle: does what an entry says. Its errors end `run`.
+        handle: does what an entry says. If it fails, that is logged: another worker would fail, too.
         at_once: how many entries are handled at the same time.
         pause: seconds to wait before the next read: the workers that have less to do read sooner.
     """
@@ -125,13 +129,16 @@ class Tasks:
         Raises:
             AwayError: Redis is away.
         """
-        with contextlib.suppress(ResponseError):  # the queue is gone
-            await self._server.script(_SWEEP, [self._key], _GROUP, self._process, _GONE_MS)
+        await self._sweep(self._process)
 
     async def _make(self) -> None:
         """Makes the queue and its group where they are missing."""
         await self._server.script(_MAKE, [self._key], _GROUP, _EXPIRY_MS)
-        await self._server.script(_SWEEP, [self._key], _GROUP, "", _GONE_MS)
+        await self._sweep("")
+
+    async def _sweep(self, leaves: str) -> None:
+        with contextlib.suppress(ResponseError):  # the queue is gone
+            await self._server.script(_SWEEP, [self._key], _GROUP, leaves, _GONE_MS)
 
     async def _read(self, read: Read, group: asyncio.TaskGroup) -> None:
         """Reads until the queue is gone."""
@@ -159,7 +166,12 @@ class Tasks:
 
     async def _do(self, entry_id: bytes, data: bytes) -> None:
         try:
-            await self._handle(data)
+            try:
+                await self._handle(data)
+            except CodecError as error:
+                log.error("an entry of %s can't be read: %s", self._key, error)
+            except Exception:  # the other entries are handled
+                log.exception("an entry of %s can't be dealt with", self._key)
             await self._server.attempt(lambda: self._done(entry_id))
         finally:
             self._under_way.discard(entry_id)

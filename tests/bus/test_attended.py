@@ -7,12 +7,14 @@ from typing import Literal
 
 import pytest
 
+from adk_relay.bus import link
 from adk_relay.bus.attended import Attended
 from adk_relay.bus.commands import Replay
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.ownership import Owner
 from adk_relay.core.answer import Answer, Asked
-from adk_relay.core.messages import Ack, Gap, Message, Text, TurnEnd, TurnStart, UserText
+from adk_relay.core.inbox import InboxFullError
+from adk_relay.core.messages import Ack, Gap, Message, Text, TurnEnd, TurnStart, UserImage, UserText
 from adk_relay.core.room import After, Standing
 from support.redis_server import RedisServer
 
@@ -91,3 +93,23 @@ async def test_what_came_before_a_reply_is_known(attended: Attended) -> None:
     attended.attend_anew()
     attended.take(["a"], Replay((text,), "epoch", 11))
     assert a.told == [text]
+
+
+async def test_what_is_refused_is_not_said_later(attended: Attended, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too much waits for its process, or of its own."""
+    monkeypatch.setattr(link, "_CONTENT_BYTES", 2000)
+    attended.attach(a := Listener("a"), After("epoch", 10))
+    attended.handle(kept := UserText("k" * 1200, "1"), a)
+    attended.handle(kept, a)  # again: it will be sent with what has to be sent anew
+    for refused in (UserText("r" * 1200, "2"), UserImage(bytes(1200), "image/png")):
+        with pytest.raises(InboxFullError):
+            attended.handle(refused, a)
+    with pytest.raises(InboxFullError):
+        attended.ask(UserText("r" * 1200, "3"), a)
+    attending = attended._attending["a"]
+    assert ([*attending.texts], [*attending.pictures]) == (["1"], [])
+    attended.lost(is_told=True)
+    with pytest.raises(InboxFullError):
+        for number in range(200):
+            attended.handle(UserText("x" * 32 * 1024, f"{number}"), a)
+    assert len(attending.texts) < 40

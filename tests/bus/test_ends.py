@@ -12,10 +12,14 @@ import pytest
 from google.adk.sessions import InMemorySessionService
 from google.adk.sessions.base_session_service import ListSessionsResponse
 
-from adk_relay.bus import answering
+from adk_relay.bus import answering, keys
 from adk_relay.bus.codec import encode
 from adk_relay.bus.commands import Call, Leave
 from adk_relay.bus.hub import Hub
+from adk_relay.bus.owning import Owning
+from adk_relay.bus.packs import Item
+from adk_relay.core.messages import UserImage, UserText
+from adk_relay.core.past import Past
 from support.client import Client, client, words
 from support.gemini import GeminiLive
 from support.pods import pods
@@ -38,8 +42,35 @@ async def test_a_stop_by_plan_is_no_death(redis: RedisServer, caplog: pytest.Log
     await until(lambda: f"{killed.process} has died" in caplog.text)
     await until(lambda: f"{stopped.process} has stopped" in caplog.text)
     assert f"{stopped.process} has died" not in caplog.text
+    told = len(caplog.messages)
+    for hub in (stopped, killed):  # a worker answers its claims, which are found later
+        watching.send_quietly(hub.process, "c", 1, "", encode(Leave()))
+    await until(lambda: not watching._links)
+    assert len(caplog.messages) == told
     for hub in (watching, killed):
         await hub.aclose()
+
+
+async def test_a_link_that_fails_is_told_and_goes_on(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = keys.inbox("other")
+    await redis.ask("SET", keys.lease("other"), "1", "PX", 60_000)
+    await redis.ask("SET", inbox, "not what is expected", "PX", 60_000)
+    hub = Hub(redis.url)
+    hub.start()
+    hub.send_quietly("other", "c", 1, "", encode(Leave()))
+    await until(lambda: "the link to other has failed" in caplog.text)
+    await redis.ask("DEL", inbox)
+    await redis.ask("XADD", inbox, "*", "made", "1")
+    await redis.ask("PEXPIRE", inbox, 60_000)
+    hub.send_quietly("other", "c", 1, "", encode(Leave()))
+
+    async def has_arrived() -> bool:
+        return await redis.ask("XLEN", inbox) == 2
+
+    await until(has_arrived)
+    await hub.aclose()
 
 
 async def test_a_process_whose_bus_has_failed_is_not_healthy(
@@ -107,6 +138,43 @@ async def test_sockets_in_the_process_of_an_owner_that_is_replaced(
                 await until(lambda: (here.active, there.active) == (1, 0))
             for who in (alice, bob):
                 assert not any(said.get("type") in ("status", "gap") for said in who.frames)
+
+
+async def test_a_conversation_that_can_t_be_taken_over(
+    redis: RedisServer,
+    gemini: GeminiLive,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def unreadable(*_: object) -> Past:
+        raise LookupError("this was never written")
+
+    async with pods(redis, tmp_path, "web", "worker", "worker") as (web, *workers):
+        async with client(web.port) as alice:
+            await alice.ask("hello")
+            monkeypatch.setattr(Owning, "_past", unreadable)
+            [owner] = [each for each in workers if each.active]
+            owner.relay.served.drain()
+            async with asyncio.timeout(HANGS):
+                await alice.socket.wait_closed()
+            assert alice.socket.close_code == 1011
+        assert "this was never written" in caplog.text
+
+
+async def test_what_comes_while_a_conversation_is_opened_is_bounded(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pods(redis, tmp_path, "worker") as (worker,):
+        owning = worker.relay.served._owning  # type: ignore[attr-defined]
+        token = (await owning.take("c", 0)).token
+        picture = UserImage(bytes(1024 * 1024), "image/png")
+        for _ in range(20):
+            owning.receive("web", Item("c", token, ["1"], encode(picture)), picture)
+        text = UserText("hello", "1")
+        owning.receive("web", Item("c", token, ["1"], encode(text)), text)
+        kinds = [type(content) for _, _, content in owning._owned["c"].waiting]
+        assert kinds == [*[UserImage] * 8, UserText]
 
 
 async def test_calls_of_others_are_bounded(

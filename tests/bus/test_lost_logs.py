@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
+from adk_relay.bus.fence import Fence
+from adk_relay.bus.hub import Hub
 from support.chat import chat, created, end, http
 from support.client import Client, client, words
 from support.gemini import Connection, GeminiLive, UserTurn, default_answer
@@ -121,3 +123,25 @@ async def test_redis_and_the_owner_are_lost_at_once(
                 assert response.status_code == 502, response.text
     texts = [text for connection in gemini.connections for text in connection.texts]
     assert sorted(text for text in texts if text != "wait") == ["hello", "one", "two"]
+
+
+async def test_an_owner_that_was_replaced_and_comes_back_to_an_empty_redis_stores_nothing(
+    redis: RedisServer,
+) -> None:
+    """Nothing in Redis says that there is another one, until that has said so again."""
+
+    async def flushed() -> None:
+        pass
+
+    old, new = hubs = [Hub(redis.url) for _ in range(2)]
+    for hub in hubs:
+        hub.start()
+        await hub.is_up.wait()
+    await old.ownership.take("c", 0)
+    await new.ownership.take("c", old.ownership.held["c"])
+    old.lease._lasts_until = 0.0  # it was cut off for long
+    await redis.ask("FLUSHALL")
+    fences = [Fence(hub, {}, flushed) for hub in hubs]
+    assert await asyncio.gather(*(fence.may_write("c") for fence in fences)) == [False, True]
+    for hub in hubs:
+        await hub.aclose()

@@ -112,6 +112,20 @@ async def test_a_log_is_bounded_in_bytes_and_in_age(redis: RedisServer, server: 
     assert isinstance(left, int) and left > 0
 
 
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+async def test_a_log_is_read_by_the_clock_of_redis(
+    redis: RedisServer, server: Server, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    worker = Worker(server, "a")
+    await worker.ownership.take("c", 0)
+    await worker.log().write(server, b"1")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + ahead)
+    log = worker.log()
+    assert await log.read(server) == [b"1"]
+    assert abs(log._kept[0].written_at - time.monotonic()) < 10
+
+
 async def test_redis_was_emptied_and_two_think_that_they_own_it(redis: RedisServer, server: Server) -> None:
     """The higher token decides, whoever is first to write again."""
     for first in ("old", "new"):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from adk_relay.adk.conversation import Conversation
+from adk_relay.bus import owned
 from support.client import client, words
 from support.gemini import GeminiLive
 from support.pods import pods
-from support.redis_server import RedisServer
+from support.redis_server import RedisServer, until
 
 
 async def test_a_text_through_a_web_process_and_a_worker(
@@ -48,3 +49,19 @@ async def test_a_conversation_that_ends_while_it_is_opened_is_not_begun_anew(
         is_over.set()
         await asyncio.gather(opening, return_exceptions=True)
         assert owner.active == 0
+
+
+async def test_who_was_expected_and_does_not_come_keeps_no_conversation_open(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client gives up before the owner's answer has come."""
+    monkeypatch.setattr(owned, "_COMES_SECONDS", 0.5)
+    async with pods(redis, tmp_path, "web", "worker") as (web, owner):
+        async with client(web.port) as alice:
+            await alice.ask("hello")
+            coming = asyncio.create_task(web.relay.served.open("alice"))
+            hub = web.relay.served._hub  # type: ignore[attr-defined]
+            while not hub._calls:
+                await asyncio.sleep(0)
+            coming.cancel()
+        await until(lambda: owner.active == 0)

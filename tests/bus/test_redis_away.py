@@ -13,6 +13,10 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from adk_relay.bus import server
+from adk_relay.bus.owned import Owned
+from adk_relay.bus.owning import Owning
+from adk_relay.core.past import Past
 from support.chat import chat, end
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
@@ -73,6 +77,32 @@ async def test_nobody_hangs_while_redis_hangs(
         await http.delete("/sessions/s")
     lines = [line for line in caplog.messages if "Redis" in line or "lease" in line]
     assert sorted(lines) == ["Redis is away: no answer"] * 2 + ["Redis is back"] * 2
+
+
+async def test_redis_goes_away_while_a_conversation_is_opened_here(
+    redis: RedisServer, gemini: GeminiLive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past = Owning._past
+
+    async def pausing(self: Owning, owned: Owned) -> Past:
+        redis.pause()
+        return await past(self, owned)
+
+    monkeypatch.setattr(Owning, "_past", pausing)
+    monkeypatch.setattr(server, "_ANSWER_SECONDS", 0.5)
+    async with pods(redis, tmp_path, "both") as (both,):
+
+        async def comes() -> None:
+            with pytest.raises(ConnectionClosed, match="1013"):
+                async with client(both.port):
+                    pass
+
+        await asyncio.gather(comes(), comes())
+        monkeypatch.undo()
+        redis.go_on()
+        await until(both.relay.served.is_ready)
+        async with client(both.port) as alice:
+            assert await alice.ask("hello") == "You said: hello."
 
 
 async def test_an_owner_that_is_cut_off_writes_nothing_that_another_could_write(

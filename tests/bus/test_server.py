@@ -200,6 +200,22 @@ async def test_a_server_that_can_t_work_now_is_away(
         await server.run("SET", "x", "1", "PX", 1000)
     await redis.ask("CONFIG", "SET", "min-replicas-to-write", 0)
     await server.run("SET", "x", "1", "PX", 1000)
+    await redis.ask("CONFIG", "SET", "busy-reply-threshold", 50)
+    # A script of somebody else takes long.
+    script = "local t = redis.call('TIME')[1] while redis.call('TIME')[1] - t < 2 do end"
+    long = asyncio.create_task(redis.ask("EVAL", script, 0))
+    await asyncio.sleep(0.3)
+    with pytest.raises(AwayError, match="BUSY"):
+        await server.run("PING")
+    await long
+    async with server.reader() as read:  # the master becomes a replica
+        reading = asyncio.ensure_future(read("XREAD", "BLOCK", 10_000, "STREAMS", "y", "0"))
+        await asyncio.sleep(0.3)
+        await redis.ask("REPLICAOF", "127.0.0.1", free_port())
+        with pytest.raises(AwayError, match="UNBLOCKED"):
+            await reading
+    await redis.ask("REPLICAOF", "NO", "ONE")
+    await server.run("PING")
     assert changes[0] and not changes[-1]
     assert caplog.messages[0].startswith("Redis is away: OutOfMemoryError: command not allowed")
     await server.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from adk_relay.bus import keys, tasks
-from adk_relay.bus.server import Server
+from adk_relay.bus.codec import CodecError
+from adk_relay.bus.server import Script, Server
 from adk_relay.bus.tasks import Tasks, put
 from support.redis_server import RedisServer, running, until
 
@@ -149,11 +151,53 @@ async def test_the_queue_is_there_again(redis: RedisServer, happens: str) -> Non
     await server.close()
 
 
-async def test_an_error_of_the_handler_ends_the_worker(redis: RedisServer, server: Server) -> None:
-    async def handle(_: bytes) -> None:
-        raise ZeroDivisionError
+async def test_the_queue_goes_as_soon_as_it_is_made(
+    redis: RedisServer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled = asyncio.Event()
 
-    await put(server, keys.CALLS, b"1")
-    with pytest.raises(ExceptionGroup) as found:
-        await Tasks(server, keys.CALLS, "a", handle).run()
-    assert found.group_contains(ZeroDivisionError)
+    async def handle(_: bytes) -> None:
+        handled.set()
+
+    run = server.script
+    made = 0
+
+    async def emptying(script: Script, *arguments: Any) -> Any:
+        nonlocal made
+        answer = await run(script, *arguments)
+        if script is tasks._MAKE:
+            made += 1
+            if made == 1:
+                await redis.ask("FLUSHALL")
+        return answer
+
+    monkeypatch.setattr(server, "script", emptying)
+    async with running(Tasks(server, keys.CALLS, "a", handle).run()):
+        await until(lambda: made == 2)
+        await put(server, keys.CALLS, b"1")
+        await handled.wait()
+
+
+async def test_an_entry_that_can_t_be_handled_is_told_and_passed_over(
+    redis: RedisServer, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would end one worker after another, since each gets what the one before has left undone."""
+    handled: list[bytes] = []
+
+    async def handle(data: bytes) -> None:
+        handled.append(data)
+        if data == b"1":
+            raise CodecError("this is nothing")
+        assert data != b"2"
+
+    for data in (b"1", b"2", b"3"):
+        await put(server, keys.CALLS, data)
+    worker = Tasks(server, keys.CALLS, "a", handle)
+    async with running(worker.run()):
+        await until(lambda: len(handled) == 3 and not worker._under_way)
+    assert await redis.ask("XLEN", keys.CALLS) == 0
+    told = [(record.getMessage(), bool(record.exc_info)) for record in caplog.records]
+    assert sorted(told) == [
+        ("an entry of relay:calls can't be dealt with", True),
+        ("an entry of relay:calls can't be read: this is nothing", False),
+    ]
