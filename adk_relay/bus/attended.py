@@ -140,7 +140,7 @@ class Attended:
             after = None
         else:  # what is told after the answer to `open`, and before this arrives, is not missed
             after = After(after.epoch or epoch, after.seq) if after else After(epoch, self._standing.seq)
-        attending = Attendee(listener, after, self._came_at, epoch)
+        attending = Attendee(listener, after, self._came_at, epoch, self._standing.seq)
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -229,7 +229,11 @@ class Attended:
         """All attend again: something from the owner, or to it, may be lost."""
         for attending in self._attending.values():
             if attending.is_in and attending.after:
-                attending.after = After(self._standing.epoch, self._standing.seq)
+                # One that gets all messages has a place of its own: an owner that has taken this process for
+                # dead does not tell it what it tells others that have come since.
+                is_all = attending.listener.attends == "all"
+                place = attending if is_all else self._standing
+                attending.after = After(place.epoch, place.seq)
             attending.is_in = False
             self._attend(attending)
 
@@ -266,7 +270,7 @@ class Attended:
         count = self._standing.message_count or int(has_lines)
         self._standing = replace(self._standing, epoch=replay.epoch, seq=seq, message_count=count)
         if attending.epoch != replay.epoch and replay.emptied:  # this listener could not be reached then
-            attending.epoch = replay.epoch
+            attending.epoch, attending.seq = replay.epoch, 0
             if attending.listener.attends != "own":
                 attending.listener.deliver(Reset(replay.epoch, replay.emptied == "deleted"))
             if not self.is_attended_by(attending.listener):  # not any more
@@ -282,6 +286,7 @@ class Attended:
             )
             for message in replay.messages:
                 self._settle(attending, message)
+        attending.seq = replay.seq if attending.epoch != replay.epoch else max(replay.seq, attending.seq)
         attending.epoch = replay.epoch
         if not self._hub.server.is_away:
             attending.state = "live"
@@ -311,11 +316,13 @@ class Attended:
                 if attending.told:
                     return
             case Reset(epoch):
-                attending.epoch = epoch
+                attending.epoch, attending.seq = epoch, 0
             case Dropped() if not attending.listener.is_audio:
                 return
             case _:
                 self._settle(attending, message)
+                if isinstance(message, Numbered):
+                    attending.seq = max(attending.seq, message.seq)
         attending.listener.deliver(message)
 
     def _settle(self, attending: Attendee, message: Message) -> None:

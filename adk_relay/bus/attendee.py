@@ -27,6 +27,8 @@ class Attendee:
     """As `time.time()`."""
     epoch: str
     """The one that its client was told."""
+    seq: int
+    """The number of the last message in it that its client was told, or could have been."""
     is_in: bool = False
     """The owner has answered: what comes now is for it."""
     texts: dict[str, UserText | Ask] = field(default_factory=dict)

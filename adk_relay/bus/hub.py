@@ -275,6 +275,7 @@ class Hub:
 
     def _take_pack(self, sender: str, items: list[Item]) -> None:
         self._gone.pop(sender, None)
+        self._watcher.heard(sender)
         for item in items:
             try:
                 content = decode(item.content)

@@ -125,6 +125,7 @@ class Watcher:
 
     Invariants:
         `_news` is set while a process is watched that was not looked at yet.
+        Only processes that are watched are heard.
     """
 
     def __init__(self, server: Server, lease: Lease, on_death: Callable[[str, bool], None]) -> None:
@@ -133,17 +134,25 @@ class Watcher:
         self._on_death = on_death
         self._due: dict[str, float] = {}
         """Of each process, when to look."""
+        self._heard: set[str] = set()
+        """The processes that have sent something since the last look at them began."""
         self._news = asyncio.Event()
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert self._news.is_set() or all(due > 0 for due in self._due.values()), "the task does not know"
+        assert self._heard <= self._due.keys(), "it was heard of a process that is not watched"
 
     def watch(self, process: str) -> None:
         """Somebody depends on this process."""
         if process not in self._due:
             self._due[process] = 0.0
             self._news.set()
+
+    def heard(self, process: str) -> None:
+        """A process has sent something."""
+        if process in self._due:
+            self._heard.add(process)
 
     async def run(self) -> None:
         """Watches until it is cancelled."""
@@ -160,14 +169,20 @@ class Watcher:
                     await self._news.wait()
 
     async def _look(self, process: str) -> None:
+        self._heard.discard(process)
         left_ms = await self._left_ms(process)
-        is_gone = left_ms < 0
-        if is_gone and self._lease.is_undisturbed and await self._left_ms(self._lease.process) >= 0:
+        is_gone = is_dead = left_ms < 0
+        is_planned = False
+        if is_gone:
             # The answer may be older than what has happened to the own lease meanwhile.
+            is_dead = self._lease.is_undisturbed and await self._left_ms(self._lease.process) >= 0
+        if is_dead:
             is_planned = bool(await self._server.run("EXISTS", keys.stopped(process)))
-            if self._due.pop(process, None) is not None:
-                self._on_death(process, is_planned)
-        elif process in self._due:
+        # One that has come back meanwhile has said so, and does not expect to be taken for dead any more.
+        if is_dead and process not in self._heard:
+            del self._due[process]
+            self._on_death(process, is_planned)
+        else:
             wait = _ASK_AGAIN_SECONDS if is_gone else left_ms / 1000 + 0.002
             self._due[process] = time.monotonic() + wait
 

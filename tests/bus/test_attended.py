@@ -113,3 +113,29 @@ async def test_what_is_refused_is_not_said_later(attended: Attended, monkeypatch
         for number in range(200):
             attended.handle(UserText("x" * 32 * 1024, f"{number}"), a)
     assert len(attending.texts) < 40
+
+
+async def test_a_listener_that_the_owner_has_forgotten_misses_nothing(attended: Attended) -> None:
+    """Its process was taken for dead; others of it come, and are told the rest, before it attends anew."""
+    attended.attach(a := Listener("a"))
+    attended.take(["a"], Replay((), "epoch", 10))
+    attended.take(["a"], first := Text(11, "first"))
+    attended.opened(Standing("epoch", 12, 0, 0, ()), 0.0)
+    attended.attach(b := Listener("b"))
+    attended.take(["b"], Replay((), "epoch", 12))
+    attended.take(["b"], third := Text(13, "third"))
+    attended.attend_anew()
+    assert attended._attending["a"].after == After("epoch", 11)
+    assert attended._attending["b"].after == After("epoch", 13)
+    attended.take(["a"], Replay((second := Text(12, "second"), third), "epoch", 13))
+    assert (a.told, b.told) == ([first, second, third], [third])
+
+
+async def test_a_listener_that_the_owner_has_forgotten_learns_of_a_new_epoch(attended: Attended) -> None:
+    attended.attach(a := Listener("a"))
+    attended.take(["a"], Replay((), "epoch", 10))
+    attended.opened(Standing("newer", 3, 0, 0, ()), 0.0)
+    attended.attend_anew()
+    assert attended._attending["a"].after == After("epoch", 10)
+    attended.take(["a"], Replay((Gap(1, 3, 0),), "newer", 3))
+    assert a.told == [Gap(1, 3, 0, epoch="newer")]

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +116,32 @@ async def test_a_process_that_stays_or_leaves(redis: RedisServer, server: Server
         await leaves.release()
         await until(lambda: "leaves" in me.deaths)
         assert [*me.deaths] == me.planned == ["leaves"]
+    await me.lease.release()
+
+
+async def test_a_process_that_comes_back_while_it_is_looked_at_is_not_dead(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease had run out. It extends it, and sends something, before the look at it has ended."""
+    me = Watching(server)
+    run, late, heard = server.run, Lease(server, "late"), asyncio.Event()
+
+    async def run_and_hear(*command: Any, **options: Any) -> Any:
+        if command[0] == "EXISTS" and not heard.is_set():
+            await late._extend()
+            me.watcher.heard("late")
+            heard.set()
+        return await run(*command, **options)
+
+    async with running(me.lease.run()):
+        await until(lambda: me.lease.is_undisturbed)
+        monkeypatch.setattr(server, "run", run_and_hear)
+        async with running(me.watcher.run()):
+            me.watcher.watch("late")
+            await heard.wait()
+            await late.release()  # it is still watched
+            await until(lambda: "late" in me.deaths)
+            assert me.planned == ["late"]
     await me.lease.release()
 
 
