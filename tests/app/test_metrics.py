@@ -118,7 +118,8 @@ async def test_speech_and_the_way_of_sound(gemini: GeminiLive, sound: None) -> N
         assert words(frames) == "I heard you."
         now = await scraped_when(metrics, lambda now: now['relay_turns_total{end="complete"}'] == 1)
     assert now['relay_first_token_seconds_count{input="speech"}'] == 1
-    assert 0.5 <= now['relay_first_token_seconds_sum{input="speech"}'] < 30
+    # The server may have got the speech a little later than it was sent.
+    assert 0.3 <= now['relay_first_token_seconds_sum{input="speech"}'] < 30
     assert now['relay_turn_seconds_count{input="speech"}'] == 1
     assert now[f'relay_model_connections_total{{way="{way}"}}'] == 1
     down = now[f'relay_sound_seconds_total{{direction="out",way="{way}"}}']

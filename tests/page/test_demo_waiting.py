@@ -90,6 +90,7 @@ async def test_a_call_that_was_answered_meanwhile_is_not_asked_any_more(
         async with window(browser, near, room, noise=NO_SERVER, constants=constants) as tab:
             await tab.say("go")
             card = tab.page.get_by_role("region", name="ask_office waits for your answer.")
+            await expect(card).to_contain_text('"ticket": 5')  # it is made anew when the tool has returned
             await card.get_by_label("Answer (JSON or text)").fill("half an answer")
             between.cut()
             await tab.shows("waiting")
