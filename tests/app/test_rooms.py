@@ -184,6 +184,8 @@ async def test_only_sockets_that_name_nothing_give_way_to_a_newer_one(gemini: Ge
         client(port) as sharing,
         client(port, subprotocol=False, query="&session_id=live-alice") as naming,
     ):
+        for who in (older, naming):  # typing is told only to those who attend already
+            await taken(who)
         await fence(sharing, older, naming)
         assert elsewhere not in older.frames
         async with client(port, subprotocol=False) as newer:

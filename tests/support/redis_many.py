@@ -99,13 +99,15 @@ class Cluster:
 async def cluster() -> AsyncIterator[Cluster]:
     """Three masters that share the slots."""
     async with AsyncExitStack() as stack:
-        starting = (redis_server("--cluster-enabled", "yes") for _ in range(3))
+        # The port among themselves would be 10,000 higher: somebody may have that one.
+        among = [free_port() for _ in range(3)]
+        starting = (redis_server("--cluster-enabled", "yes", "--cluster-port", str(port)) for port in among)
         nodes = await asyncio.gather(*(stack.enter_async_context(each) for each in starting))
         for number, node in enumerate(nodes):
             first, last = _SLOTS * number // 3, _SLOTS * (number + 1) // 3 - 1
             await node.ask("CLUSTER", "ADDSLOTSRANGE", first, last)
             await node.ask("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            await node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port)
+            await node.ask("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, among[0])
 
         async def is_ready() -> bool:
             told = [str(await node.ask("CLUSTER", "INFO")) for node in nodes]
