@@ -57,7 +57,7 @@ class Attended:
         on_unneeded: called when nobody attends it any more.
 
     Invariants:
-        A listener that is in got all messages of this owner so far which were for it.
+        A listener that is in got all messages up to its own `seq` which were for it.
         Input is held only while there is no owner.
     """
 
@@ -264,7 +264,7 @@ class Attended:
     def _replayed(self, attending: Attendee, replay: Replay) -> None:
         is_first = not attending.is_in
         attending.is_in = True
-        # What all the others got so far, this one has got now.
+        # It never goes back: what was told meanwhile may have been quicker.
         seq = replay.seq if replay.epoch != self._standing.epoch else max(replay.seq, self._standing.seq)
         has_lines = any(isinstance(message, Line | Written) for message in replay.messages)
         count = self._standing.message_count or int(has_lines)
@@ -293,7 +293,7 @@ class Attended:
             attending.tell("")
 
     def _note(self, message: Message) -> None:
-        """Keeps what a new owner has to know: up to where all that are in have got everything."""
+        """Keeps how the conversation stands, for those who come."""
         if isinstance(message, Reset):
             self._standing = replace(self._standing, epoch=message.epoch, seq=0, message_count=0)
         elif isinstance(message, Numbered) and message.seq > self._standing.seq:
