@@ -94,7 +94,7 @@ class Relay:
         self._guard = guard_of(values, authenticate, self.together)
         # wire: it uses the conversations through the Protocols of core/interfaces.py only.
         self._limits = Limits.of(values)
-        self._files = Files(shipped("static"))
+        self._files = Files({name: shipped(name) for name in ("static", "clients/js/src")})
         self._draining = Draining(values["drain"], self._sockets)
         lag = self.served.stats.loop_lag
         self._metrics = MetricsServer(self.metrics(), lag, values["metrics_host"], values["metrics_port"])

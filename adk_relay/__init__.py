@@ -13,9 +13,10 @@ __version__ = "0.2.0"
 
 
 def shipped(name: str) -> Path:
-    """The folder `static` or `agent` that came with this package.
+    """The folder `static`, `agent` or `clients/js/src` that came with this package.
 
     In an installed package the folder is inside `adk_relay`; in a checkout of the repository it is beside it.
     """
-    inside = Path(__file__).parent / name
-    return inside if inside.is_dir() else inside.parent.parent / name
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name

@@ -1,20 +1,18 @@
-// The main page: it passes the user's actions to the connection, and the server's messages to the conversation and the
-// loudspeaker.
+// The main page: it passes the user's actions to the client (see clients/js), and shows what the client tells.
 
+import { stats } from "../clients/js/src/audio.js";
+import { connect } from "../clients/js/src/index.js";
 import { announce } from "./announcer.js";
 import { here } from "./api.js";
-import { stats } from "./audio.js";
 import { Call } from "./call.js";
-import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
 import { Expiry } from "./expiry.js";
-import { Fallback } from "./fallback.js";
-import { keptId, randomId, sessionStorageOrNothing } from "./identity.js";
+import { keptId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { People } from "./people.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
-import { isSignedIn, whenRenewed } from "./token.js";
+import { currentToken, isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
 import * as view from "./view.js";
 import { WaitingCards } from "./waiting.js";
@@ -31,102 +29,77 @@ const store = sessionStorageOrNothing();
 
 window.relayStats = stats; // counters only, for tests and for the console
 
-// ---- messages from the server
+const live = connect({
+  url: here("."),
+  user,
+  session: session ?? "",
+  name: parameters.get("name") ?? "",
+  token: currentToken,
+  fallbackSession: keptId("relay.fallback"),
+  debug: parameters.has("debug"),
+});
+whenRenewed((token) => live.renew(token));
+
+// ---- what the client tells
 
 const conversation = new Conversation(elements.messages, elements.latest, { announce });
 
 const waiting = new WaitingCards({
   place: (item) => conversation.card(item),
-  send: (toolId, result) => connection.sendToolResult(toolId, result),
+  send: (toolId, result) => live.answerTool(toolId, result),
   announce,
 });
 
-const older = new OlderMessages(elements.messages, { ask: (place) => connection.askOlder(place), announce });
+const older = new OlderMessages(elements.messages, { ask: (place) => live.askOlder(place), announce });
 
-const socketURL = new URL(here(`ws/${encodeURIComponent(user)}`).href.replace(/^http/, "ws")); // and https → wss
-if (session) socketURL.searchParams.set("session_id", session);
-const chosenName = parameters.get("name");
-if (chosenName) socketURL.searchParams.set("name", chosenName);
-
-const connection = new Connection({
-  url: socketURL,
-  health: here("ready"),
-  debug: parameters.has("debug"),
-  on: {
-    state(state) {
-      view.showState(state);
-      if (!["connecting", "connected"].includes(state.name)) reveal();
-      if (["asleep", "ended", "blocked"].includes(state.name)) {
-        conversation.unexpect();
-        conversation.stopHearing();
-        discarding = false;
-        call.end(); // a page that is not in use must not go on recording
-      }
-      if (state.name !== "connecting" && !connected()) {
-        others.lost();
-        typists.clear();
-        expiry.over();
-      }
-      goWithout(state.name === "blocked");
-      update();
-    },
-    hello(frame) {
-      view.showModel(frame);
-      me = { name: frame.name ?? "", role: frame.role ?? "" };
-      const listens = me.role === "listen";
-      view.showListening(listens);
-      waiting.listens = listens;
-      if (listens) call.end();
-      people.enter(frame.names);
-      call.pushToTalk = Boolean(frame.push_to_talk);
-      waiting.renew();
-      older.reset();
-      rehearsal(frame.rehearsal);
-      others.count(frame.connections);
-      typists.clear();
-      typing.reset();
-      if (stopOwed) stopOwed = !connection.sendControl("interrupt");
-      update();
-    },
-    history(lines, { ids, isAnother, older: place }) {
-      older.clear();
-      conversation.history(lines.map(withAuthor), ids, isAnother);
-      older.begin(place);
-      call.voice?.endOfTurn(); // the next sound does not continue the last one
-      discarding = false;
-      reveal();
-      update();
-    },
-    older: (lines, place) => older.show(lines.map(withAuthor), place),
-    cleared(how, ids) {
-      older.clear();
-      conversation.cleared(`This conversation was ${how}.`, ids);
-      waiting.clear();
-      call.voice?.flush();
-      discarding = false;
-      update();
-    },
-    sent: (id) => conversation.sent(id),
-    unsent: (id) => conversation.unsent(id),
-    placed: (id) => conversation.placed(id),
-    confirmed: (id) => conversation.confirmed(id),
-    refused: (id) => conversation.refused(id),
-    sound(samples) {
-      stats.receivedFrames++;
-      stats.receivedAudioBytes += samples.byteLength;
-      if (!discarding) call.voice?.play(samples);
-      update();
-    },
-    message(frame) {
-      receive(frame);
-      update();
-    },
-  },
+live.on("state", (state) => {
+  view.showState(state);
+  if (!["connecting", "connected"].includes(state.name)) reveal();
+  if (["asleep", "ended", "blocked"].includes(state.name)) {
+    conversation.unexpect();
+    conversation.stopHearing();
+  }
+  if (state.name !== "connecting" && !isConnected()) {
+    others.lost();
+    typists.clear();
+    expiry.over();
+  }
 });
 
-function connected() {
-  return ["connected", "modelling"].includes(connection.state.name);
-}
+live.on("hello", (frame) => {
+  view.showModel(frame);
+  me = { name: frame.name ?? "", role: frame.role ?? "" };
+  view.showListening(me.role === "listen");
+  waiting.listens = me.role === "listen";
+  people.enter(frame.names);
+  call.showPushToTalk();
+  waiting.renew();
+  older.reset();
+  rehearsal(frame.rehearsal);
+  others.count(frame.connections);
+  typists.clear();
+  typing.reset();
+});
+
+live.on("history", ({ lines, ids, isAnother, older: place }) => {
+  older.clear();
+  conversation.history(lines.map(withAuthor), ids, isAnother);
+  older.begin(place);
+  reveal();
+});
+
+live.on("older", ({ lines, older: place }) => older.show(lines.map(withAuthor), place));
+
+live.on("cleared", ({ how, ids }) => {
+  older.clear();
+  conversation.cleared(`This conversation was ${how}.`, ids);
+  waiting.clear();
+});
+
+live.on("written", ({ id, text, waiting }) => conversation.typed(id, text, waiting));
+for (const fate of ["sent", "unsent", "placed", "confirmed", "refused"]) live.on(fate, ({ id }) => conversation[fate](id));
+
+const isConnected = () => ["connected", "modelling"].includes(live.state.connection.name);
 
 // Shows the conversation. It is hidden until the history is known, so that nothing moves.
 function reveal() {
@@ -142,49 +115,61 @@ function withAuthor(line) {
   return { ...line, who: line.name || (session || me.role ? "Somebody" : "") };
 }
 
-function receive(frame) {
-  if (frame.mime_type === "text/plain") return conversation.addToAnswer(frame.data);
-  const speaker = frame.mine ? "" : frame.connection_id;
+const speakerOf = ({ mine, connection_id: id }) => (mine ? "" : id);
+
+live.on("text", ({ text }) => conversation.addToAnswer(text));
+
+live.on("message", (frame) => {
+  const speaker = speakerOf(frame);
   people.heard(frame);
-  switch (frame.type) {
-    case "message":
-      typists.set(speaker, false);
-      return conversation.othersText(frame.text, nameOf(speaker, frame.name));
-    case "transcript":
-      return conversation.heard(frame.text, frame.final, { speaker, who: speaker && nameOf(speaker, frame.name) });
-    case "presence":
-      for (const id of frame.left) typists.set(id, false);
-      return others.count(frame.connections);
-    case "typing":
-      if (speaker) typists.set(speaker, frame.typing);
-      return;
-    case "tool_start":
-      if (!frame.pending) return conversation.toolStarted(frame);
-      conversation.toolAsks(frame.arguments?.originalFunctionCall?.id);
-      return waiting.show(frame);
-    case "tool_complete":
-      return waiting.done(frame) || conversation.toolCompleted(frame);
-    case "token_expiring":
-      return expiry.soon(frame.expires_in);
-    case "dropped":
-      return conversation.lost(frame.direction, frame.audio_ms);
-    case "error":
-      if (frame.code === "busy") return busy(frame.message);
-      if (frame.code === "history_failed") return older.failed(frame.message);
-      if (waiting.refused(frame)) return;
-      if (!frame.id) conversation.unexpect(); // the error is not about one text, so no answer will come
-      return conversation.note("error", frame.message);
-  }
-  if (frame.interrupted || frame.turn_complete) {
-    discarding = false;
-    if (frame.interrupted) {
-      // The model is ahead of the loudspeaker: an answer that is complete may still be playing.
-      if (!conversation.answering && call.voice?.playing) conversation.markInterrupted();
-      call.voice?.flush();
-    } else call.voice?.endOfTurn();
-    conversation.ended({ interrupted: Boolean(frame.interrupted), aloud: call.active, grounding: frame.grounding });
-  }
-}
+  typists.set(speaker, false);
+  conversation.othersText(frame.text, nameOf(speaker, frame.name));
+});
+
+live.on("transcript", (frame) => {
+  const speaker = speakerOf(frame);
+  people.heard(frame);
+  conversation.heard(frame.text, frame.final, { speaker, who: speaker && nameOf(speaker, frame.name) });
+});
+
+live.on("presence", (frame) => {
+  people.heard(frame);
+  for (const id of frame.left) typists.set(id, false);
+  others.count(frame.connections);
+});
+
+live.on("typing", (frame) => {
+  people.heard(frame);
+  if (!frame.mine) typists.set(frame.connection_id, frame.typing);
+});
+
+live.on("tool_start", (frame) => {
+  if (!frame.pending) return conversation.toolStarted(frame);
+  conversation.toolAsks(frame.arguments?.originalFunctionCall?.id);
+  waiting.show(frame);
+});
+
+live.on("tool_complete", (frame) => waiting.done(frame) || conversation.toolCompleted(frame));
+
+live.on("turn_end", ({ interrupted, wasPlaying, grounding }) => {
+  // The model is ahead of the loudspeaker: an answer that is complete may still be playing.
+  if (interrupted && wasPlaying && !conversation.answering) conversation.markInterrupted();
+  conversation.ended({ interrupted, aloud: call.active, grounding });
+});
+
+live.on("token_expiring", ({ expires_in: seconds }) => expiry.soon(seconds));
+
+live.on("dropped", ({ direction, audio_ms: milliseconds }) => conversation.lost(direction, milliseconds));
+
+live.on("slow", () => conversation.note("slow", "The connection is too slow for your voice: parts of what you say are lost."));
+
+live.on("error", (frame) => {
+  if (frame.code === "busy") return busy(frame.message);
+  if (frame.code === "history_failed") return older.failed(frame.message);
+  if (waiting.refused(frame)) return;
+  if (!frame.id) conversation.unexpect(); // the error is not about one text, so no answer will come
+  conversation.note("error", frame.message);
+});
 
 // The server repeats this error as long as somebody else speaks; the notice is shown once.
 let busyTimer = 0;
@@ -222,7 +207,7 @@ const others = new Others({
   announce: (count) => view.announceHere(count, people.here),
 });
 const typists = new Typists((ids) => view.showWriting(ids.map((id) => people.nameOf(id))));
-const typing = new TypingSignal((type) => connection.sendControl(type));
+const typing = new TypingSignal((type) => live.typing(type === "typing_start"));
 
 // If there are several others, the beginnings of their connection ids tell them apart.
 function nameOf(speaker, name) {
@@ -230,9 +215,6 @@ function nameOf(speaker, name) {
   if (name || (!parameters.get("user") && !isSignedIn())) return "You, in another window"; // nobody else knows this user's name
   return others.here > 2 ? `Somebody else (${speaker.slice(0, 4)})` : "Somebody else";
 }
-
-// Somebody who was invited to listen may have been invited to write since: a new socket tells.
-whenRenewed(() => me.role === "listen" && connection.open());
 
 const expiry = new Expiry((text) => view.notice("token", text));
 
@@ -249,10 +231,7 @@ function write(text) {
   }
   view.notice("text");
   typing.stopped();
-  const id = randomId();
-  conversation.typed(id, text, !connected() && !without);
-  if (without) sendBeside(id, text);
-  else connection.sendText(id, text);
+  live.say(text);
   return true;
 }
 
@@ -277,74 +256,31 @@ elements.messages.addEventListener("click", ({ target }) => {
   view.focusText();
 });
 
-elements.retry.addEventListener("click", () => connection.retry());
+elements.retry.addEventListener("click", () => live.retry());
 
 // ---- without a WebSocket
 
-let without = false; // no WebSocket gets through: texts are sent over HTTP, to a separate conversation
-let beside = false; // a text was sent so since `without` was set
-
-const fallback = new Fallback({
-  url: here("api/v1/chat"),
-  // Without a token, there are only the guest's conversations over HTTP. If this is the guest's page, it uses the same
-  // conversation.
-  session: (user === "guest" || isSignedIn()) && session ? session : keptId("relay.fallback"),
-  on: {
-    sent(id) {
-      conversation.sent(id);
-      update();
-    },
-    refused: (id) => conversation.refused(id),
-    message(frame) {
-      receive(frame);
-      update();
-    },
-    idle() {
-      connection.resume();
-      update();
-    },
-  },
-});
-
-function sendBeside(id, text) {
-  beside = true;
-  connection.pause();
-  fallback.send(id, text);
-}
-
-function goWithout(now) {
-  if (now === without) return;
-  if (beside) {
+live.on("beside", ({ active, used }) => {
+  if (used) {
     const text = "The messages above are in a separate conversation: the agent does not know them here.";
     conversation.note("beside", text);
   }
-  without = conversation.aside = now;
-  beside = false;
-  view.showAudio(now ? "Audio needs a WebSocket, and none gets through from here." : "");
+  if (active) conversation.cutOff();
+  conversation.aside = active;
+  view.showAudio(active ? "Audio needs a WebSocket, and none gets through from here." : "");
   view.notice(
     "without",
-    now &&
+    active &&
       "No WebSocket gets through from here. You can go on in writing, in a separate conversation; each answer comes " +
         "whole. Audio is off until a WebSocket gets through.",
   );
-  if (!now) return;
-  for (const { id, words } of connection.takeUntried()) sendBeside(id, words);
-}
+});
 
 // ---- stopping an answer
 
-// After a stop, sound that was already on its way is thrown away until the server confirms the end of that turn.
-let discarding = false;
-let stopOwed = false; // a stop has to be sent as soon as there is a connection
-
 function stop() {
-  if (fallback.busy) fallback.stop();
-  else if (conversation.answering) {
-    stopOwed = !connection.sendControl("interrupt");
-    discarding = true;
-  } else if (call.voice?.playing) conversation.markInterrupted();
-  call.voice?.flush();
-  update();
+  if (live.voice?.playing && !conversation.answering) conversation.markInterrupted();
+  live.interrupt();
 }
 
 elements.stop.addEventListener("click", stop);
@@ -354,30 +290,14 @@ document.addEventListener("keydown", (event) => {
 
 // ---- the call
 
-const call = new Call({
-  sound: (buffer) => connection.sendSound(buffer),
-  started: () => connection.open(true),
-  // The user may be muted in the middle of a sentence: the server must not wait for the rest of it.
-  muted: () => connection.sendControl("audio_end"),
-  // With push to talk, the server is told when the user speaks.
-  talking: (talking) => connection.sendControl(talking ? "activity_start" : "activity_end"),
-  slow: () => conversation.note("slow", "The connection is too slow for your voice: parts of what you say are lost."),
-  ended(wasReady) {
-    discarding = false;
-    if (wasReady && (connected() || ["connecting", "waiting"].includes(connection.state.name))) {
-      connection.open(false); // the answer under way goes on in writing
-    }
-  },
-  changed: () => update(),
-});
+const call = new Call(live, () => update());
 
 // Updates the buttons and the call to the present state.
 function update() {
-  const stoppable = conversation.answering && connected() && !discarding;
-  view.showStop((stoppable && me.role !== "listen") || fallback.busy || Boolean(call.voice?.playing));
-  call.show(connection.state.name, conversation.expecting);
+  view.showStop(live.canInterrupt);
+  call.show(live.state.connection.name, conversation.expecting);
 }
 
+live.subscribe(update);
 view.fitText();
 view.focusText();
-connection.open();

@@ -1,6 +1,5 @@
-// The call: its start and its end, and its display.
+// The display of the call, and its controls.
 
-import { stats, Voice } from "./audio.js";
 import * as view from "./view.js";
 
 const LOUD = 0.35; // of a level of 1: the user is speaking
@@ -10,118 +9,94 @@ const TICK = 100; // ms between two checks of who is speaking
 const { elements } = view;
 
 export class Call {
-  #on;
-  #pushToTalk = false;
+  #live;
+  #changed;
   #talking = false;
-  #call = null; // {voice, ready, since, loud, complained, timer, frame}; `ready`: the microphone is open
+  #since = 0; // when it began
+  #loud = -Infinity; // when the user was heard last
+  #timer = 0;
+  #frame = 0;
 
-  // `on` has sound(buffer), which sends a frame of the microphone and returns what became of it (see connection.js);
-  // started(), when the microphone is open; muted(); talking(talking), with push to talk; slow(), once a call, when sound was dropped; ended(wasReady); and
-  // changed(), when the display may have to change.
-  constructor(on) {
-    this.#on = on;
-    elements.audio.addEventListener("click", () => (this.#call ? this.end() : this.#start()));
+  // `live` is the conversation (see clients/js). `changed()`: the display may have to change.
+  constructor(live, changed) {
+    this.#live = live;
+    this.#changed = changed;
+    // A failure is told by the message that the call is off.
+    elements.audio.addEventListener("click", () => (this.active ? live.hangUp() : live.speak().catch(() => {})));
     elements.mute.addEventListener("click", () => this.#toggleMute());
     this.#holdToTalk(elements.talk);
+    live.on("call", ({ state, why }) => this.#become(state, why));
   }
 
   get active() {
-    return this.#call !== null;
+    return this.#live.state.call !== "off";
   }
 
-  // The server has to be told when the user speaks: sound is only sent while the button is held.
-  set pushToTalk(pushToTalk) {
-    this.#talk(false);
-    this.#pushToTalk = pushToTalk;
-    view.showPushToTalk(pushToTalk);
-  }
-
-  // The loudspeaker and the microphone, while there is a call.
-  get voice() {
-    return this.#call?.voice;
-  }
-
-  // Ends the call, if there is one; `why` is shown.
-  end(why) {
-    if (!this.#call) return;
-    this.#talk(false);
-    const { voice, ready, timer, frame } = this.#call;
-    this.#call = null;
-    clearInterval(timer);
-    cancelAnimationFrame(frame);
-    voice.stop();
-    view.showCall("off");
-    if (why) view.notice("microphone", why);
-    this.#on.ended(ready);
-    this.#on.changed();
+  // The server has told whether the user has to hold a button to talk.
+  showPushToTalk() {
+    this.#showTalking(false);
+    view.showPushToTalk(this.#live.state.pushToTalk);
   }
 
   // Shows who is speaking. `state` is the name of the connection's state; `expecting`: an answer is to come.
   show(state, expecting) {
-    if (!this.#call) return;
-    const { ready, since } = this.#call;
-    view.showSpeaker(...this.#speaker(state, expecting), ready ? (performance.now() - since) / 1000 : 0);
+    if (!this.active) return;
+    const isReady = this.#live.state.call === "on";
+    view.showSpeaker(...this.#speaker(state, expecting), isReady ? (performance.now() - this.#since) / 1000 : 0);
   }
 
   #speaker(state, expecting) {
-    const { ready, voice, loud } = this.#call;
-    if (!ready) return ["none", "Allow the microphone…"];
+    const { call, pushToTalk } = this.#live.state;
+    const { voice } = this.#live;
+    if (call === "asking") return ["none", "Allow the microphone…"];
     if (state === "modelling") return ["none", "Reconnecting…"];
     if (state !== "connected") return ["none", "Connecting…"];
     if (voice.playing) return ["agent", "Agent is speaking"];
     if (voice.muted) return ["none", "You are muted"];
-    if (this.#pushToTalk && !this.#talking && !expecting) return ["none", "Hold the button to talk"];
-    if (performance.now() - loud < HANG) return ["user", "You are speaking"];
+    if (pushToTalk && !this.#talking && !expecting) return ["none", "Hold the button to talk"];
+    if (performance.now() - this.#loud < HANG) return ["user", "You are speaking"];
     if (expecting) return ["none", "Thinking…"];
     return ["none", "Listening"];
   }
 
-  async #start() {
-    const voice = new Voice();
-    const call = { voice, ready: false, since: performance.now(), loud: -Infinity, complained: false };
-    this.#call = call;
-    view.notice("microphone");
-    view.showCall("asking");
-    view.showMuted(false);
-    call.timer = setInterval(this.#on.changed, TICK);
-    this.#on.changed();
-    voice.onframe = (buffer) => this.#send(call, buffer);
-    voice.onend = () => this.end("The microphone was disconnected, so audio has ended. You can go on in writing.");
-    try {
-      await voice.start();
-    } catch (error) {
-      if (this.#call === call) this.end(error.message);
-      return;
+  #become(state, why) {
+    clearInterval(this.#timer);
+    cancelAnimationFrame(this.#frame);
+    view.showCall(state);
+    this.#since = performance.now();
+    switch (state) {
+      case "asking":
+        this.#loud = -Infinity;
+        view.notice("microphone");
+        view.showMuted(false);
+        break;
+      case "on":
+        this.#drawLevels();
+        break;
+      case "off":
+        this.#showTalking(false);
+        if (why) view.notice("microphone", why);
+        return;
     }
-    if (this.#call !== call) return; // ended while the browser was asking
-    call.ready = true;
-    call.since = performance.now();
-    view.showCall("on");
-    this.#on.started();
-    this.#drawLevels();
-    this.#on.changed();
+    this.#timer = setInterval(() => this.#tick(), TICK);
   }
 
-  #send(call, buffer) {
-    if (this.#pushToTalk && !this.#talking) return;
-    if (call.voice.levels().input > LOUD) call.loud = performance.now();
-    const { byteLength } = buffer;
-    const fate = this.#on.sound(buffer);
-    if (fate === "sent") {
-      stats.sentFrames++;
-      stats.sentBytes += byteLength;
-    } else if (fate === "dropped" && !call.complained) {
-      call.complained = true;
-      this.#on.slow();
-    }
+  #tick() {
+    const isSent = this.#talking || !this.#live.state.pushToTalk;
+    if (isSent && this.#live.voice.levels().input > LOUD) this.#loud = performance.now();
+    this.#changed();
   }
 
   #talk(talking) {
-    if (talking === this.#talking || (talking && !this.#call?.ready)) return;
+    if (talking === this.#talking || (talking && this.#live.state.call !== "on")) return;
+    this.#live.talk(talking);
+    this.#showTalking(talking);
+    this.#changed();
+  }
+
+  #showTalking(talking) {
     this.#talking = talking;
-    this.#on.talking(talking);
     view.showTalking(talking);
-    this.#on.changed();
   }
 
   // A press holds, with a pointer or a key. Where there is no holding (a screen reader's or a switch's click), one click
@@ -148,16 +123,14 @@ export class Call {
   }
 
   #toggleMute() {
-    const muted = !this.voice.muted;
-    this.voice.mute(muted);
-    if (muted) this.#on.muted();
+    const muted = !this.#live.voice.muted;
+    this.#live.mute(muted);
     view.showMuted(muted);
-    this.#on.changed();
+    this.#changed();
   }
 
   #drawLevels() {
-    if (!this.#call) return;
-    view.showLevels(this.voice.levels());
-    this.#call.frame = requestAnimationFrame(() => this.#drawLevels());
+    view.showLevels(this.#live.voice.levels());
+    this.#frame = requestAnimationFrame(() => this.#drawLevels());
   }
 }

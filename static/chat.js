@@ -1,6 +1,8 @@
 // The chat dialect of one socket: JSON frames in and out, and the time of a ping to the server and back.
 
-import { ReconnectingSocket } from "./socket.js";
+import { ReconnectingSocket } from "../clients/js/src/socket.js";
+import { here } from "./api.js";
+import { currentToken, whenRenewed } from "./token.js";
 
 const PING_EVERY = 15000; // ms
 
@@ -12,6 +14,8 @@ export class Chat {
   constructor(url, on) {
     this.#socket = new ReconnectingSocket({
       url,
+      token: currentToken,
+      health: here("health"),
       whenFailed: "asleep",
       on: {
         state: (state) => on.state(state),
@@ -19,6 +23,7 @@ export class Chat {
         gone: () => clearInterval(this.#pinging),
       },
     });
+    whenRenewed((token) => this.#socket.renew(token));
   }
 
   get ready() {

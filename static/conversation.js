@@ -217,6 +217,14 @@ export class Conversation {
     if (this.#lastAnswer) mark(this.#lastAnswer.item, "Interrupted", "interrupted");
   }
 
+  // The rest of what is open will not come here: what follows is another conversation.
+  cutOff() {
+    if (!this.answering) return;
+    this.#tools.clear();
+    this.#close();
+    mark(this.#lastAnswer.item, "Cut off", "interrupted");
+  }
+
   // No answer can come now (the connection is gone, or the agent has reported an error).
   unexpect() {
     if (this.expecting) this.ended();

@@ -4,10 +4,12 @@
 // socket, and reads the earlier messages over HTTP. Frames of the room that come during that request are held back, and
 // those that the history has already are dropped.
 
+import { isFinal } from "../clients/js/src/close_codes.js";
+import { randomId } from "../clients/js/src/ids.js";
+import { Texts } from "../clients/js/src/texts.js";
 import { announce } from "./announcer.js";
 import { sourceList } from "./bubbles.js";
 import { Chat } from "./chat.js";
-import { isFinal } from "./close_codes.js";
 import { RoomBar } from "./demo-bar.js";
 import { Composer } from "./demo-composer.js";
 import { HistoryReader } from "./demo-history.js";
@@ -16,9 +18,7 @@ import { Messages, setMeta } from "./demo-messages.js";
 import { OlderReader } from "./demo-older.js";
 import { RoomList } from "./demo-rooms.js";
 import { Expiry } from "./expiry.js";
-import { randomId } from "./identity.js";
 import { areTyping, People } from "./people.js";
-import { Texts } from "./texts.js";
 import { whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
 import { WaitingCards } from "./waiting.js";

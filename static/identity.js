@@ -1,10 +1,6 @@
-// Random ids, and what this browser keeps for the page.
+// What this browser keeps for the page.
 
-// Not randomUUID(): browsers have that on secure origins only.
-export function randomId() {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
+import { randomId } from "../clients/js/src/ids.js";
 
 // The random id that this browser keeps under `key` for the page's path; it is made at the first call. Where storage is
 // switched off, it lasts as long as the page. Two relays of one origin get two ids. Before, they shared one: where there

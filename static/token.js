@@ -7,6 +7,8 @@
 // A page in a frame of another page asks that one for a new token 30 seconds before the end: it gets the message
 // {type: "relay.token_expiring", expires_in}, and changes the fragment of the frame.
 
+import { authorization as headersFor } from "../clients/js/src/token.js";
+
 let token = "";
 const handlers = new Set();
 
@@ -39,6 +41,8 @@ addEventListener("hashchange", (event) => {
 
 export const isSignedIn = () => token !== "";
 
+export const currentToken = () => token;
+
 // Calls `handler(token)` when the address gets a new token.
 export const whenRenewed = (handler) => handlers.add(handler);
 
@@ -65,11 +69,5 @@ function takeAlong({ target }) {
 
 for (const kind of ["click", "auxclick"]) addEventListener(kind, takeAlong);
 
-// The subprotocols of a WebSocket that offers `own`. The server selects one of them, so there must be one beside the token.
-export function subprotocols(own) {
-  const all = [own].flat();
-  return token ? [...(all.length ? all : ["relay.v1"]), `bearer.${token}`] : all;
-}
-
 // The headers of a request.
-export const authorization = () => (token ? { authorization: `Bearer ${token}` } : {});
+export const authorization = () => headersFor(token);

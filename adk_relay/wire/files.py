@@ -1,8 +1,9 @@
-"""The files of `static/`, and the redirect to the page."""
+"""The files of the pages and of the client that they run on, and the redirect to the page."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +33,15 @@ _PLACES = {
 
 
 class Files:
-    """All that is served over HTTP except the `Api`."""
+    """All that is served over HTTP except the `Api`.
 
-    def __init__(self, folder: Path) -> None:
-        self._files = _read(folder)
+    Args:
+        folders: by the path that each is served at: the one it has in the repository. So the modules of the
+            pages find those of the client in both by the same relative path.
+    """
+
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._files = _read(folders)
 
     def response(self, scope: Scope, path: str, method: str) -> Response:
         """The response to a request for a path."""
@@ -68,14 +74,14 @@ class _File:
         return with_length(200, self.body, self.headers)
 
 
-def _read(folder: Path) -> dict[str, _File]:
-    """The files of `folder` by the path they are served at.
+def _read(folders: Mapping[str, Path]) -> dict[str, _File]:
+    """The files of all folders by the path they are served at.
 
     They are read once and found by their whole path, so that a request can't name any other file.
     """
     files = {}
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
+    for name, folder in folders.items():
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             body = file.read_bytes()
             etag = b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
             headers = [
@@ -84,7 +90,7 @@ def _read(folder: Path) -> dict[str, _File]:
                 (b"cache-control", b"no-cache"),  # browsers ask each time, so a new version is seen at once
                 *SECURITY,
             ]
-            files[f"/static/{file.relative_to(folder).as_posix()}"] = _File(body, etag, headers)
+            files[f"/{name}/{file.relative_to(folder).as_posix()}"] = _File(body, etag, headers)
     for path, name in _PLACES.items():
         files[path] = files[f"/static/{name}"]
     return files

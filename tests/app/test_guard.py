@@ -74,7 +74,9 @@ async def test_a_request_without_a_token_is_refused(method: str, path: str) -> N
 
 
 async def test_what_needs_no_token() -> None:
-    files = [f"/static/{path.relative_to(STATIC).as_posix()}" for path in STATIC.rglob("*") if path.is_file()]
+    folders = [STATIC, STATIC.parent / "clients" / "js" / "src"]
+    named = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    files = [f"/{path.relative_to(STATIC.parent).as_posix()}" for path in named]
     async with guarded() as port, web(port, None) as nobody:
         for path in ("/", "/demo", "/docs", "/openapi.json", "/health", "/ready", *files):
             assert (await nobody.get(path)).status_code == 200

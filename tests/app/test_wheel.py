@@ -28,7 +28,11 @@ SHIPPED = {"relay.py", "adk_relay"}
 MARKER = "relay/py.typed"
 """Tells type checkers that relay.py has types. Python finds relay.py before a folder of that name."""
 
-INSIDE = {"agent": "adk_relay/agent", "static": "adk_relay/static"}
+INSIDE = {
+    "agent": "adk_relay/agent",
+    "static": "adk_relay/static",
+    "clients/js/src": "adk_relay/clients/js/src",
+}
 """Folders of the project that lie inside of the package in the wheel."""
 
 # What is installed in the place of its own that is looked for first, and what from the tests' environment.
@@ -94,7 +98,8 @@ async def test_runs_from_an_empty_folder(python: Path, tmp_path: Path) -> None:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", trust_env=False) as http:
             page = await http.get("/")
             assert page.text == (ROOT / "static" / "index.html").read_text()
-            assert (await http.get("/static/app.js")).status_code == 200
+            for script in ("/static/app.js", "/clients/js/src/index.js"):
+                assert (await http.get(script)).status_code == 200
         async with client(relay.port) as alice:
             assert alice.hello["rehearsal"] is True
             assert "hello" in await alice.ask("hello")

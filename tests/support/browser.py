@@ -244,7 +244,7 @@ async def visit(
     if script:
         await context.add_init_script(f"({script})()")
     if constants:
-        await context.route("**/static/*.js", partial(_serve_with, constants))
+        await context.route("**/*.js", partial(_serve_with, constants))
     try:
         tab = Tab(await context.new_page())
         try:

@@ -16,6 +16,7 @@ export const stats = {
 };
 
 export class Voice {
+  /** @type {(frame: ArrayBuffer) => void} */
   onframe = () => {};
   onend = () => {}; // the microphone went away by itself
   playing = false;
@@ -28,6 +29,12 @@ export class Voice {
   #inputLevel = 0; // of the newest microphone frame
   #counted = { played: 0, nonSilent: 0, underruns: 0, flushed: 0 };
   #closed = false;
+  #worklets;
+
+  // `worklets`: the folder with the two worklets; a bundler does not bring them along.
+  constructor(worklets = new URL(".", import.meta.url)) {
+    this.#worklets = worklets;
+  }
 
   // Must be called from a click: browsers let a page make sound only after the user has touched it.
   // Rejects with an Error whose message can be shown.
@@ -41,8 +48,8 @@ export class Voice {
           // Without echo cancellation the agent would hear itself, and interrupt itself.
           audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 },
         }),
-        context.audioWorklet.addModule(new URL("recorder.worklet.js", import.meta.url)),
-        context.audioWorklet.addModule(new URL("player.worklet.js", import.meta.url)),
+        context.audioWorklet.addModule(new URL("recorder.worklet.js", this.#worklets)),
+        context.audioWorklet.addModule(new URL("player.worklet.js", this.#worklets)),
         context.resume(),
       ]);
       this.#stream = stream;

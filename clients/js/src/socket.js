@@ -1,21 +1,24 @@
 // A WebSocket that reconnects: it is opened again after a pause when it was lost, and given up when that cannot help.
-// Both pages use it, each with its own dialect on top. A dialect calls greeted() and caughtUp() when the server's first
-// frames have come, and sends JSON objects or bytes.
+// A dialect is on top of it. It calls greeted() and caughtUp() when the server's first frames have come, and sends JSON
+// objects or bytes.
 //
 // `on.state` is called with each new state, {name, …}:
 //   connecting   `again`: after a loss
 //   connected    the server has greeted
 //   waiting      for the next try, in `delay` ms
 //   blocked      the server is there, but no WebSocket gets through; tried again now and then
-//   asleep       closed because nobody said anything; the next input opens it
+//   asleep       closed because nobody said anything, or the page was left; the next input opens it
 //   ended        it would be refused again, or the agent has failed too often; `reason` says why
+//   closed       by close()
 // A dialect may add states of its own with become().
 
 import { actionAfter, isFinal, reasonOf } from "./close_codes.js";
-import { subprotocols, whenRenewed } from "./token.js";
+import { watchPage } from "./page.js";
+import { subprotocols } from "./token.js";
 
 const FIRST_DELAY = 500; // ms
 const MAX_DELAY = 15000;
+const MAX_ASK_DELAY = 3000; // ms between two questions whether the server is there: they cost little
 const HELLO_TIMEOUT = 15000; // ms until the server has greeted, and sent the missed messages
 const PROBE_TIMEOUT = 10000; // ms for the answer to a ping
 const HEALTH_TIMEOUT = 5000;
@@ -24,78 +27,112 @@ const MAX_FAILURES = 6; // of the agent, in a row
 const MAX_UNOPENED = 3; // sockets in a row that were never opened: a proxy may refuse WebSockets
 const BLOCKED_DELAY = 20000;
 const WATCH = 5000; // ms between two checks of how long nothing has come
+const CONNECTING = 0; // a WebSocket's readyState
 const LOST = 1006; // the code of a connection that ended without a close frame
 
-// Invariants: there is a socket, or a timer for the next try, or neither while it is asleep, ended or paused.
-// `ready` is only true while the socket is open. There is a former socket only until the present one is greeted.
+const FOR_GOOD = ["asleep", "ended", "closed"]; // states in which no other try follows by itself
+
+// Invariants: there is a socket, or a question whether the server is there, or a timer for the next try, or none of
+// them while it is asleep, ended, closed or paused. `ready` is only true while the socket is open. There is a former
+// socket only until the present one is greeted.
 export class ReconnectingSocket {
   #url;
+  #token;
   #protocols;
   #health;
+  #canServe;
   #whenFailed;
+  #WebSocket;
+  #fetch;
   #on;
   #log;
+  /** @type {any} */
   #socket = null;
+  /** @type {any} */
   #former = null; // the socket that is being replaced, until the new one is greeted
   #upgraded = false; // the server has accepted the WebSocket
   #paused = false;
+  #isAway = false; // asleep only because the page was left
+  #isDoubtful = false; // the last try has failed: the server may be gone
+  /** @type {object | null} */
+  #question = null; // whether the server is there
   #attempt = 0; // tries since a connection was good
   #failures = 0; // of the agent, in a row
   #agentFailed = false; // an error on this socket has said so
   #unopened = 0; // sockets in a row that were never opened
+  /** @type {any} */
   #timer = 0; // for the next try; while there is a socket, for the end of the server's first frames
+  /** @type {any} */
   #settling = 0;
+  /** @type {any} */
   #probing = 0;
   #lastReceived = 0;
+  #watching;
+  #unwatch;
   ready = false; // the server has greeted: frames can be sent
   silence = 60000; // ms without a frame after which the server is asked whether it is there
   probedAt = 0; // when it was asked last
+  /** @type {import("./types.js").ConnectionState} */
   state = { name: "connecting" };
 
-  // `url` is a function, because the address may contain the last number seen. `health` is an address that answers over
-  // plain HTTP if the server takes connections; without it the state is never "blocked". `whenFailed` is the state after too many
-  // failures of the agent: "ended" or "asleep". `log(direction, data)` gets all frames.
+  // `url` is a function, because the address may contain the last number seen; so is `token`, because it may change.
+  // `health` answers over plain HTTP while the server runs. After a loss no WebSocket is opened before it has answered:
+  // after each WebSocket that failed, Firefox holds the next one back 1.5 times longer, up to minutes. `canServe`
+  // answers if the server takes connections, too; without it the state is never "blocked". `whenFailed` is the state
+  // after too many failures of the agent: "ended" or "asleep". `log(direction, data)` gets all frames.
   // `on` has state(state), data(data) and gone(lost): frames that were sent may not have arrived; `lost` is false if the
   // socket is only being replaced.
-  constructor({ url, protocols = [], health = null, whenFailed = "ended", on, log = () => {} }) {
+  constructor({
+    url,
+    token = () => "",
+    protocols = /** @type {string[]} */ ([]),
+    health = /** @type {string | URL | null} */ (null),
+    canServe = /** @type {string | URL | null} */ (null),
+    whenFailed = "ended",
+    WebSocket = globalThis.WebSocket,
+    fetch = globalThis.fetch,
+    on,
+    log = (direction, data) => {},
+  }) {
     this.#url = url;
+    this.#token = token;
     this.#protocols = protocols;
     this.#health = health;
+    this.#canServe = canServe;
     this.#whenFailed = whenFailed;
+    this.#WebSocket = WebSocket;
+    this.#fetch = fetch;
     this.#on = on;
     this.#log = log;
-    setInterval(() => this.#watch(), WATCH);
-    whenRenewed((token) => this.send({ type: "token", token }) || this.retry());
-    addEventListener("online", () => (this.ready ? this.probe() : this.hurry()));
-    document.addEventListener("visibilitychange", () => document.hidden || this.hurry());
+    this.#watching = setInterval(() => this.#watch(), WATCH);
+    this.#unwatch = watchPage({
+      online: () => (this.ready ? this.probe() : this.hurry()),
+      shown: () => this.hurry(),
+      left: () => this.#leave(),
+      returned: () => this.#isAway && this.open(),
+    });
   }
 
   // Opens a socket, or replaces the present one, which stays open until the new one is greeted: a conversation without
   // any socket might be ended by the server.
   open() {
-    if (this.#paused) return;
+    if (this.#paused || this.state.name === "closed") return;
     if (this.ready) {
       this.#former = this.#socket;
       ignore(this.#former);
     } else if (this.#socket) abandon(this.#socket);
+    this.#socket = null;
+    this.#isAway = false;
     this.#detach(false);
     if (this.state.name !== "blocked") this.become({ name: "connecting", again: this.#attempt > 0 });
-
-    const socket = new WebSocket(this.#url(), subprotocols(this.#protocols));
-    socket.binaryType = "arraybuffer";
-    socket.onopen = () => {
-      this.#upgraded = true;
-      this.#unopened = 0;
-    };
-    socket.onmessage = ({ data }) => this.#receive(data);
-    socket.onclose = ({ code, reason }) => this.#lost(code, reason);
-    this.#socket = socket;
-    this.#timer = setTimeout(() => this.#lost(LOST), HELLO_TIMEOUT);
+    if (this.#isDoubtful && this.#health) this.#ask();
+    else this.#connect();
   }
 
   // The server's greeting has come.
   greeted() {
     this.ready = true;
+    this.#isDoubtful = false;
     this.#settling = setTimeout(() => (this.#attempt = 0), SETTLED);
     this.#closeFormer();
     this.become({ name: "connected" });
@@ -123,6 +160,7 @@ export class ReconnectingSocket {
   // No socket is opened until resume().
   pause() {
     this.#paused = true;
+    this.#question = null;
     clearTimeout(this.#timer);
     if (this.#socket) abandon(this.#socket);
     this.#socket = null;
@@ -134,6 +172,18 @@ export class ReconnectingSocket {
     this.open();
   }
 
+  // For good.
+  close() {
+    clearInterval(this.#watching);
+    this.#unwatch();
+    this.#stop({ name: "closed" });
+  }
+
+  // There is another token: the server is told, or it is tried again with it.
+  renew(token) {
+    if (!this.send({ type: "token", token })) this.retry();
+  }
+
   // Opens a socket if it is asleep: there is input.
   wake() {
     if (this.state.name === "asleep") this.open();
@@ -141,9 +191,9 @@ export class ReconnectingSocket {
 
   // Tries now, because a try may succeed: the network is back, or the user has returned to the page.
   hurry() {
-    if (["waiting", "blocked"].includes(this.state.name)) {
-      if (!this.#socket) this.open();
-    } else if (this.ready && this.#silentFor() > this.silence / 2) this.probe();
+    const isPausing = ["waiting", "blocked"].includes(this.state.name) && !this.#socket;
+    if (isPausing || this.#question) this.open(); // a question may have got lost with the network
+    else if (this.ready && this.#silentFor() > this.silence / 2) this.probe();
   }
 
   // Another try, because the user asks for it.
@@ -200,6 +250,50 @@ export class ReconnectingSocket {
     return performance.now() - this.#lastReceived;
   }
 
+  // ---- how it begins
+
+  #connect() {
+    const Socket = this.#WebSocket;
+    const socket = new Socket(this.#url(), subprotocols(this.#protocols, this.#token()));
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => {
+      this.#upgraded = true;
+      this.#unopened = 0;
+    };
+    socket.onmessage = ({ data }) => this.#receive(data);
+    socket.onclose = ({ code, reason }) => this.#lost(code, reason);
+    // A close follows, which says more; but not in Node 20, if the server does not take the WebSocket.
+    socket.onerror = () => this.#upgraded || this.#lost(LOST);
+    this.#socket = socket;
+    this.#timer = setTimeout(() => this.#lost(LOST), HELLO_TIMEOUT);
+  }
+
+  // Opens a WebSocket if the server is there, and otherwise tries again later.
+  async #ask() {
+    const question = (this.#question = {});
+    const isServed = await this.#answers(this.#health);
+    if (this.#question !== question) return; // nobody wants to know any more
+    this.#question = null;
+    if (isServed) return this.#connect();
+    this.#unopened = 0;
+    this.become({ name: "waiting", delay: this.#tryLater(MAX_ASK_DELAY) });
+  }
+
+  async #answers(url) {
+    const options = { cache: /** @type {const} */ ("no-store"), signal: AbortSignal.timeout(HEALTH_TIMEOUT) };
+    const fetch = this.#fetch; // a browser's own must not be called as a method
+    return fetch(url, options).then(({ ok }) => ok, () => false);
+  }
+
+  // Exponential backoff with full jitter: a random pause up to a bound that doubles. Otherwise all clients would come
+  // back at the same moment after a restart of the server.
+  #tryLater(most = MAX_DELAY) {
+    const delay = Math.random() * Math.min(most, FIRST_DELAY * 2 ** this.#attempt++);
+    this.#isDoubtful = true;
+    this.#timer = setTimeout(() => this.open(), delay);
+    return delay;
+  }
+
   // ---- how it ends
 
   #lost(code, reason = "") {
@@ -218,26 +312,37 @@ export class ReconnectingSocket {
         if (!agentFailed || ++this.#failures < MAX_FAILURES) break;
         return this.#end({ name: this.#whenFailed, reason: reason || "The agent cannot be reached." });
     }
-    // Exponential backoff with full jitter: a random pause up to a bound that doubles. Otherwise all pages would come
-    // back at the same moment after a restart of the server.
-    const delay = Math.random() * Math.min(MAX_DELAY, FIRST_DELAY * 2 ** this.#attempt++);
-    this.#timer = setTimeout(() => this.open(), delay);
+    const delay = this.#tryLater();
     if (this.state.name !== "blocked") this.become({ name: "waiting", delay });
-    if (!upgraded && this.#health && ++this.#unopened >= MAX_UNOPENED) this.#findCause(delay);
+    if (!upgraded && this.#canServe && ++this.#unopened >= MAX_UNOPENED) this.#findCause(delay);
     else if (this.state.name === "blocked") this.become({ name: "waiting", delay });
   }
 
-  // Finds out whether the server is gone, or whether only WebSockets do not get through.
+  // Finds out whether the server takes no connections, or whether only WebSockets do not get through.
   async #findCause(delay) {
-    const options = { cache: "no-store", signal: AbortSignal.timeout(HEALTH_TIMEOUT) };
-    const isServed = await fetch(this.#health, options).then(({ ok }) => ok, () => false);
+    const isServed = await this.#answers(this.#canServe);
     // While this waited, the next try has begun, or tries have been stopped.
-    if (this.#socket || this.#paused || !["waiting", "blocked"].includes(this.state.name)) return;
+    if (this.#socket || this.#question || this.#paused || !["waiting", "blocked"].includes(this.state.name)) return;
     if (isServed) {
       clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.open(), BLOCKED_DELAY);
       if (this.state.name !== "blocked") this.become({ name: "blocked" });
     } else if (this.state.name === "blocked") this.become({ name: "waiting", delay });
+  }
+
+  // The page was left, and the browser keeps it. Its socket would stay open for minutes, and somebody be there who is
+  // not.
+  #leave() {
+    if (this.#paused || FOR_GOOD.includes(this.state.name)) return;
+    this.#isAway = true;
+    this.#stop({ name: "asleep" });
+  }
+
+  #stop(state) {
+    if (this.#socket) drop(this.#socket);
+    this.#socket = null;
+    this.#detach(true);
+    this.#end(state);
   }
 
   #end(state) {
@@ -253,6 +358,7 @@ export class ReconnectingSocket {
   // Resets the state of one socket.
   #detach(lost) {
     this.ready = this.#upgraded = this.#agentFailed = false;
+    this.#question = null;
     clearTimeout(this.#timer);
     clearTimeout(this.#settling);
     clearTimeout(this.#probing);
@@ -263,6 +369,7 @@ export class ReconnectingSocket {
 
 function ignore(socket) {
   socket.onopen = socket.onmessage = socket.onclose = null;
+  socket.onerror = () => {}; // the package ws throws without it
 }
 
 // Closes without waiting for an answer: a dead peer gives none, and onclose would come only after a long timeout.
@@ -276,6 +383,6 @@ function drop(socket) {
 // the WebSockets to a server one after the other, and the next one would wait for it.)
 function abandon(socket) {
   ignore(socket);
-  if (socket.readyState === WebSocket.CONNECTING) socket.onopen = () => socket.close(1000);
+  if (socket.readyState === CONNECTING) socket.onopen = () => socket.close(1000);
   else socket.close(1000);
 }

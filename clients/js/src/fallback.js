@@ -1,7 +1,7 @@
 // Used when no WebSocket gets through: each text is an HTTP request, and its answer is read while it streams.
 //
-// Answers are reported as frames of the live dialect, so that the page need not know where they come from. The
-// conversation is not the socket's: it belongs to the server's guest.
+// Answers are reported as frames of the live dialect, so that nobody need know where they come from. The conversation is
+// not the socket's: without a token it belongs to the server's guest.
 
 import { authorization } from "./token.js";
 
@@ -9,15 +9,22 @@ const SILENCE = 60000; // ms without anything from the server; it sends somethin
 
 export class Fallback {
   #url;
+  #token;
   #session;
+  #fetch;
   #on;
-  #waiting = []; // texts, {id, text}; each is sent when the one before it is answered
-  #request = null; // an AbortController
+  /** @type {{ id: string, text: string }[]} */
+  #waiting = []; // each is sent when the one before it is answered
+  /** @type {AbortController | null} */
+  #request = null;
 
+  // `token` is a function. `session` is the id of the conversation.
   // `on` has sent(id); refused(id), if there was no answer at all; message(frame); and idle(), when all texts are done.
-  constructor({ url, session, on }) {
+  constructor({ url, token, session, fetch = globalThis.fetch, on }) {
     this.#url = url;
+    this.#token = token;
     this.#session = session;
+    this.#fetch = fetch;
     this.#on = on;
   }
 
@@ -30,6 +37,19 @@ export class Fallback {
     if (!this.busy) this.#work();
   }
 
+  // Takes back a text that was not sent yet; returns whether there was one.
+  takeBack(id) {
+    const at = this.#waiting.findIndex((text) => text.id === id);
+    if (at >= 0) this.#waiting.splice(at, 1);
+    return at >= 0;
+  }
+
+  // Gives up all texts.
+  close() {
+    this.#waiting = [];
+    this.stop();
+  }
+
   // Stops the answer that is being given.
   stop() {
     this.#request?.abort();
@@ -37,7 +57,7 @@ export class Fallback {
 
   async #work() {
     while (this.#waiting.length) {
-      const { id, text } = this.#waiting.shift();
+      const { id, text } = /** @type {{ id: string, text: string }} */ (this.#waiting.shift());
       const request = (this.#request = new AbortController());
       let begun = false;
       const report = (frame) => {
@@ -75,15 +95,9 @@ export class Fallback {
   }
 
   async #readAnswer(text, signal, report, alive) {
-    const response = await fetch(this.#url, {
-      method: "POST",
-      headers: { "content-type": "application/json", accept: "text/event-stream", ...authorization() },
-      body: JSON.stringify({ session_id: this.#session, message: text }),
-      signal,
-    });
-    if (!response.ok) throw new Refused(await response.json().then(({ detail }) => detail, () => response.statusText));
     let interrupted = false;
-    for await (const event of events(response.body, alive)) {
+    const request = { session_id: this.#session, message: text };
+    for await (const event of askOverHttp(this.#url, request, { token: this.#token(), fetch: this.#fetch, signal, alive })) {
       switch (event.type) {
         case "tool_start":
         case "tool_complete":
@@ -103,8 +117,20 @@ export class Fallback {
   }
 }
 
+// The events of the turn dialect, as POST /api/v1/chat streams them. Throws a Refused if the server refuses the request.
+export async function* askOverHttp(url, request, { token, fetch, signal, alive = () => {} }) {
+  const response = await fetch(url, {
+    method: "POST",
+    headers: { "content-type": "application/json", accept: "text/event-stream", ...authorization(token) },
+    body: JSON.stringify(request),
+    signal,
+  });
+  if (!response.ok) throw new Refused(await response.json().then(({ detail }) => detail, () => response.statusText));
+  yield* events(response.body, alive);
+}
+
 // An error whose message can be shown.
-class Refused extends Error {}
+export class Refused extends Error {}
 
 // The events of a text/event-stream whose data is JSON with a `type`; `alive` is called when anything comes.
 async function* events(body, alive) {
@@ -115,7 +141,7 @@ async function* events(body, alive) {
     if (done) return;
     alive();
     const blocks = (rest + value).split(/\r?\n\r?\n/);
-    rest = blocks.pop();
+    rest = blocks.pop() ?? "";
     for (const block of blocks) {
       const data = block.split(/\r?\n/).filter((line) => line.startsWith("data:"));
       if (data.length) yield JSON.parse(data.map((line) => line.slice(5)).join("\n"));

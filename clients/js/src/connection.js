@@ -5,12 +5,12 @@
 // it. If it cannot, or if the page was just loaded, it sends a `gap` and the whole conversation instead. Texts that
 // were written here are sent again until they are confirmed (see texts.js).
 //
-// Knows nothing of the page; it calls the handlers it is given:
+// It calls the handlers that it is given:
 //   state(state)      see socket.js; also {name: "modelling"}: connected, but the server is restoring its own
 //                     connection to the model
 //   hello(frame)      a new socket is ready
-//   message(frame)    any other JSON frame that the page should see. In frames about what a user said, `mine` tells
-//                     whether it came from this page
+//   message(frame)    any other JSON frame that a user should see. In frames about what a user said, `mine` tells
+//                     whether it came from this client
 //   sound(samples)    an Int16Array, 24 kHz mono
 //   history(lines, {ids, isAnother, older})   the conversation, [{role, text, open, mine}, …], which replaces all that
 //                     is shown. The texts with these ids are not in it yet. isAnother: a new epoch. older: names the
@@ -32,24 +32,29 @@ export class Connection {
   #url;
   #on;
   #socket;
-  #audio = false;
+  #audio; // the socket gets the agent's sound
+  #alwaysAudio;
   #epoch = null;
   #seq = 0; // the last number seen
   #announced = null; // the epoch that hello has named, until its history is there
+  /** @type {{ frame: any, lines: any[] } | null} */
   #coming = null; // the messages that are coming after a gap or a history: {frame, lines}
-  #ids = new Set(); // connection ids that this page has had
+  #ids = new Set(); // connection ids that this client has had
+  #isToReread = false; // the next socket asks for the whole conversation
   // Each text also has `seq`, the last number seen when it was first sent, and `late`: messages that come before its
   // confirmation are before it in the conversation.
   #texts = new Texts();
 
-  // `health`: a URL that answers over plain HTTP if the server is there and takes connections.
-  constructor({ url, health, on, debug }) {
+  // `audio`: whether it gets the agent's sound without a call. `debug` writes all frames to the console. For the rest see
+  // socket.js.
+  constructor({ url, on, audio = false, debug = false, ...options }) {
     this.#url = url;
     this.#on = on;
+    this.#audio = this.#alwaysAudio = audio;
     this.#socket = new ReconnectingSocket({
+      ...options,
       url: () => this.#address(),
-      protocols: SUBPROTOCOL,
-      health,
+      protocols: [SUBPROTOCOL],
       log: debug ? logFrame : undefined,
       on: {
         state: (state) => this.#changed(state),
@@ -63,11 +68,11 @@ export class Connection {
     return this.#socket.state;
   }
 
-  // ---- for the page
+  // ---- for the user
 
   // Opens a socket, or replaces the present one to switch between writing and speaking.
-  open(audio = this.#audio) {
-    this.#audio = audio;
+  open(speaks = this.#audio) {
+    this.#audio = speaks || this.#alwaysAudio;
     this.#socket.open();
   }
 
@@ -88,11 +93,18 @@ export class Connection {
     this.#socket.resume();
   }
 
-  // Gives up the texts that no socket has taken yet, and returns them: they are sent another way.
-  takeUntried() {
-    const untried = this.#texts.unconfirmed.filter(({ tried }) => !tried);
-    for (const { id } of untried) this.#texts.remove(id);
-    return untried;
+  // Gives up the texts that were written before any conversation was there, and returns them: they are sent another way.
+  // What was written in a conversation waits for it.
+  takeHomeless() {
+    if (this.#epoch !== null) return [];
+    const homeless = this.#texts.unconfirmed;
+    for (const { id } of homeless) this.#texts.remove(id);
+    return homeless;
+  }
+
+  // Takes a text back that no socket has taken yet; returns whether there was one.
+  takeBack(id) {
+    return this.#texts.find(id)?.tried === false && Boolean(this.#texts.remove(id));
   }
 
   // Sends a frame of the microphone, and returns the result: "sent", "unheard" (there is no connection) or "dropped"
@@ -123,18 +135,29 @@ export class Connection {
     this.#socket.retry();
   }
 
+  renew(token) {
+    this.#socket.renew(token);
+  }
+
+  close() {
+    this.#socket.close();
+  }
+
   // ---- the socket
 
   #address() {
     const url = new URL(this.#url);
     url.searchParams.set("is_audio", String(this.#audio));
-    url.searchParams.set("after", `${this.#epoch ?? 0}.${this.#seq}`); // 0.0: the whole conversation
+    // 0.0: the whole conversation
+    url.searchParams.set("after", this.#epoch === null || this.#isToReread ? "0.0" : `${this.#epoch}.${this.#seq}`);
     return url;
   }
 
   #changed(state) {
-    // A page that wakes up comes back without audio: a microphone must not stay open for hours.
-    if (["asleep", "ended"].includes(state.name)) this.#audio = false;
+    // A client that wakes up comes back without audio: a microphone must not stay open for hours.
+    if (["asleep", "ended"].includes(state.name)) this.#audio = this.#alwaysAudio;
+    // What is open was cut off, and stays so: the rest of an answer would be shown as another one.
+    if (state.name === "blocked") this.#isToReread = this.#epoch !== null;
     this.#on.state(state);
   }
 
@@ -215,7 +238,7 @@ export class Connection {
   #greeted(frame) {
     this.#socket.silence = (frame.ping_interval ?? 25) * 2000 + 10000; // longer than two of the server's pings
     this.#ids.add(frame.connection_id);
-    if (frame.epoch === this.#epoch) this.#socket.caughtUp();
+    if (frame.epoch === this.#epoch && !this.#isToReread) this.#socket.caughtUp();
     else this.#announced = frame.epoch;
     this.#socket.greeted();
     this.#on.hello(frame);
@@ -226,7 +249,7 @@ export class Connection {
 
   // Messages are used when the last one is there: if the socket is lost before that, the next one asks for them again.
   #readLines() {
-    const { frame, lines } = this.#coming;
+    const { frame, lines } = /** @type {{ frame: any, lines: any[] }} */ (this.#coming);
     if (lines.length < frame.messages) return;
     this.#coming = null;
     if (frame.type === "gap") this.#readHistory(frame, lines);
@@ -235,7 +258,8 @@ export class Connection {
 
   #readHistory({ to, older = "", epoch = this.#announced }, lines) {
     this.#socket.caughtUp();
-    const isAnother = this.#epoch !== null && epoch !== null;
+    this.#isToReread = false;
+    const isAnother = this.#epoch !== null && epoch !== null && epoch !== this.#epoch;
     this.#epoch = epoch ?? this.#epoch;
     this.#announced = null;
     this.#seq = to;
@@ -249,6 +273,7 @@ export class Connection {
   // The conversation was emptied: a new epoch begins, in which the server has seen no id yet.
   #restart({ type, epoch, seq }) {
     this.#socket.caughtUp();
+    this.#isToReread = false;
     this.#epoch = epoch;
     this.#seq = seq;
     this.#announced = this.#coming = null;

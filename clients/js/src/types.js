@@ -1,0 +1,174 @@
+// The types of what a conversation tells and holds. They are comments: nothing is run.
+
+/**
+ * @typedef {object} ConnectionState
+ * @property {"connecting" | "connected" | "modelling" | "waiting" | "blocked" | "asleep" | "ended" | "closed"} name
+ *   `modelling`: connected, but the server is restoring its own connection to the model; `waiting` for the next try;
+ *   `blocked`: no WebSocket gets through, so that texts go over HTTP, to a separate conversation; `asleep`: closed
+ *   because nobody said anything, the next input opens it; `ended`: it would be refused again; `closed` by `close()`
+ * @property {boolean} [again] connecting after a loss
+ * @property {number} [delay] waiting for so many milliseconds
+ * @property {string} [reason] why it has ended
+ */
+
+/**
+ * A call of a tool.
+ *
+ * @typedef {object} Tool
+ * @property {string} tool_id
+ * @property {string} tool_name
+ * @property {any} arguments
+ * @property {any} result null while it runs
+ * @property {boolean} [truncated] the arguments, or the result, are the beginning of longer ones
+ * @property {number} [at] how many characters of the answer were there when it was called
+ * @property {any} [interim] what a tool that waits for a user has returned meanwhile
+ */
+
+/**
+ * What an answer is based on.
+ *
+ * @typedef {object} Grounding
+ * @property {{ title: string, url: string }[]} [sources]
+ * @property {string[]} [searches]
+ * @property {string} [suggestions]
+ */
+
+/**
+ * @typedef {object} Usage
+ * @property {number} [input_tokens]
+ * @property {number} [output_tokens]
+ * @property {number} [thought_tokens]
+ * @property {number} [total_tokens]
+ */
+
+/**
+ * One message of a history, as the server tells it.
+ *
+ * @typedef {object} HistoryLine
+ * @property {"user" | "agent"} role
+ * @property {string} text
+ * @property {string} [id]
+ * @property {string} [name]
+ * @property {boolean} [open]
+ * @property {boolean} [mine]
+ */
+
+/**
+ * A text, an utterance or an answer, as it is to be shown.
+ *
+ * @typedef {object} Line
+ * @property {string} key identifies it among all lines that are shown
+ * @property {"user" | "agent"} role
+ * @property {string} text
+ * @property {string} id of a user's text; empty: it has none
+ * @property {string} name who wrote or said it, if it is told
+ * @property {boolean} mine
+ * @property {"" | "waiting" | "sent" | "refused"} status of a text that was written here: it waits for a connection; it
+ *   was sent, and is not stored yet; it is not answered
+ * @property {boolean} open it is not complete
+ * @property {boolean} spoken by a user
+ * @property {string} [speaker] the connection id of who has spoken it, if that was another user
+ * @property {boolean} interrupted
+ * @property {boolean} beside it is in the separate conversation over HTTP
+ * @property {readonly Tool[]} tools that an answer has called
+ * @property {Grounding} [grounding]
+ * @property {Usage} [usage]
+ */
+
+/**
+ * All that is to be shown. It is never changed: what is new makes another state, which shares what is the same.
+ *
+ * @typedef {object} State
+ * @property {ConnectionState} connection
+ * @property {string} sessionId the id of the conversation, when the server has told it
+ * @property {string} model
+ * @property {boolean} rehearsal the offline agent answers
+ * @property {string} name what the others are told of this client
+ * @property {"" | "listen" | "write" | "manage"} role empty: it was not invited
+ * @property {boolean} pushToTalk
+ * @property {readonly Line[]} messages
+ * @property {string} older names the place before the first message, for `askOlder()`; empty: there are no older ones
+ * @property {boolean} expecting an answer is to come
+ * @property {boolean} answering an answer is being given
+ * @property {readonly Tool[]} waiting tool calls that wait for a user
+ * @property {number} connections in the conversation, this one included
+ * @property {readonly string[]} typing the connection ids of others who are typing
+ * @property {Readonly<Record<string, string>>} names of others, by their connection ids
+ * @property {"off" | "asking" | "on"} call
+ * @property {boolean} beside texts go over HTTP, to a separate conversation
+ * @property {{ code: string, message: string } | null} error the last one
+ */
+
+/**
+ * @typedef {{ type: "state" } & ConnectionState} StateMessage
+ * @typedef {{ type: "hello", session_id: string, user_id: string, connection_id: string, connections: number,
+ *   model: string, rehearsal: boolean, is_audio: boolean, epoch: string, seq: number, push_to_talk?: boolean,
+ *   name?: string, role?: "listen" | "write" | "manage", names?: Record<string, string>,
+ *   limits?: Record<string, number> }} HelloMessage
+ * @typedef {{ type: "history", lines: HistoryLine[], ids: string[], isAnother: boolean, older: string }} HistoryMessage
+ *   the conversation, which replaces all that is shown; the texts with these ids are not in it yet; isAnother: the server
+ *   has begun a new epoch
+ * @typedef {{ type: "older", lines: HistoryLine[], older: string }} OlderMessage what `askOlder()` has asked for
+ * @typedef {{ type: "cleared", how: "cleared" | "deleted", ids: string[] }} ClearedMessage
+ * @typedef {{ type: "written", id: string, text: string, waiting: boolean, beside: boolean }} WrittenMessage by `say()`
+ * @typedef {{ type: "sent" | "unsent" | "placed" | "confirmed" | "refused" | "cancelled", id: string }} FateMessage of a
+ *   text: it was sent; the connection was lost before it was confirmed; it comes after all messages so far; the server
+ *   has it; it is not answered; it was taken back
+ * @typedef {{ type: "message", role: "user", text: string, id?: string, connection_id: string | null, name?: string,
+ *   mine: boolean }} TextOfUserMessage
+ * @typedef {{ type: "transcript", role: "user", text: string, final: boolean, connection_id: string | null,
+ *   name?: string, mine: boolean }} TranscriptMessage the whole utterance so far
+ * @typedef {{ type: "text", text: string, isTranscript: boolean }} TextMessage the next chunk of an answer
+ * @typedef {{ type: "sound", samples: Int16Array }} SoundMessage 24 kHz, mono
+ * @typedef {{ type: "tool_start", tool_id: string, tool_name: string, arguments: any, pending?: boolean, interim?: any,
+ *   truncated?: boolean }} ToolStartMessage
+ * @typedef {{ type: "tool_complete", tool_id: string, tool_name: string, result: any, truncated?: boolean
+ *   }} ToolCompleteMessage
+ * @typedef {{ type: "turn_end", interrupted: boolean, wasPlaying: boolean, usage?: Usage, grounding?: Grounding
+ *   }} TurnEndMessage wasPlaying: the agent was still to be heard
+ * @typedef {{ type: "presence", joined: string[], left: string[], connections: number, names?: Record<string, string>
+ *   }} PresenceMessage
+ * @typedef {{ type: "typing", connection_id: string, name?: string, typing: boolean, mine: boolean }} TypingMessage
+ * @typedef {{ type: "dropped", direction: "up" | "down", audio_ms: number }} DroppedMessage
+ * @typedef {{ type: "error", code?: string, message: string, id?: string, tool_id?: string, retry_after?: number
+ *   }} ErrorMessage
+ * @typedef {{ type: "token_expiring", expires_in: number }} TokenExpiringMessage
+ * @typedef {{ type: "going_away", after: number }} GoingAwayMessage
+ * @typedef {{ type: "call", state: "asking" | "on" | "off", why: string }} CallMessage why it was ended, for people
+ * @typedef {{ type: "slow" }} SlowMessage the network is slower than speech; once a call
+ * @typedef {{ type: "beside", active: boolean, used: boolean }} BesideMessage texts go to a separate conversation from
+ *   now on, or do not any more; used: they did since
+ */
+
+/**
+ * @typedef {StateMessage | HelloMessage | HistoryMessage | OlderMessage | ClearedMessage | WrittenMessage | FateMessage
+ *   | TextOfUserMessage | TranscriptMessage | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage
+ *   | TurnEndMessage | PresenceMessage | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
+ *   | GoingAwayMessage | CallMessage | SlowMessage | BesideMessage} Message
+ */
+
+/**
+ * The messages with one `type`.
+ *
+ * @template {Message["type"]} T
+ * @typedef {Extract<Message, { type: T }> extends never ? FateMessage : Extract<Message, { type: T }>} MessageOf
+ */
+
+/**
+ * @typedef {object} ConnectOptions
+ * @property {string | URL} url where relay is: `https://example.com/`, with its prefix if it has one
+ * @property {string} [user] the user's id, 1 to 128 of `A-Z a-z 0-9 . _ ~ -`; left out: a random one. With a token the
+ *   server knows the user from it.
+ * @property {string} [session] names one of the user's conversations; left out: the user's default one
+ * @property {string} [name] what the others are told, if the token says nothing
+ * @property {boolean} [audio] get the agent's sound without a call, as `sound` messages; left out: only while `speak()`
+ * @property {string | (() => string)} [token] if the server wants one
+ * @property {string} [fallbackSession] the id of the conversation over HTTP, where it cannot be the same one
+ * @property {string | URL} [worklets] the folder with `player.worklet.js`, `recorder.worklet.js` and `resampler.js`, if
+ *   a bundler has moved this module: relay serves them at `clients/js/src/`
+ * @property {any} [WebSocket] a WebSocket class, for Node before 22 (the package `ws` has one)
+ * @property {typeof globalThis.fetch} [fetch]
+ * @property {boolean} [debug] write all frames to the console
+ */
+
+export {};
