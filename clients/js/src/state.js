@@ -21,6 +21,10 @@ export const EMPTY = {
   name: "",
   role: "",
   pushToTalk: false,
+  voices: [],
+  voice: "",
+  languages: [],
+  language: "",
   messages: [],
   older: "",
   expecting: false,
@@ -93,10 +97,16 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
         name: message.name ?? "",
         role: message.role ?? "",
         pushToTalk: Boolean(message.push_to_talk),
+        voices: message.voices ?? [],
+        voice: message.voice ?? "",
+        languages: message.languages ?? [],
+        language: message.language ?? "",
         connections: message.connections,
         names: { ...state.names, ...message.names },
         typing: [],
       };
+    case "configured":
+      return { ...state, voice: message.voice, language: message.language };
     case "history":
       return history(state, message);
     case "older":
