@@ -17,6 +17,7 @@ from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
 from adk_relay.adk.lines import Lines, marks_of, said_by
 from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
+from adk_relay.adk.rewound import rewound
 from adk_relay.adk.state import SetState, delta_of, shown
 from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
@@ -119,13 +120,26 @@ class StoredSession:
         self.is_kept = True
         self.set_state.load(session.state)
         self.loaded_state = session.state
-        self.waiting = waiting_in(with_waiting(session))
+        self.waiting = waiting_in(_that_count(session))
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time
         if self.has_more(session):
             self._count = partial(self._count_before, history, lines, session.events[-1].timestamp)
         if self.user_id == GUEST:  # its listeners are told how many messages there are
             await self.counted()
+
+    async def all_events(self) -> list[Event]:
+        """All events of the session, those too that are not in memory."""
+        session = await self._service.get_session(
+            app_name=self._app_name, user_id=self.user_id, session_id=self.session_id
+        )
+        return session.events if session else []
+
+    def rewound(self, session: Session) -> None:
+        """Something was taken back: the state, and the calls that wait, are those of before."""
+        self.set_state.load(session.state)
+        self.waiting = waiting_in(_that_count(session))
+        self.archive = self._new_archive()
 
     async def state(self) -> dict[str, Any]:
         """What clients have set in the session's state."""
@@ -267,8 +281,14 @@ def shorten_if_long(session: Session) -> None:
 
 
 def _shorten(session: Session) -> None:
+    session.events = rewound(session.events)
     session.events = _fitting(session.events)
     session.events = with_waiting(session)
+
+
+def _that_count(session: Session) -> list[Event]:
+    """The events that are not taken back, and those of the calls that wait."""
+    return with_waiting(session.model_copy(update={"events": rewound(session.events)}))
 
 
 def _fitting(events: list[Event]) -> list[Event]:
