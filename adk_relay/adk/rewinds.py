@@ -73,6 +73,8 @@ class Rewinds:
         if not (text and is_waiting and not text.is_stored):
             await self._store(before, question)
         self._room.publish(Rewound(self._room.number(), line.id))
+        for listener in self._room.listeners:
+            self._waiting.tell(listener)
 
     async def _store(self, before: int, question: int) -> None:
         """Stores that it does not count any more, if it is stored.

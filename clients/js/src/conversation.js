@@ -135,6 +135,23 @@ export class Conversation extends Teller {
   }
 
   /**
+   * Takes back what a user has written or said last, and all that came after it. To let it be answered again, or to edit
+   * it, say() the text right after that.
+   *
+   * @param {string} [id] that of the text, if it has one: it is refused if another one has come since
+   * @returns {boolean} whether there is a connection to send it
+   */
+  rewind(id) {
+    const isSent = !this.state.beside && this.#connection.sendControl("rewind", id ? { id } : {});
+    if (isSent) {
+      this.#isDiscarding = this.state.answering;
+      this.#voice?.flush();
+      this.notify();
+    }
+    return isSent;
+  }
+
+  /**
    * Chooses how the agent speaks from its next turn on, for all in the conversation: one of `state.voices`, one of
    * `state.languages`, or "" for the operator's own choice. `configured` tells that it was taken.
    *
