@@ -5,12 +5,14 @@ import { connect } from "../clients/js/src/index.js";
 import { announce } from "./announcer.js";
 import { here } from "./api.js";
 import { Call } from "./call.js";
+import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
 import { Expiry } from "./expiry.js";
 import { keptId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { People } from "./people.js";
+import { Showing } from "./showing.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
 import { currentToken, isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
@@ -72,7 +74,6 @@ live.on("hello", (frame) => {
   view.showListening(me.role === "listen");
   waiting.listens = me.role === "listen";
   people.enter(frame.names);
-  call.showPushToTalk();
   waiting.renew();
   older.reset();
   rehearsal(frame.rehearsal);
@@ -290,7 +291,9 @@ document.addEventListener("keydown", (event) => {
 
 // ---- the call
 
-const call = new Call(live, () => update());
+const call = new Call(live, { changed: () => update(), stop, choose: (choices) => live.choose(choices) });
+new Captions(live, true, () => {});
+new Showing(live);
 
 // Updates the buttons and the call to the present state.
 function update() {
