@@ -12,7 +12,9 @@ import { keptId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { People } from "./people.js";
+import { offerSettings, remember, remembered } from "./settings.js";
 import { Showing } from "./showing.js";
+import { SoundSettings } from "./sound.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
 import { currentToken, isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
@@ -286,13 +288,15 @@ function stop() {
 
 elements.stop.addEventListener("click", stop);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !elements.stop.hidden && !event.isComposing) stop();
+  if (event.key !== "Escape" || event.isComposing || document.querySelector(":modal")) return;
+  if (!elements.stop.hidden) stop();
 });
 
 // ---- the call
 
-const call = new Call(live, { changed: () => update(), stop, choose: (choices) => live.choose(choices) });
-new Captions(live, true, () => {});
+const sound = new SoundSettings(live);
+const call = new Call(live, { changed: () => update(), stop, useMode: (mode) => sound.useMode(mode) });
+new Captions(live, remembered("captions", true), (areOn) => remember("captions", areOn));
 new Showing(live);
 
 // Updates the buttons and the call to the present state.
@@ -302,5 +306,6 @@ function update() {
 }
 
 live.subscribe(update);
+offerSettings();
 view.fitText();
 view.focusText();

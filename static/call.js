@@ -23,7 +23,7 @@ export class Call {
   //
   //   changed()       the display may have to change
   //   stop()          the user stops the answer that is being played, to talk
-  //   choose(choices) the user has chosen another way to talk
+  //   useMode(mode)   the user has chosen when the microphone is sent
   constructor(live, on) {
     this.#live = live;
     this.#on = on;
@@ -113,7 +113,7 @@ export class Call {
     const how = halfDuplex
       ? "So it is off while the agent speaks: to speak before the end, press Stop. With headphones it can stay on."
       : "So the agent may interrupt itself. Use headphones, or hold a button to talk.";
-    const offer = (label, mode) => [label, () => this.#on.choose({ mode })];
+    const offer = (label, mode) => [label, () => this.#on.useMode(mode)];
     const actions = [offer("Push to talk", "push_to_talk"), ...(halfDuplex ? [offer("Keep it on", "open")] : [])];
     view.notice("echo", why + how, { actions });
   }
