@@ -6,6 +6,8 @@ import { remember, remembered } from "./settings.js";
 const KINDS = ["microphone", "loudspeaker", "camera"];
 const KEY = "sound"; // remembered: {microphone: {id, label}, loudspeaker, camera, mode}
 
+const HINT = "Automatic: always on, but off while the agent speaks if the microphone hears it.";
+
 const selects = Object.fromEntries(KINDS.map((kind) => [kind, document.getElementById(`${kind}-choice`)]));
 const modes = document.getElementById("mode-choice");
 
@@ -50,7 +52,7 @@ export class SoundSettings {
     const { mustPushToTalk, mode } = this.#live.state;
     modes.value = mustPushToTalk ? "push_to_talk" : mode;
     modes.disabled = mustPushToTalk;
-    document.getElementById("mode-hint").hidden = !mustPushToTalk;
+    document.getElementById("mode-hint").textContent = mustPushToTalk ? "This agent needs push to talk." : HINT;
   }
 
   async #list() {
