@@ -1,5 +1,6 @@
 // Messages from before those that are shown: the button above the first message reads them, and scrolling up does.
 
+import { answerText } from "./answer.js";
 import { bubble, element } from "./bubbles.js";
 
 const NEAR = 200; // pixels from the top
@@ -54,7 +55,9 @@ export class OlderMessages {
     if (!this.#asked) return; // they were asked for before the conversation was emptied
     const root = this.#root;
     const items = lines.map(({ role, text, who }) =>
-      bubble(role, role === "agent" ? "Agent" : who || "You", { text, other: Boolean(who), now: false }),
+      role === "agent"
+        ? bubble(role, "Agent", { text: answerText(text), now: false })
+        : bubble(role, who || "You", { text, other: Boolean(who), now: false }),
     );
     const below = root.scrollHeight - root.scrollTop;
     this.#button.after(...items);
