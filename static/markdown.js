@@ -144,7 +144,7 @@ function made(token) {
       return cell(token);
     case "link":
     case "image":
-      return link(token.href, "");
+      return link(decoded(token.href), "");
     case "text":
       return token.tokens ? element("span", "line") : new Text();
     case "html":

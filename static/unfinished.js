@@ -23,7 +23,7 @@ function withoutOpenLine(text) {
 // With the ends of what is open in it.
 function completedLine(text) {
   if (count(text, /`/g) % 2) return text.endsWith("`") ? text.slice(0, -1) : `${text}\``;
-  text = text.replace(/!?\[([^[\]\n]*)\]?(?:(?<=\])\([^()\s]*)?$/, "$1");
+  text = text.replace(/!?\[([^[\]\n]*)\]?(?:(?<=\])\([^()\s]*(?:\([^()\s]*\)?)?)?$/, "$1");
   const isBold = count(text, /\*\*/g) % 2;
   const isItalic = count(text.replaceAll("**", ""), /\*(?=\S)/g) % 2;
   text = text.replace(isBold ? /\*+$/ : /(?<!\*)\*$/, "");
