@@ -1,6 +1,7 @@
 // The text of an answer on the page: Markdown, which is drawn as it grows.
 
-import { element, keepSource } from "./bubbles.js";
+import { keepSource } from "./bubbles.js";
+import { element } from "./elements.js";
 import { Markdown } from "./markdown.js";
 
 const SHARE = 4; // drawing takes at most a fifth of the time

@@ -1,13 +1,11 @@
 // The parts of a conversation on the page: bubbles, cards of tools, marks. Everything is set as text, never as markup.
 
-const sources = new WeakMap(); // the node of a text → a function that returns what it was drawn from
+import { answerActions } from "./actions.js";
+import { element, link } from "./elements.js";
 
-export function element(name, className = "", text = "") {
-  const node = document.createElement(name);
-  if (className) node.className = className;
-  if (text) node.textContent = text;
-  return node;
-}
+export { element, link } from "./elements.js";
+
+const sources = new WeakMap(); // the node of a text → a function that returns what it was drawn from
 
 // The item of a message. `side`: user or agent. `who` is visible in the messages of other users (`other`); in all
 // others it is for screen readers only. `text` is a string, or the node of an answer's. `now`: the time is shown. It is not
@@ -23,6 +21,7 @@ export function bubble(side, who, { text = null, other = false, now = true } = {
   const meta = element("div", "meta");
   if (now) meta.append(clock());
   meta.append(element("span", "mark"));
+  if (side === "agent") meta.append(answerActions(() => sourceOf(item)));
   item.append(inner, meta);
   return item;
 }
@@ -102,18 +101,6 @@ export function sourceList({ sources = [], searches = [] }) {
   }
   if (searches.length) list.append(element("p", "searches", `Searched for: ${searches.join(" · ")}`));
   return list;
-}
-
-// A link to another site or to a mailbox, in a window of its own; plain text, if it is neither.
-export function link(address, text) {
-  const url = URL.canParse(address) ? new URL(address) : null;
-  if (!["http:", "https:", "mailto:"].includes(url?.protocol)) return element("span", "", text);
-  const node = element("a", "", text);
-  node.href = url.href;
-  node.target = "_blank";
-  node.rel = "noopener noreferrer";
-  node.title = url.hostname || url.pathname;
-  return node;
 }
 
 function clock() {

@@ -1,7 +1,7 @@
 // Copies texts, and the buttons that do.
 
 import { announce } from "./announcer.js";
-import { element } from "./bubbles.js";
+import { element } from "./elements.js";
 import { icon } from "./icons.js";
 
 const SHOWN = 2000; // ms for which a button says that it has copied

@@ -3,6 +3,7 @@
 // Texts that were written here and are not in the conversation yet have the class `waiting`. They stand below all
 // other messages, in the order in which they were written. Cards of tools stand between the messages.
 
+import { answerActions } from "./actions.js";
 import { announce } from "./announcer.js";
 import { AnswerText } from "./answer.js";
 
@@ -101,7 +102,9 @@ export class Messages {
       if (text) answer.finish(text);
       inner.append(answer.element);
     } else inner.append(element("text", text));
-    node.append(element("meta", ""));
+    const meta = node.appendChild(element("meta", ""));
+    meta.append(element("mark", ""));
+    if (kind === "agent") meta.append(answerActions(() => this.#answers.get(node).source));
     return node;
   }
 
@@ -116,7 +119,7 @@ export class Messages {
 
 // The small line below a message.
 export function setMeta(node, text) {
-  node.querySelector(".meta").textContent = text;
+  node.querySelector(".meta .mark").textContent = text;
 }
 
 export function element(className, text) {

@@ -5,8 +5,8 @@
 // A text that grows is drawn again with each of its chunks. So nodes that show the same as before stay, and with them what
 // is selected in them, and blocks that no chunk can change any more are not even read again.
 
-import { element, link } from "./bubbles.js";
 import { copyButton } from "./copy.js";
+import { element, link } from "./elements.js";
 import { completed } from "./unfinished.js";
 import { lexer } from "./vendor/marked.js";
 
