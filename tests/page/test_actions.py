@@ -1,11 +1,11 @@
-"""What can be done with messages: copying them."""
+"""What can be done with messages: copying and writing them."""
 
 from __future__ import annotations
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from support.browser import visit
+from support.browser import Tab, visit
 from support.chat import created
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.rooms import window
@@ -51,8 +51,31 @@ async def test_answers_and_code_can_be_copied(gemini: GeminiLive, browser: Brows
                 await copies(tab.page)
         async with window(browser, port, room, permissions=["clipboard-write", "clipboard-read"]) as tab:
             await copies(tab.page)
-            # There is room for a finger.
-        phone = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
+            phone = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
         async with visit(browser, port, f"/?user=guest&session={room}", **phone) as tab:
             box = await tab.page.get_by_role("button", name="Copy this answer").last.bounding_box()
             assert box and box["width"] >= 44 <= box["height"]
+            await breaks_lines(tab)
+        async with window(browser, port, room, **phone) as tab:
+            await breaks_lines(tab)
+
+
+async def breaks_lines(tab: Tab) -> None:
+    """On a touch keyboard Enter does, and the box grows with them up to a limit."""
+    box = tab.page.get_by_label("Message", exact=True)
+    count = await tab.page.locator(".message.user").count()
+    await expect(box).to_have_attribute("enterkeyhint", "enter")
+    await box.fill("one")
+    low = await box.bounding_box()
+    await box.press("End")
+    await box.press("Enter")
+    await box.press("x")
+    await expect(box).to_have_value("one\nx")
+    high = await box.bounding_box()
+    await box.fill("x\n" * 40)
+    highest = await box.bounding_box()
+    assert low and high and highest
+    assert low["height"] < high["height"] < highest["height"] <= 192
+    await box.fill("sent")
+    await box.press("Control+Enter")
+    await expect(tab.page.locator(".message.user")).to_have_count(count + 1)

@@ -8,8 +8,8 @@ import re
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from support.browser import Tab, rehearsal, until, violations, visit
 from support.api import STATIC
+from support.browser import Tab, rehearsal, until, violations, visit
 from support.chat import created, guest
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.rooms import window
