@@ -1,7 +1,7 @@
 // Messages from before those that are shown: the button above the first message reads them, and scrolling up does.
 
-import { answerText } from "./answer.js";
-import { bubble, element } from "./bubbles.js";
+import { element } from "./bubbles.js";
+import { itemOf } from "./history.js";
 
 const NEAR = 200; // pixels from the top
 const LABEL = "Show older messages";
@@ -54,11 +54,7 @@ export class OlderMessages {
   show(lines, place) {
     if (!this.#asked) return; // they were asked for before the conversation was emptied
     const root = this.#root;
-    const items = lines.map(({ role, text, who }) =>
-      role === "agent"
-        ? bubble(role, "Agent", { text: answerText(text), now: false })
-        : bubble(role, who || "You", { text, other: Boolean(who), now: false }),
-    );
+    const items = lines.map(itemOf);
     const below = root.scrollHeight - root.scrollTop;
     this.#button.after(...items);
     this.#items.unshift(...items);
