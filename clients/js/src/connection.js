@@ -40,6 +40,7 @@ export class Connection {
   /** @type {{ frame: any, lines: any[] } | null} */
   #coming = null; // the messages that are coming after a gap or a history: {frame, lines}
   #ids = new Set(); // connection ids that this client has had
+  #isShowing = false; // the server has not read the last picture yet
   #isToReread = false; // the next socket asks for the whole conversation
   // Each text also has `seq`, the last number seen when it was first sent, and `late`: messages that come before its
   // confirmation are before it in the conversation.
@@ -116,6 +117,21 @@ export class Connection {
     return "sent";
   }
 
+  // Sends a picture, and returns the result as sendSound does. `data`: in base64.
+  sendPicture(mimeType, data) {
+    if (!this.#socket.ready) return "unheard";
+    if (this.#socket.buffered > MAX_BUFFERED) return "dropped";
+    this.#socket.send({ mime_type: mimeType, data });
+    this.#isShowing = this.sendControl("ping"); // its answer comes when the picture has been read
+    return "sent";
+  }
+
+  // Whether the server has read all pictures. Those of a camera wait for that: if they queued behind one another, the
+  // newest, and the user's voice, would come late.
+  get hasReadPictures() {
+    return this.#socket.ready && !this.#isShowing && this.#socket.buffered < MAX_BUFFERED / 4;
+  }
+
   // Sends {"type": type} if there is a connection; returns whether there is.
   sendControl(type) {
     return this.#socket.send({ type });
@@ -164,6 +180,7 @@ export class Connection {
   #gone(lost) {
     const unsure = this.#texts.unconfirmed.filter(({ sent }) => sent);
     this.#announced = this.#coming = null;
+    this.#isShowing = false;
     this.#texts.markUnsent();
     if (lost) for (const { id } of unsure) this.#on.unsent(id);
   }
@@ -196,6 +213,7 @@ export class Connection {
       case "ping":
         return this.sendControl("pong");
       case "pong":
+        this.#isShowing = false;
         return;
       case "status":
         return this.#socket.become({

@@ -76,6 +76,23 @@
  */
 
 /**
+ * When the microphone is sent: always; only while the user holds a button (see `talk()`); not while the agent is heard.
+ * `auto`: always, but not while the agent is heard where the microphone hears it.
+ *
+ * @typedef {"auto" | "open" | "push_to_talk" | "half_duplex"} Mode
+ */
+
+/**
+ * What the user has chosen for calls. Devices have the ids of `listDevices()`; empty, or gone: the default one.
+ *
+ * @typedef {object} Choices
+ * @property {string} [microphone]
+ * @property {string} [loudspeaker] not in all browsers: see `canChooseLoudspeaker`
+ * @property {string} [camera]
+ * @property {Mode} [mode]
+ */
+
+/**
  * All that is to be shown. It is never changed: what is new makes another state, which shares what is the same.
  *
  * @typedef {object} State
@@ -85,7 +102,11 @@
  * @property {boolean} rehearsal the offline agent answers
  * @property {string} name what the others are told of this client
  * @property {"" | "listen" | "write" | "manage"} role empty: it was not invited
- * @property {boolean} pushToTalk
+ * @property {Mode} mode the user's choice
+ * @property {boolean} mustPushToTalk the server asks for it
+ * @property {boolean} pushToTalk the microphone is sent only between `talk(true)` and `talk(false)`
+ * @property {boolean} halfDuplex the microphone is not sent while the agent is heard
+ * @property {boolean} echo the microphone of this call hears its loudspeaker
  * @property {readonly Line[]} messages
  * @property {string} older names the place before the first message, for `askOlder()`; empty: there are no older ones
  * @property {boolean} expecting an answer is to come
@@ -94,7 +115,9 @@
  * @property {number} connections in the conversation, this one included
  * @property {readonly string[]} typing the connection ids of others who are typing
  * @property {Readonly<Record<string, string>>} names of others, by their connection ids
- * @property {"off" | "asking" | "on"} call
+ * @property {"off" | "asking" | "on" | "elsewhere"} call `asking` until the microphone gives sound; `elsewhere`: the
+ *   call is in another window of this browser, and `speak()` takes it back
+ * @property {"" | "camera" | "screen"} showing what the agent is shown
  * @property {boolean} beside texts go over HTTP, to a separate conversation
  * @property {{ code: string, message: string } | null} error the last one
  */
@@ -134,7 +157,13 @@
  *   }} ErrorMessage
  * @typedef {{ type: "token_expiring", expires_in: number }} TokenExpiringMessage
  * @typedef {{ type: "going_away", after: number }} GoingAwayMessage
- * @typedef {{ type: "call", state: "asking" | "on" | "off", why: string }} CallMessage why it was ended, for people
+ * @typedef {{ type: "call", state: "asking" | "on" | "elsewhere" | "off", why: string }} CallMessage why, for people: of
+ *   its end, or, while it is on, of another microphone
+ * @typedef {{ type: "showing", what: "" | "camera" | "screen", why: string }} ShowingMessage why it ended or failed, for
+ *   people; empty: the user has ended it
+ * @typedef {{ type: "echo", heard: boolean }} EchoMessage whether the microphone hears the loudspeaker was found out, in
+ *   the first seconds in which the agent was heard
+ * @typedef {{ type: "choices", choices: Choices }} ChoicesMessage
  * @typedef {{ type: "slow" }} SlowMessage the network is slower than speech; once a call
  * @typedef {{ type: "beside", active: boolean, used: boolean }} BesideMessage texts go to a separate conversation from
  *   now on, or do not any more; used: they did since
@@ -144,7 +173,7 @@
  * @typedef {StateMessage | HelloMessage | HistoryMessage | OlderMessage | ClearedMessage | WrittenMessage | FateMessage
  *   | TextOfUserMessage | TranscriptMessage | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage
  *   | TurnEndMessage | PresenceMessage | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
- *   | GoingAwayMessage | CallMessage | SlowMessage | BesideMessage} Message
+ *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage} Message
  */
 
 /**
@@ -166,6 +195,7 @@
  * @property {string} [fallbackSession] the id of the conversation over HTTP, where it cannot be the same one
  * @property {string | URL} [worklets] the folder with `player.worklet.js`, `recorder.worklet.js` and `resampler.js`, if
  *   a bundler has moved this module: relay serves them at `clients/js/src/`
+ * @property {Choices} [choices] the same as `choose()`
  * @property {any} [WebSocket] a WebSocket class, for Node before 22 (the package `ws` has one)
  * @property {typeof globalThis.fetch} [fetch]
  * @property {boolean} [debug] write all frames to the console
