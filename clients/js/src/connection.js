@@ -78,8 +78,8 @@ export class Connection {
   }
 
   // Sends a text now, or as soon as there is a connection. `id` is random, and comes back in the handlers.
-  sendText(id, text) {
-    this.#texts.add(id, text, { seq: null, late: !this.#socket.ready });
+  sendText(id, text, stateDelta) {
+    this.#texts.add(id, text, { stateDelta, seq: null, late: !this.#socket.ready });
     this.#flush();
     this.#socket.wake();
   }
@@ -195,7 +195,7 @@ export class Connection {
       if (text.seq === this.#seq) text.late = true;
       text.seq ??= this.#seq;
       text.sent = text.tried = true;
-      this.#socket.send({ mime_type: "text/plain", data: text.words, id: text.id });
+      this.#socket.send({ mime_type: "text/plain", data: text.words, id: text.id, state_delta: text.stateDelta });
       this.#on.sent(text.id);
     }
   }

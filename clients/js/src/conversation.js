@@ -12,7 +12,10 @@ import { base64 } from "./pictures.js";
 import { Teller } from "./teller.js";
 import { baseOf } from "./urls.js";
 
-/** @typedef {import("./types.js").ConnectOptions} ConnectOptions */
+/**
+ * @typedef {import("./types.js").ConnectOptions} ConnectOptions
+ * @typedef {import("./types.js").StateDelta} StateDelta
+ */
 
 /**
  * Begins a conversation. It connects at once, and comes back after a loss until `close()`.
@@ -115,14 +118,16 @@ export class Conversation extends Teller {
    * Sends a text now, or as soon as there is a connection. `sent`, `confirmed` and others tell what became of it.
    *
    * @param {string} text
+   * @param {{ stateDelta?: StateDelta }} [more] stateDelta: what it sets in the session's state, which the agent's
+   *   instruction sees in this turn
    * @returns {string} its id
    */
-  say(text) {
+  say(text, { stateDelta } = {}) {
     const id = randomId();
     const { beside } = this.state;
     this.emit({ type: "written", id, text, waiting: !beside && !this.#isConnected, beside });
-    if (beside) this.#sendBeside(id, text);
-    else this.#connection.sendText(id, text);
+    if (beside) this.#sendBeside(id, text, stateDelta);
+    else this.#connection.sendText(id, text, stateDelta);
     return id;
   }
 
@@ -358,10 +363,10 @@ export class Conversation extends Teller {
 
   // ---- over HTTP
 
-  #sendBeside(id, text) {
+  #sendBeside(id, text, stateDelta) {
     this.#usedBeside = true;
     this.#connection.pause();
-    this.#fallback.send(id, text);
+    this.#fallback.send(id, text, stateDelta);
   }
 
   #goBeside(active) {
@@ -370,7 +375,7 @@ export class Conversation extends Teller {
     this.#usedBeside = false;
     this.emit({ type: "beside", active, used });
     if (!active) return;
-    for (const { id, words } of this.#connection.takeHomeless()) this.#sendBeside(id, words);
+    for (const { id, words, stateDelta } of this.#connection.takeHomeless()) this.#sendBeside(id, words, stateDelta);
   }
 }
 

@@ -34,6 +34,12 @@
  */
 
 /**
+ * What a text sets in the session's state: flat, at most 16 KiB.
+ *
+ * @typedef {Record<string, string | number | boolean | null>} StateDelta
+ */
+
+/**
  * @typedef {object} Usage
  * @property {number} [input_tokens]
  * @property {number} [output_tokens]
