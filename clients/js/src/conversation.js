@@ -14,6 +14,7 @@ import { baseOf } from "./urls.js";
 
 /**
  * @typedef {import("./types.js").ConnectOptions} ConnectOptions
+ * @typedef {import("./types.js").Picture} Picture
  * @typedef {import("./types.js").StateDelta} StateDelta
  */
 
@@ -118,16 +119,18 @@ export class Conversation extends Teller {
    * Sends a text now, or as soon as there is a connection. `sent`, `confirmed` and others tell what became of it.
    *
    * @param {string} text
-   * @param {{ stateDelta?: StateDelta }} [more] stateDelta: what it sets in the session's state, which the agent's
-   *   instruction sees in this turn
+   * @param {{ stateDelta?: StateDelta, pictures?: readonly Picture[] }} [more] stateDelta: what it sets in the session's
+   *   state, which the agent's instruction sees in this turn; pictures: what the text is about. Where the connection is
+   *   lost before the text is confirmed, they are sent again with it, and the agent may see them twice. The session keeps
+   *   none: an agent that starts anew has not seen them.
    * @returns {string} its id
    */
-  say(text, { stateDelta } = {}) {
+  say(text, { stateDelta, pictures = [] } = {}) {
     const id = randomId();
     const { beside } = this.state;
-    this.emit({ type: "written", id, text, waiting: !beside && !this.#isConnected, beside });
-    if (beside) this.#sendBeside(id, text, stateDelta);
-    else this.#connection.sendText(id, text, stateDelta);
+    this.emit({ type: "written", id, text, pictures, waiting: !beside && !this.#isConnected, beside });
+    if (beside) this.#sendBeside(id, text, stateDelta, pictures);
+    else this.#connection.sendText(id, text, stateDelta, pictures);
     return id;
   }
 
@@ -363,8 +366,9 @@ export class Conversation extends Teller {
 
   // ---- over HTTP
 
-  #sendBeside(id, text, stateDelta) {
+  #sendBeside(id, text, stateDelta, pictures) {
     this.#usedBeside = true;
+    if (pictures.length) this.emit({ type: "unpictured", id });
     this.#connection.pause();
     this.#fallback.send(id, text, stateDelta);
   }
@@ -375,7 +379,9 @@ export class Conversation extends Teller {
     this.#usedBeside = false;
     this.emit({ type: "beside", active, used });
     if (!active) return;
-    for (const { id, words, stateDelta } of this.#connection.takeHomeless()) this.#sendBeside(id, words, stateDelta);
+    for (const { id, words, stateDelta, pictures } of this.#connection.takeHomeless()) {
+      this.#sendBeside(id, words, stateDelta, pictures);
+    }
   }
 }
 

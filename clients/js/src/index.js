@@ -18,6 +18,7 @@ export { sendMessageStream } from "./turn.js";
  * @typedef {import("./types.js").Line} Line
  * @typedef {import("./types.js").Message} Message
  * @typedef {import("./types.js").Mode} Mode
+ * @typedef {import("./types.js").Picture} Picture
  * @typedef {import("./types.js").State} State
  * @typedef {import("./types.js").StateDelta} StateDelta
  * @typedef {import("./types.js").Tool} Tool
