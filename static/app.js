@@ -11,6 +11,7 @@ import { keptId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { People } from "./people.js";
+import { offerSettings } from "./settings.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
 import { currentToken, isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
@@ -285,7 +286,8 @@ function stop() {
 
 elements.stop.addEventListener("click", stop);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !elements.stop.hidden && !event.isComposing) stop();
+  if (event.key !== "Escape" || event.isComposing || document.querySelector(":modal")) return;
+  if (!elements.stop.hidden) stop();
 });
 
 // ---- the call
@@ -299,5 +301,6 @@ function update() {
 }
 
 live.subscribe(update);
+offerSettings();
 view.fitText();
 view.focusText();

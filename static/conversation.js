@@ -5,7 +5,8 @@
 //
 // `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
-import { askTool, bubble, completeTool, dots, element, mark, setText, shows, sourceList, toolCard } from "./bubbles.js";
+import { askTool, bubble, completeTool, dots, element, mark, setText, sourceList, toolCard } from "./bubbles.js";
+import { countSame, itemOf } from "./history.js";
 import { Notices } from "./notices.js";
 
 const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
@@ -243,8 +244,7 @@ export class Conversation {
     const shown = [...this.#root.children].filter(
       (item) => item.matches(".message:not(.expected)") && !item.dataset.aside && !coming.has(item),
     );
-    const differs = lines.findIndex((line, index) => !shown[index] || !shows(shown[index], line));
-    const same = differs < 0 ? lines.length : differs;
+    const same = countSame(shown, lines);
     const items = new Map(); // id → item, of the texts that are in it
     for (const [index, item] of shown.slice(0, same).entries()) {
       items.set(lines[index].id, item);
@@ -253,14 +253,14 @@ export class Conversation {
 
     const aside = this.#empty(shown[same - 1]);
     this.#building = true;
-    for (const { role, text, id, open, who } of lines.slice(same)) {
-      if (role === "user") {
-        items.set(id, bubble("user", who || "You", { text, other: Boolean(who), now: false }));
-        this.#place(items.get(id));
-      } else {
+    for (const line of lines.slice(same)) {
+      if (line.open) {
         this.#open({ now: false });
-        this.addToAnswer(text);
-        if (!open) this.#close();
+        this.addToAnswer(line.text);
+      } else {
+        const item = itemOf(line);
+        if (line.role === "user") items.set(line.id, item);
+        this.#place(item);
       }
     }
     this.#building = false;

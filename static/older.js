@@ -1,6 +1,7 @@
 // Messages from before those that are shown: the button above the first message reads them, and scrolling up does.
 
-import { bubble, element } from "./bubbles.js";
+import { element } from "./bubbles.js";
+import { itemOf } from "./history.js";
 
 const NEAR = 200; // pixels from the top
 const LABEL = "Show older messages";
@@ -53,9 +54,7 @@ export class OlderMessages {
   show(lines, place) {
     if (!this.#asked) return; // they were asked for before the conversation was emptied
     const root = this.#root;
-    const items = lines.map(({ role, text, who }) =>
-      bubble(role, role === "agent" ? "Agent" : who || "You", { text, other: Boolean(who), now: false }),
-    );
+    const items = lines.map(itemOf);
     const below = root.scrollHeight - root.scrollTop;
     this.#button.after(...items);
     this.#items.unshift(...items);
