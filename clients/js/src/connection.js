@@ -22,6 +22,7 @@
 //   confirmed(id)     the server has it
 //   refused(id)       the server refused it, and it is not sent again; an error frame with the reason follows
 
+import { base64 } from "./pictures.js";
 import { ReconnectingSocket } from "./socket.js";
 import { Texts } from "./texts.js";
 
@@ -78,8 +79,8 @@ export class Connection {
   }
 
   // Sends a text now, or as soon as there is a connection. `id` is random, and comes back in the handlers.
-  sendText(id, text) {
-    this.#texts.add(id, text, { seq: null, late: !this.#socket.ready });
+  sendText(id, text, stateDelta, pictures) {
+    this.#texts.add(id, text, { stateDelta, pictures, seq: null, late: !this.#socket.ready });
     this.#flush();
     this.#socket.wake();
   }
@@ -195,7 +196,9 @@ export class Connection {
       if (text.seq === this.#seq) text.late = true;
       text.seq ??= this.#seq;
       text.sent = text.tried = true;
-      this.#socket.send({ mime_type: "text/plain", data: text.words, id: text.id });
+      // Before the text, which asks about them. They have no id, so they are sent whenever the text is.
+      for (const { mime_type, data } of text.pictures) this.#socket.send({ mime_type, data: base64(data) });
+      this.#socket.send({ mime_type: "text/plain", data: text.words, id: text.id, state_delta: text.stateDelta });
       this.#on.sent(text.id);
     }
   }

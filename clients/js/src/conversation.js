@@ -12,7 +12,11 @@ import { base64 } from "./pictures.js";
 import { Teller } from "./teller.js";
 import { baseOf } from "./urls.js";
 
-/** @typedef {import("./types.js").ConnectOptions} ConnectOptions */
+/**
+ * @typedef {import("./types.js").ConnectOptions} ConnectOptions
+ * @typedef {import("./types.js").Picture} Picture
+ * @typedef {import("./types.js").StateDelta} StateDelta
+ */
 
 /**
  * Begins a conversation. It connects at once, and comes back after a loss until `close()`.
@@ -115,14 +119,18 @@ export class Conversation extends Teller {
    * Sends a text now, or as soon as there is a connection. `sent`, `confirmed` and others tell what became of it.
    *
    * @param {string} text
+   * @param {{ stateDelta?: StateDelta, pictures?: readonly Picture[] }} [more] stateDelta: what it sets in the session's
+   *   state, which the agent's instruction sees in this turn; pictures: what the text is about. Where the connection is
+   *   lost before the text is confirmed, they are sent again with it, and the agent may see them twice. The session keeps
+   *   none: an agent that starts anew has not seen them.
    * @returns {string} its id
    */
-  say(text) {
+  say(text, { stateDelta, pictures = [] } = {}) {
     const id = randomId();
     const { beside } = this.state;
-    this.emit({ type: "written", id, text, waiting: !beside && !this.#isConnected, beside });
-    if (beside) this.#sendBeside(id, text);
-    else this.#connection.sendText(id, text);
+    this.emit({ type: "written", id, text, pictures, waiting: !beside && !this.#isConnected, beside });
+    if (beside) this.#sendBeside(id, text, stateDelta, pictures);
+    else this.#connection.sendText(id, text, stateDelta, pictures);
     return id;
   }
 
@@ -358,10 +366,11 @@ export class Conversation extends Teller {
 
   // ---- over HTTP
 
-  #sendBeside(id, text) {
+  #sendBeside(id, text, stateDelta, pictures) {
     this.#usedBeside = true;
+    if (pictures.length) this.emit({ type: "unpictured", id });
     this.#connection.pause();
-    this.#fallback.send(id, text);
+    this.#fallback.send(id, text, stateDelta);
   }
 
   #goBeside(active) {
@@ -370,7 +379,9 @@ export class Conversation extends Teller {
     this.#usedBeside = false;
     this.emit({ type: "beside", active, used });
     if (!active) return;
-    for (const { id, words } of this.#connection.takeHomeless()) this.#sendBeside(id, words);
+    for (const { id, words, stateDelta, pictures } of this.#connection.takeHomeless()) {
+      this.#sendBeside(id, words, stateDelta, pictures);
+    }
   }
 }
 

@@ -18,7 +18,9 @@ export { sendMessageStream } from "./turn.js";
  * @typedef {import("./types.js").Line} Line
  * @typedef {import("./types.js").Message} Message
  * @typedef {import("./types.js").Mode} Mode
+ * @typedef {import("./types.js").Picture} Picture
  * @typedef {import("./types.js").State} State
+ * @typedef {import("./types.js").StateDelta} StateDelta
  * @typedef {import("./types.js").Tool} Tool
  * @typedef {import("./types.js").Usage} Usage
  */

@@ -112,8 +112,9 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
     }
 
     case "written": {
-      const { id, text, waiting, beside } = message;
-      const written = line("user", text, { id, mine: true, status: waiting ? "waiting" : "sent", beside });
+      const { id, text, pictures, waiting, beside } = message;
+      const more = pictures.length ? { pictures } : {};
+      const written = line("user", text, { id, mine: true, status: waiting ? "waiting" : "sent", beside, ...more });
       return { ...state, messages: [...state.messages, written], expecting: !waiting, error: null };
     }
     case "sent":
@@ -124,6 +125,8 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return fate(state, message.id, { status: "" });
     case "refused":
       return fate(state, message.id, { status: "refused" }, false);
+    case "unpictured":
+      return fate(state, message.id, { unpictured: true });
     case "placed": {
       const placed = state.messages.filter(({ id }) => id === message.id);
       return { ...state, messages: [...state.messages.filter((each) => !placed.includes(each)), ...placed] };

@@ -34,6 +34,12 @@
  */
 
 /**
+ * What a text sets in the session's state: flat, at most 16 KiB.
+ *
+ * @typedef {Record<string, string | number | boolean | null>} StateDelta
+ */
+
+/**
  * @typedef {object} Usage
  * @property {number} [input_tokens]
  * @property {number} [output_tokens]
@@ -54,6 +60,15 @@
  */
 
 /**
+ * A picture that is sent with a text. What else it has is kept for the view.
+ *
+ * @typedef {object} Picture
+ * @property {"image/jpeg" | "image/png"} mime_type
+ * @property {Uint8Array} data at most 4 MiB (`limits.picture_bytes` of `hello`). Gemini sees pictures in tiles of 768
+ *   pixels: more than 1,536 on the longer side tells it little.
+ */
+
+/**
  * A text, an utterance or an answer, as it is to be shown.
  *
  * @typedef {object} Line
@@ -68,6 +83,8 @@
  * @property {boolean} open it is not complete
  * @property {boolean} spoken by a user
  * @property {string} [speaker] the connection id of who has spoken it, if that was another user
+ * @property {readonly Picture[]} [pictures] that were sent with a text, by this client
+ * @property {boolean} [unpictured] they could not be sent
  * @property {boolean} interrupted
  * @property {boolean} beside it is in the separate conversation over HTTP
  * @property {readonly Tool[]} tools that an answer has called
@@ -133,10 +150,11 @@
  *   has begun a new epoch
  * @typedef {{ type: "older", lines: HistoryLine[], older: string }} OlderMessage what `askOlder()` has asked for
  * @typedef {{ type: "cleared", how: "cleared" | "deleted", ids: string[] }} ClearedMessage
- * @typedef {{ type: "written", id: string, text: string, waiting: boolean, beside: boolean }} WrittenMessage by `say()`
- * @typedef {{ type: "sent" | "unsent" | "placed" | "confirmed" | "refused" | "cancelled", id: string }} FateMessage of a
- *   text: it was sent; the connection was lost before it was confirmed; it comes after all messages so far; the server
- *   has it; it is not answered; it was taken back
+ * @typedef {{ type: "written", id: string, text: string, pictures: readonly Picture[], waiting: boolean, beside: boolean
+ *   }} WrittenMessage by `say()`
+ * @typedef {{ type: "sent" | "unsent" | "placed" | "confirmed" | "refused" | "cancelled" | "unpictured", id: string
+ *   }} FateMessage of a text: it was sent; the connection was lost before it was confirmed; it comes after all messages
+ *   so far; the server has it; it is not answered; it was taken back; it goes without its pictures, over HTTP
  * @typedef {{ type: "message", role: "user", text: string, id?: string, connection_id: string | null, name?: string,
  *   mine: boolean }} TextOfUserMessage
  * @typedef {{ type: "transcript", role: "user", text: string, final: boolean, connection_id: string | null,
