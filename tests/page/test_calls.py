@@ -42,12 +42,12 @@ WATCH = """() => {
   const ask = mediaDevices.getUserMedia.bind(mediaDevices);
   mediaDevices.getUserMedia = async (wanted) => {
     if (window.stuck === "permission") return never();
-    const there = (await mediaDevices.enumerateDevices()).filter(({ kind }) => kind === "audioinput");
-    if (!there.length) throw new DOMException("none", "NotFoundError");
+    const inputs = (await list()).filter(({ kind }) => kind === "audioinput");
+    const there = inputs.filter(({ label }) => !window.gone.includes(label));
     const { audio } = wanted;
-    const { exact } = audio.deviceId ?? {};
-    if (exact && !there.some(({ deviceId }) => deviceId === exact)) throw new DOMException("gone", "NotFoundError");
-    audio.deviceId ??= { exact: there[0].deviceId };
+    const isGone = ({ deviceId }) => deviceId === audio.deviceId?.exact;
+    if (!there.length || (!there.some(isGone) && inputs.some(isGone))) throw new DOMException("none", "NotFoundError");
+    if (window.gone.length) audio.deviceId ??= { exact: there[0].deviceId };
     const stream = await ask(wanted);
     window.tracks.push(...stream.getAudioTracks());
     return stream;
