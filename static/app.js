@@ -12,6 +12,7 @@ import { keptId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { People } from "./people.js";
+import { Pictures } from "./pictures.js";
 import { offerSettings, remember, remembered } from "./settings.js";
 import { Showing } from "./showing.js";
 import { SoundSettings } from "./sound.js";
@@ -99,8 +100,8 @@ live.on("cleared", ({ how, ids }) => {
   waiting.clear();
 });
 
-live.on("written", ({ id, text, waiting }) => conversation.typed(id, text, waiting));
-for (const fate of ["sent", "unsent", "placed", "confirmed", "refused"]) live.on(fate, ({ id }) => conversation[fate](id));
+live.on("written", ({ id, text, waiting, pictures }) => conversation.typed(id, text, waiting, pictures));
+for (const fate of ["sent", "unsent", "placed", "confirmed", "refused", "unpictured"]) live.on(fate, ({ id }) => conversation[fate](id));
 
 const isConnected = () => ["connected", "modelling"].includes(live.state.connection.name);
 
@@ -223,6 +224,8 @@ const expiry = new Expiry((text) => view.notice("token", text));
 
 // ---- writing
 
+const pictures = new Pictures({ tell: (text) => view.notice("picture", text), focusText: view.focusText, announce });
+
 function write(text) {
   text = text.trim();
   if (!text) return false;
@@ -234,7 +237,7 @@ function write(text) {
   }
   view.notice("text");
   typing.stopped();
-  live.say(text);
+  live.say(text, { pictures: pictures.take() });
   return true;
 }
 
@@ -303,6 +306,7 @@ new Showing(live);
 function update() {
   view.showStop(live.canInterrupt);
   call.show(live.state.connection.name, conversation.expecting);
+  pictures.show(live.state);
 }
 
 live.subscribe(update);
