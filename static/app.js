@@ -8,6 +8,7 @@ import { Call } from "./call.js";
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
 import { Expiry } from "./expiry.js";
+import { offerExport } from "./export.js";
 import { keptId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
@@ -95,7 +96,7 @@ live.on("history", ({ lines, ids, isAnother, older: place }) => {
 live.on("older", ({ lines, older: place }) => older.show(lines.map(withAuthor), place));
 
 live.on("cleared", ({ how, ids }) => {
-  older.clear();
+  older.begin("");
   conversation.cleared(`This conversation was ${how}.`, ids);
   waiting.clear();
 });
@@ -311,5 +312,6 @@ function update() {
 
 live.subscribe(update);
 offerSettings();
+offerExport({ live, older, title: () => live.state.title ?? "", announce });
 view.fitText();
 view.focusText();

@@ -123,7 +123,7 @@ export class Pictures {
     for (const [index, button] of this.#row.querySelectorAll("button").entries()) {
       button.setAttribute("aria-label", `Remove picture ${index + 1}`);
     }
-    $("text").placeholder = this.isEmpty ? "Message" : "Ask about the picture"; // a picture goes with a text only
+    $("text").placeholder = this.isEmpty ? "Message" : "Ask about it"; // a picture goes with a text only
   }
 }
 

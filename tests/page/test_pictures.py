@@ -67,7 +67,7 @@ async def test_pictures_go_before_their_text(gemini: GeminiLive, browser: Browse
         await expect(page.locator("#send")).to_be_disabled()
         assert await give(tab)
         await expect(row).to_have_count(1)
-        await expect(page.get_by_placeholder("Ask about the picture")).to_be_focused()
+        await expect(page.get_by_placeholder("Ask about it")).to_be_focused()
         await expect(page.locator("#send")).to_be_disabled()  # a picture alone has no answer
         assert await give(tab, "drop", "image/webp", width=4000, height=1000)
         await expect(row).to_have_count(2)
