@@ -25,7 +25,8 @@ GIVE = """async ({ how, type, width, height, name, text }) => {
   const context = canvas.getContext("2d");
   context.fillStyle = "#c33";
   context.fillRect(0, 0, width, height / 2); // below, it is transparent
-  const blob = /^image.(png|webp)$/.test(type) ? await canvas.convertToBlob({ type }) : new Blob(["x"], { type });
+  const isPicture = /^image.(png|webp)$/.test(type);
+  const blob = isPicture ? await canvas.convertToBlob({ type }) : new Blob(["x"], { type });
   const data = new DataTransfer();
   data.items.add(new File([blob], name, { type }));
   if (text) data.setData("text/plain", text);
@@ -91,7 +92,7 @@ async def test_pictures_go_before_their_text(gemini: GeminiLive, browser: Browse
         assert (jpeg, png, text) == ("image/jpeg", "image/png", ("text/plain", "What is it?"))
         assert size(large) == (1536, 384)
         assert b64decode(small) == (tmp_path / "b.png").read_bytes()
-        # What is no picture, or one too many, is refused in words. A text with a picture of it is pasted as a text.
+        # What is no picture, or one too many, is refused in words. A text with a picture of it is a text.
         assert not await give(tab, text="of a table")
         assert await give(tab, "drop", "text/plain", name="a.txt")
         notice = page.locator("#notice [data-kind=picture]")
@@ -115,41 +116,47 @@ async def see(connection: Connection, turn: UserTurn) -> None:
 
 async def test_a_picture_is_not_lost_with_the_connection(gemini: GeminiLive, browser: Browser) -> None:
     gemini.answer = see
-    async with serving(a_relay(grace=60)) as port, Proxy(port) as proxy:
-        async with visit(browser, proxy.port, noise=NO_SERVER) as tab:
-            # The server has both, and its ack is lost: they come again, and the text is said once.
-            proxy.lines[-1].hold()
-            await give(tab)
-            await expect(tab.page.locator("#pictures li")).to_have_count(1)
-            await tab.say("one")
-            await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts == ["one"])
-            proxy.lines[-1].cut()
-            await tab.answered("I see 1.")
-            await until(lambda: asyncio.sleep(0, frames(tab)), lambda sent: len(sent) == 4)
-            kinds = [kind for kind, _ in frames(tab)]
-            assert kinds == ["image/png", "text/plain"] * 2
-            await tab.say("two")
-            await tab.answered("I see 2.")
-            assert gemini.connections[0].texts == ["one", "two"]
+    async with (
+        serving(a_relay(grace=60)) as port,
+        Proxy(port) as proxy,
+        visit(browser, proxy.port, noise=NO_SERVER) as tab,
+    ):
+        # The server has both, and its ack is lost: they come again, and the text is said once.
+        proxy.lines[-1].hold()
+        await give(tab)
+        await expect(tab.page.locator("#pictures li")).to_have_count(1)
+        await tab.say("one")
+        await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts == ["one"])
+        proxy.lines[-1].cut()
+        await tab.answered("I see 1.")
+        await until(lambda: asyncio.sleep(0, frames(tab)), lambda sent: len(sent) == 4)
+        kinds = [kind for kind, _ in frames(tab)]
+        assert kinds == ["image/png", "text/plain"] * 2
+        await tab.say("two")
+        await tab.answered("I see 2.")
+        assert gemini.connections[0].texts == ["one", "two"]
 
 
 async def test_what_is_written_while_the_connection_is_lost_keeps_its_picture(
     gemini: GeminiLive, browser: Browser
 ) -> None:
     gemini.answer = see
-    async with serving(a_relay(grace=60)) as port, network(port) as (between, there):
-        async with visit(browser, there, noise=NO_SERVER) as tab:
-            between.cut()
-            await tab.shows("waiting")
-            await give(tab)
-            await expect(tab.page.locator("#pictures li")).to_have_count(1)
-            await tab.say("one")
-            await expect(tab.page.locator(".message.waiting img")).to_have_count(1)
-            between.mend()
-            await tab.online()
-            await tab.answered("I see 1.")
-            assert [kind for kind, _ in frames(tab)] == ["image/png", "text/plain"]
-            await expect(tab.page.locator(".message.user img")).to_have_count(1)
+    async with (
+        serving(a_relay(grace=60)) as port,
+        network(port) as (between, there),
+        visit(browser, there, noise=NO_SERVER) as tab,
+    ):
+        between.cut()
+        await tab.shows("waiting")
+        await give(tab)
+        await expect(tab.page.locator("#pictures li")).to_have_count(1)
+        await tab.say("one")
+        await expect(tab.page.locator(".message.waiting img")).to_have_count(1)
+        between.mend()
+        await tab.online()
+        await tab.answered("I see 1.")
+        assert [kind for kind, _ in frames(tab)] == ["image/png", "text/plain"]
+        await expect(tab.page.locator(".message.user img")).to_have_count(1)
 
 
 async def test_without_a_websocket_nobody_thinks_that_a_picture_was_sent(browser: Browser) -> None:
