@@ -21,6 +21,7 @@ from adk_relay.adk.speaking import Speaking
 from adk_relay.adk.stops import Stop
 from adk_relay.adk.summaries import of_store, summary_of
 from adk_relay.adk.takeover import Takeover
+from adk_relay.adk.titles import Title
 from adk_relay.adk.turn_ends import TurnEnds
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.inbox import Inbox
@@ -108,9 +109,11 @@ class Conversation:
         )
         self._turn_ends = ends = TurnEnds(home, self.session, room, requests, inbox, runs, writing, meter)
         self._members = Members(requests, writing.is_under_way, room.has_others)
-        self.tell = room.broadcast
+        self.tell, self.crossed, self.lost_speech = room.broadcast, ends.crossed, self._speaking.lost
         self.waiting = Waiting(room, self, runs)
         self.older = OlderReader(room, self.session)
+        self.title = Title(self.session, room, runs)
+        self.rename = self.title.set
         self._moderation = Moderation(
             home.on_input, user_id, session_id, room, writing, self._say, ends.interrupt
         )
@@ -137,7 +140,7 @@ class Conversation:
 
     def standing(self, listener: Listener | None) -> Standing:
         """How the conversation stands, for a listener that is about to come, or is there."""
-        return self.room.standing(listener)
+        return self.title.standing(listener)
 
     def is_attended_by(self, listener: Listener) -> bool:
         """Whether a listener is in the room."""
@@ -284,12 +287,6 @@ class Conversation:
     def stored(self, text: UserText) -> None:
         self.session.touch()
         self._writing.stored(text)
-
-    def crossed(self) -> None:
-        self._turn_ends.crossed()
-
-    def lost_speech(self) -> None:
-        self._speaking.lost()
 
     # ---- for the other parts ----
 

@@ -208,7 +208,6 @@ class ToolComplete:
     tool_id: str
     tool_name: str
     result: Any
-    """JSON-serializable."""
     timestamp: str
     """ISO 8601."""
     late: bool = False
@@ -338,6 +337,13 @@ class Reset:
 
 
 @dataclass(slots=True, frozen=True)
+class Renamed:
+    """The conversation has another title; "": it has none any more."""
+
+    title: str
+
+
+@dataclass(slots=True, frozen=True)
 class Dropped:
     """Sound was given up because the receiver could not keep up."""
 
@@ -388,6 +394,7 @@ Earlier = Gap | Older | Line
 """Messages from before a listener came."""
 
 Ending = Ended | GoingAway
-Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ending
+Change = Reset | Renamed
+Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Change | Dropped | Status | Error | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""

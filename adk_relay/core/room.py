@@ -70,6 +70,7 @@ class Standing:
     """How many others attend."""
     names: tuple[tuple[str, str], ...]
     """The connection ids and the names of those that have one, of at most `_MAX_NAMES`."""
+    title: str = ""
 
 
 class Room:

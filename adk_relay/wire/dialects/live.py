@@ -24,6 +24,7 @@ from adk_relay.core.messages import (
     Older,
     Presence,
     ReadOlder,
+    Renamed,
     Reset,
     Status,
     Text,
@@ -54,6 +55,7 @@ from adk_relay.wire.dialects import (
     once,
     role_field,
     start_fields,
+    title_field,
     to_json,
     tool_fields,
     tool_result,
@@ -318,6 +320,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "typing", "connection_id": connection_id, **name_field(name), "typing": typing}
         case Reset(epoch, deleted):
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
+        case Renamed(title):
+            return {"type": "renamed", "title": title}
         case _:  # TurnStart, Taken and Ended have no frame in this dialect
             return None
 
@@ -355,6 +359,7 @@ def _welcome(welcome: Welcome) -> Frame:
             **name_field(welcome.name),
             **role_field(welcome.role),
             **names_field(welcome.names),
+            **title_field(welcome.title),
         }
     )
 
