@@ -5,13 +5,18 @@ import { connect } from "../clients/js/src/index.js";
 import { announce } from "./announcer.js";
 import { here } from "./api.js";
 import { Call } from "./call.js";
+import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
 import { Expiry } from "./expiry.js";
+import { offerExport } from "./export.js";
 import { keptId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { People } from "./people.js";
-import { offerSettings } from "./settings.js";
+import { Pictures } from "./pictures.js";
+import { offerSettings, remember, remembered } from "./settings.js";
+import { Showing } from "./showing.js";
+import { SoundSettings } from "./sound.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
 import { currentToken, isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
@@ -73,7 +78,6 @@ live.on("hello", (frame) => {
   view.showListening(me.role === "listen");
   waiting.listens = me.role === "listen";
   people.enter(frame.names);
-  call.showPushToTalk();
   waiting.renew();
   older.reset();
   rehearsal(frame.rehearsal);
@@ -92,13 +96,13 @@ live.on("history", ({ lines, ids, isAnother, older: place }) => {
 live.on("older", ({ lines, older: place }) => older.show(lines.map(withAuthor), place));
 
 live.on("cleared", ({ how, ids }) => {
-  older.clear();
+  older.begin("");
   conversation.cleared(`This conversation was ${how}.`, ids);
   waiting.clear();
 });
 
-live.on("written", ({ id, text, waiting }) => conversation.typed(id, text, waiting));
-for (const fate of ["sent", "unsent", "placed", "confirmed", "refused"]) live.on(fate, ({ id }) => conversation[fate](id));
+live.on("written", ({ id, text, waiting, pictures }) => conversation.typed(id, text, waiting, pictures));
+for (const fate of ["sent", "unsent", "placed", "confirmed", "refused", "unpictured"]) live.on(fate, ({ id }) => conversation[fate](id));
 
 const isConnected = () => ["connected", "modelling"].includes(live.state.connection.name);
 
@@ -221,6 +225,8 @@ const expiry = new Expiry((text) => view.notice("token", text));
 
 // ---- writing
 
+const pictures = new Pictures({ tell: (text) => view.notice("picture", text), focusText: view.focusText, announce });
+
 function write(text) {
   text = text.trim();
   if (!text) return false;
@@ -232,7 +238,7 @@ function write(text) {
   }
   view.notice("text");
   typing.stopped();
-  live.say(text);
+  live.say(text, { pictures: pictures.take() });
   return true;
 }
 
@@ -292,15 +298,20 @@ document.addEventListener("keydown", (event) => {
 
 // ---- the call
 
-const call = new Call(live, () => update());
+const sound = new SoundSettings(live);
+const call = new Call(live, { changed: () => update(), stop, useMode: (mode) => sound.useMode(mode) });
+new Captions(live, remembered("captions", true), (areOn) => remember("captions", areOn));
+new Showing(live);
 
 // Updates the buttons and the call to the present state.
 function update() {
   view.showStop(live.canInterrupt);
   call.show(live.state.connection.name, conversation.expecting);
+  pictures.show(live.state);
 }
 
 live.subscribe(update);
 offerSettings();
+offerExport({ live, older, title: () => live.state.title ?? "", announce });
 view.fitText();
 view.focusText();

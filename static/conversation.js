@@ -5,16 +5,18 @@
 //
 // `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
+import { AnswerText } from "./answer.js";
 import { askTool, bubble, completeTool, dots, element, mark, setText, sourceList, toolCard } from "./bubbles.js";
 import { countSame, itemOf } from "./history.js";
+import { plain } from "./markdown.js";
 import { Notices } from "./notices.js";
+import { pictureList } from "./pictures.js";
+import { Scrolling } from "./scrolling.js";
 
 const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
-const NEAR = 48; // pixels from the bottom that still count as being at the bottom
 
 export class Conversation {
   #root;
-  #latest;
   #announce;
   #welcome;
   // The answer of the present turn: {item, bubble, line, text, started}. Until it is `started` it is "expected": three
@@ -27,7 +29,7 @@ export class Conversation {
   #expecting = 0;
   #unconfirmed = new Map(); // id → item, of texts that may not have arrived
   #tools = new Map(); // tool_id → {card, start} of a running tool
-  #pinned = true; // the user is at the bottom, and wants to stay there
+  #scrolling;
   #notices;
   #building = false; // a whole history is being shown: the page is laid out once, after it
 
@@ -37,14 +39,12 @@ export class Conversation {
   // `announce(text)` speaks to screen readers.
   constructor(root, latest, { announce }) {
     this.#root = root;
-    this.#latest = latest;
     this.#announce = announce;
     this.#welcome = root.querySelector("#welcome");
     this.#notices = new Notices({ place: (item) => this.#place(item), last: () => this.#lastSettled(), announce });
-    root.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    latest.addEventListener("click", () => this.#toEnd());
+    this.#scrolling = new Scrolling(root, latest);
     // The pane changes its height when the keyboard opens, a notice appears or the window turns.
-    new ResizeObserver(() => this.#pinned && this.#follow()).observe(root);
+    new ResizeObserver(() => this.#scrolling.isAtEnd && this.#follow()).observe(root);
   }
 
   get answering() {
@@ -57,14 +57,15 @@ export class Conversation {
 
   // ---- the user
 
-  typed(id, text, waiting) {
+  typed(id, text, waiting, pictures = []) {
     const item = bubble("user", "You", { text });
+    if (pictures.length) item.querySelector(".text").before(pictureList(pictures));
     this.#unconfirmed.set(id, item);
     this.#place(item);
     if (waiting) mark(item, "Waiting to be sent", "waiting");
     this.#asked = this.#unanswered = true;
     if (!waiting) this.#expect();
-    this.#toEnd(); // the writer wants to see the text
+    this.#scrolling.toEnd(); // the writer wants to see the text
   }
 
   sent(id) {
@@ -86,6 +87,10 @@ export class Conversation {
 
   confirmed(id) {
     this.#unconfirmed.delete(id);
+  }
+
+  unpictured(id) {
+    this.#unconfirmed.get(id)?.querySelector(".pictures")?.replaceWith(element("p", "lost", "Sent without its pictures"));
   }
 
   // All that came before this text in the conversation is shown now: the text moves below it.
@@ -152,13 +157,12 @@ export class Conversation {
     if (!text) return;
     const answer = this.#begin();
     if (!answer.line) {
-      answer.line = answer.bubble.appendChild(element("div", "text"));
+      answer.line = new AnswerText({ around: (draw) => this.#follow(draw()) });
+      answer.bubble.append(answer.line.element);
       text = text.trimStart();
-      answer.line.append("");
     }
-    answer.line.firstChild.appendData(text);
+    answer.line.append(text);
     answer.text += text;
-    this.#follow();
   }
 
   toolStarted(frame) {
@@ -170,6 +174,7 @@ export class Conversation {
     const late = last === this.#lastAnswer?.item && last.classList.contains("interrupted");
     const answer = late ? this.#lastAnswer : this.#begin();
     answer.bubble.append(card);
+    answer.line?.finish();
     answer.line = null; // words that follow stand below the card
     this.#follow();
   }
@@ -203,7 +208,7 @@ export class Conversation {
       if (sources) this.#answer.bubble.append(sources);
       this.#close();
       if (interrupted) this.markInterrupted();
-      if (!aloud && text) this.#announce(`Agent: ${text}${interrupted ? " (Interrupted)" : ""}`);
+      if (!aloud && text) this.#announce(`Agent: ${plain(text)}${interrupted ? " (Interrupted)" : ""}`);
       const last = this.#root.lastElementChild;
       this.#asked = last.classList.contains("user");
       // A question was asked during this answer.
@@ -345,6 +350,7 @@ export class Conversation {
 
   #close() {
     this.#answer.item.classList.remove("open");
+    this.#answer.line?.finish();
     this.#lastAnswer = this.#answer;
     this.#answer = null;
   }
@@ -376,22 +382,7 @@ export class Conversation {
     return this.expecting ? this.#answer.item.previousElementSibling : this.#root.lastElementChild;
   }
 
-  // ---- scrolling
-
   #follow() {
-    if (this.#building || this.#welcome.isConnected) return; // the welcome is read from its top
-    if (this.#pinned) this.#toEnd();
-    else this.#latest.hidden = false;
-  }
-
-  #toEnd() {
-    this.#root.scrollTop = this.#root.scrollHeight;
-    this.#pinned = true;
-    this.#latest.hidden = true;
-  }
-
-  #scrolled() {
-    this.#pinned = this.#root.scrollHeight - this.#root.scrollTop - this.#root.clientHeight < NEAR;
-    if (this.#pinned) this.#latest.hidden = true;
+    if (!this.#building && !this.#welcome.isConnected) this.#scrolling.follow(); // the welcome is read from its top
   }
 }

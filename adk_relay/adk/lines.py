@@ -10,6 +10,7 @@ from google.adk.events import Event
 from google.genai import types
 
 from adk_relay.core.messages import Line, Place, UserText
+from adk_relay.core.titles import beginning
 
 GOES_ON = "relay_goes_on"
 """Marks an event, in its metadata: a lost connection has cut this answer, and the next event is its rest."""
@@ -181,6 +182,8 @@ class Lines:
         self.first = 1
         self.by_user = 0
         """How many messages are a user's, also of those that are not kept any more."""
+        self.first_text = ""
+        """The beginning of the first of these."""
         self._goes_on = False
         self._cut = 0  # the number of messages at the last interruption: those are in order
 
@@ -195,7 +198,9 @@ class Lines:
             self._take_back(said.rewinds)
         for line in said.lines():
             self._add(line, said.place)
-            self.by_user += line.role == "user"
+            if line.role == "user":
+                self.by_user += 1
+                self.first_text = self.first_text or beginning(line.text)
             self._goes_on = said.goes_on
         if said.interrupted:
             kept = self.kept
@@ -210,6 +215,7 @@ class Lines:
         first = next((at for at, place in enumerate(self.places) if _is_at(place, rewinds)), len(self.kept))
         self.by_user -= sum(line.role == "user" for line in self.kept[first:])
         del self.kept[first:], self.places[first:]
+        self.first_text = self.first_text if self.by_user else ""
         self._goes_on, self._cut = False, min(self._cut, self.count)
 
     def _add(self, line: Line, place: Place | None) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from google.adk.events import Event
+from google.adk.sessions import Session
 
 from adk_relay.adk.lines import said_by
+from adk_relay.adk.reading import TITLE
 from adk_relay.adk.rewound import changes_state, rewinding, rewound
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.voices import VOICE
@@ -84,16 +86,17 @@ class Rewinds:
         """
         if not self._session.is_kept:
             return
-        session = await self._session.find()
-        events = rewound(session.events)
-        place = self._place(events, before, question)
-        if place is None:
-            return
-        if changes_state(place, events):
-            events = rewound(await self._session.all_events())
-        event = rewinding(place, events, session.state, frozenset({VOICE}))
-        await self._session.append(session, event)
-        self._session.rewound(session)
+
+        async def make(session: Session) -> Event | None:
+            events = rewound(session.events)
+            place = self._place(events, before, question)
+            if place is None:
+                return None
+            if changes_state(place, events):
+                events = rewound(await self._session.all_events())
+            return rewinding(place, events, session.state, frozenset({VOICE, TITLE}))
+
+        self._session.rewound(await self._session.write(make))
         self._waiting.keep({call.tool_id for call in self._session.waiting})
 
     def _place(self, events: list[Event], before: int, question: int) -> Place | None:

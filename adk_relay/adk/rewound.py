@@ -42,7 +42,7 @@ def rewinding(place: Place, events: list[Event], state: Mapping[str, Any], keep:
     counting = _counting(events, place)
     removed = [event for event, counts in zip(events, counting, strict=True) if not counts]
     left = [event for event, counts in zip(events, counting, strict=True) if counts]
-    event = Event(author="user", custom_metadata={REWIND: [*place]})
+    event = Event(author="relay", custom_metadata={REWIND: [*place]})
     changed = {key for each in removed for key in each.actions.state_delta}
     changed -= {*MARKS, WAITING, *keep}
     for key in changed:
