@@ -225,8 +225,9 @@ async def test_who_hears_the_agent_is_told_and_the_microphone_waits(
       let into;
       AudioNode.prototype.connect = function (target, ...which) {
         if (target instanceof AudioDestinationNode) {
-          const way = [new DelayNode(this.context, { delayTime: 0.12 }), new GainNode(this.context, { gain: 0.5 })];
-          [...way, into].reduce((from, to) => connect.call(from, to), this);
+          const late = new DelayNode(this.context, { delayTime: 0.12 });
+          const quiet = new GainNode(this.context, { gain: 0.5 });
+          [late, quiet, into].reduce((from, to) => connect.call(from, to), this);
         }
         return connect.call(this, target, ...which);
       };
