@@ -151,7 +151,8 @@ class Tab:
 
     async def say(self, text: str) -> None:
         await self.page.get_by_label("Message", exact=True).fill(text)
-        await self.page.keyboard.press("Control+Enter")  # Enter sends where there is a keyboard
+        touches = await self.page.evaluate("() => matchMedia('(hover: none)').matches")
+        await self.page.keyboard.press("Control+Enter" if touches else "Enter")
 
     async def call(self) -> None:
         """Starts a call, and returns when sound is being sent."""
