@@ -116,6 +116,7 @@ class Resets:
         """Begins a new epoch; returns the error if the new session could not be made."""
         error: Exception | None = None
         if delete:
+            self._session.title = ""
             self._writing.drop("The conversation was deleted.")
         else:
             try:
@@ -123,10 +124,10 @@ class Resets:
             except Exception as failure:  # the conversation is empty all the same; the next run tries again
                 error = failure
         self._runs.begin_with("")
+        self._runs.emptied()
         self._writing.clear()
         self._room.restart(deleted=delete)
         self._runs.end_reconnecting()  # there is nothing left to connect for
-        self._runs.unwant()
         if not delete and any(listener.is_audio for listener in self._room.listeners):
             self._runs.want()
         return error

@@ -10,6 +10,7 @@ from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStar
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After, Standing
 from adk_relay.core.stats import Stats
+from adk_relay.core.voice import Choices
 
 
 class StoppingError(Exception):
@@ -79,6 +80,10 @@ class Summary:
     """The tool calls that wait for a user. In a list of conversations there are none."""
     state: Any = None
     """What clients have set in the session's state, a flat JSON object. In a list there is none."""
+    title: str = ""
+    """What its users have named it; "": they have not."""
+    first_text: str = ""
+    """The beginning of what a user said first; "": nothing was said."""
 
     @property
     def messages(self) -> int:
@@ -152,6 +157,10 @@ class Conversations(Protocol):
         """Whether the clients have to tell when their users begin and stop to speak."""
 
     @property
+    def choices(self) -> Choices:
+        """Which voices and languages users may choose."""
+
+    @property
     def stats(self) -> Stats: ...
 
     def is_closing(self) -> bool:
@@ -197,6 +206,13 @@ class Conversations(Protocol):
 
     async def reset(self, user_id: str, session_id: str, *, delete: bool) -> None:
         """Empties a conversation of a user, for all its listeners.
+
+        Raises:
+            UnknownConversationError: there is none.
+        """
+
+    async def rename(self, user_id: str, session_id: str, title: str) -> None:
+        """Names a conversation of a user, for all its listeners; "": it has no name any more.
 
         Raises:
             UnknownConversationError: there is none.

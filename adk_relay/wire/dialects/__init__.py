@@ -25,6 +25,7 @@ from adk_relay.core.messages import (
     UserText,
 )
 from adk_relay.core.own_ids import is_own
+from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Voice
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
@@ -93,7 +94,7 @@ class Welcome:
     `ping_interval` is in seconds; `limits`: how much the client may send, see `wire.quotas.Rates.limits`.
     `name`: what the others are told; "": nothing. `role`: what the client was invited to do, one of
     `wire.tokens.ROLES`; "": it was not invited, so the conversation is its own. `names`: of others who are
-    there, by connection id.
+    there, by connection id. `title`: what the users have named the conversation; "": they have not.
     """
 
     session_id: str
@@ -112,7 +113,10 @@ class Welcome:
     name: str = ""
     role: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
     limits: Mapping[str, float] = field(default_factory=dict)
+    choices: Choices = NO_CHOICES
+    voice: Voice = MODELS_OWN
 
 
 @dataclass(slots=True, frozen=True)
@@ -229,6 +233,11 @@ def error_fields(error: Error) -> dict[str, Any]:
 def name_field(name: str) -> dict[str, Any]:
     """The `name` of a person on the wire; there is no such field for a person without one."""
     return {"name": name} if name else {}
+
+
+def title_field(title: str) -> dict[str, Any]:
+    """The `title` of a conversation on the wire; there is no such field for one without."""
+    return {"title": title} if title else {}
 
 
 def names_field(names: Mapping[str, str]) -> dict[str, Any]:
