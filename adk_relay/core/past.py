@@ -35,6 +35,7 @@ from adk_relay.core.recorded import (
     TextSaid,
     Told,
 )
+from adk_relay.core.rewind import Rewound
 
 _ENDED = 2
 """How many of the answers that have ended are known: an interrupted one may not be in the session yet."""
@@ -208,6 +209,10 @@ class Past:
                 self.is_cut = False
             case Written() | Transcript(final=True):
                 self.lines += 1
+            case Rewound(messages=messages):
+                self.lines -= messages
+                self.ended.clear()
+                self._open = None
             case TurnEnd():
                 self.is_cut = message.goes_on
                 if message.interrupted:
