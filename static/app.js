@@ -14,6 +14,7 @@ import { Others } from "./others.js";
 import { People } from "./people.js";
 import { offerSettings, remember, remembered } from "./settings.js";
 import { Showing } from "./showing.js";
+import { Sidebar } from "./sidebar.js";
 import { SoundSettings } from "./sound.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
 import { currentToken, isSignedIn, whenRenewed } from "./token.js";
@@ -29,6 +30,8 @@ const parameters = new URLSearchParams(location.search);
 // user; with one (see token.js), the server knows the user from it. `?session=` names one of the user's conversations.
 const user = parameters.get("user") || keptId("relay.user");
 const session = parameters.get("session");
+const isShared = user === "guest" && !isSignedIn(); // the guest is everybody
+const hasAddress = Boolean(session && parameters.get("user")) && !isSignedIn(); // which others may have, too
 const store = sessionStorageOrNothing();
 
 window.relayStats = stats; // counters only, for tests and for the console
@@ -111,11 +114,11 @@ function reveal() {
 
 let me = { name: "", role: "" }; // as the server has told
 
-// A conversation may be shared that is named in the address, or to which the user was invited: a text without a name that
+// A conversation may be shared that has an address, or to which the user was invited: a text without a name that
 // this page has not written may be another user's.
 function withAuthor(line) {
   if (line.role !== "user" || line.mine || (me.name && line.name === me.name)) return { ...line, who: "" };
-  return { ...line, who: line.name || (session || me.role ? "Somebody" : "") };
+  return { ...line, who: line.name || (hasAddress || me.role ? "Somebody" : "") };
 }
 
 const speakerOf = ({ mine, connection_id: id }) => (mine ? "" : id);
@@ -307,5 +310,6 @@ function update() {
 
 live.subscribe(update);
 offerSettings();
+if (!isShared) new Sidebar({ live, user, session: session ?? "" });
 view.fitText();
 view.focusText();

@@ -115,6 +115,7 @@
  * @typedef {object} State
  * @property {ConnectionState} connection
  * @property {string} sessionId the id of the conversation, when the server has told it
+ * @property {string} title what its users have named it; empty: they have not
  * @property {string} model
  * @property {boolean} rehearsal the offline agent answers
  * @property {string} name what the others are told of this client
@@ -144,12 +145,13 @@
  * @typedef {{ type: "hello", session_id: string, user_id: string, connection_id: string, connections: number,
  *   model: string, rehearsal: boolean, is_audio: boolean, epoch: string, seq: number, push_to_talk?: boolean,
  *   name?: string, role?: "listen" | "write" | "manage", names?: Record<string, string>,
- *   limits?: Record<string, number> }} HelloMessage
+ *   title?: string, limits?: Record<string, number> }} HelloMessage
  * @typedef {{ type: "history", lines: HistoryLine[], ids: string[], isAnother: boolean, older: string }} HistoryMessage
  *   the conversation, which replaces all that is shown; the texts with these ids are not in it yet; isAnother: the server
  *   has begun a new epoch
  * @typedef {{ type: "older", lines: HistoryLine[], older: string }} OlderMessage what `askOlder()` has asked for
  * @typedef {{ type: "cleared", how: "cleared" | "deleted", ids: string[] }} ClearedMessage
+ * @typedef {{ type: "renamed", title: string }} RenamedMessage the conversation has another title; empty: none any more
  * @typedef {{ type: "written", id: string, text: string, pictures: readonly Picture[], waiting: boolean, beside: boolean
  *   }} WrittenMessage by `say()`
  * @typedef {{ type: "sent" | "unsent" | "placed" | "confirmed" | "refused" | "cancelled" | "unpictured", id: string
@@ -188,7 +190,7 @@
  */
 
 /**
- * @typedef {StateMessage | HelloMessage | HistoryMessage | OlderMessage | ClearedMessage | WrittenMessage | FateMessage
+ * @typedef {StateMessage | HelloMessage | HistoryMessage | OlderMessage | ClearedMessage | RenamedMessage | WrittenMessage | FateMessage
  *   | TextOfUserMessage | TranscriptMessage | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage
  *   | TurnEndMessage | PresenceMessage | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
  *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage} Message
