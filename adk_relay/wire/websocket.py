@@ -275,6 +275,8 @@ class Socket:
                 names=dict(standing.names),
                 title=standing.title,
                 limits=self._admission.limits,
+                choices=self._conversations.choices,
+                voice=standing.voice,
             )
         )
         if welcome:

@@ -146,6 +146,17 @@ export class Conversation extends Teller {
     return isBack;
   }
 
+  /**
+   * Chooses how the agent speaks from its next turn on, for all in the conversation: one of `state.voices`, one of
+   * `state.languages`, or "" for the operator's own choice. `configured` tells that it was taken.
+   *
+   * @param {{ voice?: string, language?: string }} choice
+   * @returns {boolean} whether there is a connection to send it
+   */
+  configure({ voice, language }) {
+    return this.#connection.sendControl("configure", { voice, language });
+  }
+
   /** Stops the answer that is being given. */
   interrupt() {
     if (this.#fallback.busy) this.#fallback.stop();
