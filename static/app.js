@@ -19,9 +19,11 @@ import { Showing } from "./showing.js";
 import { Sidebar } from "./sidebar.js";
 import { SoundSettings } from "./sound.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
+import { PageTitle } from "./title.js";
 import { currentToken, isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
 import * as view from "./view.js";
+import { VoiceSettings } from "./voice.js";
 import { WaitingCards } from "./waiting.js";
 
 const BUSY = 5000; // ms for which a refusal as "busy" is shown
@@ -164,6 +166,11 @@ live.on("turn_end", ({ interrupted, wasPlaying, grounding }) => {
   if (interrupted && wasPlaying && !conversation.answering) conversation.markInterrupted();
   conversation.ended({ interrupted, aloud: call.active, grounding });
 });
+
+// Who speaks with the agent hears that it has answered.
+const title = new PageTitle();
+for (const type of ["hello", "renamed", "cleared"]) live.on(type, () => (title.name = live.state.title));
+live.on("turn_end", ({ interrupted }) => interrupted || live.state.call === "on" || title.answered());
 
 live.on("token_expiring", ({ expires_in: seconds }) => expiry.soon(seconds));
 
@@ -315,6 +322,7 @@ function update() {
 
 live.subscribe(update);
 offerSettings();
+new VoiceSettings(live);
 offerExport({ live, older, title: () => live.state.title ?? "", announce });
 if (!isShared) new Sidebar({ live, user, session: session ?? "" });
 view.fitText();
