@@ -1,10 +1,12 @@
 // Whole messages from before the page was loaded, as items of the conversation.
 
+import { answerText } from "./answer.js";
 import { bubble, shows } from "./bubbles.js";
 
 // The item of a whole message, {role, text, who}.
 export function itemOf({ role, text, who }) {
-  return bubble(role, role === "agent" ? "Agent" : who || "You", { text, other: Boolean(who), now: false });
+  if (role === "agent") return bubble(role, "Agent", { text: answerText(text), now: false });
+  return bubble(role, who || "You", { text, other: Boolean(who), now: false });
 }
 
 // How many of the items that are shown already are the first messages of a history.

@@ -15,7 +15,11 @@ from google.genai import types
 
 from adk_relay.adk.answers import Answers
 from adk_relay.adk.connection import LostConnection, WatchedConnection, observer
+from adk_relay.adk.holding import Holding
 from adk_relay.adk.hosts import RunHost
+from adk_relay.adk.instruction import Instruction
+from adk_relay.adk.leaving import Leaving
+from adk_relay.adk.lines import marks_of
 from adk_relay.adk.models import telemetry
 from adk_relay.adk.notes import with_an_end, without
 from adk_relay.adk.pulse import SOUND_RATE, Pulse, seconds_of_sound
@@ -23,6 +27,7 @@ from adk_relay.adk.queue import RequestQueue, hands_over
 from adk_relay.adk.runner import WatchedRunner, at_hand, begin_with
 from adk_relay.adk.screening import Screening, is_screened
 from adk_relay.adk.speech import Speech, is_push_to_talk
+from adk_relay.adk.state import delta_of
 from adk_relay.adk.tools import in_their_own_loop
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
@@ -34,12 +39,6 @@ log = logging.getLogger("relay.agent")
 
 _PROGRESS_AFTER = 60.0
 """Seconds after which a connection counts as progress, even if no turn was completed on it."""
-
-_GO_AWAY_MARGIN = 2.0
-"""Seconds before the service's own deadline: an answer that is unfinished then is given up."""
-
-_ANSWER_WAITS = 60.0
-"""Seconds that the answer to a tool call waits for the end of what the agent is saying."""
 
 
 class Run:
@@ -93,8 +92,16 @@ class Run:
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
         self.translator = Translator(host.number, host.room.place, host.speaker, owed=owed, text=owed_text)
         self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
-        self._queue = RequestQueue(
-            inbox, self._taken, host.stored, self._sender_failed, self._speech, self.answers.result
+        self.instruction = Instruction()
+        self.queue = RequestQueue(
+            inbox,
+            self._taken,
+            host.stored,
+            self._sender_failed,
+            self._speech,
+            self.answers.result,
+            self._must_wait,
+            lambda text: marks_of(text) | delta_of(text, self.instruction.state),
         )
         self.agent = agent
         """The name of the agent that speaks."""
@@ -110,11 +117,9 @@ class Run:
         self._connection: WatchedConnection | None = None
         self._connected_at: float | None = None
         self._pulse = Pulse(host.meter.stats.sound_down)
-        self._is_renewed = False  # the next run is to begin with a new connection
-        self._is_answered = False  # the next run is to begin with a user's answer to a tool call
-        self._release: asyncio.TimerHandle | None = None  # set while texts are held
         self._failure: Exception | None = None  # of ADK's sending task
-        self._leave_by: float | None = None  # the deadline, after the service has sent goAway
+        self.leaving = Leaving()
+        self._holding = Holding(self.turn, inbox)
         self._is_listened_to = False  # a tool reads the user's sound, and gets it from ADK
         self.answered_alone: UserText | None = None
         """The text that the agent has answered without a model, and that is not stored yet."""
@@ -137,23 +142,21 @@ class Run:
         events = self._runner.run_live(
             user_id=self._user_id,
             session_id=self._session_id,
-            live_request_queue=self._queue,
+            live_request_queue=self.queue,
             run_config=config,
         )
-        self.hold()
+        self._holding.update()
         try:
             with tools:
                 await self._translate(events)
         finally:
-            if self._release:
-                self._release.cancel()
-            self._inbox.hold(False)
+            self._holding.end()
 
     async def _translate(self, events: AsyncGenerator[Event, None]) -> None:
         async with aclosing(events):
             async for event in events:
                 if hands_over(event):
-                    self._queue.begin_handover()
+                    self.queue.begin_handover()
                 self._pulse.heard(seconds_of_sound(event), is_first=not self.turn.is_open)
                 if self.is_unconnected:
                     self._take_unasked(event)
@@ -166,7 +169,7 @@ class Run:
                 if event.turn_complete and not self.turn.is_open:
                     self._completed_turn = True
                     self._speech.settled()
-                    if self.is_leaving:
+                    if self.leaving:
                         self._close_if_at_rest()
                 elif event.input_transcription and event.input_transcription.finished:
                     self._speech.settled()
@@ -178,34 +181,30 @@ class Run:
     def answer(self, answer: types.Part) -> None:
         """Gives the model a user's answer to a tool call, or leaves it to the next run, which follows."""
         if answer.function_response and self.answers.is_open(answer.function_response.id or ""):
-            self._queue.results.append(answer)
+            self.queue.results.append(answer)
             self._inbox.ready.set()
         else:
-            self._leave_by = time.monotonic() + _ANSWER_WAITS
-            self._is_answered = True
+            self.leaving.answered()
             self._close_if_at_rest()
 
     def close(self) -> None:
         """Asks the run to end: `drive()` returns when the connection is closed."""
-        self._queue.close()
+        self.queue.close()
 
     def renew(self) -> None:
-        """Ends the run; the next one makes a new connection, and sends the history."""
-        self._is_renewed = True
+        """Ends the run. The next one makes a new connection, and sends the history."""
+        self.leaving.is_renewed = True
         self.handle = None
         self.close()
 
-    def hold(self) -> None:
-        """Lets texts wait, or lets them go on: to be called whenever the turn has changed."""
-        seconds = self.turn.holds()
-        self._inbox.hold(seconds > 0)
-        if self._release:
-            self._release.cancel()
-        loop = asyncio.get_running_loop()
-        self._release = loop.call_later(seconds, self.hold) if seconds else None
+    def refresh(self) -> None:
+        """The next turn needs a new connection: this run ends at its next rest, and the next one follows."""
+        self.leaving.is_stale = True
+        self.handle = None
+        self._close_if_at_rest()
 
     def _changed(self) -> None:
-        self.hold()
+        self._holding.update()
         self._host.changed()
         if self.turn.crosses():
             self._host.crossed()
@@ -213,12 +212,7 @@ class Run:
     @property
     def is_closed(self) -> bool:
         """The run was ended: its agents have not come to an end by themselves."""
-        return self._queue.closed
-
-    @property
-    def is_leaving(self) -> bool:
-        """The service has sent goAway, or the run is renewed: the next run continues where this one ends."""
-        return self._leave_by is not None or self._is_renewed
+        return self.queue.closed
 
     @property
     def is_unconnected(self) -> bool:
@@ -237,16 +231,6 @@ class Run:
         return not (self.turn.is_open or self.turn.owed or self.is_speech_pending)
 
     @property
-    def undecided(self) -> UserText | None:
-        """A text that ADK has taken, and has neither sent nor refused."""
-        return self._queue.undecided
-
-    @property
-    def unsettled(self) -> tuple[UserText, float] | None:
-        """A text that ADK has taken and may not have stored, and the `time.time()` it was taken."""
-        return self._queue.unsettled
-
-    @property
     def is_speech_pending(self) -> bool:
         """The user has just spoken, and the final transcript has not come yet."""
         return self._speech.is_pending
@@ -254,11 +238,11 @@ class Run:
     def overdue(self) -> Exception | None:
         """Why the connection counts as lost although it has reported no error; None: it does not.
 
-        It also closes the run if its deadline has passed and no answer is under way.
+        It also closes a run that is to end, if no answer is under way.
         """
         if self._failure:
             return self._failure
-        if self._leave_by is not None and time.monotonic() >= self._leave_by:
+        if self.leaving.is_due:
             if self.turn.is_open or self.turn.owed:
                 return LostConnection(None, "the service went away in the middle of an answer")
             self.close()
@@ -268,7 +252,9 @@ class Run:
             return LostConnection(None, "a text was not sent in time")
         self.turn.forget_unanswered()
         self._changed()
-        if self._queue.undecided or self.translator.is_agent_busy:  # it is the agent's time
+        if self.leaving.is_stale:
+            self._close_if_at_rest()
+        if self.queue.undecided or self.translator.is_agent_busy:  # it is the agent's time
             return None
         # Every answer ends within a bound.
         is_asked = self.turn.answered or not self.turn.is_open
@@ -290,7 +276,8 @@ class Run:
         is_the_same = self._agents == 0 and agent == self.agent
         self.agent = agent
         self._agents += 1
-        self._connected_at = self._leave_by = None
+        self._connected_at = None
+        self.leaving.connected()
         return is_the_same
 
     def entered(self, event: Event) -> None:
@@ -302,8 +289,8 @@ class Run:
         self._caught_up.clear()
 
     def stored(self, text: str) -> None:
-        if self.unsettled and self.unsettled[0].text == text:
-            self._queue.settle()
+        if self.queue.unsettled and self.queue.unsettled[0].text == text:
+            self.queue.settle()
 
     # ---- told by the short way (sound.Hearer) ----
 
@@ -313,11 +300,11 @@ class Run:
         for message in self.translator.sound(pcm):
             self._host.emit(message)
         if not was_open:
-            self.hold()
+            self._holding.update()
 
     def is_listened_to(self) -> None:
         self._is_listened_to = True
-        self._queue.send_sound = None
+        self.queue.send_sound = None
 
     async def caught_up(self) -> None:
         await self._caught_up.wait()
@@ -326,18 +313,19 @@ class Run:
 
     def connected(self, connection: WatchedConnection) -> None:
         # Not only at the start: a sub-agent that takes over opens its own connection.
-        self.handle = self._leave_by = None
+        self.handle = None
+        self.leaving.connected()
         self.answers.forget_open()
-        self._queue.connected()
+        self.queue.connected()
         self._connection, self._connected_at = connection, time.monotonic()
         self._pulse.connected()
         self.turn.sent()
         self.translator.connected(connection.model)
-        self.hold()
+        self._holding.update()
         plugins = self._runner.plugin_manager
         connection.short_way = plugins.sound.shorten(connection.inner, self, plugins.plugins)
         is_open = connection.short_way and not self._is_listened_to
-        self._queue.send_sound = connection.send_sound if is_open else None
+        self.queue.send_sound = connection.send_sound if is_open else None
         self._host.connected()
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
@@ -346,25 +334,25 @@ class Run:
 
     def sending(self, content: types.Content | None) -> None:
         if content:
-            self._queue.decided()  # ADK stores a text before it sends it
+            self.queue.decided()  # ADK stores a text before it sends it
             self.screening.allow()
         self._pulse.sending(is_text=content is not None)
 
     def sent(self) -> None:
         if self._pulse.sent():
             self.turn.sent()
-            self.hold()
+            self._holding.update()
 
     def resumable(self, handle: str) -> None:
         # The service may have made this handle before the model got the input of this turn.
-        if not self.turn.given:
+        if not (self.turn.given or self.leaving.is_stale):
             self.handle = handle
             self._host.changed()
-            if self.is_leaving:
+            if self.leaving:
                 self._close_if_at_rest()
 
     def going_away(self, time_left: float) -> None:
-        self._leave_by = time.monotonic() + max(0.0, time_left - _GO_AWAY_MARGIN)
+        self.leaving.going_away(time_left)
         log.info("%s: the model's connection is to be renewed, %g s left", self._user_id, time_left)
         self._close_if_at_rest()
 
@@ -374,10 +362,12 @@ class Run:
     def _close_if_at_rest(self) -> None:
         if not self.is_at_rest:
             return
-        if self._is_answered or self._runner.can_begin_with(self.agent):
+        if self.leaving.is_stale:
+            self.renew()
+        if self.leaving.needs_run or self._runner.can_begin_with(self.agent):
             self.close()
         elif self.handle and self._connection:
-            self._queue.begin_handover()
+            self.queue.begin_handover()
             self._connection.renew(self.handle)  # in this run: the next one would begin the program anew
 
     def _take_unasked(self, event: Event) -> None:
@@ -389,6 +379,16 @@ class Run:
 
     def _sender_failed(self, error: BaseException) -> None:
         self._failure = error if isinstance(error, Exception) else self._failure
+
+    async def _must_wait(self, text: UserText) -> bool:
+        """Whether a text needs a new connection. If so, this run ends, and the open answer is interrupted."""
+        delta = None if text.is_stored else text.state_delta
+        if not (self.leaving.is_stale or (delta and await self.instruction.changes(delta))):
+            return False
+        for message in self.translator.stop():
+            self._host.emit(message)
+        self.renew()
+        return True
 
     def _taken(self, user_input: ForModel) -> None:
         if isinstance(user_input, UserAudio) and not user_input.is_speech and self.turn.given:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStart, UserText
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After, Standing
 from adk_relay.core.stats import Stats
+from adk_relay.core.voice import Choices
 
 
 class StoppingError(Exception):
@@ -77,6 +78,8 @@ class Summary:
     connections: int
     pending: tuple[ToolStart, ...] = ()
     """The tool calls that wait for a user. In a list of conversations there are none."""
+    state: Any = None
+    """What clients have set in the session's state, a flat JSON object. In a list there is none."""
 
     @property
     def messages(self) -> int:
@@ -148,6 +151,10 @@ class Conversations(Protocol):
     @property
     def push_to_talk(self) -> bool:
         """Whether the clients have to tell when their users begin and stop to speak."""
+
+    @property
+    def choices(self) -> Choices:
+        """Which voices and languages users may choose."""
 
     @property
     def stats(self) -> Stats: ...

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from adk_relay.core.answer import Answer, Asked
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
+from adk_relay.core.voice import Configure, Configured
 
 # ---- from the user ---------------------------------------------------------------------------
 
@@ -40,6 +41,8 @@ class UserText:
     """What its writer is called; "": that is not known."""
     member: str = ""
     """Who wrote it: see `core.listener.Listener`. Ids of texts are those of a member."""
+    state_delta: Any = field(default=None, compare=False)
+    """What it changes in the session's state, a flat JSON object; None: nothing."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -113,7 +116,7 @@ class ReadOlder:
 ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
-Input = ForModel | Interrupt | UserTyping | ToolResult
+Input = ForModel | Interrupt | UserTyping | ToolResult | Configure
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------
@@ -380,6 +383,7 @@ Earlier = Gap | Older | Line
 """Messages from before a listener came."""
 
 Ending = Ended | GoingAway
-Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ending
+Changed = Reset | Configured | Status
+Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Dropped | Error | Changed | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""

@@ -20,7 +20,15 @@ export const EMPTY = {
   rehearsal: false,
   name: "",
   role: "",
+  mode: "auto",
+  mustPushToTalk: false,
   pushToTalk: false,
+  halfDuplex: false,
+  echo: false,
+  voices: [],
+  voice: "",
+  languages: [],
+  language: "",
   messages: [],
   older: "",
   expecting: false,
@@ -30,6 +38,7 @@ export const EMPTY = {
   typing: [],
   names: {},
   call: "off",
+  showing: "",
   beside: false,
   error: null,
 };
@@ -85,18 +94,24 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return { ...state, ...unknown, messages, expecting: false };
     }
     case "hello":
-      return {
+      return withDuplex({
         ...state,
         sessionId: message.session_id,
         model: message.model,
         rehearsal: message.rehearsal,
         name: message.name ?? "",
         role: message.role ?? "",
-        pushToTalk: Boolean(message.push_to_talk),
+        mustPushToTalk: Boolean(message.push_to_talk),
+        voices: message.voices ?? [],
+        voice: message.voice ?? "",
+        languages: message.languages ?? [],
+        language: message.language ?? "",
         connections: message.connections,
         names: { ...state.names, ...message.names },
         typing: [],
-      };
+      });
+    case "configured":
+      return { ...state, voice: message.voice, language: message.language };
     case "history":
       return history(state, message);
     case "older":
@@ -107,8 +122,9 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
     }
 
     case "written": {
-      const { id, text, waiting, beside } = message;
-      const written = line("user", text, { id, mine: true, status: waiting ? "waiting" : "sent", beside });
+      const { id, text, pictures, waiting, beside } = message;
+      const more = pictures.length ? { pictures } : {};
+      const written = line("user", text, { id, mine: true, status: waiting ? "waiting" : "sent", beside, ...more });
       return { ...state, messages: [...state.messages, written], expecting: !waiting, error: null };
     }
     case "sent":
@@ -119,6 +135,8 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return fate(state, message.id, { status: "" });
     case "refused":
       return fate(state, message.id, { status: "refused" }, false);
+    case "unpictured":
+      return fate(state, message.id, { unpictured: true });
     case "placed": {
       const placed = state.messages.filter(({ id }) => id === message.id);
       return { ...state, messages: [...state.messages.filter((each) => !placed.includes(each)), ...placed] };
@@ -166,7 +184,14 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return { ...state, typing: message.typing ? [...rest, message.connection_id] : rest };
     }
     case "call":
-      return { ...state, call: message.state };
+      // A call begins with devices of which nothing is known.
+      return withDuplex({ ...state, call: message.state, echo: state.echo && message.state !== "asking" });
+    case "echo":
+      return withDuplex({ ...state, echo: message.heard });
+    case "choices":
+      return withDuplex({ ...state, mode: message.choices.mode ?? state.mode });
+    case "showing":
+      return { ...state, showing: message.what };
     case "beside": {
       // What is open is cut off: the next answer is another conversation's.
       const cut = (/** @type {Line} */ each) => ({ ...each, open: false, interrupted: true });
@@ -180,6 +205,14 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
     }
   }
   return state;
+}
+
+// When the microphone is sent: always, but with push to talk or in half duplex.
+function withDuplex(/** @type {State} */ state) {
+  const { mode, mustPushToTalk, echo } = state;
+  const pushToTalk = mustPushToTalk || mode === "push_to_talk";
+  const halfDuplex = !pushToTalk && (mode === "half_duplex" || (mode === "auto" && echo));
+  return { ...state, pushToTalk, halfDuplex };
 }
 
 const isHearing = (/** @type {Line} */ { spoken, open }) => spoken && open;
