@@ -241,8 +241,8 @@ def test_the_programs_of_the_system() -> None:
     """Those that tests need are those that CI installs, besides what makes its environment."""
     contributing = (ROOT / "CONTRIBUTING.md").read_text().replace("\\\n", "")
     [told] = re.findall(r"apt-get install (.*)$", contributing, re.MULTILINE)
-    ci = (ROOT / ".ci" / "run").read_text()
-    [installed] = re.findall(r"no-install-recommends \\\n(.*) &$", ci, re.MULTILINE)
+    ci = (ROOT / ".ci" / "run").read_text().replace("\\\n", "")
+    [installed] = re.findall(r"no-install-recommends (.*) &$", ci, re.MULTILINE)
     assert told.split() == installed.split()
 
 
