@@ -10,6 +10,7 @@ from google.adk.events import Event
 from google.genai import types
 
 from adk_relay.core.messages import Line, Place, UserText
+from adk_relay.core.titles import beginning
 
 GOES_ON = "relay_goes_on"
 """Marks an event, in its metadata: a lost connection has cut this answer, and the next event is its rest."""
@@ -165,6 +166,8 @@ class Lines:
         self.first = 1
         self.by_user = 0
         """How many messages are a user's, also of those that are not kept any more."""
+        self.first_text = ""
+        """The beginning of the first of these."""
         self._goes_on = False
         self._cut = 0  # the number of messages at the last interruption: those are in order
 
@@ -177,7 +180,9 @@ class Lines:
         """Adds what an event holds."""
         for line in said.lines():
             self._add(line, said.place)
-            self.by_user += line.role == "user"
+            if line.role == "user":
+                self.by_user += 1
+                self.first_text = self.first_text or beginning(line.text)
             self._goes_on = said.goes_on
         if said.interrupted:
             kept = self.kept

@@ -203,7 +203,6 @@ class ToolComplete:
     tool_id: str
     tool_name: str
     result: Any
-    """JSON-serializable."""
     timestamp: str
     """ISO 8601."""
     late: bool = False
@@ -333,6 +332,13 @@ class Reset:
 
 
 @dataclass(slots=True, frozen=True)
+class Renamed:
+    """The conversation has another title; "": it has none any more."""
+
+    title: str
+
+
+@dataclass(slots=True, frozen=True)
 class Dropped:
     """Sound was given up because the receiver could not keep up."""
 
@@ -383,7 +389,7 @@ Earlier = Gap | Older | Line
 """Messages from before a listener came."""
 
 Ending = Ended | GoingAway
-Changed = Reset | Configured | Status
+Changed = Reset | Configured | Renamed | Status
 Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Dropped | Error | Changed | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""
