@@ -30,8 +30,7 @@ const STATES = {
   connecting: "Connecting…",
   connected: "Connected",
   waiting: "Reconnecting…",
-  asleep: "Asleep",
-  ended: "Ended",
+  asleep: "Asleep", ended: "Ended",
 };
 
 // Where the page is. `room` is what it shows; the socket may be on its way there, or to another one.
@@ -203,6 +202,7 @@ function updated({ update_type, connection_id, typing: isTyping, message, messag
       typists.set(connection_id, false);
       if (!isOwn) messages.note(`${who} left.`);
       break;
+    case "session_rewound": return load();
     case "session_cleared":
       empty();
       messages.note("The room was cleared: the agent remembers nothing of what was said.");

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple
 
+from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
@@ -16,7 +17,8 @@ from google.genai import types
 from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
 from adk_relay.adk.lines import Lines, marks_of, said_by
-from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
+from adk_relay.adk.reading import CREATED_AT, TITLE, Key, Reader, created_at, title_in
+from adk_relay.adk.rewound import rewound
 from adk_relay.adk.state import SetState, delta_of, shown
 from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
@@ -75,6 +77,9 @@ class StoredSession:
         self.waiting: list[ToolStart] = []
         """The tool calls that waited for a user when the session was read."""
         self.created_at = self.last_activity = time.time()
+        self.title = ""
+        """What the users have named the conversation; "": they have not."""
+        self._finding = asyncio.Lock()
         self._at_hand: _AtHand | None = None
         self.set_state = SetState()
         self.loaded_state: dict[str, Any] = {}
@@ -119,13 +124,27 @@ class StoredSession:
         self.is_kept = True
         self.set_state.load(session.state)
         self.loaded_state = session.state
-        self.waiting = waiting_in(with_waiting(session))
+        self.waiting = waiting_in(_that_count(session))
         self.created_at = created_at(session)
+        self.title = title_in(session)
         self.last_activity = session.last_update_time
         if self.has_more(session):
             self._count = partial(self._count_before, history, lines, session.events[-1].timestamp)
         if self.user_id == GUEST:  # its listeners are told how many messages there are
             await self.counted()
+
+    async def all_events(self) -> list[Event]:
+        """All events of the session, those too that are not in memory."""
+        session = await self._service.get_session(
+            app_name=self._app_name, user_id=self.user_id, session_id=self.session_id
+        )
+        return session.events if session else []
+
+    def rewound(self, session: Session) -> None:
+        """Something was taken back: the state, and the calls that wait, are those of before."""
+        self.set_state.load(session.state)
+        self.waiting = waiting_in(_that_count(session))
+        self.archive = self._new_archive()
 
     async def state(self) -> dict[str, Any]:
         """What clients have set in the session's state."""
@@ -139,7 +158,7 @@ class StoredSession:
     async def _count_before(self, history: History, loaded: list[Line], until: float) -> None:
         before, by_user = -len(loaded), -sum(line.role == "user" for line in loaded)
         count = await self.archive.count(until)
-        history.load_counts(count[0] + before, count[1] + by_user)
+        history.load_counts(count.messages + before, count.by_user + by_user, count.first_text)
         self._count = None
 
     async def counted(self) -> None:
@@ -180,13 +199,44 @@ class StoredSession:
 
     async def find(self) -> Session:
         """The session with its last events, as the model is given them; it is made if there is none."""
+        async with self._finding:
+            return await self._find()
+
+    async def append_aside(self, event: Event, is_free: Callable[[], bool]) -> bool:
+        """Stores an event if the session `is_free` of runs; none finds it meanwhile.
+
+        It does not count as a use of the conversation.
+
+        Returns:
+            Whether it was.
+        """
+        async with self._finding:
+            if not is_free():
+                return False
+            session = await self._find()
+            event.timestamp = session.last_update_time
+            await self.append(session, event)
+            return True
+
+    async def write(self, make: Callable[[Session], Awaitable[Event | None]]) -> Session:
+        """Stores the event that `make` makes of the session, if any, while there is no run.
+
+        Nothing else is stored meanwhile.
+        """
+        async with self._finding:
+            session = await self._find()
+            if event := await make(session):
+                await self.append(session, event)
+            return session
+
+    async def _find(self) -> Session:
         if at_hand := self._take_at_hand():
             session = at_hand.session
         else:
             session = await self.read()
         if session is None:
             try:
-                session = await create_session(self._service, self._app_name, self.user_id, self.session_id)
+                session = await self._create()
             except AlreadyExistsError:  # another process has made it, since it was not there
                 session = await self.read()
                 if session is None:
@@ -200,13 +250,18 @@ class StoredSession:
 
     async def create(self) -> None:
         """Makes the session."""
-        session = await create_session(self._service, self._app_name, self.user_id, self.session_id)
+        session = await self._create()
         self._keep_at_hand(session)
         self.created_at = created_at(session)
         self.is_kept = True
 
+    async def _create(self) -> Session:
+        return await create_session(
+            self._service, self._app_name, self.user_id, self.session_id, title=self.title
+        )
+
     async def delete(self) -> None:
-        """Deletes the session. The conversation begins anew, with none."""
+        """Deletes the session. The conversation begins anew, with none; the next one gets its title."""
         self._stop_counting()
         self._take_at_hand()
         await self._service.delete_session(
@@ -233,10 +288,7 @@ class StoredSession:
 
     async def append_text(self, session: Session, text: UserText) -> None:
         """Stores a user's text that no model was given."""
-        event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text.text)]))
-        event.custom_metadata = marks_of(text) or None
-        event.actions.state_delta |= delta_of(text, session.state)
-        await self.append(session, event)
+        await self.append(session, event_of(text, session))
 
     async def skip_answer(self) -> None:
         """If the session ends with a user's answer to what ADK has asked, ADK leaves it aside from now on."""
@@ -247,15 +299,29 @@ class StoredSession:
     async def append(self, session: Session, event: Event) -> None:
         """Stores an event."""
         keep(event, session)
-        await self._service.append_event(session, event)
+        try:
+            await self._service.append_event(session, event)
+        except StaleSessionError:  # a title was stored since it was read
+            if not (fresh := await self.read()):
+                raise
+            await self._service.append_event(fresh, event)
+
+
+def event_of(text: UserText, session: Session) -> Event:
+    """The event of a user's text that no model was given."""
+    event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text.text)]))
+    event.custom_metadata = marks_of(text) or None
+    event.actions.state_delta |= delta_of(text, session.state)
+    return event
 
 
 async def create_session(
-    service: BaseSessionService, app_name: str, user_id: str, session_id: str
+    service: BaseSessionService, app_name: str, user_id: str, session_id: str, *, title: str = ""
 ) -> Session:
     """Makes an ADK session that remembers when it was made."""
+    state = {CREATED_AT: time.time()} | ({TITLE: title} if title else {})
     return await service.create_session(
-        app_name=app_name, user_id=user_id, session_id=session_id, state={CREATED_AT: time.time()}
+        app_name=app_name, user_id=user_id, session_id=session_id, state=state
     )
 
 
@@ -267,8 +333,14 @@ def shorten_if_long(session: Session) -> None:
 
 
 def _shorten(session: Session) -> None:
+    session.events = rewound(session.events)
     session.events = _fitting(session.events)
     session.events = with_waiting(session)
+
+
+def _that_count(session: Session) -> list[Event]:
+    """The events that are not taken back, and those of the calls that wait."""
+    return with_waiting(session.model_copy(update={"events": rewound(session.events)}))
 
 
 def _fitting(events: list[Event]) -> list[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,8 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.core.recorded import OpenAnswer
+from adk_relay.core.rewind import Rewound
+from adk_relay.core.titles import beginning
 
 KEPT = 200
 """How many messages are in memory. Those before them are read from the session when they are asked for."""
@@ -71,6 +74,8 @@ class History:
         """How many messages there were before those that were loaded, and how many of them a user's."""
         self._has_more = False
         """Whether there may be messages before those that were loaded."""
+        self.first_text = ""
+        """The beginning of what a user said first; "": nothing was, or `load_counts` tells it later."""
         self._base = 0
         """The place of the first message that was loaded: see `load`."""
         self._size = 0
@@ -78,6 +83,8 @@ class History:
         self._by_user = 0
         """How many of the messages since those are a user's."""
         self._open: _OpenAnswer | None = None
+        self._questions = deque[int](maxlen=KEPT)
+        """The numbers of the users' messages that were recorded."""
         self._question_at: float | None = None
         """`time.monotonic()` of the last question, until an answer opens; None: there is none."""
 
@@ -125,6 +132,8 @@ class History:
         self._base = 0 if end is None else max(0, end - len(lines))
         self._by_user = sum(line.role == "user" for line in lines)
         self._size = sum(len(line.text) for line in self._lines)
+        by_user = (line.text for line in lines if line.role == "user")
+        self.first_text = "" if has_more else beginning(next(by_user, ""))
         self._forget()
 
     def reopen(self, answer: OpenAnswer, index: int) -> None:
@@ -141,9 +150,10 @@ class History:
             self._base = max(0, self._base - 1)
             self._forget()
 
-    def load_counts(self, count: int, by_user: int) -> None:
-        """Sets how many messages the session had when its last ones were loaded, in all and of users."""
+    def load_counts(self, count: int, by_user: int, first_text: str = "") -> None:
+        """Sets how many messages the session had before its last ones were loaded, in all and of users."""
         self._before, self._before_by_user = count, by_user
+        self.first_text = first_text or self.first_text
         self._has_more = count > 0
 
     def number_at(self, place: int) -> int:
@@ -204,7 +214,10 @@ class History:
             case Written() | Transcript(final=True):
                 text_id = message.id if isinstance(message, Written) else ""
                 self._add(Line("user", message.text, id=text_id, name=message.name))
+                self._questions.append(message.seq)
                 self._question_at = time.monotonic()
+                if not (self.first_text or self._has_more):
+                    self.first_text = beginning(message.text)
                 return [replace(message, message_count=self.message_count)]
             case ToolStart(late=False):  # a late one is shown, but is not part of an answer
                 answer = self._open or self._begin(asked, start)
@@ -217,6 +230,9 @@ class History:
                 if self._open and (call_ := self._open.tools.get(message.tool_id)):
                     self._open.tools[message.tool_id] = replace(call_, result=message.result)
                 return [message]
+            case Rewound():
+                messages = self._take_back()
+                return [replace(message, messages=messages, message_count=self.message_count)]
             case TurnEnd(goes_on=False):
                 answer = self._open or self._begin(asked, start)
                 usage = message.usage.plus(answer.usage) if message.usage else answer.usage
@@ -275,6 +291,40 @@ class History:
             interrupted,
             answer.asked,
         )
+
+    @property
+    def last_of_user(self) -> Line | None:
+        """The last message of a user; None: there is none in memory."""
+        return next((line for line in reversed(self._lines) if line.role == "user"), None)
+
+    @property
+    def messages_to_take_back(self) -> int:
+        """How many messages there are from the last one of a user on."""
+        back = (at for at, line in enumerate(reversed(self._lines), 1) if line.role == "user")
+        return next(back, 0)
+
+    @property
+    def questions(self) -> tuple[int, int]:
+        """The numbers of the last two messages of users; 0: it was loaded, or there is none."""
+        before, last = [0, 0, *self._questions][-2:]
+        return before, last
+
+    def _take_back(self) -> int:
+        """Removes the last message of a user, and all after it; returns how many these are."""
+        self.interrupt()
+        self._question_at = None
+        if self._questions:
+            self._questions.pop()
+        if not (count := self.messages_to_take_back):
+            return 0
+        first = len(self._lines) - count
+        gone = self._lines[first:]
+        del self._lines[first:]
+        self._by_user -= 1
+        self._size -= sum(len(line.text) for line in gone)
+        if not (self.user_messages or self._has_more):
+            self.first_text = ""
+        return count
 
     def _add(self, line: Line) -> None:
         self._lines.append(line)

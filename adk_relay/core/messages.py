@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from adk_relay.core.answer import Answer, Asked
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
+from adk_relay.core.rewind import Rewind, Rewound
 from adk_relay.core.voice import Configure, Configured
 
 # ---- from the user ---------------------------------------------------------------------------
@@ -116,7 +117,7 @@ class ReadOlder:
 ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
-Input = ForModel | Interrupt | UserTyping | ToolResult | Configure
+Input = ForModel | Interrupt | UserTyping | ToolResult | Configure | Rewind
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------
@@ -203,7 +204,6 @@ class ToolComplete:
     tool_id: str
     tool_name: str
     result: Any
-    """JSON-serializable."""
     timestamp: str
     """ISO 8601."""
     late: bool = False
@@ -333,6 +333,13 @@ class Reset:
 
 
 @dataclass(slots=True, frozen=True)
+class Renamed:
+    """The conversation has another title; "": it has none any more."""
+
+    title: str
+
+
+@dataclass(slots=True, frozen=True)
 class Dropped:
     """Sound was given up because the receiver could not keep up."""
 
@@ -376,14 +383,14 @@ class Ended:
     the conversation goes on in another process."""
 
 
-Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
+Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd | Rewound
 """Messages that have a `seq`, and can be replayed."""
 
 Earlier = Gap | Older | Line
 """Messages from before a listener came."""
 
 Ending = Ended | GoingAway
-Changed = Reset | Configured | Status
+Changed = Reset | Configured | Renamed | Status
 Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Dropped | Error | Changed | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""

@@ -25,6 +25,7 @@ from adk_relay.core.messages import (
     UserText,
 )
 from adk_relay.core.own_ids import is_own
+from adk_relay.core.rewind import Rewind
 from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Voice
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
@@ -94,7 +95,7 @@ class Welcome:
     `ping_interval` is in seconds; `limits`: how much the client may send, see `wire.quotas.Rates.limits`.
     `name`: what the others are told; "": nothing. `role`: what the client was invited to do, one of
     `wire.tokens.ROLES`; "": it was not invited, so the conversation is its own. `names`: of others who are
-    there, by connection id.
+    there, by connection id. `title`: what the users have named the conversation; "": they have not.
     """
 
     session_id: str
@@ -113,6 +114,7 @@ class Welcome:
     name: str = ""
     role: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
     limits: Mapping[str, float] = field(default_factory=dict)
     choices: Choices = NO_CHOICES
     voice: Voice = MODELS_OWN
@@ -234,6 +236,11 @@ def name_field(name: str) -> dict[str, Any]:
     return {"name": name} if name else {}
 
 
+def title_field(title: str) -> dict[str, Any]:
+    """The `title` of a conversation on the wire; there is no such field for one without."""
+    return {"title": title} if title else {}
+
+
 def names_field(names: Mapping[str, str]) -> dict[str, Any]:
     """The `names` of several connections on the wire; there is no such field if none has one."""
     return {"names": dict(names)} if names else {}
@@ -263,6 +270,18 @@ def tool_result(fields: dict[str, Any]) -> ToolResult:
         message = f"The result has {length} bytes; at most {MAX_TOOL_BYTES} are allowed."
         raise BadFrameError("too_large", message, tool_id=tool_id)
     return ToolResult(tool_id, fields["result"])
+
+
+def rewind(fields: dict[str, Any]) -> Rewind:
+    """Which text is to be taken back.
+
+    Raises:
+        BadFrameError: its id is not valid.
+    """
+    text_id = fields.get("id", "")
+    if isinstance(text_id, str) and len(text_id) <= _MAX_ID_CHARS:
+        return Rewind(text_id)
+    raise BadFrameError("bad_data", f"id must be a string of at most {_MAX_ID_CHARS} characters.")
 
 
 def new_token(fields: dict[str, Any]) -> NewToken:

@@ -37,6 +37,8 @@ export async function run(): Promise<string> {
   return id;
 }
 
+export const again = ({ id, text }: Line): string => (conversation.rewind(id) ? conversation.say(text) : "");
+conversation.on("rewound", ({ messages }) => console.log(messages + 1));
 export const choose = ({ state }: Conversation): boolean =>
   conversation.configure({ voice: state.voices[0], language: "" });
 export const running = (line: Line): Tool[] => line.tools.filter(({ result }) => result === null);

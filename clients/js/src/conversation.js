@@ -147,11 +147,26 @@ export class Conversation extends Teller {
   }
 
   /**
-   * Chooses how the agent speaks from its next turn on, for all in the conversation: one of `state.voices`, one of
-   * `state.languages`, or "" for the operator's own choice. `configured` tells that it was taken.
+   * Takes back what a user has written or said last, and all after it. To let it be answered again, edited or not, say()
+   * the text right after that. Returns whether there is a connection to send it.
+   *
+   * @param {string} [id] that of the text, if it has one: it is refused if another one has come since
+   */
+  rewind(id) {
+    const isSent = !this.state.beside && this.#connection.sendControl("rewind", id ? { id } : {});
+    if (isSent) {
+      this.#isDiscarding = this.state.answering;
+      this.voice?.flush();
+      this.notify();
+    }
+    return isSent;
+  }
+
+  /**
+   * Chooses how the agent speaks from its next turn on, for all in the conversation: one of `state.voices` and
+   * `state.languages`, or "" for the operator's own choice. Returns whether there is a connection to send it.
    *
    * @param {{ voice?: string, language?: string }} choice
-   * @returns {boolean} whether there is a connection to send it
    */
   configure({ voice, language }) {
     return this.#connection.sendControl("configure", { voice, language });
