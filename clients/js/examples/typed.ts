@@ -22,6 +22,7 @@ connect({ user: "ann" });
 
 export async function run(): Promise<string> {
   const id: string = conversation.say("Hello", { stateDelta: { name: "Ann", age: 7, city: null } });
+  conversation.say("What is it?", { pictures: [{ mime_type: "image/jpeg", data: new Uint8Array(3) }] });
   // @ts-expect-error: it must be flat
   conversation.say("Hello", { stateDelta: { user: { name: "Ann" } } });
   for await (const message of conversation) {
