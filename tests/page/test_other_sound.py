@@ -8,6 +8,7 @@ import pytest
 
 from support.browser import rehearsal, until
 from support.firefox import Firefox, firefox
+from support.microphone import quiet, voice
 from support.pulse import Pulse
 from support.pulse import pulse as started_pulse
 from support.server import a_relay, serving
@@ -37,6 +38,26 @@ async def test_the_page_finds_out_whether_echo_is_cancelled(other: Firefox | Web
             await until(window.stats, lambda stats: stats["playedNonSilent"] > 4 * 24_000)
             assert await window.all(told) == []
         await window.sees("#speaker", "^Agent is speaking$")
+
+
+async def test_a_headset_that_is_pulled_out_does_not_end_the_call(
+    other: Firefox | WebKit, pulse: Pulse
+) -> None:
+    """In WebKitGTK, PulseAudio gives the call another microphone, and nobody notices."""
+    async with (
+        serving(a_relay(rehearsal())) as port,
+        pulse.headset() as pull_out,
+        other.window() as window,
+        visited(window, port),
+    ):
+        await window.call()
+        await pull_out()
+        if isinstance(other, Firefox):
+            said = "^The microphone was disconnected. Now this one is used: Remapped Monitor"
+            await window.sees("#notice [data-kind=microphone]", said)
+        await window.sees("#speaker", "^Listening$")
+        await pulse.hears(quiet(300), voice(1200), quiet(500))
+        await window.sees(".message.user.heard .text", r"^\(\d\.\d seconds of speech\)$")
 
 
 async def test_firefox_without_a_loudspeaker_says_what_is_missing(tmp_path: Path) -> None:
