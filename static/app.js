@@ -17,11 +17,14 @@ import { People } from "./people.js";
 import { Pictures } from "./pictures.js";
 import { offerSettings, remember, remembered } from "./settings.js";
 import { Showing } from "./showing.js";
+import { Sidebar } from "./sidebar.js";
 import { SoundSettings } from "./sound.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
+import { PageTitle } from "./title.js";
 import { currentToken, isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
 import * as view from "./view.js";
+import { VoiceSettings } from "./voice.js";
 import { WaitingCards } from "./waiting.js";
 
 const BUSY = 5000; // ms for which a refusal as "busy" is shown
@@ -32,9 +35,14 @@ const parameters = new URLSearchParams(location.search);
 // user; with one (see token.js), the server knows the user from it. `?session=` names one of the user's conversations.
 const user = parameters.get("user") || keptId("relay.user");
 const session = parameters.get("session");
+const isShared = user === "guest" && !isSignedIn(); // the guest is everybody
+const hasAddress = Boolean(session && parameters.get("user")) && !isSignedIn(); // which others may have, too
 const store = sessionStorageOrNothing();
 
 window.relayStats = stats; // counters only, for tests and for the console
+
+// The developer's drawer; without `?debug` it is not even loaded.
+const drawer = parameters.has("debug") && new (await import("./debug.js")).Drawer(stats);
 
 const live = connect({
   url: here("."),
@@ -45,6 +53,7 @@ const live = connect({
   fallbackSession: keptId("relay.fallback"),
   debug: parameters.has("debug"),
 });
+if (drawer) drawer.watch(live);
 whenRenewed((token) => live.renew(token));
 
 // ---- what the client tells
@@ -119,11 +128,11 @@ function reveal() {
 
 let me = { name: "", role: "" }; // as the server has told
 
-// A conversation may be shared that is named in the address, or to which the user was invited: a text without a name that
+// A conversation may be shared that has an address, or to which the user was invited: a text without a name that
 // this page has not written may be another user's.
 function withAuthor(line) {
   if (line.role !== "user" || line.mine || (me.name && line.name === me.name)) return { ...line, who: "" };
-  return { ...line, who: line.name || (session || me.role ? "Somebody" : "") };
+  return { ...line, who: line.name || (hasAddress || me.role ? "Somebody" : "") };
 }
 
 const speakerOf = ({ mine, connection_id: id }) => (mine ? "" : id);
@@ -167,6 +176,11 @@ live.on("turn_end", ({ interrupted, wasPlaying, grounding }) => {
   if (interrupted && wasPlaying && !conversation.answering) conversation.markInterrupted();
   conversation.ended({ interrupted, aloud: call.active, grounding });
 });
+
+// Who speaks with the agent hears that it has answered.
+const title = new PageTitle();
+for (const type of ["hello", "renamed", "cleared"]) live.on(type, () => (title.name = live.state.title));
+live.on("turn_end", ({ interrupted }) => interrupted || live.state.call === "on" || title.answered());
 
 live.on("token_expiring", ({ expires_in: seconds }) => expiry.soon(seconds));
 
@@ -329,6 +343,8 @@ function update() {
 
 live.subscribe(update);
 offerSettings();
+new VoiceSettings(live);
 offerExport({ live, older, title: () => live.state.title ?? "", announce });
+if (!isShared) new Sidebar({ live, user, session: session ?? "" });
 view.fitText();
 view.focusText();

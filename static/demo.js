@@ -166,6 +166,7 @@ function completeAnswer({ full_response: text, interrupted, message_count, groun
     messages.complete(answer.node, text, sourceList(grounding));
     if (interrupted) setMeta(answer.node, "Interrupted");
     announce(`Agent: ${plain(text)}`);
+    bar.title.answered();
   } else answer?.node.remove(); // the agent said nothing
   answer = null;
   if (count < message_count || count > message_count) load(); // something was missed
@@ -390,5 +391,4 @@ addEventListener("hashchange", () => {
 });
 
 chat.open();
-composer.fit();
-if (matchMedia("(pointer: fine)").matches) composer.focus(); // a touch keyboard would cover half of the screen
+composer.begin();

@@ -17,7 +17,6 @@ from adk_relay.adk.speech import Speech
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import ActivityStart, AudioEnd, ForModel, UserAudio, UserImage, UserText
 
-
 _SHOWN = 8
 """Images that the next connection gets, if the text after them needs one."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from google.adk.events import Event
 from google.adk.sessions import Session
 
@@ -14,6 +16,7 @@ from adk_relay.adk.waiting import Waiting
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Error, Line, Place
+from adk_relay.core.recorded import Rewinding
 from adk_relay.core.rewind import Rewind, Rewound
 from adk_relay.core.room import Room
 from adk_relay.core.writing import Writing
@@ -73,12 +76,16 @@ class Rewinds:
         if text and is_waiting:
             self._writing.give_up(text)
         if not (text and is_waiting and not text.is_stored):
-            await self._store(before, question)
+            try:
+                await self._store(before, question, line.id)
+            except Exception:
+                self._room.recording.stays()
+                raise
         self._room.publish(Rewound(self._room.number(), line.id))
         for listener in self._room.listeners:
             self._waiting.tell(listener)
 
-    async def _store(self, before: int, question: int) -> None:
+    async def _store(self, before: int, question: int, text_id: str) -> None:
         """Stores that it does not count any more, if it is stored.
 
         Args:
@@ -87,16 +94,13 @@ class Rewinds:
         if not self._session.is_kept:
             return
 
-        async def make(session: Session) -> Event | None:
-            events = rewound(session.events)
-            place = self._place(events, before, question)
-            if place is None:
-                return None
-            if changes_state(place, events):
-                events = rewound(await self._session.all_events())
-            return rewinding(place, events, session.state, frozenset({VOICE, TITLE}))
+        def where(events: list[Event]) -> Place | None:
+            if place := self._place(events, before, question):
+                messages = self._room.history.messages_to_take_back
+                self._room.recording.add(Rewinding(place, text_id, messages))
+            return place
 
-        self._session.rewound(await self._session.write(make))
+        await take_back(self._session, where)
         self._waiting.keep({call.tool_id for call in self._session.waiting})
 
     def _place(self, events: list[Event], before: int, question: int) -> Place | None:
@@ -110,3 +114,25 @@ class Rewinds:
             return said.place
         # Speech is stored a moment before it is told, and gets its place then.
         return said.place if is_of_epoch and before < said.place.seq <= question else None
+
+
+async def take_back(stored: StoredSession, where: Callable[[list[Event]], Place | None]) -> None:
+    """Stores that all from a place on is taken back. There may be no run.
+
+    Args:
+        where: returns the place, from the events that count; None: there is nothing to take back.
+
+    Raises:
+        Exception: the session service failed.
+    """
+
+    async def make(session: Session) -> Event | None:
+        events = rewound(session.events)
+        place = where(events)
+        if place is None:
+            return None
+        if changes_state(place, events):
+            events = rewound(await stored.all_events())
+        return rewinding(place, events, session.state, frozenset({VOICE, TITLE}))
+
+    stored.rewound(await stored.write(make))

@@ -60,6 +60,11 @@ def changes_state(place: Place, events: list[Event]) -> bool:
     return any({*event.actions.state_delta} - MARKS for event in removed)
 
 
+def counts_from(place: Place, events: list[Event]) -> bool:
+    """Whether any of these events would be taken back."""
+    return not all(_counting(events, place))
+
+
 def _counting(events: list[Event], place: Place) -> list[bool]:
     """Of each event: whether it counts when all from this place on is taken back."""
     begun, counting = False, []

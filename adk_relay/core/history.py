@@ -298,6 +298,12 @@ class History:
         return next((line for line in reversed(self._lines) if line.role == "user"), None)
 
     @property
+    def messages_to_take_back(self) -> int:
+        """How many messages there are from the last one of a user on."""
+        back = (at for at, line in enumerate(reversed(self._lines), 1) if line.role == "user")
+        return next(back, 0)
+
+    @property
     def questions(self) -> tuple[int, int]:
         """The numbers of the last two messages of users; 0: it was loaded, or there is none."""
         before, last = [0, 0, *self._questions][-2:]
@@ -309,16 +315,16 @@ class History:
         self._question_at = None
         if self._questions:
             self._questions.pop()
-        first = max((at for at, line in enumerate(self._lines) if line.role == "user"), default=None)
-        if first is None:
+        if not (count := self.messages_to_take_back):
             return 0
+        first = len(self._lines) - count
         gone = self._lines[first:]
         del self._lines[first:]
         self._by_user -= 1
         self._size -= sum(len(line.text) for line in gone)
         if not (self.user_messages or self._has_more):
             self.first_text = ""
-        return len(gone)
+        return count
 
     def _add(self, line: Line) -> None:
         self._lines.append(line)

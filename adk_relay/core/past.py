@@ -30,6 +30,7 @@ from adk_relay.core.recorded import (
     RequestBegan,
     Requested,
     RequestEnded,
+    Rewinding,
     Stopped,
     TextDone,
     TextSaid,
@@ -78,6 +79,8 @@ class Past:
         """The owner before gave the conversation away, between two turns."""
         self.emptying: Emptying | None = None
         """The owner before was about to delete the session, or has done so: the rest of it is to be done."""
+        self.rewinding: Rewinding | None = None
+        """The same for what was said last, which it was about to take back."""
         self.lines = 0
         """The place in the history after the last message: see `core.history`."""
         self.messages: list[Numbered] = []
@@ -145,6 +148,8 @@ class Past:
                 self._set(entry)
             case Emptying():
                 self.emptying = entry
+            case Rewinding():
+                self.rewinding = entry
             case Over():
                 self.epoch, self.seq = "", 0
                 self._clear()
@@ -166,6 +171,7 @@ class Past:
             self.answer,
             self.is_cut,
             (*self.present.items(),),
+            rewinding=self.rewinding,
         )
 
     def _set(self, found: Checkpoint) -> None:
@@ -176,7 +182,7 @@ class Past:
             self.messages = [message for message in messages if message.seq <= found.seq]
             self.forgotten = self.messages[0].seq - 1 if self.messages else 0 if found.is_new else found.seq
         self.epoch, self.seq = found.epoch, found.seq
-        self.is_given, self.emptying = found.is_given, found.emptying
+        self.is_given, self.emptying, self.rewinding = found.is_given, found.emptying, found.rewinding
         self.lines = found.lines
         self.texts = {said.text.place.seq: said for said in found.texts if said.text.place}
         self.waiting = dict.fromkeys(found.waiting)
@@ -191,6 +197,11 @@ class Past:
             if not answer.chunks:
                 self._open.chunks.clear()
         self.present = dict(found.present)
+
+    def forget_answers(self) -> None:
+        """They are stored, or taken back."""
+        self.ended.clear()
+        self._open = None
 
     def _told(self, message: Numbered | TurnStart) -> None:
         if isinstance(message, TurnStart):
@@ -211,8 +222,8 @@ class Past:
                 self.lines += 1
             case Rewound(messages=messages):
                 self.lines -= messages
-                self.ended.clear()
-                self._open = None
+                self.forget_answers()
+                self.rewinding = None
             case TurnEnd():
                 self.is_cut = message.goes_on
                 if message.interrupted:

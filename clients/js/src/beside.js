@@ -10,8 +10,8 @@ export class Beside {
   #emit;
   #isUsed = false; // since texts go here, one has
 
-  // `url`, `token`, `session` and `fetch` are the fallback's. `emit(message)` tells what becomes of texts; `received(frame)` gets the answers, and
-  // `notify()` is called when all texts are answered.
+  // `url`, `token`, `session` and `fetch` are the fallback's. `emit(message)` tells what becomes of texts; `received(frame)`
+  // gets the answers, and `notify()` is called when all texts are answered.
   constructor(connection, { url, token, session, fetch, emit, received, notify }) {
     this.#connection = connection;
     this.#emit = emit;

@@ -16,6 +16,7 @@
 export const EMPTY = {
   connection: { name: "connecting" },
   sessionId: "",
+  title: "",
   model: "",
   rehearsal: false,
   name: "",
@@ -97,6 +98,7 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return withDuplex({
         ...state,
         sessionId: message.session_id,
+        title: message.title ?? "",
         model: message.model,
         rehearsal: message.rehearsal,
         name: message.name ?? "",
@@ -118,8 +120,11 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return { ...state, messages: [...message.lines.map(known), ...state.messages], older: message.older };
     case "cleared": {
       const messages = state.messages.filter(({ id }) => message.ids.includes(id));
-      return { ...state, messages, older: "", waiting: [], expecting: messages.length > 0 };
+      const title = message.how === "deleted" ? "" : state.title;
+      return { ...state, title, messages, older: "", waiting: [], expecting: messages.length > 0 };
     }
+    case "renamed":
+      return { ...state, title: message.title };
 
     case "written": {
       const { id, text, pictures, waiting, beside } = message;

@@ -115,6 +115,7 @@
  * @typedef {object} State
  * @property {ConnectionState} connection
  * @property {string} sessionId the id of the conversation, when the server has told it
+ * @property {string} title what its users have named it; empty: they have not
  * @property {string} model
  * @property {boolean} rehearsal the offline agent answers
  * @property {string} name what the others are told of this client
@@ -148,7 +149,7 @@
  * @typedef {{ type: "hello", session_id: string, user_id: string, connection_id: string, connections: number,
  *   model: string, rehearsal: boolean, is_audio: boolean, epoch: string, seq: number, push_to_talk?: boolean,
  *   name?: string, role?: "listen" | "write" | "manage", names?: Record<string, string>,
- *   limits?: Record<string, number>, voices?: string[], voice?: string, languages?: string[], language?: string
+ *   title?: string, limits?: Record<string, number>, voices?: string[], voice?: string, languages?: string[], language?: string
  *   }} HelloMessage
  * @typedef {{ type: "configured", voice: string, language: string }} ConfiguredMessage how the agent speaks from its next
  *   turn on, for all in the conversation
@@ -157,6 +158,7 @@
  *   has begun a new epoch
  * @typedef {{ type: "older", lines: HistoryLine[], older: string }} OlderMessage what `askOlder()` has asked for
  * @typedef {{ type: "cleared", how: "cleared" | "deleted", ids: string[] }} ClearedMessage
+ * @typedef {{ type: "renamed", title: string }} RenamedMessage the conversation has another title; empty: none any more
  * @typedef {{ type: "written", id: string, text: string, pictures: readonly Picture[], waiting: boolean, beside: boolean
  *   }} WrittenMessage by `say()`
  * @typedef {{ type: "sent" | "unsent" | "placed" | "confirmed" | "refused" | "cancelled" | "unpictured", id: string
@@ -194,13 +196,19 @@
  * @typedef {{ type: "slow" }} SlowMessage the network is slower than speech; once a call
  * @typedef {{ type: "beside", active: boolean, used: boolean }} BesideMessage texts go to a separate conversation from
  *   now on, or do not any more; used: they did since
+ * @typedef {{ type: "frame", direction: "up" | "down", text: string, bytes: number, at: number }} FrameMessage with `debug`:
+ *   what was sent or received; text: its JSON, without the pictures and sound in it; empty: it is binary, and sound
+ * @typedef {{ type: "closed", code: number, reason: string, at: number }} ClosedMessage with `debug`: a socket was lost, or
+ *   the server has closed it
  */
 
 /**
- * @typedef {StateMessage | HelloMessage | ConfiguredMessage | HistoryMessage | OlderMessage | ClearedMessage | WrittenMessage
- *   | FateMessage | RewoundMessage | TextOfUserMessage | TranscriptMessage | TextMessage | SoundMessage | ToolStartMessage
- *   | ToolCompleteMessage | TurnEndMessage | PresenceMessage | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
- *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage} Message
+ * @typedef {StateMessage | HelloMessage | ConfiguredMessage | HistoryMessage | OlderMessage | ClearedMessage
+ *   | RenamedMessage | WrittenMessage | FateMessage | RewoundMessage | TextOfUserMessage | TranscriptMessage
+ *   | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage | TurnEndMessage | PresenceMessage
+ *   | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
+ *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage
+ *   | FrameMessage | ClosedMessage} Message
  */
 
 /**
@@ -225,7 +233,7 @@
  * @property {Choices} [choices] the same as `choose()`
  * @property {any} [WebSocket] a WebSocket class, for Node before 22 (the package `ws` has one)
  * @property {typeof globalThis.fetch} [fetch]
- * @property {boolean} [debug] write all frames to the console
+ * @property {boolean} [debug] write all frames to the console, and tell `frame` and `closed` messages
  */
 
 export {};
