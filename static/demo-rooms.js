@@ -1,4 +1,4 @@
-// The list of all rooms, with how many messages and people are in each, and the box for the id of another one.
+// The list of all rooms, with how many messages and people are in each, and the box for the name of another one.
 
 import { ask } from "./api.js";
 import { element } from "./demo-messages.js";
@@ -21,7 +21,7 @@ export class RoomList {
     this.#isWanted = isWanted;
     $("join").addEventListener("submit", (event) => {
       event.preventDefault();
-      location.hash = $("join-id").value.trim();
+      location.hash = roomIn($("join-id").value.trim());
       $("join-id").value = "";
     });
   }
@@ -59,6 +59,12 @@ export class RoomList {
     this.mark(this.#current);
     this.#links.find(({ hash }) => hash && hash === focused)?.focus();
   }
+}
+
+// The id of a room, from what somebody types who was told it: "Quiet Otter 42".
+function roomIn(text) {
+  const told = text.toLowerCase().replace(/[\s-]+/g, "-");
+  return /^[a-z]+-[a-z]+-\d+$/.test(told) ? told : text.replace(/\s+/g, "");
 }
 
 function entry({ session_id, message_count, connected_clients }) {
