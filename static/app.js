@@ -2,6 +2,7 @@
 
 import { stats } from "../clients/js/src/audio.js";
 import { connect } from "../clients/js/src/index.js";
+import { LastActions } from "./actions.js";
 import { announce } from "./announcer.js";
 import { here } from "./api.js";
 import { Call } from "./call.js";
@@ -106,6 +107,11 @@ live.on("cleared", ({ how, ids }) => {
   waiting.clear();
 });
 
+live.on("rewound", ({ id }) => {
+  waiting.clear(); // those that still wait are told again
+  conversation.rewound(id);
+});
+
 live.on("written", ({ id, text, waiting, pictures }) => conversation.typed(id, text, waiting, pictures));
 for (const fate of ["sent", "unsent", "placed", "confirmed", "refused", "unpictured"]) live.on(fate, ({ id }) => conversation[fate](id));
 
@@ -133,7 +139,7 @@ live.on("message", (frame) => {
   const speaker = speakerOf(frame);
   people.heard(frame);
   typists.set(speaker, false);
-  conversation.othersText(frame.text, nameOf(speaker, frame.name));
+  conversation.othersText(frame.id, frame.text, nameOf(speaker, frame.name));
 });
 
 live.on("transcript", (frame) => {
@@ -180,7 +186,7 @@ live.on("slow", () => conversation.note("slow", "The connection is too slow for 
 
 live.on("error", (frame) => {
   if (frame.code === "busy") return busy(frame.message);
-  if (frame.code === "history_failed") return older.failed(frame.message);
+  if (frame.code === "history_failed" && older.failed(frame.message)) return;
   if (waiting.refused(frame)) return;
   if (!frame.id) conversation.unexpect(); // the error is not about one text, so no answer will come
   conversation.note("error", frame.message);
@@ -248,14 +254,24 @@ function write(text) {
   }
   view.notice("text");
   typing.stopped();
-  live.say(text, { pictures: pictures.take() });
-  return true;
+  return last.say(text, pictures);
 }
+
+function fill(text) {
+  elements.text.value = text;
+  view.fitText();
+}
+
+const last = new LastActions(live, {
+  root: elements.messages,
+  box: elements.text,
+  write: fill,
+  tell: (text) => view.notice("last", text),
+});
 
 elements.composer.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (write(elements.text.value)) elements.text.value = "";
-  view.fitText();
+  if (write(elements.text.value)) fill(last.takeDraft());
   view.focusText();
 });
 
@@ -318,6 +334,7 @@ function update() {
   view.showStop(live.canInterrupt);
   call.show(live.state.connection.name, conversation.expecting);
   pictures.show(live.state);
+  last.update();
 }
 
 live.subscribe(update);

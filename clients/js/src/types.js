@@ -164,6 +164,8 @@
  * @typedef {{ type: "sent" | "unsent" | "placed" | "confirmed" | "refused" | "cancelled" | "unpictured", id: string
  *   }} FateMessage of a text: it was sent; the connection was lost before it was confirmed; it comes after all messages
  *   so far; the server has it; it is not answered; it was taken back; it goes without its pictures, over HTTP
+ * @typedef {{ type: "rewound", id?: string, messages: number }} RewoundMessage what a user has written or said last is
+ *   taken back, with all that came after it: the last `messages` whole messages; the calls that still wait are told again
  * @typedef {{ type: "message", role: "user", text: string, id?: string, connection_id: string | null, name?: string,
  *   mine: boolean }} TextOfUserMessage
  * @typedef {{ type: "transcript", role: "user", text: string, final: boolean, connection_id: string | null,
@@ -198,9 +200,9 @@
 
 /**
  * @typedef {StateMessage | HelloMessage | ConfiguredMessage | HistoryMessage | OlderMessage | ClearedMessage
- *   | RenamedMessage | WrittenMessage | FateMessage
- *   | TextOfUserMessage | TranscriptMessage | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage
- *   | TurnEndMessage | PresenceMessage | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
+ *   | RenamedMessage | WrittenMessage | FateMessage | RewoundMessage | TextOfUserMessage | TranscriptMessage
+ *   | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage | TurnEndMessage | PresenceMessage
+ *   | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
  *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage} Message
  */
 
