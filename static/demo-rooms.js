@@ -19,6 +19,12 @@ export class RoomList {
   // `isWanted()`: nothing is asked while it is false.
   constructor(isWanted) {
     this.#isWanted = isWanted;
+    $("rooms-button").addEventListener("click", () => this.#open(!$("rooms-list").classList.contains("open")));
+    $("rooms-list").addEventListener("keydown", ({ key, isComposing }) => {
+      if (key !== "Escape" || isComposing || !$("rooms-list").classList.contains("open")) return;
+      this.#open(false);
+      $("rooms-button").focus();
+    });
     $("join").addEventListener("submit", (event) => {
       event.preventDefault();
       location.hash = roomIn($("join-id").value.trim());
@@ -34,11 +40,18 @@ export class RoomList {
 
   // Marks the room that the page shows.
   mark(room) {
+    if (room !== this.#current) this.#open(false);
     this.#current = room;
     for (const link of this.#links) {
       if (link.hash.slice(1) === room) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     }
+  }
+
+  // On a phone, they are above the room only when they are asked for.
+  #open(open) {
+    $("rooms-list").classList.toggle("open", open);
+    $("rooms-button").setAttribute("aria-expanded", String(open));
   }
 
   get #links() {
