@@ -41,6 +41,9 @@ const store = sessionStorageOrNothing();
 
 window.relayStats = stats; // counters only, for tests and for the console
 
+// The developer's drawer; without `?debug` it is not even loaded.
+const drawer = parameters.has("debug") && new (await import("./debug.js")).Drawer(stats);
+
 const live = connect({
   url: here("."),
   user,
@@ -50,6 +53,7 @@ const live = connect({
   fallbackSession: keptId("relay.fallback"),
   debug: parameters.has("debug"),
 });
+if (drawer) drawer.watch(live);
 whenRenewed((token) => live.renew(token));
 
 // ---- what the client tells

@@ -8,6 +8,7 @@ import { Beside } from "./beside.js";
 import { Call } from "./call.js";
 import { Connection } from "./connection.js";
 import { randomId } from "./ids.js";
+import { observer } from "./observer.js";
 import { base64 } from "./pictures.js";
 import { Teller } from "./teller.js";
 import { baseOf } from "./urls.js";
@@ -59,7 +60,7 @@ export class Conversation extends Teller {
       canServe: at("ready"),
       WebSocket,
       fetch,
-      debug,
+      observer: debug ? observer((message) => this.emit(message)) : null,
       on: {
         state: (state) => this.#changed(state),
         hello: (frame) => this.#greeted(frame),
@@ -308,6 +309,11 @@ export class Conversation extends Teller {
   }
 
   // ---- the connection
+
+  /** Asks the server for an answer, to see how long one takes; returns whether there is a connection. */
+  ping() {
+    return this.#connection.sendControl("ping");
+  }
 
   /** Tries to connect now, also after it has ended. */
   retry() {
