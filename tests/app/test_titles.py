@@ -90,6 +90,9 @@ async def test_a_conversation_has_a_title_as_long_as_it_is_there(gemini: GeminiL
             await who.until(lambda said: said.get("type") == "cleared")
             await who.ask("after")
             assert await called(web) == [("Numbers", "after")]
+        await stats_when(web, active_sessions=0)
+        async with client(port) as who:
+            assert await called(web) == [("Numbers", "after")]
             await rename(web, "")
             assert await renamed(who) == ""
             assert await called(web) == [("", "after")]
@@ -161,8 +164,10 @@ async def test_a_title_that_is_none(body: Json) -> None:
         assert "title" in refused(await web.patch("/sessions/kitchen", json=body), 400)
 
 
-async def test_titles_are_given_while_runs_begin_and_end(sessions: str) -> None:
+@pytest.mark.parametrize("scheme", ["memory", "sqlite", "sqlite+aiosqlite"])
+async def test_titles_are_given_while_runs_begin_and_end(scheme: str, tmp_path: Path) -> None:
     """Whoever writes into the session meanwhile, nothing is lost, and the last title counts."""
+    sessions = "memory://" if scheme == "memory" else f"{scheme}:///{tmp_path}/s.db"
     async with serving(a_relay(rehearsal(), sessions=sessions)) as port, http(port) as web:
         titles = [f"title {number}" for number in range(15)]
 

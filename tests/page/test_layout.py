@@ -18,9 +18,6 @@ from support.server import a_relay, serving
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LONG = "Tell me something that needs several lines on any screen that is as small as this one. " * 2
-    "Tell me something that is long enough to need several lines on any screen that is as small as this one. "
-    * 2
-)
 
 LAYOUT = """() => {
   const pane = document.getElementById("messages");
