@@ -42,6 +42,27 @@ class Pulse:
         assert player.returncode == 0
 
     @asynccontextmanager
+    async def without_headphones(self) -> AsyncIterator[None]:
+        """The microphone hears the loudspeaker."""
+        number = await self._control(
+            "load-module", "module-loopback", "source=loudspeaker.monitor", "sink=room"
+        )
+        try:
+            yield
+        finally:
+            await self._control("unload-module", number.strip())
+
+    async def _control(self, *command: str) -> str:
+        program = await asyncio.create_subprocess_exec(
+            *("pactl", *command),
+            env={"PATH": os.environ["PATH"], **self.environment},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        told, _ = await program.communicate()
+        assert program.returncode == 0
+        return told.decode()
+
+    @asynccontextmanager
     async def recording(self) -> AsyncIterator[Recording]:
         """What the loudspeaker plays from now on."""
         given = [f"--rate={PLAYED}", "--channels=1", "--format=s16le", "--raw", "--latency-msec=50"]
