@@ -23,6 +23,11 @@ export class Composer {
     });
   }
 
+  begin() {
+    this.fit();
+    if (matchMedia("(pointer: fine)").matches) this.focus(); // a touch keyboard would cover half of the screen
+  }
+
   get isEmpty() {
     return !$("text").value.trim();
   }

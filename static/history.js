@@ -4,9 +4,9 @@ import { answerText } from "./answer.js";
 import { bubble, shows } from "./bubbles.js";
 
 // The item of a whole message, {role, text, who}.
-export function itemOf({ role, text, who }) {
+export function itemOf({ role, text, id, who }) {
   if (role === "agent") return bubble(role, "Agent", { text: answerText(text), now: false });
-  return bubble(role, who || "You", { text, other: Boolean(who), now: false });
+  return bubble(role, who || "You", { text, id, other: Boolean(who), now: false });
 }
 
 // How many of the items that are shown already are the first messages of a history.

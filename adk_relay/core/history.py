@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.core.recorded import OpenAnswer
+from adk_relay.core.rewind import Rewound
 from adk_relay.core.titles import beginning
 
 KEPT = 200
@@ -81,6 +83,8 @@ class History:
         self._by_user = 0
         """How many of the messages since those are a user's."""
         self._open: _OpenAnswer | None = None
+        self._questions = deque[int](maxlen=KEPT)
+        """The numbers of the users' messages that were recorded."""
         self._question_at: float | None = None
         """`time.monotonic()` of the last question, until an answer opens; None: there is none."""
 
@@ -210,6 +214,7 @@ class History:
             case Written() | Transcript(final=True):
                 text_id = message.id if isinstance(message, Written) else ""
                 self._add(Line("user", message.text, id=text_id, name=message.name))
+                self._questions.append(message.seq)
                 self._question_at = time.monotonic()
                 if not (self.first_text or self._has_more):
                     self.first_text = beginning(message.text)
@@ -225,6 +230,9 @@ class History:
                 if self._open and (call_ := self._open.tools.get(message.tool_id)):
                     self._open.tools[message.tool_id] = replace(call_, result=message.result)
                 return [message]
+            case Rewound():
+                messages = self._take_back()
+                return [replace(message, messages=messages, message_count=self.message_count)]
             case TurnEnd(goes_on=False):
                 answer = self._open or self._begin(asked, start)
                 usage = message.usage.plus(answer.usage) if message.usage else answer.usage
@@ -283,6 +291,40 @@ class History:
             interrupted,
             answer.asked,
         )
+
+    @property
+    def last_of_user(self) -> Line | None:
+        """The last message of a user; None: there is none in memory."""
+        return next((line for line in reversed(self._lines) if line.role == "user"), None)
+
+    @property
+    def messages_to_take_back(self) -> int:
+        """How many messages there are from the last one of a user on."""
+        back = (at for at, line in enumerate(reversed(self._lines), 1) if line.role == "user")
+        return next(back, 0)
+
+    @property
+    def questions(self) -> tuple[int, int]:
+        """The numbers of the last two messages of users; 0: it was loaded, or there is none."""
+        before, last = [0, 0, *self._questions][-2:]
+        return before, last
+
+    def _take_back(self) -> int:
+        """Removes the last message of a user, and all after it; returns how many these are."""
+        self.interrupt()
+        self._question_at = None
+        if self._questions:
+            self._questions.pop()
+        if not (count := self.messages_to_take_back):
+            return 0
+        first = len(self._lines) - count
+        gone = self._lines[first:]
+        del self._lines[first:]
+        self._by_user -= 1
+        self._size -= sum(len(line.text) for line in gone)
+        if not (self.user_messages or self._has_more):
+            self.first_text = ""
+        return count
 
     def _add(self, line: Line) -> None:
         self._lines.append(line)

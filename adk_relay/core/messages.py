@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from adk_relay.core.answer import Answer, Asked
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
+from adk_relay.core.rewind import Rewind, Rewound
 from adk_relay.core.voice import Configure, Configured
 
 # ---- from the user ---------------------------------------------------------------------------
@@ -116,7 +117,7 @@ class ReadOlder:
 ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
-Input = ForModel | Interrupt | UserTyping | ToolResult | Configure
+Input = ForModel | Interrupt | UserTyping | ToolResult | Configure | Rewind
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------
@@ -382,7 +383,7 @@ class Ended:
     the conversation goes on in another process."""
 
 
-Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
+Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd | Rewound
 """Messages that have a `seq`, and can be replayed."""
 
 Earlier = Gap | Older | Line

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.browser import LONG, rehearsal, until
-from support.firefox import Firefox, firefox
+from support.firefox import Firefox
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.killable import a_process
 from support.microphone import quiet, voice
@@ -127,34 +127,3 @@ async def test_it_comes_back_when_the_server_was_gone(other: Firefox | WebKit, t
             await window.shows("connected", timeout=60)
             await window.answered(r"You said: meanwhile I remember 2 turns before this\.$")
             await stack.aclose()
-
-
-@pytest.mark.parametrize("other", ["webkit"], indirect=True)
-async def test_webkit_hears_itself_and_the_microphone_waits(other: WebKit, pulse: Pulse) -> None:
-    """It says that it cancels echo, and does not."""
-    async with (
-        serving(a_relay(rehearsal(words_per_second=9.0))) as port,
-        other.window() as window,
-        visited(window, port),
-        pulse.without_headphones(),
-    ):
-        await window.call()
-        await window.say("one two three four " * 16)
-        await window.sees("#notice [data-kind=echo]", "^The microphone hears the agent", timeout=30)
-
-
-async def test_firefox_without_a_loudspeaker(tmp_path: Path) -> None:
-    """It never says that it cannot play sound."""
-    nothing = {"PULSE_SERVER": "none"}
-    microphone = {"media.navigator.streams.fake": True}
-    async with (
-        serving(a_relay(rehearsal())) as port,
-        firefox(tmp_path, nothing, microphone) as alone,
-        alone.window() as window,
-        visited(window, port),
-    ):
-        await window.click("#audio")
-        await window.sees("#notice [data-kind=microphone]", "^No loudspeaker was found", timeout=30)
-        await window.sees("#audio-label", "^Start audio$")
-        await window.say("then in writing")
-        await window.answered("You said: then in writing$")

@@ -16,9 +16,6 @@ from support.server import need
 PLAYED = 24_000
 """Hz of a recording."""
 
-QUIET = 100
-"""What is below is silence."""
-
 
 class Pulse:
     """A PulseAudio that runs.
@@ -42,25 +39,24 @@ class Pulse:
         assert player.returncode == 0
 
     @asynccontextmanager
-    async def without_headphones(self) -> AsyncIterator[None]:
-        """The microphone hears the loudspeaker."""
-        number = await self._control(
-            "load-module", "module-loopback", "source=loudspeaker.monitor", "sink=room"
-        )
+    async def echo(self) -> AsyncIterator[None]:
+        """The microphone hears the loudspeaker, 60 ms later."""
+        way = ("module-loopback", "source=loudspeaker.monitor", "sink=room", "latency_msec=60")
+        module = await self._control("load-module", *way)
         try:
             yield
         finally:
-            await self._control("unload-module", number.strip())
+            await self._control("unload-module", module)
 
     async def _control(self, *command: str) -> str:
-        program = await asyncio.create_subprocess_exec(
+        controller = await asyncio.create_subprocess_exec(
             *("pactl", *command),
             env={"PATH": os.environ["PATH"], **self.environment},
             stdout=asyncio.subprocess.PIPE,
         )
-        told, _ = await program.communicate()
-        assert program.returncode == 0
-        return told.decode()
+        answer, _ = await controller.communicate()
+        assert controller.returncode == 0
+        return answer.decode().strip()
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[Recording]:
@@ -104,17 +100,12 @@ class Recording:
         await self._recorder.wait()
         await self._reading
 
-    def silent(self) -> float:
-        """For how many seconds nothing has been heard by now."""
-        last = next((n for n, value in enumerate(reversed(self.samples)) if abs(value) >= QUIET), 0)
-        return last / PLAYED
-
     def sounds(self, pause: float = 0.01) -> list[float]:
         """The lengths of what was to be heard, in seconds, between two pauses of at least so many seconds."""
         found: list[float] = []
         begin = end = None
         for place, value in enumerate(self.samples):
-            if abs(value) < QUIET:
+            if abs(value) < 100:
                 continue
             if begin is None or end is None:
                 begin = place
@@ -128,17 +119,19 @@ class Recording:
 
 
 @asynccontextmanager
-async def pulse(folder: Path) -> AsyncIterator[Pulse]:
-    """Starts it without a sound card."""
+async def pulse(folder: Path, *, has_loudspeaker: bool = True) -> AsyncIterator[Pulse]:
+    """Starts it without a sound card. Where it has no loudspeaker, it has a microphone that hears nothing."""
     program = need("pulseaudio", "pulseaudio")
     need("pacat", "pulseaudio-utils")
     socket = folder / "socket"
     modules = [
-        f"module-native-protocol-unix auth-anonymous=1 socket={socket}",
         "module-null-sink sink_name=loudspeaker rate=48000",
         "module-null-sink sink_name=room rate=48000",
         "module-remap-source source_name=microphone master=room.monitor",
     ]
+    if not has_loudspeaker:
+        modules = ["module-null-source source_name=microphone"]
+    modules.append(f"module-native-protocol-unix auth-anonymous=1 socket={socket}")
     command = [
         *(program, "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--disable-shm=yes"),
         *(word for module in modules for word in ("--load", module)),
