@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import waiting_in, with_waiting
+from adk_relay.adk.lines import with_unanswered
 from adk_relay.adk.reading import CREATED_AT, Brief, Key, Reader, created_at
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Line
@@ -55,7 +56,10 @@ class Catalog:
             return None
         archive = self._archive(key, session.state.get(CREATED_AT))
         count, by_user = await archive.count()
-        lines = await archive.before(min(before or count + 1, count + 1))
+        end = min(before or count + 1, count + 1)
+        lines = await archive.before(end)
+        if end > count:
+            lines = with_unanswered(lines)
         used, pending = session.last_update_time, tuple(waiting_in(with_waiting(session)))
         return Summary(session_id, created_at(session), used, by_user, count - by_user, 0, pending), lines
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from adk_relay.core.answer import Answer, Asked
+from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
 
@@ -250,6 +250,14 @@ class Line:
     """If it is open: the number of `Text` messages that it has come in so far."""
     name: str = ""
     """What the user is called who wrote or said it; "": that is not known."""
+    timestamp: str = field(default="", compare=False)
+    """When it was written or said (ISO 8601); "": that is not known."""
+    interrupted: bool = False
+    """The agent was interrupted, or its connection was lost for good: it did not say the rest."""
+    unanswered: bool = False
+    """It is a user's, and the server lost it or was stopped before there was an answer: none will come."""
+    tools: tuple[ToolCall, ...] = ()
+    """The tools that the answer has used: see `core.used_tools`."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -25,6 +25,7 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.requests import BusyError
+from adk_relay.core.times import iso
 from adk_relay.core.visitor import Visitor
 from adk_relay.core.whole import Counts, Role, Whole, counts_of, total
 from adk_relay.wire import http
@@ -36,7 +37,7 @@ from adk_relay.wire.http import HttpError, Response, as_json, event_stream, retr
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
-from adk_relay.wire.shown import in_list, iso, with_history
+from adk_relay.wire.shown import in_list, with_history
 
 MAX_BODY_BYTES = 64 * 1024
 _TOO_LONG = f"The body may have at most {MAX_BODY_BYTES} bytes."

@@ -16,6 +16,7 @@ from adk_relay.core.answer import Answer, ToolCall
 from adk_relay.core.messages import (
     Error,
     Input,
+    Line,
     Message,
     ReadOlder,
     ToolComplete,
@@ -292,6 +293,23 @@ def start_fields(message: ToolStart) -> dict[str, Any]:
         fields["pending"] = True
     if message.interim is not None:
         fields |= cut("interim", message.interim)
+    return fields
+
+
+def line_fields(line: Line) -> dict[str, Any]:
+    """What is told of a whole message besides its words; there are no fields for what is not known."""
+    fields: dict[str, Any] = {**({"timestamp": line.timestamp} if line.timestamp else {})}
+    for name, holds in (("interrupted", line.interrupted), ("unanswered", line.unanswered)):
+        fields |= {name: True} if holds else {}
+    if line.tools:
+        fields["tools"] = [_used_tool(call) for call in line.tools]
+    return fields
+
+
+def _used_tool(call: ToolCall) -> dict[str, Any]:
+    fields = {**tool_fields(call), "arguments": call.arguments, "result": call.result}
+    for name, holds in (("truncated", call.is_truncated), ("pending", call.is_pending)):
+        fields |= {name: True} if holds else {}
     return fields
 
 

@@ -48,6 +48,7 @@ from adk_relay.wire.dialects import (
     error_fields,
     id_field,
     json_object,
+    line_fields,
     name_field,
     names_field,
     new_token,
@@ -305,9 +306,9 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return gap | ({"epoch": epoch} if epoch else {})
         case Older(lines, older):
             return {"type": "history", "messages": lines} | _older_field(older)
-        case Line(role, text, is_open, text_id, name=name):
+        case Line(role, text, is_open, text_id, name=name) as whole:
             line = {"type": "message", "role": role, **name_field(name), "text": text}
-            return line | id_field(text_id) | ({"open": True} if is_open else {})
+            return line | id_field(text_id) | ({"open": True} if is_open else {}) | line_fields(whole)
         case Ack(text_id):
             return {"type": "ack", "id": text_id}
         case Presence(joined, left, connections):
