@@ -8,8 +8,7 @@ export function element(name, className = "", text = "") {
 }
 
 // The item of a message. `side`: user or agent. `who` is visible in the messages of other users (`other`); in all
-// others it is for screen readers only. `now`: the time is shown. It is not known for messages from before the page was
-// loaded.
+// others it is for screen readers only. `now`: the present time is shown. For messages from before, see setTime().
 export function bubble(side, who, { text = null, other = false, now = true } = {}) {
   const item = element("div", `message ${side}`);
   item.classList.toggle("other", other);
@@ -105,10 +104,17 @@ export function link(address, text) {
   return node;
 }
 
-function clock() {
-  const now = new Date();
-  const time = element("time", "", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-  time.dateTime = now.toISOString();
+// Shows when a message was written or said. Of another day, the day is shown, too.
+export function setTime(item, when) {
+  item.querySelector(".meta time")?.remove();
+  item.querySelector(".meta").prepend(clock(when));
+}
+
+function clock(when = new Date()) {
+  const isToday = when.toDateString() === new Date().toDateString();
+  const day = isToday ? {} : { month: "short", day: "numeric" };
+  const time = element("time", "", when.toLocaleString([], { ...day, hour: "2-digit", minute: "2-digit" }));
+  time.dateTime = when.toISOString();
   return time;
 }
 

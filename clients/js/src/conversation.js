@@ -5,8 +5,10 @@
 
 import { stats, Voice } from "./audio.js";
 import { Connection } from "./connection.js";
+import { CutAnswers, openAnswer } from "./cut.js";
 import { Fallback } from "./fallback.js";
 import { randomId } from "./ids.js";
+import { whenLeft } from "./page.js";
 import { Teller } from "./teller.js";
 import { baseOf } from "./urls.js";
 
@@ -37,10 +39,12 @@ export class Conversation extends Teller {
   // After a stop, sound that was already on its way is thrown away until the server confirms the end of that turn.
   #isDiscarding = false;
   #owesStop = false; // a stop has to be sent as soon as there is a connection
+  #cut; // the answers that the server has lost
+  #endWatch; // of the page
 
   /** @param {ConnectOptions} options */
   constructor({ url, user = randomId(), session = "", name = "", audio = false, token = "", worklets, debug, ...given }) {
-    const { fallbackSession = randomId(), WebSocket = globalThis.WebSocket, fetch = globalThis.fetch } = given;
+    const { fallbackSession = randomId(), WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, storage } = given;
     super();
     if (!WebSocket) throw new Error("There is no WebSocket here. Pass one as the option `WebSocket`: the package `ws` has it.");
     const base = baseOf(url);
@@ -49,6 +53,8 @@ export class Conversation extends Teller {
     socketURL.protocol = base.protocol.replace("http", "ws"); // and https → wss
     if (session) socketURL.searchParams.set("session_id", session);
     if (name) socketURL.searchParams.set("name", name);
+    this.#cut = new CutAnswers(storage, `relay.cut ${socketURL.pathname} ${session}`);
+    this.#endWatch = whenLeft(() => this.#cut.remember(openAnswer(this.state.messages)));
     this.#token = token;
     this.#worklets = worklets ? new URL(worklets, base) : undefined;
     const currentToken = () => (typeof this.#token === "function" ? this.#token() : this.#token);
@@ -69,12 +75,14 @@ export class Conversation extends Teller {
         history: (lines, told) => {
           this.#isDiscarding = false;
           this.#voice?.endOfTurn(); // the next sound does not continue the last one
-          this.emit({ type: "history", lines, ...told });
+          if (told.isAnother) this.#cut.remember(openAnswer(this.state.messages));
+          this.emit({ type: "history", ...told, lines: this.#cut.into(lines) });
         },
         older: (lines, older) => this.emit({ type: "older", lines, older }),
         cleared: (how, ids) => {
           this.#isDiscarding = false;
           this.#voice?.flush();
+          this.#cut.forget();
           this.emit({ type: "cleared", how, ids });
         },
         ...fates((type, id) => this.emit({ type, id })),
@@ -275,6 +283,7 @@ export class Conversation extends Teller {
 
   /** Ends it for good. */
   close() {
+    this.#endWatch();
     this.#fallback.close();
     this.#connection.close();
     this.endFeeds();
@@ -347,6 +356,7 @@ export class Conversation extends Teller {
 
   #goBeside(active) {
     if (active === this.state.beside) return;
+    if (active) this.#cut.remember(openAnswer(this.state.messages)); // it is closed now
     const used = this.#usedBeside;
     this.#usedBeside = false;
     this.emit({ type: "beside", active, used });

@@ -51,6 +51,11 @@
  * @property {string} [name]
  * @property {boolean} [open]
  * @property {boolean} [mine]
+ * @property {string} [timestamp] ISO 8601
+ * @property {boolean} [interrupted]
+ * @property {boolean} [unanswered] no answer will come to it any more
+ * @property {boolean} [cut] the server has lost this answer: it is what was read of it here
+ * @property {Tool[]} [tools]
  */
 
 /**
@@ -69,6 +74,9 @@
  * @property {boolean} spoken by a user
  * @property {string} [speaker] the connection id of who has spoken it, if that was another user
  * @property {boolean} interrupted
+ * @property {boolean} unanswered no answer will come to it any more: the server was stopped or killed before
+ * @property {boolean} cut the server has lost this answer: it is what was read of it here
+ * @property {string} time when it was written or said, or began (ISO 8601); empty: that is not known
  * @property {boolean} beside it is in the separate conversation over HTTP
  * @property {readonly Tool[]} tools that an answer has called
  * @property {Grounding} [grounding]
@@ -168,6 +176,8 @@
  *   a bundler has moved this module: relay serves them at `clients/js/src/`
  * @property {any} [WebSocket] a WebSocket class, for Node before 22 (the package `ws` has one)
  * @property {typeof globalThis.fetch} [fetch]
+ * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage] keeps what was read of answers that the server
+ *   has lost over a reload: `sessionStorage`
  * @property {boolean} [debug] write all frames to the console
  */
 
