@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     ping_interval: float
     pong_timeout: float
     idle_timeout: float
+    state_delta: str
     mic_ms: float
     grace: float
     replay_bytes: int
@@ -244,6 +245,13 @@ SETTINGS = {
             600.0,
             "Seconds without content before a conversation ends; 0: never",
             ">= 0",
+        ),
+        Setting(
+            "state_delta",
+            str,
+            "session",
+            "Which state clients may set with a text: session; all: ADK's app: and user: keys too; off: none",
+            choices=("session", "all", "off"),
         ),
         Setting("mic_ms", float, 40.0, "Milliseconds of sound that are sent to the model at once", ">= 0"),
         Setting(

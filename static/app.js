@@ -5,6 +5,7 @@ import { connect } from "../clients/js/src/index.js";
 import { announce } from "./announcer.js";
 import { here } from "./api.js";
 import { Call } from "./call.js";
+import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
 import { Draft } from "./draft.js";
 import { Expiry } from "./expiry.js";
@@ -12,7 +13,9 @@ import { keptId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { People } from "./people.js";
-import { offerSettings } from "./settings.js";
+import { offerSettings, remember, remembered } from "./settings.js";
+import { Showing } from "./showing.js";
+import { SoundSettings } from "./sound.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
 import { currentToken, isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
@@ -75,7 +78,6 @@ live.on("hello", (frame) => {
   view.showListening(me.role === "listen");
   waiting.listens = me.role === "listen";
   people.enter(frame.names);
-  call.showPushToTalk();
   waiting.renew();
   older.reset();
   rehearsal(frame.rehearsal);
@@ -295,7 +297,10 @@ document.addEventListener("keydown", (event) => {
 
 // ---- the call
 
-const call = new Call(live, () => update());
+const sound = new SoundSettings(live);
+const call = new Call(live, { changed: () => update(), stop, useMode: (mode) => sound.useMode(mode) });
+new Captions(live, remembered("captions", true), (areOn) => remember("captions", areOn));
+new Showing(live);
 
 // Updates the buttons and the call to the present state.
 function update() {

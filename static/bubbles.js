@@ -1,14 +1,15 @@
 // The parts of a conversation on the page: bubbles, cards of tools, marks. Everything is set as text, never as markup.
 
-export function element(name, className = "", text = "") {
-  const node = document.createElement(name);
-  if (className) node.className = className;
-  if (text) node.textContent = text;
-  return node;
-}
+import { answerActions } from "./actions.js";
+import { element, link } from "./elements.js";
+
+export { element, link } from "./elements.js";
+
+const sources = new WeakMap(); // the node of a text → a function that returns what it was drawn from
 
 // The item of a message. `side`: user or agent. `who` is visible in the messages of other users (`other`); in all
-// others it is for screen readers only. `now`: the present time is shown. For messages from before, see setTime().
+// others it is for screen readers only. `text` is a string, or the node of an answer's. `now`: the present time is shown. For
+// messages from before, see setTime().
 export function bubble(side, who, { text = null, other = false, now = true } = {}) {
   const item = element("div", `message ${side}`);
   item.classList.toggle("other", other);
@@ -16,10 +17,11 @@ export function bubble(side, who, { text = null, other = false, now = true } = {
   const name = element("span", other ? "who" : "visually-hidden", who);
   name.append(element("span", "visually-hidden", ": "));
   inner.append(name);
-  if (text !== null) inner.append(element("div", "text", text));
+  if (text !== null) inner.append(text instanceof Node ? text : element("div", "text", text));
   const meta = element("div", "meta");
   if (now) meta.append(clock());
   meta.append(element("span", "mark"));
+  if (side === "agent") meta.append(answerActions(() => sourceOf(item)));
   item.append(inner, meta);
   return item;
 }
@@ -35,11 +37,20 @@ export function mark(item, text, className) {
   item.querySelector(".meta .mark").textContent = text;
 }
 
+// The text of a node is drawn: `source()` is what from.
+export function keepSource(node, source) {
+  sources.set(node, source);
+}
+
+// What an item says, as it was written.
+export function sourceOf(item) {
+  return Array.from(item.querySelectorAll(".text"), (node) => sources.get(node)?.() ?? node.textContent).join("");
+}
+
 // Whether an item shows this line of a history. White space is not the same in both.
 export function shows(item, { role, text, open }) {
   if (open || !item.classList.contains(role) || item.matches(".partial, :has(.tool:not(.done))")) return false;
-  const texts = Array.from(item.querySelectorAll(".text"), ({ textContent }) => textContent);
-  return texts.join("").replace(/\s+/g, "") === text.replace(/\s+/g, "");
+  return sourceOf(item).replace(/\s+/g, "") === text.replace(/\s+/g, "");
 }
 
 // Three dots in the place of an answer that is expected.
@@ -90,18 +101,6 @@ export function sourceList({ sources = [], searches = [] }) {
   }
   if (searches.length) list.append(element("p", "searches", `Searched for: ${searches.join(" · ")}`));
   return list;
-}
-
-// A link to another site, in a window of its own; plain text, if it is not a web address.
-export function link(address, text) {
-  const url = URL.canParse(address) ? new URL(address) : null;
-  if (!["http:", "https:"].includes(url?.protocol)) return element("span", "", text);
-  const node = element("a", "", text);
-  node.href = url.href;
-  node.target = "_blank";
-  node.rel = "noopener noreferrer";
-  node.title = url.hostname;
-  return node;
 }
 
 // Shows when a message was written or said. Of another day, the day is shown, too.

@@ -5,8 +5,10 @@
 //
 // `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
-import { askTool, bubble, completeTool, dots, element, mark, setText, setTime, sourceList, toolCard } from "./bubbles.js";
-import { isShown, itemOf, keepSame } from "./history.js";
+import { AnswerText } from "./answer.js";
+import { askTool, bubble, completeTool, dots, element, mark, setText, sourceList, toolCard } from "./bubbles.js";
+import { goOnWith, itemOf, keepSame } from "./history.js";
+import { plain } from "./markdown.js";
 import { Notices } from "./notices.js";
 
 const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
@@ -152,13 +154,12 @@ export class Conversation {
     if (!text) return;
     const answer = this.#begin();
     if (!answer.line) {
-      answer.line = answer.bubble.appendChild(element("div", "text"));
+      answer.line = new AnswerText({ around: (draw) => this.#follow(draw()) });
+      answer.bubble.append(answer.line.element);
       text = text.trimStart();
-      answer.line.append("");
     }
-    answer.line.firstChild.appendData(text);
+    answer.line.append(text);
     answer.text += text;
-    this.#follow();
   }
 
   toolStarted(frame) {
@@ -170,6 +171,7 @@ export class Conversation {
     const late = last === this.#lastAnswer?.item && last.classList.contains("interrupted");
     const answer = late ? this.#lastAnswer : this.#begin();
     answer.bubble.append(card);
+    answer.line?.finish();
     answer.line = null; // words that follow stand below the card
     this.#follow();
   }
@@ -203,7 +205,7 @@ export class Conversation {
       if (sources) this.#answer.bubble.append(sources);
       this.#close();
       if (interrupted) this.markInterrupted();
-      if (!aloud && text) this.#announce(`Agent: ${text}${interrupted ? " (Interrupted)" : ""}`);
+      if (!aloud && text) this.#announce(`Agent: ${plain(text)}${interrupted ? " (Interrupted)" : ""}`);
       const last = this.#root.lastElementChild;
       this.#asked = last.classList.contains("user");
       // A question was asked during this answer.
@@ -249,7 +251,7 @@ export class Conversation {
     for (const line of lines.slice(same)) {
       if (line.open) {
         this.#open({ now: false });
-        this.#goOnWith(line);
+        goOnWith(this, this.#answer.item, line);
       } else {
         const item = itemOf(line);
         if (line.role === "user") items.set(line.id, item);
@@ -260,16 +262,6 @@ export class Conversation {
     this.#asked = lines.at(-1)?.role === "user";
     this.#root.append(...aside);
     this.#restore(ids, items);
-  }
-
-  // An answer of which a part was given before.
-  #goOnWith({ text, timestamp, tools = [] }) {
-    if (timestamp) setTime(this.#answer.item, new Date(timestamp));
-    for (const tool of tools.filter(isShown)) {
-      this.toolStarted(tool);
-      if (tool.result !== null) this.toolCompleted(tool);
-    }
-    this.addToAnswer(text);
   }
 
   // A user has emptied the conversation.
@@ -347,6 +339,7 @@ export class Conversation {
 
   #close() {
     this.#answer.item.classList.remove("open");
+    this.#answer.line?.finish();
     this.#lastAnswer = this.#answer;
     this.#answer = null;
   }

@@ -2,6 +2,7 @@
 
 import { announce } from "./announcer.js";
 import { ask } from "./api.js";
+import { copy } from "./copy.js";
 import { limit } from "./demo-me.js";
 import { isSignedIn, withToken } from "./token.js";
 
@@ -78,12 +79,12 @@ export class Invitations {
 
   async #copy() {
     $("invite-link").select();
-    try {
-      await navigator.clipboard.writeText($("invite-link").value);
+    if (await copy($("invite-link").value)) {
       announce("The link was copied.");
       $("invite-copy").textContent = "Copied";
-    } catch {
-      announce("The link is selected: copy it with the keyboard."); // browsers allow more only on secure origins
+    } else {
+      $("invite-link").select();
+      announce("The link is selected: copy it with the keyboard.");
     }
     setTimeout(() => ($("invite-copy").textContent = "Copy"), 2000);
   }

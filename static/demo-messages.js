@@ -1,14 +1,18 @@
-// The messages of a room, on the page. Everything is set as text, never as markup.
+// The messages of a room, on the page. Everything is set as text, never as markup; answers are Markdown (see answer.js).
 //
 // Texts that were written here and are not in the conversation yet have the class `waiting`. They stand below all
 // other messages, in the order in which they were written. Cards of tools stand between the messages.
 
+import { answerActions } from "./actions.js";
 import { announce } from "./announcer.js";
+import { AnswerText } from "./answer.js";
 
 const NEAR = 100; // pixels from the bottom: the reader sees the newest message
+const LEVEL = 2; // of the heading that the messages stand under
 
 export class Messages {
   #root;
+  #answers = new WeakMap(); // node of an answer → its AnswerText
 
   constructor(root) {
     this.#root = root;
@@ -16,7 +20,7 @@ export class Messages {
 
   // Adds a message; returns its node. `kind`: user (written here), other or agent. `who` is the name of an "other".
   addMessage(kind, text, who) {
-    const node = bubble(kind, text, who);
+    const node = this.#bubble(kind, text, who);
     this.add(node);
     return node;
   }
@@ -28,7 +32,7 @@ export class Messages {
 
   // Adds a text that was just written here, and shows it.
   addWaiting(text) {
-    const node = bubble("user", text);
+    const node = this.#bubble("user", text);
     this.wait(node);
     this.#root.scrollTop = this.#root.scrollHeight;
     return node;
@@ -47,15 +51,14 @@ export class Messages {
   }
 
   append(node, text) {
-    this.#follow(() => textOf(node).append(text));
+    this.#answers.get(node).append(text);
   }
 
   // Replaces the text of an answer. `sources`: what stands under it, if anything.
   complete(node, text, sources) {
-    this.#follow(() => {
-      textOf(node).textContent = text;
-      if (sources) textOf(node).after(sources);
-    });
+    const answer = this.#answers.get(node);
+    answer.finish(text);
+    if (sources) this.#follow(() => answer.element.after(sources));
   }
 
   // A line that is not a message.
@@ -66,7 +69,7 @@ export class Messages {
 
   // Shows these messages, [{kind, text, who}, …], and then those that wait; returns their nodes.
   replace(lines) {
-    const nodes = lines.map(({ kind, text, who }) => bubble(kind, text, who));
+    const nodes = lines.map(({ kind, text, who }) => this.#bubble(kind, text, who));
     const all = new DocumentFragment(); // in one piece: otherwise the page would be laid out once for each message
     all.append(...nodes);
     this.#follow(() => {
@@ -80,13 +83,29 @@ export class Messages {
   prepend(lines) {
     const root = this.#root;
     const below = root.scrollHeight - root.scrollTop;
-    root.prepend(...lines.map(({ kind, text, who }) => bubble(kind, text, who)));
+    root.prepend(...lines.map(({ kind, text, who }) => this.#bubble(kind, text, who)));
     root.scrollTop = root.scrollHeight - below;
   }
 
   // Removes all but the messages that wait, and the cards of tools that do.
   empty() {
     this.#root.replaceChildren(...this.#root.querySelectorAll(":scope > :is(.waiting, .waiting-card:not(.done))"));
+  }
+
+  #bubble(kind, text, who = "") {
+    const node = element(`message ${kind === "other" ? "user other" : kind}`, "");
+    const inner = node.appendChild(element("bubble", ""));
+    if (who) inner.append(element("who", who));
+    if (kind === "agent") {
+      const answer = new AnswerText({ level: LEVEL, around: (draw) => this.#follow(draw) });
+      this.#answers.set(node, answer);
+      if (text) answer.finish(text);
+      inner.append(answer.element);
+    } else inner.append(element("text", text));
+    const meta = node.appendChild(element("meta", ""));
+    meta.append(element("mark", ""));
+    if (kind === "agent") meta.append(answerActions(() => this.#answers.get(node).source));
+    return node;
   }
 
   // Makes a change. If the newest message was visible before, it is visible afterwards.
@@ -100,7 +119,7 @@ export class Messages {
 
 // The small line below a message.
 export function setMeta(node, text) {
-  node.querySelector(".meta").textContent = text;
+  node.querySelector(".meta .mark").textContent = text;
 }
 
 export function element(className, text) {
@@ -108,17 +127,4 @@ export function element(className, text) {
   node.className = className;
   node.textContent = text;
   return node;
-}
-
-function bubble(kind, text, who = "") {
-  const node = element(`message ${kind === "other" ? "user other" : kind}`, "");
-  const inner = node.appendChild(element("bubble", ""));
-  if (who) inner.append(element("who", who));
-  inner.append(element("text", text));
-  node.append(element("meta", ""));
-  return node;
-}
-
-function textOf(node) {
-  return node.querySelector(".text");
 }

@@ -18,6 +18,7 @@ import { Messages, setMeta } from "./demo-messages.js";
 import { OlderReader } from "./demo-older.js";
 import { RoomList } from "./demo-rooms.js";
 import { Expiry } from "./expiry.js";
+import { plain } from "./markdown.js";
 import { areTyping, People } from "./people.js";
 import { whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
@@ -173,7 +174,7 @@ function completeAnswer({ full_response: text, interrupted, message_count, groun
   if (answer?.chunks) {
     messages.complete(answer.node, text, sourceList(grounding));
     if (interrupted) setMeta(answer.node, "Interrupted");
-    announce(`Agent: ${text}`);
+    announce(`Agent: ${plain(text)}`);
   } else answer?.node.remove(); // the agent said nothing
   answer = null;
   if (count < message_count || count > message_count) load(); // something was missed

@@ -1,10 +1,14 @@
 // Whole messages, as a history tells them: items of the conversation, and what is marked in them.
 
+import { answerText } from "./answer.js";
 import { bubble, completeTool, mark, setTime, shows, toolCard } from "./bubbles.js";
 
 // The item of a whole message, {role, text, who, timestamp, interrupted, unanswered, cut, tools}.
 export function itemOf({ role, text, who, timestamp, tools = [], ...marks }) {
-  const item = bubble(role, role === "agent" ? "Agent" : who || "You", { text, other: Boolean(who), now: false });
+  const item =
+    role === "agent"
+      ? bubble(role, "Agent", { text: answerText(text), now: false })
+      : bubble(role, who || "You", { text, other: Boolean(who), now: false });
   if (timestamp) setTime(item, new Date(timestamp));
   item.querySelector(".text").before(...tools.filter(isShown).map(cardOf));
   retell(item, marks);
@@ -12,7 +16,17 @@ export function itemOf({ role, text, who, timestamp, tools = [], ...marks }) {
 }
 
 // Whether a tool has a card in its answer. One that waits for the user has a card of its own.
-export const isShown = ({ pending }) => !pending;
+const isShown = ({ pending }) => !pending;
+
+// Shows in an item of the conversation what was given of an answer before, and is going on.
+export function goOnWith(conversation, item, { text, timestamp, tools = [] }) {
+  if (timestamp) setTime(item, new Date(timestamp));
+  for (const tool of tools.filter(isShown)) {
+    conversation.toolStarted(tool);
+    if (tool.result !== null) conversation.toolCompleted(tool);
+  }
+  conversation.addToAnswer(text);
+}
 
 function cardOf(tool) {
   const card = toolCard(tool);

@@ -15,6 +15,7 @@ export const elements = {
   audio: $("audio"),
   mute: $("mute"),
   talk: $("talk"),
+  takeBack: $("take-back"),
   stop: $("stop"),
   retry: $("retry-button"),
 };
@@ -98,8 +99,8 @@ export function showWriting(names) {
 
 // ---- notices
 
-// Shows a card; there is one of each kind. Without `text`, it goes away.
-export function notice(kind, text, { onDismiss } = {}) {
+// Shows a card; there is one of each kind. Without `text`, it goes away. `actions`: [[label, handler], …], which end it.
+export function notice(kind, text, { onDismiss, actions = [] } = {}) {
   document.querySelector(`#notice [data-kind="${kind}"]`)?.remove();
   if (!text) return;
   const card = document.createElement("div");
@@ -118,7 +119,19 @@ export function notice(kind, text, { onDismiss } = {}) {
     focusText();
     onDismiss?.();
   };
-  card.append(paragraph, close);
+  const buttons = actions.map(([label, handler]) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "small-button";
+    button.textContent = label;
+    button.onclick = () => {
+      card.remove();
+      focusText();
+      handler();
+    };
+    return button;
+  });
+  card.append(paragraph, ...buttons, close);
   $("notice").append(card);
   announce(paragraph.textContent);
 }
@@ -131,14 +144,21 @@ export function code(text) {
 
 // ---- the call
 
-// `stage` is "off", "asking" (for the microphone) or "on".
+// `stage` is "off", "asking" (for the microphone), "on" or "elsewhere" (in another window).
 export function showCall(stage) {
   const on = stage !== "off";
   $("call").hidden = !on;
   elements.audio.classList.toggle("active", on);
   $("audio-label").textContent = on ? "End audio" : "Start audio";
   elements.mute.disabled = elements.talk.disabled = stage !== "on";
-  if (!on) showLevels({ input: 0, output: 0 });
+  const hadFocus = document.activeElement === elements.takeBack;
+  elements.takeBack.hidden = stage !== "elsewhere";
+  if (hadFocus && elements.takeBack.hidden) elements.audio.focus();
+  if (stage !== "on") showLevels({ input: 0, output: 0 });
+}
+
+export function tellOfOtherWindow() {
+  announce("The call is in another window of this browser now. A button takes it back.");
 }
 
 // `why`: the reason why the button is disabled; empty: it works.

@@ -9,6 +9,7 @@ from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import waiting_in, with_waiting
 from adk_relay.adk.lines import with_unanswered
 from adk_relay.adk.reading import CREATED_AT, Brief, Key, Reader, created_at
+from adk_relay.adk.state import shown
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Line
 
@@ -61,7 +62,9 @@ class Catalog:
         if end > count:
             lines = with_unanswered(lines)
         used, pending = session.last_update_time, tuple(waiting_in(with_waiting(session)))
-        return Summary(session_id, created_at(session), used, by_user, count - by_user, 0, pending), lines
+        numbers = by_user, count - by_user, 0
+        created, state = created_at(session), shown(session.state)
+        return Summary(session_id, created, used, *numbers, pending, state), lines
 
     async def summary(self, user_id: str, brief: Brief) -> Summary:
         """The summary of a session that was listed."""

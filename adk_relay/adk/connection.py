@@ -33,6 +33,7 @@ from adk_relay.core.messages import UserAudio
 
 if TYPE_CHECKING:  # it is made of translated events, and those of a run
     from adk_relay.adk.answers import Answers
+    from adk_relay.adk.instruction import Instruction
     from adk_relay.adk.meter import Meter
 
 _CONNECT_TIMEOUT = 15.0
@@ -70,6 +71,9 @@ class Observer(Hearer, Screened, Protocol):
 
     answers: Answers
     """The run's tool calls that wait for a user."""
+
+    instruction: Instruction
+    """The instruction of the agent that speaks."""
 
     meter: Meter
     """Measures the conversation."""

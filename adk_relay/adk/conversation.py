@@ -104,6 +104,7 @@ class Conversation:
             is_owed=lambda: bool(runs.owed),
             would_cut_in=self._would_cut_in,
             want=runs.want,
+            set_state=lambda delta: self.session.set_state.add(delta),
         )
         self._turn_ends = ends = TurnEnds(home, self.session, room, requests, inbox, runs, writing, meter)
         self._members = Members(requests, writing.is_under_way, room.has_others)
@@ -371,10 +372,8 @@ class Conversation:
     async def _keep_unsaid(self) -> None:
         """Stores the texts that no model could be given before the conversation ended."""
         await self._runs.answers.keep()
-        texts = await keep_unsaid(self._inbox, self.session, self.stored, self._label)
-        if self.room.listeners or not all(text.is_stored for text in texts):
-            for text in reversed(texts):  # a listener has come back meanwhile: the next run answers them
-                self._inbox.give_back(text)
+        parts = self._inbox, self.session, self.stored, lambda: bool(self.room.listeners)
+        await keep_unsaid(*parts, self._label)
 
     @property
     def _is_closing(self) -> bool:

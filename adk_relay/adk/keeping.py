@@ -16,9 +16,17 @@ log = logging.getLogger("relay.agent")
 
 
 async def keep_unsaid(
-    inbox: Inbox, session: StoredSession, stored: Callable[[UserText], None], label: str
-) -> list[UserText]:
-    """Empties the inbox, stores its texts, and returns them in order. Those that are stored are marked."""
+    inbox: Inbox,
+    session: StoredSession,
+    stored: Callable[[UserText], None],
+    is_attended: Callable[[], bool],
+    label: str,
+) -> None:
+    """Empties the inbox, and stores its texts.
+
+    They are given back to the inbox if not all could be stored, or if a listener has come meanwhile: then the
+    next run answers them.
+    """
     texts = [content for content in iter(inbox.take, None) if isinstance(content, UserText)]
     try:
         found = await session.find() if texts else None
@@ -32,4 +40,6 @@ async def keep_unsaid(
     except Exception as error:
         left = sum(not text.is_stored for text in texts)
         log.error("%s: %d texts could not be stored: %s", label, left, one_line(error))
-    return texts
+    if is_attended() or not all(text.is_stored for text in texts):
+        for text in reversed(texts):
+            inbox.give_back(text)

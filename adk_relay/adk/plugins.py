@@ -166,6 +166,7 @@ class Plugins(PluginManager):
             vars(copy)["canonical_live_model_async"] = chosen
         context.agent = copy
         self._run().answers.began(context)
+        self._run().instruction.began(context)
         config = context.run_config
         if config and (resumption := config.session_resumption) and resumption.handle and not resumes:
             # A handle is one agent's. ADK would let the next agent of a sequence resume with it, too.

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from google.adk.agents.live_request_queue import LiveRequest, LiveRequestQueue
 from google.adk.events import Event
 from google.genai import types
 
-from adk_relay.adk.lines import marks_of
 from adk_relay.adk.sound import blob_of
 from adk_relay.adk.speech import Speech
 from adk_relay.core.inbox import Inbox
@@ -32,6 +32,8 @@ class RequestQueue(LiveRequestQueue):
         on_failed: called with the error if ADK's sending task fails: ADK itself does not look at it.
         speech: adds the beginnings and the ends of speech.
         on_result: stores the result of an open tool call, and makes a request of it.
+        must_wait: returns whether a text is for the next run. If so, it has closed this queue.
+        marks: returns what is stored in the state with a text.
 
     Invariants:
         Of the texts that ADK has taken, only the last can be unsettled: ADK is done with the others.
@@ -46,6 +48,8 @@ class RequestQueue(LiveRequestQueue):
         on_failed: Callable[[BaseException], None],
         speech: Speech,
         on_result: Callable[[types.Part], Awaitable[LiveRequest]],
+        must_wait: Callable[[UserText], Awaitable[bool]],
+        marks: Callable[[UserText], dict[str, Any]],
     ) -> None:
         super().__init__()
         self._inbox = inbox
@@ -54,6 +58,9 @@ class RequestQueue(LiveRequestQueue):
         self._speech = speech
         self._on_result = on_result
         self._on_failed = on_failed
+        self._must_wait = must_wait
+        self._marks = marks
+        self._shown: UserImage | None = None  # the last image since the last text
         self._reader: asyncio.Task[None] | None = None  # ADK's sending task
         self._own: deque[LiveRequest] = deque()
         self._next: deque[UserAudio | LiveRequest] = deque()  # what the model gets for the input taken last
@@ -137,6 +144,13 @@ class RequestQueue(LiveRequestQueue):
                         await asyncio.sleep(0)  # much waits, and nothing else here lets other tasks run
                     continue
                 return LiveRequest(blob=blob_of(request))
+            if next_text := self._inbox.next_text:
+                if await self._must_wait(next_text):
+                    if self._shown:  # the next connection has not seen it
+                        self._inbox.give_back(self._shown)
+                    continue
+                if next_text is not self._inbox.next_text:
+                    continue
             if (user_input := self._inbox.take()) is not None:
                 self._on_taken(user_input)
                 match user_input:
@@ -144,15 +158,16 @@ class RequestQueue(LiveRequestQueue):
                         self._next.extend(self._speech.told(user_input))
                         continue
                     case UserText(text):
-                        self.undecided = user_input
+                        self.undecided, self._shown = user_input, None
                         if not user_input.is_stored:
                             self.unsettled = (user_input, time.time())
                         content = types.Content(role="user", parts=[types.Part(text=text)])
                         if user_input.is_stored:
                             # ADK does not store a partial text. The connection sends it as a whole one.
                             return LiveRequest(content=content, partial=True)
-                        return LiveRequest(content=content, state_delta=marks_of(user_input) or None)
+                        return LiveRequest(content=content, state_delta=self._marks(user_input) or None)
                     case UserImage(data, mime_type):
+                        self._shown = user_input
                         return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
             self._inbox.ready.clear()
             await self._inbox.ready.wait()

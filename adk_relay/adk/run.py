@@ -15,7 +15,11 @@ from google.genai import types
 
 from adk_relay.adk.answers import Answers
 from adk_relay.adk.connection import LostConnection, WatchedConnection, observer
+from adk_relay.adk.holding import Holding
 from adk_relay.adk.hosts import RunHost
+from adk_relay.adk.instruction import Instruction
+from adk_relay.adk.leaving import Leaving
+from adk_relay.adk.lines import marks_of
 from adk_relay.adk.models import telemetry
 from adk_relay.adk.notes import with_an_end, without
 from adk_relay.adk.pulse import SOUND_RATE, Pulse, seconds_of_sound
@@ -23,6 +27,7 @@ from adk_relay.adk.queue import RequestQueue, hands_over
 from adk_relay.adk.runner import WatchedRunner, at_hand, begin_with
 from adk_relay.adk.screening import Screening, is_screened
 from adk_relay.adk.speech import Speech, is_push_to_talk
+from adk_relay.adk.state import delta_of
 from adk_relay.adk.tools import in_their_own_loop
 from adk_relay.adk.translator import Translator
 from adk_relay.adk.turn import Owed
@@ -34,12 +39,6 @@ log = logging.getLogger("relay.agent")
 
 _PROGRESS_AFTER = 60.0
 """Seconds after which a connection counts as progress, even if no turn was completed on it."""
-
-_GO_AWAY_MARGIN = 2.0
-"""Seconds before the service's own deadline: an answer that is unfinished then is given up."""
-
-_ANSWER_WAITS = 60.0
-"""Seconds that the answer to a tool call waits for the end of what the agent is saying."""
 
 
 class Run:
@@ -93,8 +92,16 @@ class Run:
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
         self.translator = Translator(host.number, host.room.place, host.speaker, owed=owed, text=owed_text)
         self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
+        self.instruction = Instruction()
         self._queue = RequestQueue(
-            inbox, self._taken, host.stored, self._sender_failed, self._speech, self.answers.result
+            inbox,
+            self._taken,
+            host.stored,
+            self._sender_failed,
+            self._speech,
+            self.answers.result,
+            self._must_wait,
+            lambda text: marks_of(text) | delta_of(text, self.instruction.state),
         )
         self.agent = agent
         """The name of the agent that speaks."""
@@ -110,11 +117,10 @@ class Run:
         self._connection: WatchedConnection | None = None
         self._connected_at: float | None = None
         self._pulse = Pulse(host.meter.stats.sound_down)
-        self._is_renewed = False  # the next run is to begin with a new connection
-        self._is_answered = False  # the next run is to begin with a user's answer to a tool call
-        self._release: asyncio.TimerHandle | None = None  # set while texts are held
         self._failure: Exception | None = None  # of ADK's sending task
-        self._leave_by: float | None = None  # the deadline, after the service has sent goAway
+        self.leaving = Leaving()
+        """Why the run is to end: the next one continues where it ends."""
+        self._holding = Holding(self.turn, inbox)
         self._is_listened_to = False  # a tool reads the user's sound, and gets it from ADK
         self.answered_alone: UserText | None = None
         """The text that the agent has answered without a model, and that is not stored yet."""
@@ -140,14 +146,12 @@ class Run:
             live_request_queue=self._queue,
             run_config=config,
         )
-        self.hold()
+        self._holding.update()
         try:
             with tools:
                 await self._translate(events)
         finally:
-            if self._release:
-                self._release.cancel()
-            self._inbox.hold(False)
+            self._holding.end()
 
     async def _translate(self, events: AsyncGenerator[Event, None]) -> None:
         async with aclosing(events):
@@ -166,7 +170,7 @@ class Run:
                 if event.turn_complete and not self.turn.is_open:
                     self._completed_turn = True
                     self._speech.settled()
-                    if self.is_leaving:
+                    if self.leaving:
                         self._close_if_at_rest()
                 elif event.input_transcription and event.input_transcription.finished:
                     self._speech.settled()
@@ -181,8 +185,7 @@ class Run:
             self._queue.results.append(answer)
             self._inbox.ready.set()
         else:
-            self._leave_by = time.monotonic() + _ANSWER_WAITS
-            self._is_answered = True
+            self.leaving.answered()
             self._close_if_at_rest()
 
     def close(self) -> None:
@@ -191,21 +194,12 @@ class Run:
 
     def renew(self) -> None:
         """Ends the run; the next one makes a new connection, and sends the history."""
-        self._is_renewed = True
+        self.leaving.is_renewed = True
         self.handle = None
         self.close()
 
-    def hold(self) -> None:
-        """Lets texts wait, or lets them go on: to be called whenever the turn has changed."""
-        seconds = self.turn.holds()
-        self._inbox.hold(seconds > 0)
-        if self._release:
-            self._release.cancel()
-        loop = asyncio.get_running_loop()
-        self._release = loop.call_later(seconds, self.hold) if seconds else None
-
     def _changed(self) -> None:
-        self.hold()
+        self._holding.update()
         self._host.changed()
         if self.turn.crosses():
             self._host.crossed()
@@ -214,11 +208,6 @@ class Run:
     def is_closed(self) -> bool:
         """The run was ended: its agents have not come to an end by themselves."""
         return self._queue.closed
-
-    @property
-    def is_leaving(self) -> bool:
-        """The service has sent goAway, or the run is renewed: the next run continues where this one ends."""
-        return self._leave_by is not None or self._is_renewed
 
     @property
     def is_unconnected(self) -> bool:
@@ -258,7 +247,7 @@ class Run:
         """
         if self._failure:
             return self._failure
-        if self._leave_by is not None and time.monotonic() >= self._leave_by:
+        if self.leaving.is_due:
             if self.turn.is_open or self.turn.owed:
                 return LostConnection(None, "the service went away in the middle of an answer")
             self.close()
@@ -290,7 +279,8 @@ class Run:
         is_the_same = self._agents == 0 and agent == self.agent
         self.agent = agent
         self._agents += 1
-        self._connected_at = self._leave_by = None
+        self._connected_at = None
+        self.leaving.connected()
         return is_the_same
 
     def entered(self, event: Event) -> None:
@@ -313,7 +303,7 @@ class Run:
         for message in self.translator.sound(pcm):
             self._host.emit(message)
         if not was_open:
-            self.hold()
+            self._holding.update()
 
     def is_listened_to(self) -> None:
         self._is_listened_to = True
@@ -326,14 +316,15 @@ class Run:
 
     def connected(self, connection: WatchedConnection) -> None:
         # Not only at the start: a sub-agent that takes over opens its own connection.
-        self.handle = self._leave_by = None
+        self.handle = None
+        self.leaving.connected()
         self.answers.forget_open()
         self._queue.connected()
         self._connection, self._connected_at = connection, time.monotonic()
         self._pulse.connected()
         self.turn.sent()
         self.translator.connected(connection.model)
-        self.hold()
+        self._holding.update()
         plugins = self._runner.plugin_manager
         connection.short_way = plugins.sound.shorten(connection.inner, self, plugins.plugins)
         is_open = connection.short_way and not self._is_listened_to
@@ -353,18 +344,18 @@ class Run:
     def sent(self) -> None:
         if self._pulse.sent():
             self.turn.sent()
-            self.hold()
+            self._holding.update()
 
     def resumable(self, handle: str) -> None:
         # The service may have made this handle before the model got the input of this turn.
         if not self.turn.given:
             self.handle = handle
             self._host.changed()
-            if self.is_leaving:
+            if self.leaving:
                 self._close_if_at_rest()
 
     def going_away(self, time_left: float) -> None:
-        self._leave_by = time.monotonic() + max(0.0, time_left - _GO_AWAY_MARGIN)
+        self.leaving.going_away(time_left)
         log.info("%s: the model's connection is to be renewed, %g s left", self._user_id, time_left)
         self._close_if_at_rest()
 
@@ -374,7 +365,7 @@ class Run:
     def _close_if_at_rest(self) -> None:
         if not self.is_at_rest:
             return
-        if self._is_answered or self._runner.can_begin_with(self.agent):
+        if self.leaving.needs_run or self._runner.can_begin_with(self.agent):
             self.close()
         elif self.handle and self._connection:
             self._queue.begin_handover()
@@ -389,6 +380,15 @@ class Run:
 
     def _sender_failed(self, error: BaseException) -> None:
         self._failure = error if isinstance(error, Exception) else self._failure
+
+    async def _must_wait(self, text: UserText) -> bool:
+        """Whether the agent's instruction changes with a text. If so, this run ends; the open answer, too."""
+        if not text.state_delta or text.is_stored or not await self.instruction.changes(text.state_delta):
+            return False
+        for message in self.translator.stop():
+            self._host.emit(message)
+        self.renew()
+        return True
 
     def _taken(self, user_input: ForModel) -> None:
         if isinstance(user_input, UserAudio) and not user_input.is_speech and self.turn.given:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from dataclasses import replace
 
 from google.adk.agents.run_config import RunConfig
 from google.adk.sessions import Session
@@ -20,6 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from adk_relay.adk.ahead import Ahead
 from adk_relay.adk.answers import UnstoredAnswers
 from adk_relay.adk.connection import LostConnection
 from adk_relay.adk.failures import log_retry
@@ -27,7 +27,8 @@ from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.hosts import RunsHost
 from adk_relay.adk.run import Run
 from adk_relay.adk.runner import WatchedRunner
-from adk_relay.adk.session import StoredSession, holds
+from adk_relay.adk.session import StoredSession
+from adk_relay.adk.settling import settle
 from adk_relay.adk.stops import Stop
 from adk_relay.adk.turn import Owed, Question
 from adk_relay.core.inbox import Inbox
@@ -100,6 +101,7 @@ class Runs:
         self._agent = ""  # the agent that the next run begins with; "": ADK decides
         self._answered_alone_at = -_ALONE
         self.answers = UnstoredAnswers(session, label)
+        self._ahead = Ahead(session, inbox, host.changed, host.stored)
         self._at_hand: Session | None = None  # the session, just read: the first run takes it
 
     # ---- for the conversation ----
@@ -182,7 +184,8 @@ class Runs:
         agent, handle = self._agent, self._handle
         if run:
             owing, agent, handle = run.turn.owing, run.agent, run.handle if run.is_at_rest else None
-        owing += map(Question, self._inbox.stored_texts)
+        ahead = [self._ahead.storing] if self._ahead.storing else []
+        owing += map(Question, [*self._inbox.stored_texts, *ahead])
         owed = tuple(question.recorded() for question in owing)
         return AgentState(owed, agent, handle or "", self.answers.recorded())
 
@@ -249,6 +252,8 @@ class Runs:
                     if await self.answers.store():
                         self._at_hand = None
                         self.begin_with("answer")
+                    if await self._ahead.store():
+                        self._at_hand = self._handle = None
                     if await self._drive(attempt.retry_state) and not (self._inbox or self.answers):
                         return
 
@@ -286,10 +291,10 @@ class Runs:
         elif error is None and run.is_unconnected and run.turn.is_open:
             self._host.meter.run_ended(self._label, "done")
             return await self._answered_alone(run)
-        elif error is None and (run.turn.owed or not (run.is_leaving or run.has_progressed)):
+        elif error is None and (run.turn.owed or not (run.leaving or run.has_progressed)):
             # A normal close in the middle of an answer, or before any progress, is a loss, too.
             error = LostConnection(1000, "the service closed the connection early")
-        how = "lost" if error else "renewed" if run.is_leaving else "done"
+        how = "lost" if error else "renewed" if run.leaving else "done"
         self._host.meter.run_ended(self._label, how if self.stop_reason is None else "stopped")
         # Only a run that was not ended from outside has come to the end of what its agents do.
         goes_on_there = self.stop_reason is not Stop.RESET and (error is not None or run.is_closed)
@@ -304,15 +309,15 @@ class Runs:
         goes_on = (error is not None or is_given) and not run.turn.has_next
         for message in run.translator.lose(goes_on=goes_on):
             self._host.emit(message)
-        self.begin_with(run.turn.owed, run.turn.owed_text)  # now, in case `_settle` can't read the session
+        self.begin_with(run.turn.owed, run.turn.owed_text)  # now, in case `settle` can't read the session
         if self.stop_reason is not Stop.LOST:
-            await self._settle(run, goes_on=goes_on)
+            await settle(run, session, self._inbox, self._host, goes_on=goes_on)
         if run.is_speech_pending and self.stop_reason is None:
             self._host.lost_speech()
         if error is None:
-            resumes = run.is_at_rest if is_given else run.is_leaving
+            resumes = run.is_at_rest if is_given else run.leaving
             self._handle, self._owed = run.handle if resumes else None, self._owed if is_given else ""
-            return is_given or not run.is_leaving
+            return is_given or not run.leaving
         if run.has_progressed:
             tries.attempt_number = 0  # a new series of tries begins, which does not count this loss
         if run.has_progressed or was_up:
@@ -338,7 +343,8 @@ class Runs:
         run.translator.lose(goes_on=False)
         self.begin_with("")
         if text := run.answered_alone:
-            await self._session.append_text(await self._session.find(), text)
+            if not text.is_stored:
+                await self._session.append_text(await self._session.find(), text)
             self._host.stored(text)
         self._inbox.clear_sound()
         self.end_reconnecting()
@@ -364,25 +370,6 @@ class Runs:
                 await asyncio.wait({driving})
         failure = None if driving.cancelled() else driving.exception()
         return overdue or (failure if isinstance(failure, Exception) else None)
-
-    async def _settle(self, run: Run, *, goes_on: bool) -> None:
-        """Makes sure that each text was sent or is in the inbox, and a cut answer in the session."""
-        unstored = run.translator.unstored
-        text = run.undecided
-        if not (text or unstored):
-            return
-        session, is_stored = None, text is not None and run.unsettled is None
-        try:
-            session = await self._session.find()
-        finally:
-            if text:
-                if run.unsettled and session and holds(session, *run.unsettled):
-                    self._host.stored(text)
-                    is_stored = True
-                # Also if the session can't be read: a text said twice is better than a lost one.
-                self._inbox.give_back(replace(text, is_stored=is_stored))
-        if unstored:
-            await self._session.append(session, run.translator.cut_answer(goes_on=goes_on))
 
     def _is_transient(self, error: BaseException) -> bool:
         """Whether to try again: always, once the model has been reached and if the conversation is ours."""

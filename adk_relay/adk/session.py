@@ -17,6 +17,7 @@ from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
 from adk_relay.adk.lines import Lines, marks_of, said_by, with_unanswered
 from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
+from adk_relay.adk.state import SetState, delta_of, shown
 from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
 from adk_relay.core.messages import Line, ToolStart, UserText
@@ -75,6 +76,7 @@ class StoredSession:
         """The tool calls that waited for a user when the session was read."""
         self.created_at = self.last_activity = time.time()
         self._at_hand: _AtHand | None = None
+        self.set_state = SetState()
         self.archive = self._new_archive()
         self._count: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Counts the messages that are not in memory; None: that is done, or there are none."""
@@ -113,6 +115,7 @@ class StoredSession:
         if session is None:
             return
         self.is_kept = True
+        self.set_state.load(session.state)
         self.waiting = waiting_in(with_waiting(session))
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time
@@ -120,6 +123,11 @@ class StoredSession:
             self._count = partial(self._count_before, history, lines, session.events[-1].timestamp)
         if self.user_id == GUEST:  # its listeners are told how many messages there are
             await self.counted()
+
+    async def state(self) -> dict[str, Any]:
+        """What clients have set in the session's state."""
+        session = await self._reader.session(Key(self._app_name, self.user_id, self.session_id), 0)
+        return shown(session.state) if session else {}
 
     def touch(self) -> None:
         """The conversation is used now."""
@@ -202,6 +210,7 @@ class StoredSession:
             app_name=self._app_name, user_id=self.user_id, session_id=self.session_id
         )
         self.is_kept = False
+        self.set_state = SetState()
         self.created_at = self.last_activity = time.time()
         self.archive = self._new_archive()
 
@@ -223,6 +232,7 @@ class StoredSession:
         """Stores a user's text that no model was given."""
         event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text.text)]))
         event.custom_metadata = marks_of(text) or None
+        event.actions.state_delta |= delta_of(text, session.state)
         await self.append(session, event)
 
     async def skip_answer(self) -> None:

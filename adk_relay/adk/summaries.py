@@ -53,7 +53,8 @@ async def read(
         lines, first = await of_store(conversation.session.before(before, history))
         if in_memory.get(session_id) is conversation and conversation.room.history is history:
             summary = await conversation.summary()
-            return replace(summary, pending=tuple(conversation.waiting.calls)), lines, first
+            pending, state = tuple(conversation.waiting.calls), await of_store(conversation.session.state())
+            return replace(summary, pending=pending, state=state), lines, first
         # It has ended meanwhile, or was emptied.
     found = await of_store(catalog.read(user_id, session_id, before))
     if found is None:

@@ -50,7 +50,8 @@ class Attendee:
     @property
     def chars(self) -> int:
         """How many characters its texts have."""
-        return sum(len((each.text if isinstance(each, Ask) else each).text) for each in self.texts.values())
+        texts = (each.text if isinstance(each, Ask) else each for each in self.texts.values())
+        return sum(len(text.text) + text.delta_bytes for text in texts)
 
     def forget(self, text_id: str) -> None:
         """A text was refused, or has its ack and its answer: it is not said again."""

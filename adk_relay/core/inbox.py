@@ -103,13 +103,13 @@ class Inbox:
         if self._sound or self._content:
             self.ready.set()
 
-    def give_back(self, text: UserText) -> None:
-        """Puts a text back at the front: it was taken, but never stored in the conversation's session.
+    def give_back(self, content: UserText | UserImage) -> None:
+        """Puts a text or an image back at the front: it was taken, but the conversation has lost it.
 
         It is accepted even if it exceeds the bound.
         """
-        self._content_bytes += _size(text)
-        self._content.appendleft((time.monotonic(), text))
+        self._content_bytes += _size(content)
+        self._content.appendleft((time.monotonic(), content))
         self.ready.set()
 
     def hold(self, held: bool) -> None:
@@ -131,6 +131,29 @@ class Inbox:
         _, sound, ms = self._sound.popleft()
         self._sound_ms -= ms
         return sound
+
+    @property
+    def first_text(self) -> UserText | None:
+        """The first text that waits."""
+        return next((entry for _, entry in self._content if isinstance(entry, UserText)), None)
+
+    @property
+    def next_text(self) -> UserText | None:
+        """The text that `take` would return next; None: it would return something else."""
+        content = self._content[0][1] if self._content and not self._is_held else None
+        return content if isinstance(content, UserText) else None
+
+    def mark_stored(self, text: UserText) -> None:
+        """A text that waits is in the session. It may have been removed meanwhile."""
+        self._content = deque(
+            (
+                came_at,
+                replace(entry, is_stored=True)
+                if isinstance(entry, UserText) and entry.is_same(text)
+                else entry,
+            )
+            for came_at, entry in self._content
+        )
 
     def take_text(self) -> UserText | None:
         """Removes and returns the first text, with the images before it; None: none waits, or it is held."""
@@ -219,4 +242,6 @@ def _ms(sound: UserAudio | ActivityStart | AudioEnd) -> float:
 
 
 def _size(content: UserText | UserImage) -> int:
-    return _ENVELOPE + (len(content.text.encode()) if isinstance(content, UserText) else len(content.data))
+    if isinstance(content, UserImage):
+        return _ENVELOPE + len(content.data)
+    return _ENVELOPE + len(content.text.encode()) + content.delta_bytes

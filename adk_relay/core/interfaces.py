@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStart, UserText
@@ -77,6 +77,8 @@ class Summary:
     connections: int
     pending: tuple[ToolStart, ...] = ()
     """The tool calls that wait for a user. In a list of conversations there are none."""
+    state: Any = None
+    """What clients have set in the session's state, a flat JSON object. In a list there is none."""
 
     @property
     def messages(self) -> int:

@@ -6,6 +6,7 @@ ADK's live requests, and ADK's events into `Message`. All of it can be serialize
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +41,13 @@ class UserText:
     """What its writer is called; "": that is not known."""
     member: str = ""
     """Who wrote it: see `core.listener.Listener`. Ids of texts are those of a member."""
+    state_delta: Any = field(default=None, compare=False)
+    """What it changes in the session's state, a flat JSON object; None: nothing."""
+
+    @property
+    def delta_bytes(self) -> int:
+        """The bytes of its `state_delta`."""
+        return len(json.dumps(self.state_delta)) if self.state_delta else 0
 
     @property
     def key(self) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.listener import Listener
@@ -42,6 +42,7 @@ class UserInput:
         name: what the user is called; "": that is not known.
         text: of a text or a transcript.
         picture, mime_type: of a picture.
+        state_delta: what a text changes in the session's state; None: nothing.
     """
 
     kind: Literal["text", "transcript", "picture"]
@@ -51,6 +52,7 @@ class UserInput:
     text: str = ""
     picture: bytes = b""
     mime_type: str = ""
+    state_delta: Any = None
 
 
 Verdict = str | None
@@ -71,7 +73,9 @@ class _Waiting:
     @property
     def size(self) -> int:
         content = self.user_input
-        return len(content.text) if isinstance(content, UserText) else len(content.data)
+        if isinstance(content, UserImage):
+            return len(content.data)
+        return len(content.text) + content.delta_bytes
 
 
 class Moderation:
@@ -164,7 +168,7 @@ class Moderation:
     async def _pass_on(self, on_input: OnInput, each: _Waiting) -> None:
         content, name = each.user_input, each.listener.name
         if isinstance(content, UserText):
-            asked = self._input("text", name, text=content.text)
+            asked = self._input("text", name, text=content.text, state_delta=content.state_delta)
         else:
             asked = self._input("picture", name, picture=content.data, mime_type=content.mime_type)
         text_id = content.id if isinstance(content, UserText) else ""
@@ -198,8 +202,10 @@ class Moderation:
         text: str = "",
         picture: bytes = b"",
         mime_type: str = "",
+        state_delta: Any = None,
     ) -> UserInput:
-        return UserInput(kind, self._user_id, self._session_id, name, text, picture, mime_type)
+        user_id, session_id = self._user_id, self._session_id
+        return UserInput(kind, user_id, session_id, name, text, picture, mime_type, state_delta)
 
 
 async def _ask(on_input: OnInput, asked: UserInput) -> Verdict:

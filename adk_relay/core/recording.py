@@ -176,6 +176,6 @@ def _size(entry: Recorded) -> int:
         case Told(message) if not isinstance(message, TurnStart):
             return size_of(message)
         case TextSaid(text) | Requested(text=text):
-            return _ENVELOPE + len(text.text)
+            return _ENVELOPE + len(text.text) + text.delta_bytes
         case _:
             return _ENVELOPE

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from adk_relay.core.absent import Absent
 from adk_relay.core.inbox import Inbox, InboxFullError
@@ -33,6 +34,7 @@ class Writing:
         is_owed: returns whether the model owes the user an answer.
         would_cut_in: returns whether the model could take a new request for a part of something else.
         want: asks for a run.
+        set_state: takes the `state_delta` of each text; raises InboxFullError if there is no room for it.
 
     Only `requests.current` says which request is being answered.
 
@@ -50,6 +52,7 @@ class Writing:
         is_owed: Callable[[], bool],
         would_cut_in: Callable[[], bool],
         want: Callable[[], None],
+        set_state: Callable[[Any], None] = lambda delta: None,
     ) -> None:
         self.requests = requests
         self._texts = Texts()
@@ -58,6 +61,7 @@ class Writing:
         self._is_owed = is_owed
         self._would_cut_in = would_cut_in
         self._want = want
+        self._set_state = set_state
         self._next: asyncio.Handle | None = None  # the scheduled call of `begin_next`
 
     # ---- for the listeners ----
@@ -70,6 +74,7 @@ class Writing:
         """
         text = replace(text, member=listener.member)
         if not self._is_repeated(text, listener):
+            self._set_state(text.state_delta)
             self._say(text, listener)
             self._texts.add(text, listener)
 
@@ -80,12 +85,14 @@ class Writing:
 
         Raises:
             BusyError: too many requests wait already.
+            InboxFullError: there is no room for what it sets in the state.
         """
         text = replace(text, member=listener.member)
         if self._is_repeated(text, listener):
             if not self._hand_over(text, listener) and listener.attends == "own":
                 self._answer_again(text, listener)
             return
+        self._set_state(text.state_delta)
         request, before = self.requests.take(text, listener)
         self._texts.add(text, listener)
         self._room.set_typing(listener, False)

@@ -32,6 +32,7 @@ from adk_relay.wire import http
 from adk_relay.wire.asgi import Event, Receive, Scope, Send, query_of
 from adk_relay.wire.closing import CONVERSATION_ENDED_TEXT
 from adk_relay.wire.dialects import BadFrameError, is_session_id, tool_result, turn
+from adk_relay.wire.dialects.state_delta import check_state
 from adk_relay.wire.guard import Guard, Refused, invitation
 from adk_relay.wire.http import HttpError, Response, as_json, event_stream, retry_after
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
@@ -214,10 +215,8 @@ class Api:
         fields = _json_object(body) if body.strip() else {}
         if not isinstance(fields.get("model_id"), str | None):
             raise HttpError(400, "model_id must be a string.")
-        session_id = await self._conversations.create(visitor.owner)
-        return as_json(
-            {"session_id": session_id, "model": self._conversations.model, "timestamp": iso(time.time())}
-        )
+        session_id, model = await self._conversations.create(visitor.owner), self._conversations.model
+        return as_json({"session_id": session_id, "model": model, "timestamp": iso(time.time())})
 
     async def _list(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         limit = query_of(scope).get("limit", str(_DEFAULT_LIMIT))
@@ -290,6 +289,7 @@ class Api:
         ask = turn.request(_json_object(await self._body(receive)))
         assert ask.session_id
         _allow(visitor, ask.session_id, "write")
+        check_state(ask.text, self._limits.state_delta, is_users_own=visitor.may_empty)
         streams = _EVENT_STREAM.search(_header(scope, b"accept").lower())
         encode = (turn.event_stream if streams else turn.encoder)(ask.session_id)
         traffic = self._conversations.stats.traffic_of("http")

@@ -16,7 +16,7 @@ Headers = list[tuple[bytes, bytes]]
 SECURITY: Headers = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
-    (b"permissions-policy", b"microphone=(self), camera=(), geolocation=()"),
+    (b"permissions-policy", b"microphone=(self), camera=(self), display-capture=(self), geolocation=()"),
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"

@@ -6,16 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from adk_relay.wire.dialects.state_delta import Allowed
+
 
 @dataclass(slots=True, frozen=True)
 class Limits:
-    """Bytes that may wait in a queue, and seconds. `adk_relay/settings.py` has the meaning of each."""
+    """Bytes that may wait in a queue, seconds, and the state that clients may set.
+
+    `adk_relay/settings.py` has the meaning of each.
+    """
 
     queue_bytes: int
     slow_timeout: float
     ping_interval: float
     pong_timeout: float
     idle_timeout: float
+    state_delta: Allowed = "session"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

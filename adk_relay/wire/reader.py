@@ -14,13 +14,14 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
     UnreachableError,
 )
-from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio
+from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio, UserText
 from adk_relay.core.stats import Traffic
 from adk_relay.wire import frame_log
 from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive
 from adk_relay.wire.closing import BAD_FRAMES, BUSY, PeerGone
 from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, NewToken, text_id_of
+from adk_relay.wire.dialects.state_delta import Allowed, check_state
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.outbox import Frame, Outbox, size
 from adk_relay.wire.refusals import REFUSALS, refusal_of
@@ -47,6 +48,7 @@ class Reader:
         socket: enters the conversations that the commands name.
         admission: what the client may do.
         traffic: counts what is read.
+        state_delta: which state the client may set.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Reader:
         outbox: Outbox,
         heartbeat: Heartbeat,
         traffic: Traffic,
+        state_delta: Allowed,
     ) -> None:
         self.label = dialect.name
         """What the socket is called in the log."""
@@ -72,6 +75,7 @@ class Reader:
         self._outbox = outbox
         self._heartbeat = heartbeat
         self._traffic = traffic
+        self._state_delta = state_delta
         self._is_own = dialect.attends == "own"
         """Whether the socket makes one request only."""
         self._debug = log.isEnabledFor(logging.DEBUG)
@@ -144,6 +148,9 @@ class Reader:
             await self._admission.renew(command.token)
             return
         await self._admission.check(command, self._heartbeat)
+        text = command.text if isinstance(command, Ask) else command
+        if isinstance(text, UserText):
+            check_state(text, self._state_delta, is_users_own=visitor.may_empty)
         match command:
             case "ping":
                 self._outbox.enqueue_first("pong", self._dialect.pong(self._socket.connection_id))

@@ -36,6 +36,7 @@ def with_history(summary: Summary, model: str, lines: list[Line], first: int) ->
         "first": first,
         "history": [_line(line) for line in lines],
         "pending": [_waiting(call) for call in summary.pending],
+        "state": summary.state or {},
     }
 
 

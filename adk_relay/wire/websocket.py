@@ -104,9 +104,8 @@ class Socket:
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes, traffic)
         self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
         self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace, traffic)
-        self._reader = Reader(
-            self, conversations, dialect, admission, receive, self._outbox, self._heartbeat, traffic
-        )
+        parts = self._outbox, self._heartbeat, traffic, limits.state_delta
+        self._reader = Reader(self, conversations, dialect, admission, receive, *parts)
         self._label = dialect.name
         """What the socket is called in the log."""
 

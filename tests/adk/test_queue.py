@@ -23,8 +23,12 @@ def a_queue(*, push_to_talk: bool) -> tuple[Inbox, RequestQueue]:
     async def no_result(_: Any) -> LiveRequest:
         raise AssertionError("there is no result")
 
+    async def never(_: Any) -> bool:
+        return False
+
     inbox = Inbox(on_dropped=nothing)
-    queue = RequestQueue(inbox, nothing, nothing, nothing, Speech(push_to_talk=push_to_talk), no_result)
+    speech = Speech(push_to_talk=push_to_talk)
+    queue = RequestQueue(inbox, nothing, nothing, nothing, speech, no_result, never, lambda _: {})
     return inbox, queue
 
 

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from app.test_waiting import agent, calling
+from google.adk.agents import LlmAgent
 
 from support.browser import rehearsal
 from support.chat import http
@@ -40,6 +41,14 @@ async def test_a_tool_and_an_answer(web_socket: str) -> None:
         await talk.until(lambda: not talk.state["messages"][0]["status"])  # it is stored
         assert talk.state["model"]
         assert talk.state["connection"]["name"] == "connected"
+
+
+async def test_state_that_is_set_with_a_text(gemini: GeminiLive) -> None:
+    agent = LlmAgent(name="tester", model="gemini-3.8-live", instruction="Talk with {name?}.")
+    async with serving(a_relay(agent)) as port, talking(port, user="alice") as talk:
+        await talk.do("say", "hello", {"stateDelta": {"name": "Ann"}})
+        await talk.until(lambda: talk.messages("turn_end"))
+        assert "Talk with Ann." in str(gemini.connections[0].setup["systemInstruction"])
 
 
 async def test_the_example_for_a_terminal() -> None:

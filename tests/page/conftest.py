@@ -1,4 +1,4 @@
-"""A browser with a microphone, for all tests of a worker."""
+"""Browsers with a microphone, each for all tests of a worker."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import pytest_asyncio
 from playwright.async_api import Browser
 
 from support.browser import Chromium
+from support.firefox import Firefox, firefox
 from support.gemini import GeminiLive
 from support.microphone import Microphone
+from support.pulse import Pulse
+from support.pulse import pulse as started_pulse
 from support.server import stand_in
+from support.webkit import WebKit, webkit
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +52,21 @@ async def gemini(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GeminiLive]:
     """The stand-in that all tests have, in the browser's event loop."""
     async with stand_in(monkeypatch) as service:
         yield service
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def pulse(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pulse]:
+    """The microphone and the loudspeaker of the browsers that are not Chromium."""
+    async with started_pulse(tmp_path_factory.mktemp("pulse")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=["firefox", "webkit"])
+async def other(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, pulse: Pulse
+) -> AsyncIterator[Firefox | WebKit]:
+    """A browser that is not Chromium."""
+    folder = tmp_path_factory.mktemp(request.param)
+    start = firefox if request.param == "firefox" else webkit
+    async with start(folder, pulse.environment) as running:
+        yield running

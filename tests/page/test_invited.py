@@ -104,7 +104,7 @@ async def test_an_invitation_is_made_in_the_rooms_and_opened_by_somebody_else(br
         await expect(link).to_be_focused()
         address = await link.input_value()
         assert address.startswith(f"http://127.0.0.1:{port}/demo#{room}&token=")
-        await page.get_by_role("button", name="Copy").click()
+        await page.get_by_role("button", name="Copy", exact=True).click()
         await expect(page.get_by_role("button", name="Copied")).to_be_visible()
         assert await violations(page) == []
         async with visit(browser, port, address.removeprefix(f"http://127.0.0.1:{port}")) as eve:

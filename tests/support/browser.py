@@ -151,7 +151,7 @@ class Tab:
 
     async def say(self, text: str) -> None:
         await self.page.get_by_label("Message", exact=True).fill(text)
-        await self.page.keyboard.press("Enter")
+        await self.page.keyboard.press("Control+Enter")  # Enter sends where there is a keyboard
 
     async def call(self) -> None:
         """Starts a call, and returns when sound is being sent."""

@@ -115,11 +115,11 @@ async def chat(port: int, session_id: str = "", **options: Any) -> AsyncIterator
 
 
 @asynccontextmanager
-async def asking(port: int, session_id: str, message: str) -> AsyncIterator[Client]:
+async def asking(port: int, session_id: str, message: str, **more: Any) -> AsyncIterator[Client]:
     """A turn client that has sent its request and got its `user_message`."""
     async with connect(f"ws://127.0.0.1:{port}/api/v1/chat/stream", proxy=None, max_queue=None) as socket:
         who = Client(socket, {})
-        await who.send(session_id=session_id, message=message)
+        await who.send(session_id=session_id, message=message, **more)
         said = await who.next()
         assert (said["type"], said["content"], said["session_id"]) == ("user_message", message, session_id)
         yield who

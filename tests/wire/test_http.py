@@ -138,7 +138,8 @@ async def test_every_answer_is_guarded() -> None:
             assert policy["default-src"] == {"'none'"}
             assert policy["script-src"] == {"'self'"}
             assert "unsafe" not in headers["content-security-policy"]
-            assert "microphone=(self)" in headers["permissions-policy"]
+            for device in ("microphone", "camera", "display-capture"):
+                assert f"{device}=(self)" in headers["permissions-policy"], device
 
 
 def test_the_page_needs_nothing_that_its_policy_forbids() -> None:

@@ -52,6 +52,7 @@ from adk_relay.wire.dialects import (
     tool_result,
     user_text,
 )
+from adk_relay.wire.dialects.state_delta import with_state
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 _TYPES = "create_session, join_session, chat, tool_result, typing_start, typing_stop, token, ping"
@@ -76,7 +77,8 @@ def decode(frame: Frame) -> Command:
             return Join(session_id_of(fields))
         case "chat":
             has_session = fields.get("session_id") not in (None, "")
-            return Ask(user_text(fields, "message"), session_id_of(fields) if has_session else None)
+            text = with_state(user_text(fields, "message"), fields)
+            return Ask(text, session_id_of(fields) if has_session else None)
         case "tool_result":
             return tool_result(fields)
         case "typing_start":

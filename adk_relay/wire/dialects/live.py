@@ -60,6 +60,7 @@ from adk_relay.wire.dialects import (
     tool_result,
     user_text,
 )
+from adk_relay.wire.dialects.state_delta import with_state
 from adk_relay.wire.outbox import Encode, Frame
 
 SUBPROTOCOL = "relay.v1"
@@ -161,7 +162,7 @@ def _content(fields: dict[str, Any]) -> Input:
     media_type, _, parameter = mime_type.partition(";") if isinstance(mime_type, str) else ("", "", "")
     match media_type.strip():
         case "text/plain":
-            return user_text(fields, "data")
+            return with_state(user_text(fields, "data"), fields)
         case "audio/pcm":
             return UserAudio(_pcm(_decode_base64(_data(fields), MAX_AUDIO_BYTES)), _rate(parameter))
         case "image/jpeg" | "image/png" as image:

@@ -21,6 +21,7 @@ from adk_relay.wire.dialects import (
     to_json,
     tool_fields,
 )
+from adk_relay.wire.dialects.state_delta import with_state
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TOOLS_BYTES = 512 * 1024
@@ -42,7 +43,8 @@ def request(fields: dict[str, Any]) -> Ask:
     Raises:
         BadFrameError: the object is not a valid command.
     """
-    return Ask(UserText(text_of(fields, "message")), session_id_of(fields))
+    text = with_state(UserText(text_of(fields, "message")), fields)
+    return Ask(text, session_id_of(fields))
 
 
 def events(session_id: str, message: Message) -> Iterator[dict[str, Any]]:

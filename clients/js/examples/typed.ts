@@ -17,7 +17,9 @@ conversation.on("text", ({ samples }) => console.log(samples));
 connect({ user: "ann" });
 
 export async function run(): Promise<string> {
-  const id: string = conversation.say("Hello");
+  const id: string = conversation.say("Hello", { stateDelta: { name: "Ann", age: 7, city: null } });
+  // @ts-expect-error: it must be flat
+  conversation.say("Hello", { stateDelta: { user: { name: "Ann" } } });
   for await (const message of conversation) {
     switch (message.type) {
       case "text":
@@ -39,7 +41,7 @@ export const running = (line: Line): Tool[] => line.tools.filter(({ result }) =>
 export const length = (message: MessageOf<"text">): number => message.text.length;
 
 const stream = sendMessageStream(
-  { session_id: "kitchen", message: "What time is it in Tokyo?" },
+  { session_id: "kitchen", message: "What time is it in Tokyo?", state_delta: { name: "Ann" } },
   {
     url: "https://relay.example/",
     onToolStart: ({ tool_name, result }) => console.log(tool_name, result === null),

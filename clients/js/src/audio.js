@@ -2,6 +2,20 @@
 //
 //   microphone → recorder ⇢ onframe(ArrayBuffer)          16 kHz, 16-bit, 40 ms
 //   play(Int16Array) ⇢ player → analyser → loudspeaker    24 kHz, 16-bit
+//                         └→ recorder                     how loud it is: see echo.js
+
+import { listDevices, openMicrophone, stopTracks, watchDevices } from "./devices.js";
+import { EchoMeter } from "./echo.js";
+import * as failures from "./failures.js";
+
+const { within } = failures;
+
+const ANSWERED = 60000; // ms for the user to allow the microphone
+const STARTED = 10000; // ms until sound can be played
+const FIRST_FRAME = 8000; // ms until the microphone gives sound
+const SINK = 5000; // ms until another loudspeaker is used
+const ECHO = 400; // ms for which what was played last may come back
+const AUDIBLE = 0.003; // of full scale
 
 // Counters for tests and for the console: totals since the page was loaded. Samples are counted at the wire's rates.
 export const stats = {
@@ -13,22 +27,43 @@ export const stats = {
   sentBytes: 0,
   receivedAudioBytes: 0,
   receivedFrames: 0,
+  sentPictures: 0,
+  sentPictureBytes: 0,
 };
 
+// Invariant: after stop() nothing is recorded and nothing is played, also if something that was asked for comes later.
 export class Voice {
   /** @type {(frame: ArrayBuffer) => void} */
   onframe = () => {};
-  onend = () => {}; // the microphone went away by itself
+  /** @type {(why: string) => void} */
+  onend = () => {}; // there is no microphone any more
+  /** @type {(label: string) => void} */
+  onchange = () => {}; // the microphone was disconnected, and this one is used instead
+  /** @type {(isHeard: boolean) => void} */
+  onecho = () => {}; // it was found out whether the microphone hears the loudspeaker
+  isHalfDuplex = () => false; // whether silence takes the place of the microphone while the agent is heard
   playing = false;
   muted = false;
-  #context;
-  #stream;
+  #isHeld = false;
+  /** @type {AudioContext | null} */
+  #context = null;
+  /** @type {MediaStream | null} */
+  #stream = null;
+  /** @type {AudioNode | null} */
+  #source = null;
+  #recorder;
   #player;
   #analyser;
   #wave = new Float32Array(1024);
   #inputLevel = 0; // of the newest microphone frame
   #counted = { played: 0, nonSilent: 0, underruns: 0, flushed: 0 };
   #closed = false;
+  #heardUntil = -Infinity; // when the agent was heard last
+  #echo = new EchoMeter();
+  #chosen = { microphone: "", loudspeaker: "" };
+  #openings = 0; // microphones that were asked for: only the last one is used
+  #unwatch = () => {};
+  #firstFrame = () => {};
   #worklets;
 
   // `worklets`: the folder with the two worklets; a bundler does not bring them along.
@@ -36,66 +71,106 @@ export class Voice {
     this.#worklets = worklets;
   }
 
-  // Must be called from a click: browsers let a page make sound only after the user has touched it.
-  // Rejects with an Error whose message can be shown.
-  async start() {
-    if (!navigator.mediaDevices || !window.AudioWorkletNode) throw new Error(whyNoMicrophone());
-    // Made before the first await, while the click still counts. No sample rate is asked for: see recorder.worklet.js.
-    const context = (this.#context = new AudioContext({ latencyHint: "interactive" }));
+  // Must be called from a click: browsers let a page make sound only after the user has touched it. Ends when the
+  // microphone gives sound; `opened()` is called before, when it was allowed and sound can be played. Rejects with an
+  // Error whose message can be shown.
+  async start(chosen, opened) {
+    Object.assign(this.#chosen, chosen);
+    if (!navigator.mediaDevices || !window.AudioWorkletNode) throw new Error(failures.whyNoMicrophone());
     try {
-      const [stream] = await Promise.all([
-        navigator.mediaDevices.getUserMedia({
-          // Without echo cancellation the agent would hear itself, and interrupt itself.
-          audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 },
-        }),
-        context.audioWorklet.addModule(new URL("recorder.worklet.js", this.#worklets)),
-        context.audioWorklet.addModule(new URL("player.worklet.js", this.#worklets)),
-        context.resume(),
-      ]);
-      this.#stream = stream;
+      const started = await this.#start();
+      if (this.#closed || !started) return;
+      opened();
+      await within(FIRST_FRAME, started.first, () => failures.SILENT);
     } catch (error) {
       this.stop();
-      throw new Error(explain(error), { cause: error });
+      throw new Error(failures.whyNoSound(error), { cause: error });
     }
-    if (this.#closed) return this.stop(); // ended while the browser was still asking
+  }
 
-    const recorder = new AudioWorkletNode(context, "recorder", {
-      numberOfOutputs: 0,
-      channelCount: 1,
-      channelCountMode: "explicit", // mixes a stereo microphone down
-    });
-    recorder.port.onmessage = ({ data }) => this.#recorded(data);
-    context.createMediaStreamSource(this.#stream).connect(recorder);
-    this.#stream.getAudioTracks()[0].onended = () => this.onend();
+  // Returns {first}, a promise of the microphone's first frame; nothing, if it was stopped meanwhile.
+  async #start() {
+    // Made before the first await, while the click still counts. No sample rate is asked for: see recorder.worklet.js.
+    const context = (this.#context = new AudioContext({ latencyHint: "interactive" }));
+    const worklets = ["recorder.worklet.js", "player.worklet.js"].map((name) => new URL(name, this.#worklets));
+    const ready = Promise.all([context.resume(), ...worklets.map((url) => context.audioWorklet.addModule(url))]);
+    ready.catch(() => {}); // it is waited for below
+    const stream = await this.#open();
+    if (this.#closed) {
+      stopTracks(stream); // ended while the browser was still asking
+      return;
+    }
+    this.#stream = stream;
+    // Firefox without any output device settles none of these.
+    const why = () => (context.state === "running" ? failures.NOT_LOADED : failures.NO_LOUDSPEAKER);
+    await within(STARTED, ready, why);
+    await this.#useLoudspeaker(this.#chosen.loudspeaker);
+    if (this.#closed) return;
 
     this.#player = new AudioWorkletNode(context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
     this.#player.port.onmessage = ({ data }) => this.#played(data);
     this.#analyser = new AnalyserNode(context, { fftSize: this.#wave.length });
     this.#player.connect(this.#analyser).connect(context.destination);
 
+    this.#recorder = new AudioWorkletNode(context, "recorder", {
+      numberOfInputs: 2,
+      numberOfOutputs: 0,
+      channelCount: 1,
+      channelCountMode: "explicit", // mixes a stereo microphone down
+    });
+    this.#recorder.port.onmessage = ({ data }) => this.#recorded(data);
+    this.#player.connect(this.#recorder, 0, 1);
+    const first = new Promise((resolve) => (this.#firstFrame = () => resolve(undefined)));
+    this.#record(stream);
+
     // A phone call suspends the context, and the browser does not resume it.
     document.addEventListener("visibilitychange", this.#resume);
+    this.#unwatch = watchDevices(() => this.#settle());
+    return { first };
   }
 
   stop() {
     this.#closed = true;
+    this.#openings++;
     this.playing = false;
+    this.#firstFrame(); // nobody waits for it any more
+    this.#unwatch();
     document.removeEventListener("visibilitychange", this.#resume);
-    for (const track of this.#stream?.getTracks() ?? []) {
-      track.onended = null;
-      track.stop(); // the browser's recording indicator disappears
-    }
-    if (this.#context && this.#context.state !== "closed") this.#context.close();
+    stopTracks(this.#stream);
+    this.#context?.close().catch(() => {});
+    this.#context = this.#stream = null;
+  }
+
+  // Whether the user has allowed the microphone.
+  get isAllowed() {
+    return this.#stream !== null;
   }
 
   mute(muted) {
     this.muted = muted;
     this.#inputLevel = 0;
-    // A muted track records no sound at all.
-    for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = !muted;
+    this.#enable();
+  }
+
+  // While it is held, nothing is recorded and nothing is played: the call is in another window.
+  hold(isHeld) {
+    this.#isHeld = isHeld;
+    this.#inputLevel = 0;
+    if (isHeld) this.flush();
+    this.#enable();
+  }
+
+  // Uses these devices from now on, where they are there.
+  async use(chosen) {
+    const before = this.#chosen.microphone;
+    Object.assign(this.#chosen, chosen);
+    if (!this.#recorder || this.#closed) return;
+    if (this.#chosen.microphone !== before) await this.#switch(false);
+    await this.#settle();
   }
 
   play(samples) {
+    if (this.#isHeld) return;
     // The buffer is moved to the audio thread, not copied.
     this.#player?.port.postMessage(samples, [samples.buffer]);
     this.playing ||= samples.length > 0;
@@ -112,19 +187,92 @@ export class Voice {
 
   // Loudness now, 0 to 1, of {input, output}.
   levels() {
-    if (!this.#analyser) return { input: 0, output: 0 };
+    if (!this.#analyser || this.#closed) return { input: 0, output: 0 };
     this.#analyser.getFloatTimeDomainData(this.#wave);
     return { input: this.muted ? 0 : this.#inputLevel, output: loudness(this.#wave, 1) };
   }
 
+  // ---- devices
+
+  // Opens the chosen microphone, or the default one if that is gone.
+  async #open() {
+    const asked = openMicrophone(this.#chosen.microphone);
+    try {
+      return await within(ANSWERED, asked, () => failures.NOT_ALLOWED);
+    } catch (error) {
+      asked.then(stopTracks, () => {}); // it may be allowed later
+      throw error;
+    }
+  }
+
+  #record(stream) {
+    const context = /** @type {AudioContext} */ (this.#context);
+    this.#source?.disconnect();
+    if (this.#stream !== stream) stopTracks(this.#stream);
+    this.#stream = stream;
+    this.#source = context.createMediaStreamSource(stream);
+    this.#source.connect(this.#recorder, 0, 0);
+    stream.getAudioTracks()[0].onended = () => this.#switch(true);
+    this.#enable();
+    this.#echo = new EchoMeter(); // another one hears something else
+  }
+
+  // `isLost`: there is none at present.
+  async #switch(isLost) {
+    const mine = ++this.#openings;
+    try {
+      const stream = await this.#open();
+      if (mine !== this.#openings) return stopTracks(stream);
+      this.#record(stream);
+      if (isLost) this.onchange(stream.getAudioTracks()[0].label);
+    } catch {
+      if (mine === this.#openings && isLost) this.onend(failures.DISCONNECTED);
+    }
+  }
+
+  // Devices have come or gone, or others were chosen. What was chosen is used where it is there; where it is gone, the
+  // microphone that is in use goes on.
+  async #settle() {
+    const { microphone, loudspeaker } = await listDevices();
+    if (this.#closed) return;
+    const has = (devices, id) => devices.some((each) => each.id === id);
+    await this.#useLoudspeaker(has(loudspeaker, this.#chosen.loudspeaker) ? this.#chosen.loudspeaker : "");
+    const inUse = this.#stream?.getAudioTracks()[0].getSettings().deviceId;
+    const isBack = has(microphone, this.#chosen.microphone) && this.#chosen.microphone !== inUse;
+    if (!this.#closed && isBack) await this.#switch(false);
+  }
+
+  async #useLoudspeaker(id) {
+    const context = /** @type {any} */ (this.#context); // TypeScript does not know setSinkId
+    if (!context?.setSinkId || context.sinkId === id) return;
+    // One that is gone is no failure: the sound comes from the default one.
+    await within(SINK, context.setSinkId(id), () => "").catch(() => {});
+    this.#echo = new EchoMeter();
+  }
+
+  #enable() {
+    // A track that is not enabled records no sound at all.
+    for (const track of this.#stream?.getAudioTracks() ?? []) track.enabled = !this.muted && !this.#isHeld;
+  }
+
   #resume = () => {
-    if (!document.hidden && this.#context.state !== "running") this.#context.resume();
+    if (!document.hidden && this.#context && this.#context.state !== "running") this.#context.resume();
   };
 
-  #recorded(buffer) {
-    if (this.muted || this.#closed) return;
-    this.#inputLevel = loudness(new Int16Array(buffer), 32768);
-    this.onframe(buffer);
+  // ---- samples
+
+  #recorded({ frame, heard, played }) {
+    if (this.#closed) return;
+    this.#firstFrame();
+    if (this.muted || this.#isHeld) return;
+    if (this.#echo.add(played, heard)) this.onecho(this.#echo.verdict === "echo");
+    const now = performance.now();
+    if (this.playing || played > AUDIBLE) this.#heardUntil = now + ECHO;
+    const isHushed = this.isHalfDuplex() && now < this.#heardUntil;
+    // Silence, not nothing: a model that is hearing somebody at this moment goes on to hear that this ends.
+    if (isHushed) new Uint8Array(frame).fill(0);
+    this.#inputLevel = isHushed ? 0 : loudness(new Int16Array(frame), 32768);
+    this.onframe(frame);
   }
 
   #played({ played, nonSilent, underruns, flushed, queued, playing }) {
@@ -144,35 +292,4 @@ function loudness(samples, full) {
   for (const sample of samples) sum += (sample / full) ** 2;
   const decibels = 10 * Math.log10(sum / samples.length + 1e-12);
   return Math.max(0, Math.min(1, (decibels + 55) / 45));
-}
-
-const WRITING_WORKS = "You can go on in writing.";
-
-function whyNoMicrophone() {
-  if (!window.isSecureContext) {
-    return (
-      `Browsers give the microphone only to pages that came over https, or from localhost. This one came from ` +
-      `${location.origin}. ${WRITING_WORKS}`
-    );
-  }
-  return `This browser cannot record sound. ${WRITING_WORKS}`;
-}
-
-function explain(error) {
-  switch (error.name) {
-    case "NotAllowedError":
-    case "SecurityError":
-      return (
-        "The microphone was refused. To speak, allow it in the browser’s settings for this page (beside the " +
-        `address), then press Start audio again. ${WRITING_WORKS}`
-      );
-    case "NotFoundError":
-    case "OverconstrainedError":
-      return `No microphone was found. Connect one and press Start audio again. ${WRITING_WORKS}`;
-    case "NotReadableError":
-    case "AbortError":
-      return `The microphone gives no sound: another program may be using it. ${WRITING_WORKS}`;
-    default:
-      return `Sound could not be started (${error.name}: ${error.message}). ${WRITING_WORKS}`;
-  }
 }

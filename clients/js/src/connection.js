@@ -22,6 +22,7 @@
 //   confirmed(id)     the server has it
 //   refused(id)       the server refused it, and it is not sent again; an error frame with the reason follows
 
+import { base64 } from "./pictures.js";
 import { ReconnectingSocket } from "./socket.js";
 import { Texts } from "./texts.js";
 
@@ -40,6 +41,7 @@ export class Connection {
   /** @type {{ frame: any, lines: any[] } | null} */
   #coming = null; // the messages that are coming after a gap or a history: {frame, lines}
   #ids = new Set(); // connection ids that this client has had
+  #isShowing = false; // the server has not read the last picture yet
   #isToReread = false; // the next socket asks for the whole conversation
   // Each text also has `seq`, the last number seen when it was first sent, and `late`: messages that come before its
   // confirmation are before it in the conversation.
@@ -77,8 +79,8 @@ export class Connection {
   }
 
   // Sends a text now, or as soon as there is a connection. `id` is random, and comes back in the handlers.
-  sendText(id, text) {
-    this.#texts.add(id, text, { seq: null, late: !this.#socket.ready });
+  sendText(id, text, stateDelta, pictures) {
+    this.#texts.add(id, text, { stateDelta, pictures, seq: null, late: !this.#socket.ready });
     this.#flush();
     this.#socket.wake();
   }
@@ -114,6 +116,21 @@ export class Connection {
     if (this.#socket.buffered > MAX_BUFFERED) return "dropped";
     this.#socket.send(buffer);
     return "sent";
+  }
+
+  // Sends a picture, and returns the result as sendSound does. `data`: in base64.
+  sendPicture(mimeType, data) {
+    if (!this.#socket.ready) return "unheard";
+    if (this.#socket.buffered > MAX_BUFFERED) return "dropped";
+    this.#socket.send({ mime_type: mimeType, data });
+    this.#isShowing = this.sendControl("ping"); // its answer comes when the picture has been read
+    return "sent";
+  }
+
+  // Whether the server has read all pictures. Those of a camera wait for that: if they queued behind one another, the
+  // newest, and the user's voice, would come late.
+  get hasReadPictures() {
+    return this.#socket.ready && !this.#isShowing && this.#socket.buffered < MAX_BUFFERED / 4;
   }
 
   // Sends {"type": type} if there is a connection; returns whether there is.
@@ -164,6 +181,7 @@ export class Connection {
   #gone(lost) {
     const unsure = this.#texts.unconfirmed.filter(({ sent }) => sent);
     this.#announced = this.#coming = null;
+    this.#isShowing = false;
     this.#texts.markUnsent();
     if (lost) for (const { id } of unsure) this.#on.unsent(id);
   }
@@ -178,7 +196,9 @@ export class Connection {
       if (text.seq === this.#seq) text.late = true;
       text.seq ??= this.#seq;
       text.sent = text.tried = true;
-      this.#socket.send({ mime_type: "text/plain", data: text.words, id: text.id });
+      // Before the text, which asks about them. They have no id, so they are sent whenever the text is.
+      for (const { mime_type, data } of text.pictures) this.#socket.send({ mime_type, data: base64(data) });
+      this.#socket.send({ mime_type: "text/plain", data: text.words, id: text.id, state_delta: text.stateDelta });
       this.#on.sent(text.id);
     }
   }
@@ -196,6 +216,7 @@ export class Connection {
       case "ping":
         return this.sendControl("pong");
       case "pong":
+        this.#isShowing = false;
         return;
       case "status":
         return this.#socket.become({

@@ -1,18 +1,23 @@
 // A conversation with an agent, as a client has it: connect() begins one.
 //
 // The parts below it each know one thing: connection.js the live dialect, socket.js when to come back, fallback.js the
-// way over HTTP, audio.js the microphone and the loudspeaker, state.js what is to be shown.
+// way over HTTP, call.js the microphone, the loudspeaker and the camera, state.js what is to be shown.
 
-import { stats, Voice } from "./audio.js";
+import { stats } from "./audio.js";
+import { Call } from "./call.js";
 import { Connection } from "./connection.js";
-import { CutAnswers, openAnswer } from "./cut.js";
+import { CutAnswers, lastAnswer } from "./cut.js";
 import { Fallback } from "./fallback.js";
 import { randomId } from "./ids.js";
-import { whenLeft } from "./page.js";
+import { base64 } from "./pictures.js";
 import { Teller } from "./teller.js";
 import { baseOf } from "./urls.js";
 
-/** @typedef {import("./types.js").ConnectOptions} ConnectOptions */
+/**
+ * @typedef {import("./types.js").ConnectOptions} ConnectOptions
+ * @typedef {import("./types.js").Picture} Picture
+ * @typedef {import("./types.js").StateDelta} StateDelta
+ */
 
 /**
  * Begins a conversation. It connects at once, and comes back after a loss until `close()`.
@@ -24,26 +29,20 @@ export function connect(options) {
   return new Conversation(options);
 }
 
-// Invariants: there is a voice if, and only if, `state.call` is not "off". `beside` is true while the connection is
-// blocked.
+// Invariant: `beside` is true while the connection is blocked.
 export class Conversation extends Teller {
   #connection;
   #fallback;
   #token;
-  #worklets;
-  /** @type {Voice | null} */
-  #voice = null;
-  #isTalking = false; // with push to talk, or told by talk()
-  #hasComplained = false; // that the network is slow, in this call
+  #call;
   #usedBeside = false; // a text was sent over HTTP since `beside` began
   // After a stop, sound that was already on its way is thrown away until the server confirms the end of that turn.
   #isDiscarding = false;
   #owesStop = false; // a stop has to be sent as soon as there is a connection
   #cut; // the answers that the server has lost
-  #endWatch; // of the page
 
   /** @param {ConnectOptions} options */
-  constructor({ url, user = randomId(), session = "", name = "", audio = false, token = "", worklets, debug, ...given }) {
+  constructor({ url, user = randomId(), session = "", name = "", audio = false, token = "", worklets, choices, debug, ...given }) {
     const { fallbackSession = randomId(), WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, storage } = given;
     super();
     if (!WebSocket) throw new Error("There is no WebSocket here. Pass one as the option `WebSocket`: the package `ws` has it.");
@@ -53,10 +52,8 @@ export class Conversation extends Teller {
     socketURL.protocol = base.protocol.replace("http", "ws"); // and https → wss
     if (session) socketURL.searchParams.set("session_id", session);
     if (name) socketURL.searchParams.set("name", name);
-    this.#cut = new CutAnswers(storage, `relay.cut ${socketURL.pathname} ${session}`);
-    this.#endWatch = whenLeft(() => this.#cut.remember(openAnswer(this.state.messages)));
+    this.#cut = new CutAnswers(storage, `relay.cut ${socketURL.pathname} ${session}`, () => lastAnswer(this.state.messages));
     this.#token = token;
-    this.#worklets = worklets ? new URL(worklets, base) : undefined;
     const currentToken = () => (typeof this.#token === "function" ? this.#token() : this.#token);
     this.#connection = new Connection({
       url: socketURL,
@@ -74,20 +71,32 @@ export class Conversation extends Teller {
         sound: (samples) => this.#heard(samples),
         history: (lines, told) => {
           this.#isDiscarding = false;
-          this.#voice?.endOfTurn(); // the next sound does not continue the last one
-          if (told.isAnother) this.#cut.remember(openAnswer(this.state.messages));
-          this.emit({ type: "history", ...told, lines: this.#cut.into(lines) });
+          this.voice?.endOfTurn(); // the next sound does not continue the last one
+          this.emit({ type: "history", ...told, lines: this.#cut.into(lines, told.isAnother) });
         },
         older: (lines, older) => this.emit({ type: "older", lines, older }),
         cleared: (how, ids) => {
           this.#isDiscarding = false;
-          this.#voice?.flush();
+          this.voice?.flush();
           this.#cut.forget();
           this.emit({ type: "cleared", how, ids });
         },
         ...fates((type, id) => this.emit({ type, id })),
       },
     });
+    this.#call = new Call({
+      connection: this.#connection,
+      name: `relay call ${at(encodeURIComponent(user))}`,
+      worklets: worklets ? new URL(worklets, base) : undefined,
+      host: {
+        emit: (message) => this.emit(message),
+        state: () => this.state,
+        opened: () => this.#connection.open(true),
+        ended: (wasOpen) => this.#hungUp(wasOpen),
+        interrupt: () => this.interrupt(),
+      },
+    });
+    if (choices) this.#call.choose(choices);
     // Without a token, there are only the guest's conversations over HTTP.
     const isReachable = session && (user === "guest" || currentToken());
     this.#fallback = new Fallback({
@@ -114,14 +123,18 @@ export class Conversation extends Teller {
    * Sends a text now, or as soon as there is a connection. `sent`, `confirmed` and others tell what became of it.
    *
    * @param {string} text
+   * @param {{ stateDelta?: StateDelta, pictures?: readonly Picture[] }} [more] stateDelta: what it sets in the session's
+   *   state, which the agent's instruction sees in this turn; pictures: what the text is about. Where the connection is
+   *   lost before the text is confirmed, they are sent again with it, and the agent may see them twice. The session keeps
+   *   none: an agent that starts anew has not seen them.
    * @returns {string} its id
    */
-  say(text) {
+  say(text, { stateDelta, pictures = [] } = {}) {
     const id = randomId();
     const { beside } = this.state;
-    this.emit({ type: "written", id, text, waiting: !beside && !this.#isConnected, beside });
-    if (beside) this.#sendBeside(id, text);
-    else this.#connection.sendText(id, text);
+    this.emit({ type: "written", id, text, pictures, waiting: !beside && !this.#isConnected, beside });
+    if (beside) this.#sendBeside(id, text, stateDelta, pictures);
+    else this.#connection.sendText(id, text, stateDelta, pictures);
     return id;
   }
 
@@ -144,14 +157,14 @@ export class Conversation extends Teller {
       this.#owesStop = !this.#connection.sendControl("interrupt");
       this.#isDiscarding = true;
     }
-    this.#voice?.flush();
+    this.voice?.flush();
     this.notify();
   }
 
   /** Whether there is an answer that can be interrupted. */
   get canInterrupt() {
     const isAnswering = this.state.answering && this.#isConnected && !this.#isDiscarding;
-    return (isAnswering && this.state.role !== "listen") || this.#fallback.busy || Boolean(this.#voice?.playing);
+    return (isAnswering && this.state.role !== "listen") || this.#fallback.busy || Boolean(this.voice?.playing);
   }
 
   /**
@@ -189,62 +202,79 @@ export class Conversation extends Teller {
 
   /**
    * Opens the microphone and the loudspeaker. Must be called from a click: browsers let a page make sound only after the
-   * user has touched it. `call` messages tell of it.
+   * user has touched it. `call` messages tell of it. When the call is in another window (`state.call` is "elsewhere"),
+   * this one takes it back.
    *
    * @returns {Promise<void>} rejects with an Error whose message can be shown
    */
-  async speak() {
-    this.hangUp();
-    const voice = (this.#voice = new Voice(this.#worklets));
-    this.#hasComplained = false;
-    voice.onframe = (buffer) => this.#record(buffer);
-    voice.onend = () => this.hangUp("The microphone was disconnected, so audio has ended. You can go on in writing.");
-    this.emit({ type: "call", state: "asking", why: "" });
-    try {
-      await voice.start();
-    } catch (error) {
-      if (this.#voice === voice) this.hangUp(error.message);
-      throw error;
-    }
-    if (this.#voice !== voice) return; // ended while the browser was asking
-    this.emit({ type: "call", state: "on", why: "" });
-    this.#connection.open(true);
+  speak() {
+    return this.#call.start();
   }
 
   /**
-   * Closes the microphone and the loudspeaker. The answer under way goes on in writing.
+   * Closes the microphone, the loudspeaker and the camera. The answer under way goes on in writing.
    *
    * @param {string} [why] for people
    */
   hangUp(why = "") {
-    if (!this.#voice) return;
-    this.talk(false);
-    const wasReady = this.state.call === "on";
-    this.#voice.stop();
-    this.#voice = null;
-    this.#isDiscarding = false;
-    this.emit({ type: "call", state: "off", why });
-    const { name } = this.#connection.state;
-    if (wasReady && (this.#isConnected || ["connecting", "waiting"].includes(name))) this.#connection.open(false);
+    this.#call.end(why);
   }
 
   /** @param {boolean} muted */
   mute(muted) {
-    this.#voice?.mute(muted);
-    // The user may be muted in the middle of a sentence: the server must not wait for the rest of it.
-    if (muted) this.#connection.sendControl("audio_end");
+    this.#call.mute(muted);
   }
 
   /**
    * With push to talk (`state.pushToTalk`): the user begins to speak, or has finished. The microphone is sent only
-   * meanwhile.
+   * meanwhile. An answer that is being played is stopped.
    *
    * @param {boolean} isTalking
    */
   talk(isTalking) {
-    if (isTalking === this.#isTalking) return;
-    this.#isTalking = isTalking;
-    this.#connection.sendControl(isTalking ? "activity_start" : "activity_end");
+    this.#call.talk(isTalking);
+  }
+
+  /**
+   * Chooses devices, and when the microphone is sent: in the call that is, and in those that follow. What is left out
+   * stays as it is.
+   *
+   * @param {import("./types.js").Choices} choices
+   */
+  choose(choices) {
+    this.#call.choose(choices);
+  }
+
+  /**
+   * Shows the agent the camera or the screen: in a call, a picture a second. It ends with the call, with `hide()`, or when
+   * the user ends it in the browser; `showing` messages tell of it. A screen must be asked for from a click.
+   *
+   * @param {"camera" | "screen"} what
+   * @returns {Promise<void>} rejects with an Error whose message can be shown, and is empty if the user did not want it
+   */
+  show(what) {
+    return this.#call.show(what);
+  }
+
+  /** Ends what `show()` has begun. */
+  hide() {
+    this.#call.hide();
+  }
+
+  /** What the camera or the screen gives that is shown, for a `<video>`. */
+  get shown() {
+    return this.#call.shown;
+  }
+
+  /**
+   * Shows the agent a picture.
+   *
+   * @param {ArrayBuffer | Uint8Array} picture at most 4 MiB
+   * @param {"image/jpeg" | "image/png"} [mimeType]
+   * @returns {"sent" | "unheard" | "dropped"} as of `sendSound()`
+   */
+  sendPicture(picture, mimeType = "image/jpeg") {
+    return this.#connection.sendPicture(mimeType, base64(picture));
   }
 
   /**
@@ -259,7 +289,7 @@ export class Conversation extends Teller {
 
   /** The microphone and the loudspeaker of the call: its levels, and whether the agent is to be heard. */
   get voice() {
-    return this.#voice;
+    return this.#call.voice;
   }
 
   // ---- the connection
@@ -283,7 +313,7 @@ export class Conversation extends Teller {
 
   /** Ends it for good. */
   close() {
-    this.#endWatch();
+    this.#cut.close();
     this.#fallback.close();
     this.#connection.close();
     this.endFeeds();
@@ -304,8 +334,14 @@ export class Conversation extends Teller {
     this.#goBeside(state.name === "blocked");
   }
 
+  #hungUp(wasOpen) {
+    this.#isDiscarding = false;
+    const { name } = this.#connection.state;
+    if (wasOpen && (this.#isConnected || ["connecting", "waiting"].includes(name))) this.#connection.open(false);
+  }
+
   #greeted(frame) {
-    this.talk(false);
+    this.#call.greeted(frame);
     this.emit(frame);
     if (frame.role === "listen") this.hangUp();
     if (this.#owesStop) this.#owesStop = !this.#connection.sendControl("interrupt");
@@ -318,10 +354,10 @@ export class Conversation extends Teller {
     if (frame.type) return this.emit(frame);
     if (!frame.turn_complete && !frame.interrupted) return;
     const { interrupted, usage, grounding } = frame;
-    const wasPlaying = Boolean(this.#voice?.playing);
+    const wasPlaying = Boolean(this.voice?.playing);
     this.#isDiscarding = false;
-    if (interrupted) this.#voice?.flush();
-    else this.#voice?.endOfTurn();
+    if (interrupted) this.voice?.flush();
+    else this.voice?.endOfTurn();
     this.emit({ type: "turn_end", interrupted: Boolean(interrupted), wasPlaying, usage, grounding });
   }
 
@@ -329,39 +365,28 @@ export class Conversation extends Teller {
     stats.receivedFrames++;
     stats.receivedAudioBytes += samples.byteLength;
     if (this.#isDiscarding) return;
-    this.#voice?.play(samples.slice()); // what is played is moved away
+    this.voice?.play(samples.slice()); // what is played is moved away
     this.emit({ type: "sound", samples });
-  }
-
-  #record(buffer) {
-    if (this.state.pushToTalk && !this.#isTalking) return;
-    const { byteLength } = buffer;
-    const fate = this.#connection.sendSound(buffer);
-    if (fate === "sent") {
-      stats.sentFrames++;
-      stats.sentBytes += byteLength;
-    } else if (fate === "dropped" && !this.#hasComplained) {
-      this.#hasComplained = true;
-      this.emit({ type: "slow" });
-    }
   }
 
   // ---- over HTTP
 
-  #sendBeside(id, text) {
+  #sendBeside(id, text, stateDelta, pictures) {
     this.#usedBeside = true;
+    if (pictures.length) this.emit({ type: "unpictured", id });
     this.#connection.pause();
-    this.#fallback.send(id, text);
+    this.#fallback.send(id, text, stateDelta);
   }
 
   #goBeside(active) {
     if (active === this.state.beside) return;
-    if (active) this.#cut.remember(openAnswer(this.state.messages)); // it is closed now
     const used = this.#usedBeside;
     this.#usedBeside = false;
     this.emit({ type: "beside", active, used });
     if (!active) return;
-    for (const { id, words } of this.#connection.takeHomeless()) this.#sendBeside(id, words);
+    for (const { id, words, stateDelta, pictures } of this.#connection.takeHomeless()) {
+      this.#sendBeside(id, words, stateDelta, pictures);
+    }
   }
 }
 

@@ -2,6 +2,8 @@
 // killed, only those who have read it know. They are put into the histories that come afterwards, below their questions,
 // as long as the server has no answer there.
 
+import { whenLeft } from "./page.js";
+
 const MOST = 5; // answers of a conversation
 const LONGEST = 32 * 1024; // characters of one
 
@@ -13,15 +15,20 @@ const letters = (/** @type {string} */ text) => text.replace(/\s+/g, "");
 
 // Invariant: what is stored under the key is `#cut`, or an answer more.
 export class CutAnswers {
+  #answer;
+  #endWatch;
   #storage;
   #key;
   /** @type {CutAnswer[]} */
   #cut = [];
 
-  // `storage` keeps them over a reload, under `key`: sessionStorage, or nothing.
-  constructor(storage, key) {
+  // `storage` keeps them over a reload, under `key`: sessionStorage, or nothing. `answer()` returns the last one that is
+  // shown, which the server may lose, or null.
+  constructor(storage, key, answer) {
     this.#storage = storage;
     this.#key = key;
+    this.#answer = answer;
+    this.#endWatch = whenLeft(() => this.#remember());
     try {
       const found = JSON.parse(storage?.getItem(key) ?? "[]");
       if (Array.isArray(found)) this.#cut = found.filter((each) => each?.question && each?.text);
@@ -30,8 +37,13 @@ export class CutAnswers {
     }
   }
 
-  // What has been said of an answer so far, in case that the server has lost it when it is back.
-  remember(/** @type {CutAnswer | null} */ answer) {
+  close() {
+    this.#endWatch();
+  }
+
+  #remember() {
+    /** @type {CutAnswer | null} */
+    const answer = this.#answer();
     if (!answer?.question.trim() || !answer.text.trim()) return;
     const { question, text } = answer;
     const others = this.#cut.filter((each) => !isSame(each, answer));
@@ -43,8 +55,10 @@ export class CutAnswers {
     this.#keep([]);
   }
 
-  // A history with those answers that it does not have. The others are forgotten.
-  into(lines) {
+  // A history with those answers that it does not have. The others are forgotten. `isAnother`: the server has begun a new
+  // epoch, and may have lost what it was saying.
+  into(lines, isAnother) {
+    if (isAnother) this.#remember();
     const whole = [...lines];
     const lost = [];
     for (const each of [...this.#cut].reverse()) {
@@ -79,10 +93,11 @@ function isSame(a, b) {
   return letters(a.question) === letters(b.question) && (one.startsWith(other) || other.startsWith(one));
 }
 
-// The answer that is being given, of the lines of a state; null: none is.
-export function openAnswer(/** @type {readonly import("./types.js").Line[]} */ messages) {
+// The last answer of the lines of a state, if it was not complete; null: there is none.
+export function lastAnswer(/** @type {readonly import("./types.js").Line[]} */ messages) {
   const own = messages.filter(({ beside }) => !beside);
-  const at = own.findLastIndex(({ role, open }) => role === "agent" && open);
+  const at = own.findLastIndex(({ role }) => role === "agent");
   const question = own.slice(0, Math.max(at, 0)).findLast(({ role }) => role === "user");
-  return at < 0 || !question ? null : { question: question.text, text: own[at].text, timestamp: own[at].time };
+  if (!question || !(own[at].open || own[at].interrupted)) return null;
+  return { question: question.text, text: own[at].text, timestamp: own[at].time };
 }

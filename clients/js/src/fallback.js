@@ -13,7 +13,7 @@ export class Fallback {
   #session;
   #fetch;
   #on;
-  /** @type {{ id: string, text: string }[]} */
+  /** @type {{ id: string, text: string, stateDelta?: import("./types.js").StateDelta }[]} */
   #waiting = []; // each is sent when the one before it is answered
   /** @type {AbortController | null} */
   #request = null;
@@ -32,8 +32,8 @@ export class Fallback {
     return this.#request !== null;
   }
 
-  send(id, text) {
-    this.#waiting.push({ id, text });
+  send(id, text, stateDelta) {
+    this.#waiting.push({ id, text, stateDelta });
     if (!this.busy) this.#work();
   }
 
@@ -57,7 +57,7 @@ export class Fallback {
 
   async #work() {
     while (this.#waiting.length) {
-      const { id, text } = /** @type {{ id: string, text: string }} */ (this.#waiting.shift());
+      const [{ id, text, stateDelta }] = this.#waiting.splice(0, 1);
       const request = (this.#request = new AbortController());
       let begun = false;
       const report = (frame) => {
@@ -66,7 +66,7 @@ export class Fallback {
       };
       this.#on.sent(id);
       try {
-        await this.#ask(text, request, report);
+        await this.#ask({ message: text, state_delta: stateDelta }, request, report);
       } catch (error) {
         if (begun) report({ interrupted: true });
         else this.#on.refused(id);
@@ -79,7 +79,7 @@ export class Fallback {
     this.#on.idle();
   }
 
-  async #ask(text, request, report) {
+  async #ask(message, request, report) {
     let overdue = 0;
     const wait = () => {
       clearTimeout(overdue);
@@ -88,15 +88,15 @@ export class Fallback {
     };
     try {
       wait();
-      await this.#readAnswer(text, request.signal, report, wait);
+      await this.#readAnswer(message, request.signal, report, wait);
     } finally {
       clearTimeout(overdue);
     }
   }
 
-  async #readAnswer(text, signal, report, alive) {
+  async #readAnswer(message, signal, report, alive) {
     let interrupted = false;
-    const request = { session_id: this.#session, message: text };
+    const request = { session_id: this.#session, ...message };
     for await (const event of askOverHttp(this.#url, request, { token: this.#token(), fetch: this.#fetch, signal, alive })) {
       switch (event.type) {
         case "tool_start":

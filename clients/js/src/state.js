@@ -20,7 +20,11 @@ export const EMPTY = {
   rehearsal: false,
   name: "",
   role: "",
+  mode: "auto",
+  mustPushToTalk: false,
   pushToTalk: false,
+  halfDuplex: false,
+  echo: false,
   messages: [],
   older: "",
   expecting: false,
@@ -30,6 +34,7 @@ export const EMPTY = {
   typing: [],
   names: {},
   call: "off",
+  showing: "",
   beside: false,
   error: null,
 };
@@ -86,18 +91,18 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return { ...state, ...unknown, messages, expecting: false };
     }
     case "hello":
-      return {
+      return withDuplex({
         ...state,
         sessionId: message.session_id,
         model: message.model,
         rehearsal: message.rehearsal,
         name: message.name ?? "",
         role: message.role ?? "",
-        pushToTalk: Boolean(message.push_to_talk),
+        mustPushToTalk: Boolean(message.push_to_talk),
         connections: message.connections,
         names: { ...state.names, ...message.names },
         typing: [],
-      };
+      });
     case "history":
       return history(state, message);
     case "older":
@@ -108,8 +113,9 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
     }
 
     case "written": {
-      const { id, text, waiting, beside } = message;
-      const written = line("user", text, { id, mine: true, status: waiting ? "waiting" : "sent", beside });
+      const { id, text, pictures, waiting, beside } = message;
+      const more = pictures.length ? { pictures } : {};
+      const written = line("user", text, { id, mine: true, status: waiting ? "waiting" : "sent", beside, ...more });
       return { ...state, messages: [...state.messages, written], expecting: !waiting, error: null };
     }
     case "sent":
@@ -120,6 +126,8 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return fate(state, message.id, { status: "" });
     case "refused":
       return fate(state, message.id, { status: "refused" }, false);
+    case "unpictured":
+      return fate(state, message.id, { unpictured: true });
     case "placed": {
       const placed = state.messages.filter(({ id }) => id === message.id);
       return { ...state, messages: [...state.messages.filter((each) => !placed.includes(each)), ...placed] };
@@ -167,7 +175,14 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return { ...state, typing: message.typing ? [...rest, message.connection_id] : rest };
     }
     case "call":
-      return { ...state, call: message.state };
+      // A call begins with devices of which nothing is known.
+      return withDuplex({ ...state, call: message.state, echo: state.echo && message.state !== "asking" });
+    case "echo":
+      return withDuplex({ ...state, echo: message.heard });
+    case "choices":
+      return withDuplex({ ...state, mode: message.choices.mode ?? state.mode });
+    case "showing":
+      return { ...state, showing: message.what };
     case "beside": {
       // What is open is cut off: the next answer is another conversation's.
       const cut = (/** @type {Line} */ each) => ({ ...each, open: false, interrupted: true });
@@ -181,6 +196,14 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
     }
   }
   return state;
+}
+
+// When the microphone is sent: always, but with push to talk or in half duplex.
+function withDuplex(/** @type {State} */ state) {
+  const { mode, mustPushToTalk, echo } = state;
+  const pushToTalk = mustPushToTalk || mode === "push_to_talk";
+  const halfDuplex = !pushToTalk && (mode === "half_duplex" || (mode === "auto" && echo));
+  return { ...state, pushToTalk, halfDuplex };
 }
 
 const isHearing = (/** @type {Line} */ { spoken, open }) => spoken && open;
@@ -246,7 +269,7 @@ function turnEnd(/** @type {State} */ state, /** @type {import("./types.js").Tur
 }
 
 function known(/** @type {import("./types.js").HistoryLine} */ { role, text, id = "", name = "", mine = false, open = false, ...more }) {
-  const tools = (more.tools ?? []).filter(({ pending, result }) => !pending || result !== null);
+  const tools = (more.tools ?? []).filter(({ pending }) => !pending); // those are in `waiting`
   return line(role, text, { id, name, mine, open, tools, time: more.timestamp ?? "", ...marks(more) });
 }
 

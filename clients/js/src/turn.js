@@ -31,7 +31,8 @@ import { baseOf } from "./urls.js";
 /**
  * Asks a question. Where no WebSocket gets through, it goes over HTTP.
  *
- * @param {{ session_id: string, message: string }} data
+ * @param {{ session_id: string, message: string, state_delta?: import("./types.js").StateDelta }} data state_delta: what
+ *   it sets in the session's state, which the agent's instruction sees in this turn
  * @param {StreamHandlers & StreamOptions} [options]
  * @returns {{ close(): void }} stops the answer: nothing is called any more
  */

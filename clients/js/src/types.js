@@ -34,6 +34,12 @@
  */
 
 /**
+ * What a text sets in the session's state: flat, at most 16 KiB.
+ *
+ * @typedef {Record<string, string | number | boolean | null>} StateDelta
+ */
+
+/**
  * @typedef {object} Usage
  * @property {number} [input_tokens]
  * @property {number} [output_tokens]
@@ -59,6 +65,15 @@
  */
 
 /**
+ * A picture that is sent with a text. What else it has is kept for the view.
+ *
+ * @typedef {object} Picture
+ * @property {"image/jpeg" | "image/png"} mime_type
+ * @property {Uint8Array} data at most 4 MiB (`limits.picture_bytes` of `hello`). Gemini sees pictures in tiles of 768
+ *   pixels: more than 1,536 on the longer side tells it little.
+ */
+
+/**
  * A text, an utterance or an answer, as it is to be shown.
  *
  * @typedef {object} Line
@@ -73,6 +88,8 @@
  * @property {boolean} open it is not complete
  * @property {boolean} spoken by a user
  * @property {string} [speaker] the connection id of who has spoken it, if that was another user
+ * @property {readonly Picture[]} [pictures] that were sent with a text, by this client
+ * @property {boolean} [unpictured] they could not be sent
  * @property {boolean} interrupted
  * @property {boolean} unanswered no answer will come to it any more: the server was stopped or killed before
  * @property {boolean} cut the server has lost this answer: it is what was read of it here
@@ -81,6 +98,23 @@
  * @property {readonly Tool[]} tools that an answer has called
  * @property {Grounding} [grounding]
  * @property {Usage} [usage]
+ */
+
+/**
+ * When the microphone is sent: always; only while the user holds a button (see `talk()`); not while the agent is heard.
+ * `auto`: always, but not while the agent is heard where the microphone hears it.
+ *
+ * @typedef {"auto" | "open" | "push_to_talk" | "half_duplex"} Mode
+ */
+
+/**
+ * What the user has chosen for calls. Devices have the ids of `listDevices()`; empty, or gone: the default one.
+ *
+ * @typedef {object} Choices
+ * @property {string} [microphone]
+ * @property {string} [loudspeaker] not in all browsers: see `canChooseLoudspeaker`
+ * @property {string} [camera]
+ * @property {Mode} [mode]
  */
 
 /**
@@ -93,7 +127,11 @@
  * @property {boolean} rehearsal the offline agent answers
  * @property {string} name what the others are told of this client
  * @property {"" | "listen" | "write" | "manage"} role empty: it was not invited
- * @property {boolean} pushToTalk
+ * @property {Mode} mode the user's choice
+ * @property {boolean} mustPushToTalk the server asks for it
+ * @property {boolean} pushToTalk the microphone is sent only between `talk(true)` and `talk(false)`
+ * @property {boolean} halfDuplex the microphone is not sent while the agent is heard
+ * @property {boolean} echo the microphone of this call hears its loudspeaker
  * @property {readonly Line[]} messages
  * @property {string} older names the place before the first message, for `askOlder()`; empty: there are no older ones
  * @property {boolean} expecting an answer is to come
@@ -102,7 +140,9 @@
  * @property {number} connections in the conversation, this one included
  * @property {readonly string[]} typing the connection ids of others who are typing
  * @property {Readonly<Record<string, string>>} names of others, by their connection ids
- * @property {"off" | "asking" | "on"} call
+ * @property {"off" | "asking" | "on" | "elsewhere"} call `asking` until the microphone gives sound; `elsewhere`: the
+ *   call is in another window of this browser, and `speak()` takes it back
+ * @property {"" | "camera" | "screen"} showing what the agent is shown
  * @property {boolean} beside texts go over HTTP, to a separate conversation
  * @property {{ code: string, message: string } | null} error the last one
  */
@@ -118,10 +158,11 @@
  *   has begun a new epoch
  * @typedef {{ type: "older", lines: HistoryLine[], older: string }} OlderMessage what `askOlder()` has asked for
  * @typedef {{ type: "cleared", how: "cleared" | "deleted", ids: string[] }} ClearedMessage
- * @typedef {{ type: "written", id: string, text: string, waiting: boolean, beside: boolean }} WrittenMessage by `say()`
- * @typedef {{ type: "sent" | "unsent" | "placed" | "confirmed" | "refused" | "cancelled", id: string }} FateMessage of a
- *   text: it was sent; the connection was lost before it was confirmed; it comes after all messages so far; the server
- *   has it; it is not answered; it was taken back
+ * @typedef {{ type: "written", id: string, text: string, pictures: readonly Picture[], waiting: boolean, beside: boolean
+ *   }} WrittenMessage by `say()`
+ * @typedef {{ type: "sent" | "unsent" | "placed" | "confirmed" | "refused" | "cancelled" | "unpictured", id: string
+ *   }} FateMessage of a text: it was sent; the connection was lost before it was confirmed; it comes after all messages
+ *   so far; the server has it; it is not answered; it was taken back; it goes without its pictures, over HTTP
  * @typedef {{ type: "message", role: "user", text: string, id?: string, connection_id: string | null, name?: string,
  *   mine: boolean }} TextOfUserMessage
  * @typedef {{ type: "transcript", role: "user", text: string, final: boolean, connection_id: string | null,
@@ -142,7 +183,13 @@
  *   }} ErrorMessage
  * @typedef {{ type: "token_expiring", expires_in: number }} TokenExpiringMessage
  * @typedef {{ type: "going_away", after: number }} GoingAwayMessage
- * @typedef {{ type: "call", state: "asking" | "on" | "off", why: string }} CallMessage why it was ended, for people
+ * @typedef {{ type: "call", state: "asking" | "on" | "elsewhere" | "off", why: string }} CallMessage why, for people: of
+ *   its end, or, while it is on, of another microphone
+ * @typedef {{ type: "showing", what: "" | "camera" | "screen", why: string }} ShowingMessage why it ended or failed, for
+ *   people; empty: the user has ended it
+ * @typedef {{ type: "echo", heard: boolean }} EchoMessage whether the microphone hears the loudspeaker was found out, in
+ *   the first seconds in which the agent was heard
+ * @typedef {{ type: "choices", choices: Choices }} ChoicesMessage
  * @typedef {{ type: "slow" }} SlowMessage the network is slower than speech; once a call
  * @typedef {{ type: "beside", active: boolean, used: boolean }} BesideMessage texts go to a separate conversation from
  *   now on, or do not any more; used: they did since
@@ -152,7 +199,7 @@
  * @typedef {StateMessage | HelloMessage | HistoryMessage | OlderMessage | ClearedMessage | WrittenMessage | FateMessage
  *   | TextOfUserMessage | TranscriptMessage | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage
  *   | TurnEndMessage | PresenceMessage | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
- *   | GoingAwayMessage | CallMessage | SlowMessage | BesideMessage} Message
+ *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage} Message
  */
 
 /**
@@ -174,6 +221,7 @@
  * @property {string} [fallbackSession] the id of the conversation over HTTP, where it cannot be the same one
  * @property {string | URL} [worklets] the folder with `player.worklet.js`, `recorder.worklet.js` and `resampler.js`, if
  *   a bundler has moved this module: relay serves them at `clients/js/src/`
+ * @property {Choices} [choices] the same as `choose()`
  * @property {any} [WebSocket] a WebSocket class, for Node before 22 (the package `ws` has one)
  * @property {typeof globalThis.fetch} [fetch]
  * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage] keeps what was read of answers that the server

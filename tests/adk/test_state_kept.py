@@ -1,0 +1,78 @@
+"""State that is set with a text: stored once, whenever the process that has the conversation dies."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from adk.test_takeover import an_owner, lines, the_next, told
+from google.adk.agents import LlmAgent
+
+from adk_relay.adk.lines import said_by
+from adk_relay.adk.state import KEYS, MAX_BYTES, SetState, StateFullError, delta_of, shown
+from adk_relay.core.messages import Ack, UserText
+from support.gemini import GeminiLive, Plan
+from support.owners import Owner
+from support.process import HANGS
+
+ANN = UserText("I am Ann.", id="a", state_delta={"name": "Ann"})
+AGENT = LlmAgent(name="tester", model="gemini-3.8-live", instruction="Talk with {name?}.")
+
+
+async def state_of(owner: Owner) -> dict[str, object]:
+    assert owner.conversation
+    return await owner.conversation.session.state()
+
+
+@pytest.mark.parametrize("at", ["stored", "waiting"])
+async def test_the_next_owner_knows_it(gemini: GeminiLive, tmp_path: Path, at: str) -> None:
+    gate = asyncio.Event()
+    gemini.on_connect = {1: Plan(gate=gate)}.get
+    async with an_owner(tmp_path, AGENT) as first:
+        alice = first.attend()
+        if at == "stored":  # and nothing was recorded of that
+            dead = first.cut_when(lambda event: said_by(event).text == ANN.text)
+            alice.say(ANN)
+            async with asyncio.timeout(HANGS):
+                await dead.wait()
+        else:
+            alice.say(UserText("one", id="1"))
+            await gemini.wait_for(lambda: gemini.connects == 1)
+            alice.say(ANN)
+        await first.kill()
+        gate.set()
+        async with the_next(first) as second:
+            new = second.attend(after=alice)
+            new.say(ANN)
+            before = ["one", "You said: one."] if at == "waiting" else []
+            await new.turn(1 + len(before) // 2)
+            stored = [line.text for line in await second.stored()]
+            assert sorted(stored) == sorted([*before, ANN.text, "You said: I am Ann.."])
+            assert Ack("a") in told(new, Ack)
+            assert await state_of(second) == {"name": "Ann"}
+            assert "Talk with Ann." in str(gemini.connections[-1].setup["systemInstruction"])
+            if at == "stored":
+                assert await second.stored() == lines(ANN.text, "You said: I am Ann..")
+
+
+def test_what_is_stored_and_shown() -> None:
+    first = delta_of(ANN, {})
+    assert first == {"name": "Ann", KEYS: ["name"]}
+    state = {**first, "agents": 1}
+    second = delta_of(UserText("x", state_delta={"age": 7, "name": None}), state)
+    assert second == {"age": 7, "name": None, KEYS: ["name", "age"]}
+    assert shown({**state, **second}) == {"name": None, "age": 7}
+    assert delta_of(UserText("x"), state) == {}
+    assert shown({KEYS: "nonsense"}) == shown({}) == {}
+
+
+def test_there_is_room_for_so_much() -> None:
+    kept = SetState()
+    kept.add({"a": "x" * (MAX_BYTES - 100)})
+    with pytest.raises(StateFullError, match="use fewer keys"):
+        kept.add({"b": "x" * 100})
+    kept.add({"a": "y"})
+    kept.add({"b": "x" * 100})
+    kept.load({"a": "z" * 2 * MAX_BYTES, KEYS: ["a"]})  # an agent has made it longer
+    kept.add({"a": "shorter"})
