@@ -232,6 +232,8 @@ class Link:
                 self._updated(update, frame)
             case {"type": "status", "message": str(text), "ahead": int(ahead)} if ahead > 0:
                 self._view.notice(text)
+            case {"type": "ping"}:
+                self._connection.send(type="pong")
             case {"type": "pong"} if self._pong and not self._pong.done():
                 self._pong.set_result(None)
             case {"type": "token_expiring", "expires_in": int(seconds)}:

@@ -136,7 +136,12 @@ def taken(name: str) -> set[str]:
 def emitted(name: str) -> dict[str, set[str]]:
     """The fields of each kind of frame that a dialect makes; without `timestamp` where each frame has one."""
     dialect = DIALECTS[name]
-    made: list[Any] = [dialect.connected("b", "m", {}), dialect.ping, dialect.pong("b"), dialect.expiring(30)]
+    made: list[Any] = [
+        dialect.connected("b", "m", {}),
+        dialect.ping and dialect.ping(),
+        dialect.pong("b"),
+        dialect.expiring(30),
+    ]
     made += [dialect.welcome(welcome) for welcome in _WELCOMES]
     encode = dialect.encoder("s")
     for sample in SAMPLES:

@@ -127,7 +127,7 @@ class Dialect:
         connected: makes the first frame from the connection's id, the model's name and the limits of the
             `Welcome`; None: there is none.
         welcome: makes the frame that tells a client it has entered a conversation; None: there is none.
-        ping: the frame that asks for a sign of life; None: the dialect has none.
+        ping: makes the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
         expiring: makes the frame that says when, in seconds, the client's token expires; None: there is none.
         is_audio: the client wants sound.
@@ -139,7 +139,7 @@ class Dialect:
     encoder: Callable[[str], Encode]
     connected: Callable[[str, str, Mapping[str, float]], Frame | None]
     welcome: Callable[[Welcome], Frame | None]
-    ping: Frame | None
+    ping: Callable[[], Frame] | None
     pong: Callable[[str], Frame]
     expiring: Callable[[int], Frame | None]
     is_audio: bool

@@ -368,7 +368,7 @@ def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:
         encoder=lambda session_id: encode,
         connected=lambda connection_id, model, limits: None,
         welcome=_welcome,
-        ping=PING,
+        ping=lambda: PING,
         pong=lambda connection_id: PONG,
         expiring=lambda seconds: to_json({"type": "token_expiring", "expires_in": seconds}),
         is_audio=is_audio,

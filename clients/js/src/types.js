@@ -61,7 +61,7 @@
  * @property {boolean} [interrupted]
  * @property {boolean} [unanswered] no answer will come to it any more
  * @property {boolean} [cut] the server has lost this answer: it is what was read of it here
- * @property {Tool[]} [tools]
+ * @property {(Tool & { pending?: boolean })[]} [tools] pending: it waits for a user
  */
 
 /**
