@@ -161,6 +161,8 @@ def _own(
         replay_bytes=values["replay_bytes"],
         replay_seconds=values["replay_seconds"],
         sound=values["sound"],
+        voices=values["voices"],
+        languages=values["languages"],
         most=values["max_conversations"],
         on_input=on_input,
         may_write=may_write,

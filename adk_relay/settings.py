@@ -43,6 +43,8 @@ class Options(TypedDict, total=False):
     ping_interval: float
     pong_timeout: float
     idle_timeout: float
+    voices: str | None
+    languages: str | None
     state_delta: str
     mic_ms: float
     grace: float
@@ -245,6 +247,18 @@ SETTINGS = {
             600.0,
             "Seconds without content before a conversation ends; 0: never",
             ">= 0",
+        ),
+        Setting(
+            "voices",
+            str,
+            None,
+            "Voices that users may choose for a conversation, separated by commas; if empty, none",
+        ),
+        Setting(
+            "languages",
+            str,
+            None,
+            "BCP-47 codes of the languages that users may choose, separated by commas; if empty, none",
         ),
         Setting(
             "state_delta",

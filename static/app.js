@@ -9,10 +9,12 @@ import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
 import { Draft } from "./draft.js";
 import { Expiry } from "./expiry.js";
+import { offerExport } from "./export.js";
 import { keptId, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { People } from "./people.js";
+import { Pictures } from "./pictures.js";
 import { offerSettings, remember, remembered } from "./settings.js";
 import { Showing } from "./showing.js";
 import { SoundSettings } from "./sound.js";
@@ -96,13 +98,13 @@ live.on("history", ({ lines, ids, older: place }) => {
 live.on("older", ({ lines, older: place }) => older.show(lines.map(withAuthor), place));
 
 live.on("cleared", ({ how, ids }) => {
-  older.clear();
+  older.begin("");
   conversation.cleared(`This conversation was ${how}.`, ids);
   waiting.clear();
 });
 
-live.on("written", ({ id, text, waiting }) => conversation.typed(id, text, waiting));
-for (const fate of ["sent", "unsent", "placed", "confirmed", "refused"]) live.on(fate, ({ id }) => conversation[fate](id));
+live.on("written", ({ id, text, waiting, pictures }) => conversation.typed(id, text, waiting, pictures));
+for (const fate of ["sent", "unsent", "placed", "confirmed", "refused", "unpictured"]) live.on(fate, ({ id }) => conversation[fate](id));
 
 const isConnected = () => ["connected", "modelling"].includes(live.state.connection.name);
 
@@ -225,6 +227,8 @@ const expiry = new Expiry((text) => view.notice("token", text));
 
 // ---- writing
 
+const pictures = new Pictures({ tell: (text) => view.notice("picture", text), focusText: view.focusText, announce });
+
 function write(text) {
   text = text.trim();
   if (!text) return false;
@@ -236,7 +240,7 @@ function write(text) {
   }
   view.notice("text");
   typing.stopped();
-  live.say(text);
+  live.say(text, { pictures: pictures.take() });
   return true;
 }
 
@@ -306,9 +310,11 @@ new Showing(live);
 function update() {
   view.showStop(live.canInterrupt);
   call.show(live.state.connection.name, conversation.expecting);
+  pictures.show(live.state);
 }
 
 live.subscribe(update);
 offerSettings();
+offerExport({ live, older, title: () => live.state.title ?? "", announce });
 view.fitText();
 view.focusText();

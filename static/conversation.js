@@ -10,13 +10,13 @@ import { askTool, bubble, completeTool, dots, element, mark, setText, sourceList
 import { goOnWith, itemOf, keepSame } from "./history.js";
 import { plain } from "./markdown.js";
 import { Notices } from "./notices.js";
+import { pictureList } from "./pictures.js";
+import { Scrolling } from "./scrolling.js";
 
 const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
-const NEAR = 48; // pixels from the bottom that still count as being at the bottom
 
 export class Conversation {
   #root;
-  #latest;
   #announce;
   #welcome;
   // The answer of the present turn: {item, bubble, line, text, started}. Until it is `started` it is "expected": three
@@ -29,7 +29,7 @@ export class Conversation {
   #expecting = 0;
   #unconfirmed = new Map(); // id → item, of texts that may not have arrived
   #tools = new Map(); // tool_id → {card, start} of a running tool
-  #pinned = true; // the user is at the bottom, and wants to stay there
+  #scrolling;
   #notices;
   #building = false; // a whole history is being shown: the page is laid out once, after it
 
@@ -39,14 +39,12 @@ export class Conversation {
   // `announce(text)` speaks to screen readers.
   constructor(root, latest, { announce }) {
     this.#root = root;
-    this.#latest = latest;
     this.#announce = announce;
     this.#welcome = root.querySelector("#welcome");
     this.#notices = new Notices({ place: (item) => this.#place(item), last: () => this.#lastSettled(), announce });
-    root.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    latest.addEventListener("click", () => this.#toEnd());
+    this.#scrolling = new Scrolling(root, latest);
     // The pane changes its height when the keyboard opens, a notice appears or the window turns.
-    new ResizeObserver(() => this.#pinned && this.#follow()).observe(root);
+    new ResizeObserver(() => this.#scrolling.isAtEnd && this.#follow()).observe(root);
   }
 
   get answering() {
@@ -59,14 +57,15 @@ export class Conversation {
 
   // ---- the user
 
-  typed(id, text, waiting) {
+  typed(id, text, waiting, pictures = []) {
     const item = bubble("user", "You", { text });
+    if (pictures.length) item.querySelector(".text").before(pictureList(pictures));
     this.#unconfirmed.set(id, item);
     this.#place(item);
     if (waiting) mark(item, "Waiting to be sent", "waiting");
     this.#asked = this.#unanswered = true;
     if (!waiting) this.#expect();
-    this.#toEnd(); // the writer wants to see the text
+    this.#scrolling.toEnd(); // the writer wants to see the text
   }
 
   sent(id) {
@@ -88,6 +87,10 @@ export class Conversation {
 
   confirmed(id) {
     this.#unconfirmed.delete(id);
+  }
+
+  unpictured(id) {
+    this.#unconfirmed.get(id)?.querySelector(".pictures")?.replaceWith(element("p", "lost", "Sent without its pictures"));
   }
 
   // All that came before this text in the conversation is shown now: the text moves below it.
@@ -371,22 +374,7 @@ export class Conversation {
     return this.expecting ? this.#answer.item.previousElementSibling : this.#root.lastElementChild;
   }
 
-  // ---- scrolling
-
   #follow() {
-    if (this.#building || this.#welcome.isConnected) return; // the welcome is read from its top
-    if (this.#pinned) this.#toEnd();
-    else this.#latest.hidden = false;
-  }
-
-  #toEnd() {
-    this.#root.scrollTop = this.#root.scrollHeight;
-    this.#pinned = true;
-    this.#latest.hidden = true;
-  }
-
-  #scrolled() {
-    this.#pinned = this.#root.scrollHeight - this.#root.scrollTop - this.#root.clientHeight < NEAR;
-    if (this.#pinned) this.#latest.hidden = true;
+    if (!this.#building && !this.#welcome.isConnected) this.#scrolling.follow(); // the welcome is read from its top
   }
 }

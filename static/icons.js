@@ -4,6 +4,7 @@ const SVG = "http://www.w3.org/2000/svg";
 
 const PATHS = {
   copy: "M9 9h10v11H9zM5 15V4h10",
+  close: "m7 7 10 10M17 7 7 17",
   done: "m5 13 4.5 4.5L19 7",
 };
 

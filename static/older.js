@@ -16,6 +16,7 @@ export class OlderMessages {
   #asked = false; // the answer is still to come
   #failed = false; // it is not asked again until the button is pressed
   #items = [];
+  #whole = null; // while all are being read: the promise of readAll(), and how it is settled
 
   // `ask(place)` asks for the messages before a place, and returns whether there is a connection.
   constructor(root, { ask, announce }) {
@@ -29,25 +30,32 @@ export class OlderMessages {
 
   // Another history is shown, which begins at this place.
   begin(place) {
-    this.clear();
-    if (!place) return;
+    this.#empty();
     this.#place = place;
-    this.#root.prepend(this.#button);
+    if (place) this.#root.prepend(this.#button);
+    this.reset();
     this.#look();
   }
 
-  // The messages were removed.
+  // The messages are removed, and others will be shown.
   clear() {
-    for (const item of this.#items) item.remove();
-    this.#items = [];
-    this.#end();
-    this.reset();
+    this.#empty();
+    this.#asked = this.#failed = false;
+  }
+
+  // Reads all that there are. Rejects with an Error that can be shown.
+  readAll() {
+    const whole = (this.#whole ??= Promise.withResolvers());
+    this.#failed = false;
+    this.#goOn();
+    return whole.promise;
   }
 
   // There is a new connection, which knows of no question.
   reset() {
     this.#asked = this.#failed = false;
     this.#button.textContent = LABEL;
+    this.#goOn();
   }
 
   // Shows messages, [{role, text, who}, …], above all others. What the reader sees stays where it is.
@@ -61,7 +69,7 @@ export class OlderMessages {
     this.#place = place;
     if (!place) this.#end();
     root.scrollTop = root.scrollHeight - below;
-    this.#announce(`${lines.length} older messages${place ? "" : ", the first ones"}`);
+    if (!this.#whole) this.#announce(`${lines.length} older messages${place ? "" : ", the first ones"}`);
     this.reset();
     this.#look();
   }
@@ -70,6 +78,21 @@ export class OlderMessages {
     this.#asked = false;
     this.#failed = true;
     this.#button.textContent = `${why} Try again`;
+    this.#whole?.reject(new Error(why));
+    this.#whole = null;
+  }
+
+  // If all are to be read: reads the next ones, or tells that there are none.
+  #goOn() {
+    if (this.#whole && this.#place) return this.#read();
+    this.#whole?.resolve();
+    this.#whole = null;
+  }
+
+  #empty() {
+    for (const item of this.#items) item.remove();
+    this.#items = [];
+    this.#end();
   }
 
   #look() {

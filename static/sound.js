@@ -35,7 +35,8 @@ export class SoundSettings {
   }
 
   #useDevice(kind) {
-    const [{ value: id, textContent: label }] = selects[kind].selectedOptions;
+    const { value: id, selectedOptions } = selects[kind];
+    const label = selectedOptions[0].textContent.replace(/ \(not connected\)$/, "");
     this.#chosen = { ...this.#chosen, [kind]: { id, label } };
     this.#choose();
   }
@@ -57,14 +58,26 @@ export class SoundSettings {
 
   async #list() {
     const devices = await listDevices();
+    this.#findAgain(devices);
     for (const kind of KINDS) {
       const { id = "", label = "" } = this.#chosen[kind] ?? {};
       const options = devices[kind].map((each) => new Option(each.label, each.id));
-      const isGone = id && !devices[kind].some((each) => each.id === id);
-      if (isGone) options.push(new Option(/not connected\)$/.test(label) ? label : `${label} (not connected)`, id));
+      if (id && !devices[kind].some((each) => each.id === id)) options.push(new Option(`${label} (not connected)`, id));
       selects[kind].replaceChildren(new Option("Default", ""), ...options);
       selects[kind].value = id;
     }
     document.getElementById("no-devices").hidden = KINDS.some((kind) => devices[kind].length);
+  }
+
+  // Some browsers give devices other ids each time that a page is loaded: then they are known by their names.
+  #findAgain(devices) {
+    for (const kind of KINDS) {
+      const { id, label } = this.#chosen[kind] ?? {};
+      if (!id || devices[kind].some((each) => each.id === id)) continue;
+      const same = devices[kind].find((each) => each.label === label);
+      if (!same) continue;
+      this.#chosen = { ...this.#chosen, [kind]: same };
+      this.#choose();
+    }
   }
 }

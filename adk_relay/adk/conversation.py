@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from adk_relay.adk.attendance import Attendance
 from adk_relay.adk.failures import explain
@@ -11,10 +12,10 @@ from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.handover import Handover
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
+from adk_relay.adk.intake import Intake
 from adk_relay.adk.keeping import keep_unsaid
 from adk_relay.adk.meter import Meter
 from adk_relay.adk.older import OlderReader
-from adk_relay.adk.resets import Resets
 from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.speaking import Speaking
@@ -22,18 +23,15 @@ from adk_relay.adk.stops import Stop
 from adk_relay.adk.summaries import of_store, summary_of
 from adk_relay.adk.takeover import Takeover
 from adk_relay.adk.turn_ends import TurnEnds
+from adk_relay.adk.voices import Voices
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.interfaces import Summary, default_id
 from adk_relay.core.listener import Listener
-from adk_relay.core.members import Members
 from adk_relay.core.messages import (
-    ActivityStart,
     Audio,
-    AudioEnd,
     Ended,
     Input,
-    Interrupt,
     Message,
     Numbered,
     Text,
@@ -41,12 +39,8 @@ from adk_relay.core.messages import (
     ToolStart,
     Transcript,
     TurnEnd,
-    UserAudio,
-    UserImage,
     UserText,
-    UserTyping,
 )
-from adk_relay.core.moderation import Moderation
 from adk_relay.core.past import Past
 from adk_relay.core.recording import Recorder, Recording
 from adk_relay.core.requests import Requests
@@ -95,7 +89,8 @@ class Conversation:
         self._past = past if past and past.epoch else None
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = inbox = Inbox(on_dropped=self._dropped_up)
-        self._runs = runs = Runs(home.runner, home.config, self.session, inbox, self, self._label)
+        self._voices = voices = Voices(home.config, home.choices, self.session, room, self._refresh)
+        self._runs = runs = Runs(home.runner, voices, self.session, inbox, self, self._label)
         self._speaking = Speaking(home, room, requests, inbox, runs, meter)
         self._writing = writing = Writing(
             room,
@@ -107,15 +102,13 @@ class Conversation:
             set_state=lambda delta: self.session.set_state.add(delta),
         )
         self._turn_ends = ends = TurnEnds(home, self.session, room, requests, inbox, runs, writing, meter)
-        self._members = Members(requests, writing.is_under_way, room.has_others)
         self.tell = room.broadcast
         self.waiting = Waiting(room, self, runs)
         self.older = OlderReader(room, self.session)
-        self._moderation = Moderation(
-            home.on_input, user_id, session_id, room, writing, self._say, ends.interrupt
-        )
-        self._resets = Resets(self.session, room, writing, runs, self._say)
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
+        parts = self._speaking, writing, ends, self.waiting, voices, meter, self._idleness
+        self._intake = Intake(home, self.session, room, requests, inbox, runs, *parts)
+        self._moderation, self._resets = self._intake.moderation, self._intake.resets
         self._attendance = Attendance(
             home, room, runs, writing, self.waiting, self._speaking, meter, self._idleness, ends.interrupt
         )
@@ -137,7 +130,7 @@ class Conversation:
 
     def standing(self, listener: Listener | None) -> Standing:
         """How the conversation stands, for a listener that is about to come, or is there."""
-        return self.room.standing(listener)
+        return replace(self.room.standing(listener), voice=self._voices.present)
 
     def is_attended_by(self, listener: Listener) -> bool:
         """Whether a listener is in the room."""
@@ -158,41 +151,12 @@ class Conversation:
 
     def handle(self, user_input: Input, listener: Listener) -> None:
         """Takes the input of a listener: see `core.interfaces.Conversation`."""
-        self._idleness.touch()
-        is_taken = not self._is_closing and self._members.may(user_input, listener)
-        if is_taken and not self._moderation.holds(user_input, listener):
-            self._say(user_input, listener)
-
-    def _say(self, user_input: Input, listener: Listener) -> None:
-        """Takes input that has passed the moderation."""
-        match user_input:
-            case UserAudio() if not self._resets:  # first, because nothing else comes as often
-                self._speaking.take(user_input, listener)
-            case UserText() | UserImage() | Interrupt() if self._resets:
-                self._resets.hold(user_input, listener)
-            case Interrupt():
-                self._moderation.stop()
-                self._turn_ends.interrupt()
-            case UserTyping(typing):
-                self.room.set_typing(listener, typing)
-            case UserText():
-                self.meter.wrote()
-                self._writing.say(user_input, listener)
-            case AudioEnd():
-                self._speaking.end(listener)
-            case ActivityStart() if self._home.push_to_talk and not self._resets:
-                self._speaking.begin(listener)
-            case ToolResult():
-                self.waiting.take(user_input, listener)
-            case UserImage():
-                self._inbox.add(user_input)
-                self._runs.want()
+        if not self._is_closing:
+            self._intake.handle(user_input, listener)
 
     def ask(self, text: UserText, listener: Listener) -> None:
         """Takes a text whose answer `listener` waits for: see `core.interfaces.Conversation`."""
-        self._idleness.touch()
-        if not self._moderation.holds(text, listener, is_request=True):
-            self._writing.ask(text, listener)
+        self._intake.ask(text, listener)
 
     async def summary(self) -> Summary:
         """What is told of it in lists."""
@@ -296,6 +260,9 @@ class Conversation:
     def _dropped_up(self, ms: float) -> None:
         self._speaking.dropped(ms)
 
+    def _refresh(self) -> None:
+        self._runs.refresh()
+
     def _would_cut_in(self) -> bool:
         return bool(self._resets) or self._turn_ends.would_cut_in()
 
@@ -357,10 +324,13 @@ class Conversation:
                 agent = self._home.runner.agent.name
                 takeover = Takeover(self._past, self.session, self.room, self._writing, self._runs, agent)
                 await takeover.perform(self)
+                self._voices.load(self.session.loaded_state)
+                self._voices.restore(self._past.state.voice)
                 self._turn_ends.end_unowed()
                 self._writing.begin_next()
             else:
                 self._writing.load(await self.session.load(self.room.history))
+                self._voices.load(self.session.loaded_state)
                 self.room.recording.begin(self.room.epoch, self.room.history.next_place)
             answered = {each.tool_id for each in self._runs.state.answers}
             self.waiting.load(call for call in self.session.waiting if call.tool_id not in answered)
@@ -374,6 +344,7 @@ class Conversation:
         await self._runs.answers.keep()
         parts = self._inbox, self.session, self.stored, lambda: bool(self.room.listeners)
         await keep_unsaid(*parts, self._label)
+        await self._voices.keep(self._label)
 
     @property
     def _is_closing(self) -> bool:

@@ -19,7 +19,7 @@ from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.failing import Failing
 from adk_relay.adk.fence import Check, Fence
 from adk_relay.adk.lock import lock_of
-from adk_relay.adk.models import run_config
+from adk_relay.adk.models import run_config, voice_of
 from adk_relay.adk.probe import Probe
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.services import Credentials, Services, artifact_service, memory_service
@@ -40,6 +40,7 @@ from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.moderation import OnInput
 from adk_relay.core.recording import Past, Recorder
 from adk_relay.core.stats import Stats
+from adk_relay.core.voice import choices_of
 
 log = logging.getLogger("relay.agent")
 
@@ -61,14 +62,14 @@ class Conversations:
         grace: seconds that a conversation and its run go on after its last listener has left.
         idle_timeout: seconds without content in either direction after which a conversation ends; 0: never.
         mic_ms: milliseconds of sound that are sent to the model at once.
-        replay_bytes: bytes of each conversation's messages that are kept for sockets that come back.
-        replay_seconds: seconds that they are kept.
+        replay_bytes, replay_seconds: how much of each conversation is kept for sockets that come back.
         sound: "short": past ADK where nobody in ADK wants to see it; "long": always through ADK.
+        voices, languages: those that users may choose, separated by commas; None: they have no choice.
         most: how many may be in memory; 0: any number.
         on_input: a host's function that is asked about the input of users.
         may_write: asked before each write whether this process owns the conversation; None: it owns all.
-        lock_wait: seconds that a start waits for the end of another process that serves the same sessions;
-            None: others may serve them, too. With `may_write`, those that have it may.
+        lock_wait: seconds that a start waits for the end of another process with the same sessions; None:
+            others may serve them, too. With `may_write`, those that have it may.
 
     Raises:
         ValueError: the URI names no session service that is installed here.
@@ -91,6 +92,8 @@ class Conversations:
         replay_bytes: int,
         replay_seconds: float,
         sound: str,
+        voices: str | None = None,
+        languages: str | None = None,
         most: int = 0,
         on_input: OnInput | None = None,
         may_write: Check | None = None,
@@ -103,6 +106,7 @@ class Conversations:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
         self.push_to_talk = is_push_to_talk(self.config)
+        self.choices = choices_of(voices, languages, voice_of(self.config))
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
         self._lost = set[str]()  # those that still end
         self.writer = Fence(self.service, may_write, self.lose, self._lost) if may_write else self.service
@@ -139,10 +143,8 @@ class Conversations:
         self._lock = lock_of(self.service, self.app_name, lock_wait, self._end_all, is_shared=bool(may_write))
 
     def use_loop(self) -> bool:
-        """Conversations are opened in the running event loop from now on. True: the loop is another one.
-
-        In tests of an application each test may have its own. The runs of a loop that has ended are gone.
-        """
+        """Conversations are opened in the running event loop from now on. True: the loop is another one."""
+        # In tests of an application each test may have its own. The runs of a loop that has ended are gone.
         loop = asyncio.get_running_loop()
         if loop is self._loop or (self._loop and self._loop.is_running()):
             return False

@@ -12,6 +12,7 @@ from adk_relay.adk.reading import Reader
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.core.moderation import OnInput
 from adk_relay.core.stats import Stats
+from adk_relay.core.voice import Choices
 
 if TYPE_CHECKING:
     from adk_relay.adk.conversation import Conversation
@@ -26,6 +27,7 @@ class Home(Protocol):
     reader: Reader
     app_name: str
     config: RunConfig
+    choices: Choices
     model: str
     stats: Stats
     failing: Failing

@@ -21,8 +21,11 @@ class Leaving:
         """A new connection within this run does not do: ADK reads something when a run begins."""
         self._by: float | None = None  # the deadline
 
+        self.is_stale = False
+        """The next turn needs a new connection."""
+
     def __bool__(self) -> bool:
-        return self._by is not None or self.is_renewed
+        return self._by is not None or self.is_renewed or self.is_stale
 
     @property
     def is_due(self) -> bool:

@@ -14,6 +14,7 @@ from opentelemetry import trace
 
 from adk_relay.adk.credentials import api_key, missing_credentials, on_vertex, real
 from adk_relay.adk.rehearsal import Rehearsal
+from adk_relay.core.voice import Voice
 
 
 def run_config(voice: str | None = None, language: str | None = None) -> RunConfig:
@@ -43,6 +44,29 @@ def run_config(voice: str | None = None, language: str | None = None) -> RunConf
         # Otherwise a synchronous tool that blocks would stop all conversations of the process.
         tool_thread_pool_config=ToolThreadPoolConfig(),
     )
+
+
+def voice_of(config: RunConfig) -> Voice:
+    """The voice and the language in a run configuration."""
+    speech = config.speech_config
+    if not isinstance(speech, types.SpeechConfig):
+        return Voice(speech or "")
+    prebuilt = speech.voice_config and speech.voice_config.prebuilt_voice_config
+    return Voice((prebuilt and prebuilt.voice_name) or "", speech.language_code or "")
+
+
+def with_voice(config: RunConfig, voice: Voice) -> RunConfig:
+    """A copy of a run configuration with another voice and language."""
+    found = config.speech_config
+    speech = found if isinstance(found, types.SpeechConfig) else types.SpeechConfig()
+    prebuilt = types.PrebuiltVoiceConfig(voice_name=voice.name)
+    change = {
+        "language_code": voice.language or None,
+        "voice_config": types.VoiceConfig(prebuilt_voice_config=prebuilt)
+        if voice.name
+        else speech.voice_config,
+    }
+    return config.model_copy(update={"speech_config": speech.model_copy(update=change)})
 
 
 def telemetry() -> TelemetryConfig:

@@ -123,10 +123,10 @@ class Resets:
             except Exception as failure:  # the conversation is empty all the same; the next run tries again
                 error = failure
         self._runs.begin_with("")
+        self._runs.emptied()
         self._writing.clear()
         self._room.restart(deleted=delete)
         self._runs.end_reconnecting()  # there is nothing left to connect for
-        self._runs.unwant()
         if not delete and any(listener.is_audio for listener in self._room.listeners):
             self._runs.want()
         return error

@@ -93,7 +93,7 @@ class Run:
         self.translator = Translator(host.number, host.room.place, host.speaker, owed=owed, text=owed_text)
         self.answers = Answers(answers, self.translator, host.emit, lambda: self.under_way > 0)
         self.instruction = Instruction()
-        self._queue = RequestQueue(
+        self.queue = RequestQueue(
             inbox,
             self._taken,
             host.stored,
@@ -119,7 +119,6 @@ class Run:
         self._pulse = Pulse(host.meter.stats.sound_down)
         self._failure: Exception | None = None  # of ADK's sending task
         self.leaving = Leaving()
-        """Why the run is to end: the next one continues where it ends."""
         self._holding = Holding(self.turn, inbox)
         self._is_listened_to = False  # a tool reads the user's sound, and gets it from ADK
         self.answered_alone: UserText | None = None
@@ -143,7 +142,7 @@ class Run:
         events = self._runner.run_live(
             user_id=self._user_id,
             session_id=self._session_id,
-            live_request_queue=self._queue,
+            live_request_queue=self.queue,
             run_config=config,
         )
         self._holding.update()
@@ -157,7 +156,7 @@ class Run:
         async with aclosing(events):
             async for event in events:
                 if hands_over(event):
-                    self._queue.begin_handover()
+                    self.queue.begin_handover()
                 self._pulse.heard(seconds_of_sound(event), is_first=not self.turn.is_open)
                 if self.is_unconnected:
                     self._take_unasked(event)
@@ -182,7 +181,7 @@ class Run:
     def answer(self, answer: types.Part) -> None:
         """Gives the model a user's answer to a tool call, or leaves it to the next run, which follows."""
         if answer.function_response and self.answers.is_open(answer.function_response.id or ""):
-            self._queue.results.append(answer)
+            self.queue.results.append(answer)
             self._inbox.ready.set()
         else:
             self.leaving.answered()
@@ -190,13 +189,19 @@ class Run:
 
     def close(self) -> None:
         """Asks the run to end: `drive()` returns when the connection is closed."""
-        self._queue.close()
+        self.queue.close()
 
     def renew(self) -> None:
-        """Ends the run; the next one makes a new connection, and sends the history."""
+        """Ends the run. The next one makes a new connection, and sends the history."""
         self.leaving.is_renewed = True
         self.handle = None
         self.close()
+
+    def refresh(self) -> None:
+        """The next turn needs a new connection: this run ends at its next rest, and the next one follows."""
+        self.leaving.is_stale = True
+        self.handle = None
+        self._close_if_at_rest()
 
     def _changed(self) -> None:
         self._holding.update()
@@ -207,7 +212,7 @@ class Run:
     @property
     def is_closed(self) -> bool:
         """The run was ended: its agents have not come to an end by themselves."""
-        return self._queue.closed
+        return self.queue.closed
 
     @property
     def is_unconnected(self) -> bool:
@@ -226,16 +231,6 @@ class Run:
         return not (self.turn.is_open or self.turn.owed or self.is_speech_pending)
 
     @property
-    def undecided(self) -> UserText | None:
-        """A text that ADK has taken, and has neither sent nor refused."""
-        return self._queue.undecided
-
-    @property
-    def unsettled(self) -> tuple[UserText, float] | None:
-        """A text that ADK has taken and may not have stored, and the `time.time()` it was taken."""
-        return self._queue.unsettled
-
-    @property
     def is_speech_pending(self) -> bool:
         """The user has just spoken, and the final transcript has not come yet."""
         return self._speech.is_pending
@@ -243,7 +238,7 @@ class Run:
     def overdue(self) -> Exception | None:
         """Why the connection counts as lost although it has reported no error; None: it does not.
 
-        It also closes the run if its deadline has passed and no answer is under way.
+        It also closes a run that is to end, if no answer is under way.
         """
         if self._failure:
             return self._failure
@@ -257,7 +252,9 @@ class Run:
             return LostConnection(None, "a text was not sent in time")
         self.turn.forget_unanswered()
         self._changed()
-        if self._queue.undecided or self.translator.is_agent_busy:  # it is the agent's time
+        if self.leaving.is_stale:
+            self._close_if_at_rest()
+        if self.queue.undecided or self.translator.is_agent_busy:  # it is the agent's time
             return None
         # Every answer ends within a bound.
         is_asked = self.turn.answered or not self.turn.is_open
@@ -292,8 +289,8 @@ class Run:
         self._caught_up.clear()
 
     def stored(self, text: str) -> None:
-        if self.unsettled and self.unsettled[0].text == text:
-            self._queue.settle()
+        if self.queue.unsettled and self.queue.unsettled[0].text == text:
+            self.queue.settle()
 
     # ---- told by the short way (sound.Hearer) ----
 
@@ -307,7 +304,7 @@ class Run:
 
     def is_listened_to(self) -> None:
         self._is_listened_to = True
-        self._queue.send_sound = None
+        self.queue.send_sound = None
 
     async def caught_up(self) -> None:
         await self._caught_up.wait()
@@ -319,7 +316,7 @@ class Run:
         self.handle = None
         self.leaving.connected()
         self.answers.forget_open()
-        self._queue.connected()
+        self.queue.connected()
         self._connection, self._connected_at = connection, time.monotonic()
         self._pulse.connected()
         self.turn.sent()
@@ -328,7 +325,7 @@ class Run:
         plugins = self._runner.plugin_manager
         connection.short_way = plugins.sound.shorten(connection.inner, self, plugins.plugins)
         is_open = connection.short_way and not self._is_listened_to
-        self._queue.send_sound = connection.send_sound if is_open else None
+        self.queue.send_sound = connection.send_sound if is_open else None
         self._host.connected()
 
     def history(self, turns: list[types.Content]) -> list[types.Content]:
@@ -337,7 +334,7 @@ class Run:
 
     def sending(self, content: types.Content | None) -> None:
         if content:
-            self._queue.decided()  # ADK stores a text before it sends it
+            self.queue.decided()  # ADK stores a text before it sends it
             self.screening.allow()
         self._pulse.sending(is_text=content is not None)
 
@@ -348,7 +345,7 @@ class Run:
 
     def resumable(self, handle: str) -> None:
         # The service may have made this handle before the model got the input of this turn.
-        if not self.turn.given:
+        if not (self.turn.given or self.leaving.is_stale):
             self.handle = handle
             self._host.changed()
             if self.leaving:
@@ -365,10 +362,12 @@ class Run:
     def _close_if_at_rest(self) -> None:
         if not self.is_at_rest:
             return
+        if self.leaving.is_stale:
+            self.renew()
         if self.leaving.needs_run or self._runner.can_begin_with(self.agent):
             self.close()
         elif self.handle and self._connection:
-            self._queue.begin_handover()
+            self.queue.begin_handover()
             self._connection.renew(self.handle)  # in this run: the next one would begin the program anew
 
     def _take_unasked(self, event: Event) -> None:
@@ -382,8 +381,9 @@ class Run:
         self._failure = error if isinstance(error, Exception) else self._failure
 
     async def _must_wait(self, text: UserText) -> bool:
-        """Whether the agent's instruction changes with a text. If so, this run ends; the open answer, too."""
-        if not text.state_delta or text.is_stored or not await self.instruction.changes(text.state_delta):
+        """Whether a text needs a new connection. If so, this run ends, and the open answer is interrupted."""
+        delta = None if text.is_stored else text.state_delta
+        if not (self.leaving.is_stale or (delta and await self.instruction.changes(delta))):
             return False
         for message in self.translator.stop():
             self._host.emit(message)

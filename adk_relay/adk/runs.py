@@ -7,7 +7,6 @@ import logging
 import time
 from contextlib import suppress
 
-from google.adk.agents.run_config import RunConfig
 from google.adk.sessions import Session
 from google.genai import types
 from tenacity import (
@@ -31,6 +30,7 @@ from adk_relay.adk.session import StoredSession
 from adk_relay.adk.settling import settle
 from adk_relay.adk.stops import Stop
 from adk_relay.adk.turn import Owed, Question
+from adk_relay.adk.voices import Voices
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import Status, TurnEnd, UserText
 from adk_relay.core.recorded import AgentState
@@ -59,7 +59,7 @@ class Runs:
 
     Args:
         runner: runs the agent.
-        config: the run configuration.
+        voices: those of the conversation: they have the run configuration.
         session: the conversation's session.
         inbox: where the user's input comes from.
         host: the conversation.
@@ -74,14 +74,14 @@ class Runs:
     def __init__(
         self,
         runner: WatchedRunner,
-        config: RunConfig,
+        voices: Voices,
         session: StoredSession,
         inbox: Inbox,
         host: RunsHost,
         label: str,
     ) -> None:
         self._runner = runner
-        self._config = config
+        self._voices = voices
         self._session = session
         self._inbox = inbox
         self._host = host
@@ -121,6 +121,13 @@ class Runs:
         else:
             self.want()
 
+    def refresh(self) -> None:
+        """The next turn needs a new connection: the present one is given up at the next rest."""
+        self._handle = None
+        if self.run and self.stop_reason is None:
+            self.run.refresh()
+        self._host.changed()
+
     def stop(self, reason: Stop) -> None:
         """Ends the present run. No other begins before `go_on()`."""
         self.stop_reason = max(reason, self.stop_reason or reason)
@@ -135,10 +142,11 @@ class Runs:
         self._stopped.clear()
         self._wanted = self._wanted or bool(self._inbox or self._owed or self.answers)
 
-    def unwant(self) -> None:
-        """No run is wanted any more: the conversation was emptied, and its tool calls with it."""
+    def emptied(self) -> None:
+        """The session is a new one. No run is wanted any more, and no tool call waits."""
         self._wanted = False
         self.answers.parts.clear()
+        self._voices.emptied()
 
     async def needed(self) -> Stop | None:
         """Waits until a run is wanted (returns None) or the runs are stopped (returns the reason)."""
@@ -187,7 +195,7 @@ class Runs:
         ahead = [self._ahead.storing] if self._ahead.storing else []
         owing += map(Question, [*self._inbox.stored_texts, *ahead])
         owed = tuple(question.recorded() for question in owing)
-        return AgentState(owed, agent, handle or "", self.answers.recorded())
+        return AgentState(owed, agent, handle or "", self.answers.recorded(), self._voices.chosen)
 
     def restore(
         self, state: AgentState, owed: Owed, text: UserText | None, *, resumes: bool, is_cut: bool
@@ -249,6 +257,8 @@ class Runs:
         ):
             with attempt:
                 while self.stop_reason is None:
+                    if await self._voices.store():
+                        self._at_hand = self._handle = None
                     if await self.answers.store():
                         self._at_hand = None
                         self.begin_with("answer")
@@ -271,7 +281,7 @@ class Runs:
         session = self._session
         self.run = run = Run(
             self._runner,
-            self._config,
+            self._voices.config,
             session.user_id,
             session.session_id,
             self._inbox,
@@ -303,8 +313,8 @@ class Runs:
         if was_up and (self._is_transient(error) if error else is_given and run.turn.is_open):
             self.is_reconnecting = True
             self._host.tell(Status("reconnecting"))
-        if run.undecided:
-            run.turn.take_back(run.undecided)
+        if run.queue.undecided:
+            run.turn.take_back(run.queue.undecided)
         # A question that the model was given after the answer had begun interrupts it.
         goes_on = (error is not None or is_given) and not run.turn.has_next
         for message in run.translator.lose(goes_on=goes_on):

@@ -77,6 +77,8 @@ class StoredSession:
         self.created_at = self.last_activity = time.time()
         self._at_hand: _AtHand | None = None
         self.set_state = SetState()
+        self.loaded_state: dict[str, Any] = {}
+        """The session's state when it was read."""
         self.archive = self._new_archive()
         self._count: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Counts the messages that are not in memory; None: that is done, or there are none."""
@@ -116,6 +118,7 @@ class StoredSession:
             return
         self.is_kept = True
         self.set_state.load(session.state)
+        self.loaded_state = session.state
         self.waiting = waiting_in(with_waiting(session))
         self.created_at = created_at(session)
         self.last_activity = session.last_update_time

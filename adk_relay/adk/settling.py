@@ -20,15 +20,15 @@ async def settle(run: Run, session: StoredSession, inbox: Inbox, host: RunsHost,
         Exception: the session service failed.
     """
     unstored = run.translator.unstored
-    text = run.undecided
+    text = run.queue.undecided
     if not (text or unstored):
         return
-    found, is_stored = None, text is not None and run.unsettled is None
+    found, is_stored = None, text is not None and run.queue.unsettled is None
     try:
         found = await session.find()
     finally:
         if text:
-            if run.unsettled and found and holds(found, *run.unsettled):
+            if run.queue.unsettled and found and holds(found, *run.queue.unsettled):
                 host.stored(text)
                 is_stored = True
             # Also if the session can't be read: a text said twice is better than a lost one.

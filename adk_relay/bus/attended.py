@@ -38,11 +38,12 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.own_ids import is_own, with_id
 from adk_relay.core.room import After, Standing
+from adk_relay.core.voice import Configured
 
 _MAX_UNACKED = 256
-_MAX_UNACKED_CHARS = 1024 * 1024
+_MAX_UNACKED_BYTES = 1024 * 1024
 _MAX_HELD = 64
-"""Texts of a listener that may wait for their acks, their characters, and other input that may wait for an
+"""Texts of a listener that may wait for their acks, their bytes, and other input that may wait for an
 owner."""
 
 
@@ -194,7 +195,7 @@ class Attended:
         connection, data = attending.listener.connection_id, encode(text)
         if text_id in attending.texts:
             self._send_quietly(connection, data)
-        elif len(attending.texts) >= _MAX_UNACKED or attending.chars >= _MAX_UNACKED_CHARS:
+        elif len(attending.texts) >= _MAX_UNACKED or attending.text_bytes >= _MAX_UNACKED_BYTES:
             raise InboxFullError
         else:
             self._send(connection, data)
@@ -294,7 +295,9 @@ class Attended:
 
     def _note(self, message: Message) -> None:
         """Keeps how the conversation stands, for those who come."""
-        if isinstance(message, Reset):
+        if isinstance(message, Configured):
+            self._standing = replace(self._standing, voice=message.voice)
+        elif isinstance(message, Reset):
             self._standing = replace(self._standing, epoch=message.epoch, seq=0, message_count=0)
         elif isinstance(message, Numbered) and message.seq > self._standing.seq:
             has_messages = self._standing.message_count or isinstance(message, Written | TurnEnd)

@@ -8,6 +8,7 @@ from typing import Literal
 from adk_relay.bus.commands import Ask
 from adk_relay.bus.microphone import Microphone
 from adk_relay.bus.pictures import Pictures
+from adk_relay.core.inbox import bytes_of
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Status, UserText
 from adk_relay.core.room import After
@@ -48,10 +49,9 @@ class Attendee:
     """What it was told here instead, because the owner could not be reached; "": nothing."""
 
     @property
-    def chars(self) -> int:
-        """How many characters its texts have."""
-        texts = (each.text if isinstance(each, Ask) else each for each in self.texts.values())
-        return sum(len(text.text) + text.delta_bytes for text in texts)
+    def text_bytes(self) -> int:
+        """How many bytes its texts have."""
+        return sum(bytes_of(each.text if isinstance(each, Ask) else each) for each in self.texts.values())
 
     def forget(self, text_id: str) -> None:
         """A text was refused, or has its ack and its answer: it is not said again."""

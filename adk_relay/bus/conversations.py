@@ -13,6 +13,7 @@ from adk_relay.bus.together import Together
 from adk_relay.core.interfaces import Conversation, StoppingError, Summary
 from adk_relay.core.messages import Line, ToolResult
 from adk_relay.core.stats import Stats
+from adk_relay.core.voice import Choices
 from adk_relay.core.whole import About, Agent, Role, counts_of
 
 _GIVING_SECONDS = 3.0
@@ -144,10 +145,16 @@ class Conversations:
     def push_to_talk(self) -> bool:
         return self._known_agent().push_to_talk
 
+    @property
+    def choices(self) -> Choices:
+        agent = self._known_agent()
+        return Choices(agent.voices, agent.languages)
+
     def _agent(self) -> Agent | None:
         """What the agent is; None: no process is known that runs it."""
         if own := self._own:
-            return Agent(own.app_name, own.model, own.is_rehearsal, own.push_to_talk)
+            choices = own.choices.voices, own.choices.languages
+            return Agent(own.app_name, own.model, own.is_rehearsal, own.push_to_talk, *choices)
         return self.together.agent
 
     def _known_agent(self) -> Agent:

@@ -183,9 +183,8 @@ class Link:
             raise
         self.calls.complete(call.id, result)
         if self.state is State.HTTP:
-            self._view.notice(
-                f"What the agent says to it is not shown without a WebSocket: /join {self.session_id}"
-            )
+            how = f"/join {self.session_id}"
+            self._view.notice(f"What the agent says to it is not shown without a WebSocket: {how}")
 
     # ---- frames ----
 
@@ -363,9 +362,8 @@ class Link:
             return
         for request in waiting:
             request.state, request.has_failed = "sent", False
-            self._connection.send(
-                type="chat", message=request.text, session_id=self.session_id, id=request.id
-            )
+            fields = {"session_id": self.session_id, "message": request.text, "id": request.id}
+            self._connection.send(type="chat", **fields)
 
     async def post(self) -> bool:
         """Sends a waiting text over HTTP, and waits for the answer. False: no text waits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -244,4 +245,9 @@ def _ms(sound: UserAudio | ActivityStart | AudioEnd) -> float:
 def _size(content: UserText | UserImage) -> int:
     if isinstance(content, UserImage):
         return _ENVELOPE + len(content.data)
-    return _ENVELOPE + len(content.text.encode()) + content.delta_bytes
+    return _ENVELOPE + bytes_of(content)
+
+
+def bytes_of(text: UserText) -> int:
+    """The bytes of a text, and of the state that it sets."""
+    return len(text.text.encode()) + (len(json.dumps(text.state_delta)) if text.state_delta else 0)

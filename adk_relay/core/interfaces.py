@@ -10,6 +10,7 @@ from adk_relay.core.messages import Input, Line, ReadOlder, ToolResult, ToolStar
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import After, Standing
 from adk_relay.core.stats import Stats
+from adk_relay.core.voice import Choices
 
 
 class StoppingError(Exception):
@@ -150,6 +151,10 @@ class Conversations(Protocol):
     @property
     def push_to_talk(self) -> bool:
         """Whether the clients have to tell when their users begin and stop to speak."""
+
+    @property
+    def choices(self) -> Choices:
+        """Which voices and languages users may choose."""
 
     @property
     def stats(self) -> Stats: ...

@@ -11,6 +11,7 @@ from adk_relay.core.allowance import Allowance
 from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import Error, Input, Interrupt, UserText, UserTyping
 from adk_relay.core.requests import Requests
+from adk_relay.core.voice import Configure
 
 _INTERRUPTIONS = 0.1, 20.0
 """How often a member may stop the answer, or cut in with a text: a second, and at once. So answers to others
@@ -60,6 +61,8 @@ class Members:
                 wait = self._take(member, 0)
             case UserText() if self._cuts_in(member):
                 wait = self._take(member, 0)
+            case Configure():  # each change costs a connection to the model
+                wait = self._take(member, 0)
             case UserTyping(True):
                 wait = self._take(member, 1)
             case _:
@@ -67,7 +70,8 @@ class Members:
         if isinstance(user_input, UserText) and not wait:
             self._writer = member
         if wait and not isinstance(user_input, UserTyping):
-            why = f"You stop answers too often: wait {math.ceil(wait)} s."
+            does = "change the voice" if isinstance(user_input, Configure) else "stop answers"
+            why = f"You {does} too often: wait {math.ceil(wait)} s."
             text_id = user_input.id if isinstance(user_input, UserText) else ""
             listener.deliver(Error("rate_limited", why, text_id, retry_after=math.ceil(wait)))
         return not wait

@@ -6,13 +6,13 @@ ADK's live requests, and ADK's events into `Message`. All of it can be serialize
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
+from adk_relay.core.voice import Configure, Configured
 
 # ---- from the user ---------------------------------------------------------------------------
 
@@ -43,11 +43,6 @@ class UserText:
     """Who wrote it: see `core.listener.Listener`. Ids of texts are those of a member."""
     state_delta: Any = field(default=None, compare=False)
     """What it changes in the session's state, a flat JSON object; None: nothing."""
-
-    @property
-    def delta_bytes(self) -> int:
-        """The bytes of its `state_delta`."""
-        return len(json.dumps(self.state_delta)) if self.state_delta else 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -121,7 +116,7 @@ class ReadOlder:
 ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
-Input = ForModel | Interrupt | UserTyping | ToolResult
+Input = ForModel | Interrupt | UserTyping | ToolResult | Configure
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------
@@ -396,6 +391,7 @@ Earlier = Gap | Older | Line
 """Messages from before a listener came."""
 
 Ending = Ended | GoingAway
-Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Reset | Dropped | Status | Error | Ending
+Changed = Reset | Configured | Status
+Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Dropped | Error | Changed | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""

@@ -11,7 +11,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from adk_relay.core.inbox import InboxFullError
+from adk_relay.core.inbox import InboxFullError, bytes_of
 from adk_relay.core.listener import Listener
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Error, Input, Transcript, UserImage, UserText
@@ -75,7 +75,7 @@ class _Waiting:
         content = self.user_input
         if isinstance(content, UserImage):
             return len(content.data)
-        return len(content.text) + content.delta_bytes
+        return bytes_of(content)
 
 
 class Moderation:

@@ -8,6 +8,7 @@ from typing import Any
 from adk_relay.core.answer import Asked
 from adk_relay.core.listener import Member
 from adk_relay.core.messages import Numbered, TurnStart, UserText
+from adk_relay.core.voice import MODELS_OWN, Voice
 
 # ---- what the listeners were told ----------------------------------------------------------------
 
@@ -124,6 +125,8 @@ class AgentState:
     """The model's resumption handle, if it covers all; "": there is none."""
     answers: tuple[ToolAnswered, ...] = ()
     """Those that are not in the session yet."""
+    voice: Voice = MODELS_OWN
+    """What users have chosen."""
 
 
 # ---- the conversation ----------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol
 
+from adk_relay.core.inbox import bytes_of
 from adk_relay.core.journal import size_of
 from adk_relay.core.messages import Audio, Numbered, TurnEnd, TurnStart
 from adk_relay.core.past import Past as Past
@@ -176,6 +177,6 @@ def _size(entry: Recorded) -> int:
         case Told(message) if not isinstance(message, TurnStart):
             return size_of(message)
         case TextSaid(text) | Requested(text=text):
-            return _ENVELOPE + len(text.text) + text.delta_bytes
+            return _ENVELOPE + bytes_of(text)
         case _:
             return _ENVELOPE

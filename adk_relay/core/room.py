@@ -35,6 +35,7 @@ from adk_relay.core.past import Past
 from adk_relay.core.recorded import Came, Left
 from adk_relay.core.recording import Recording
 from adk_relay.core.requests import Requests
+from adk_relay.core.voice import MODELS_OWN, Voice
 
 _MAX_NAMES = 100
 """Of how many others a listener that comes is told the names."""
@@ -70,6 +71,8 @@ class Standing:
     """How many others attend."""
     names: tuple[tuple[str, str], ...]
     """The connection ids and the names of those that have one, of at most `_MAX_NAMES`."""
+    voice: Voice = MODELS_OWN
+    """How the agent speaks."""
 
 
 class Room:
@@ -359,11 +362,8 @@ class Room:
             listener.deliver(Reset(self.epoch, deleted))
 
     def close(self) -> None:
-        """The conversation has ended: nothing is replayed, and changes of presence are not told any more.
-
-        Objects of a conversation refer to each other, so they stay until the garbage collector looks through
-        all of them. It counts objects, not bytes: without this, gigabytes of sound could wait for it.
-        """
+        """The conversation has ended: nothing is replayed, and changes of presence are not told any more."""
+        # Its objects refer to each other, so they wait for the garbage collector, which does not count bytes.
         self.journal.clear()
         if self._presence_timer:
             self._presence_timer.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
@@ -36,6 +36,9 @@ class Agent:
     model: str = ""
     is_rehearsal: bool = False
     push_to_talk: bool = False
+    voices: Sequence[str] = ()
+    languages: Sequence[str] = ()
+    """Those that users may choose."""
 
 
 @dataclass(slots=True, frozen=True)

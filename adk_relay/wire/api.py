@@ -25,7 +25,7 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.requests import BusyError
-from adk_relay.core.times import iso
+from adk_relay.core.times import iso, now
 from adk_relay.core.visitor import Visitor
 from adk_relay.core.whole import Counts, Role, Whole, counts_of, total
 from adk_relay.wire import http
@@ -216,7 +216,7 @@ class Api:
         if not isinstance(fields.get("model_id"), str | None):
             raise HttpError(400, "model_id must be a string.")
         session_id, model = await self._conversations.create(visitor.owner), self._conversations.model
-        return as_json({"session_id": session_id, "model": model, "timestamp": iso(time.time())})
+        return as_json({"session_id": session_id, "model": model, "timestamp": now()})
 
     async def _list(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         limit = query_of(scope).get("limit", str(_DEFAULT_LIMIT))
@@ -279,8 +279,7 @@ class Api:
         if not is_session_id(session_id):
             raise UnknownConversationError(session_id)
         await self._conversations.check(visitor.owner, session_id)
-        token = self._guard.invite(visitor, session_id, ttl, role, name)
-        expires_at = iso(time.time() + ttl)
+        token, expires_at = self._guard.invite(visitor, session_id, ttl, role, name), iso(time.time() + ttl)
         return as_json({"token": token, "session_id": session_id, "role": role, "expires_at": expires_at})
 
     # ---- one turn ----

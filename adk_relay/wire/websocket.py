@@ -274,6 +274,8 @@ class Socket:
                 role=self._admission.visitor.role,
                 names=dict(standing.names),
                 limits=self._admission.limits,
+                choices=self._conversations.choices,
+                voice=standing.voice,
             )
         )
         if welcome:

@@ -51,6 +51,20 @@ async def test_state_that_is_set_with_a_text(gemini: GeminiLive) -> None:
         assert "Talk with Ann." in str(gemini.connections[0].setup["systemInstruction"])
 
 
+async def test_a_voice_that_the_user_chooses(gemini: GeminiLive) -> None:
+    async with serving(a_relay(voices="Puck,Kore")) as port, talking(port, user="alice") as talk:
+        await talk.until(lambda: talk.state["connection"]["name"] == "connected")
+        assert (talk.state["voices"], talk.state["voice"]) == (["Puck", "Kore"], "")
+        assert (talk.state["languages"], talk.state["language"]) == ([], "")
+        assert await talk.do("configure", {"voice": "Kore"}) is True
+        await talk.until(lambda: talk.state["voice"] == "Kore")
+        assert await talk.do("configure", {"language": "de-DE"}) is True
+        await talk.until(lambda: talk.messages("error"))
+        await talk.do("say", "hello")
+        await talk.until(lambda: talk.messages("turn_end"))
+        assert "Kore" in str(gemini.connections[0].setup)
+
+
 async def test_the_example_for_a_terminal() -> None:
     async with serving(a_relay(rehearsal())) as port:
         process = await asyncio.create_subprocess_exec(

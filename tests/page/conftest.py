@@ -33,7 +33,7 @@ def microphone(wav: Path) -> Microphone:
 async def kept_browser(wav: Path) -> AsyncIterator[Chromium]:
     """To start a browser takes seconds: it is kept for the tests that follow, of other files too."""
     source = f"--use-file-for-fake-audio-capture={wav}%noloop"  # after the file, silence
-    given = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    given = ("--use-fake-device-for-media-stream=device-count=2", "--use-fake-ui-for-media-stream")
     async with Chromium(*given, source) as kept:
         yield kept
 

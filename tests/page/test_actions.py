@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from playwright.async_api import Browser, Page, expect
 
@@ -51,7 +53,7 @@ async def test_answers_and_code_can_be_copied(gemini: GeminiLive, browser: Brows
                 await copies(tab.page)
         async with window(browser, port, room, permissions=["clipboard-write", "clipboard-read"]) as tab:
             await copies(tab.page)
-            phone = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
+            phone: Any = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True}
         async with visit(browser, port, f"/?user=guest&session={room}", **phone) as tab:
             box = await tab.page.get_by_role("button", name="Copy this answer").last.bounding_box()
             assert box and box["width"] >= 44 <= box["height"]

@@ -52,13 +52,13 @@ async def test_the_example_for_react(tmp_path: Path, microphone: Microphone, bro
         visit(browser, there, "/example/", noise=f"{NO_SERVER}|React DevTools") as tab,
     ):
         page = tab.page
-        await tab.say("What time is it in Tokyo?")
+        await tab.say("What time is it in Tokyo?", "Enter")
         await tab.answered(re.compile(r"in Asia/Tokyo\.$"))
         await expect(page.locator(".tool")).to_have_text("get_current_time: done")
 
         between.cut()
         await tab.shows("waiting")
-        await tab.say("meanwhile")
+        await tab.say("meanwhile", "Enter")
         await expect(page.locator("small")).to_have_text("Waiting to be sent")
         between.mend()
         await tab.online()

@@ -77,8 +77,10 @@ GROW = """async ({ text, seed }) => {
 async def test_a_text_that_grows_is_drawn_as_one_that_is_there(browser: Browser) -> None:
     texts = [
         ANSWER,
-        "Here:\n- a\n\n  more of a\n- b\n\n1. x\n2. y\n\nEnd\n===\n\n    code\n\n***\n\n* c\n*d* and **e *f* g**\n",
-        "> a\n> - b\n>\n> c\nd\n\n<div>\n**no**\n</div>\n\n~~~\n`` ` ``\n~~~\n`a` ``b`` \\* 2 * 3 * 4 [5] (6)",
+        "Here:\n- a\n\n  more of a\n- b\n\n1. x\n2. y\n\nEnd\n===\n\n    code\n\n***\n\n"
+        "* c\n*d* and **e *f* g**\n",
+        "> a\n> - b\n>\n> c\nd\n\n<div>\n**no**\n</div>\n\n~~~\n`` ` ``\n~~~\n"
+        "`a` ``b`` \\* 2 * 3 * 4 [5] (6)",
         "a\r\nb\r\n\r\n| x |\r\n|---|\r\n| `|` |\r\n\r\n- [ ] c &#65;&nope;&#x1F600;",
         "> " * 3000 + "deep",
     ]

@@ -149,9 +149,11 @@ class Tab:
 
     # ---- what the user does
 
-    async def say(self, text: str) -> None:
+    async def say(
+        self, text: str, key: str = "Control+Enter"
+    ) -> None:  # Enter alone: where there is a keyboard
         await self.page.get_by_label("Message", exact=True).fill(text)
-        await self.page.keyboard.press("Control+Enter")  # Enter sends where there is a keyboard
+        await self.page.keyboard.press(key)
 
     async def call(self) -> None:
         """Starts a call, and returns when sound is being sent."""

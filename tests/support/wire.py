@@ -34,6 +34,7 @@ from adk_relay.core.messages import (
     UserText,
     Written,
 )
+from adk_relay.core.voice import Choices, Configured, Voice
 from adk_relay.wire import closing
 from adk_relay.wire.closing import CloseFrame
 from adk_relay.wire.dialects import BadFrameError, Dialect, Welcome
@@ -85,6 +86,7 @@ SAMPLES: list[Message] = [
     Typing("b", True, "Ann"),
     Reset("e", deleted=False),
     Reset("e", deleted=True),
+    Configured(Voice("Puck", "de-DE")),
     Dropped("down", 480.0),
     Status("live"),
     Error("busy", "Too much.", "c0ffee", "call-2"),
@@ -95,7 +97,25 @@ SAMPLES: list[Message] = [
 
 _WELCOMES = [
     Welcome(
-        "s", "alice", "b", 1, "m", False, True, 25.0, "e", 9, 2, is_new, True, "Ann", "listen", {"c": "Bob"}
+        *(
+            "s",
+            "alice",
+            "b",
+            1,
+            "m",
+            False,
+            True,
+            25.0,
+            "e",
+            9,
+            2,
+            is_new,
+            True,
+            "Ann",
+            "listen",
+            {"c": "Bob"},
+        ),
+        choices=Choices(("Puck",), ("de-DE",)),
     )
     for is_new in (True, False)
 ]

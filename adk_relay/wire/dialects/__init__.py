@@ -26,6 +26,7 @@ from adk_relay.core.messages import (
     UserText,
 )
 from adk_relay.core.own_ids import is_own
+from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Voice
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
@@ -114,6 +115,8 @@ class Welcome:
     role: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, float] = field(default_factory=dict)
+    choices: Choices = NO_CHOICES
+    voice: Voice = MODELS_OWN
 
 
 @dataclass(slots=True, frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 import re
 from base64 import b64encode
 from dataclasses import replace
@@ -37,6 +36,7 @@ from adk_relay.core.messages import (
     UserTyping,
     Written,
 )
+from adk_relay.core.voice import Configure, Configured
 from adk_relay.wire.dialects import (
     MAX_TEXT_BYTES,
     BadFrameError,
@@ -60,6 +60,15 @@ from adk_relay.wire.dialects import (
     tool_result,
     user_text,
 )
+from adk_relay.wire.dialects.media import (
+    MAX_AUDIO_BYTES,
+    MAX_IMAGE_BYTES,
+    a2b,
+    bounded,
+    decode_base64,
+    pcm_of,
+    rate_of,
+)
 from adk_relay.wire.dialects.state_delta import with_state
 from adk_relay.wire.outbox import Encode, Frame
 
@@ -69,27 +78,19 @@ SUBPROTOCOL = "relay.v1"
 PING = '{"type":"ping"}'
 PONG = '{"type":"pong"}'
 
-MAX_AUDIO_BYTES = 1024 * 1024
-MAX_IMAGE_BYTES = 4 * 1024 * 1024
-
 _SIZES = {"text_bytes": MAX_TEXT_BYTES, "sound_bytes": MAX_AUDIO_BYTES, "picture_bytes": MAX_IMAGE_BYTES}
 """What a text, the sound of a frame, and a picture may have."""
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = (
-    "activity_start, activity_end, audio_end, history, interrupt, tool_result, typing_start, typing_stop,"
-    " token, ping, pong"
+    "activity_start, activity_end, audio_end, configure, history, interrupt, tool_result, typing_start,"
+    " typing_stop, token, ping, pong"
 )
 
 _CONTENT_HEAD = re.compile(
     r'\{"mime_type": ?"(?:audio/pcm(?:;(rate=\d+))?|(image/(?:jpeg|png)))", ?"data": ?"'
 )
 """How a frame of sound or of a picture begins that JSON.stringify or Python's json.dumps has made."""
-
-_BASE64_PIECE = 64 * 1024
-"""Characters of base64 that are decoded at once, a multiple of 4. Long frames are decoded in a thread, and
-the other threads wait for the interpreter during each call."""
-
 
 # ---- from the client -------------------------------------------------------------------------
 
@@ -101,7 +102,7 @@ def decode(frame: Frame) -> Command:
         BadFrameError: the frame is not a valid command.
     """
     if isinstance(frame, bytes):
-        return UserAudio(_pcm(frame))
+        return UserAudio(pcm_of(frame))
     if content := _plain_content(frame):
         return content
     fields = json_object(frame)
@@ -118,6 +119,8 @@ def decode(frame: Frame) -> Command:
             return AudioEnd()
         case "history":
             return _read_older(fields)
+        case "configure":
+            return _configure(fields)
         case "interrupt":
             return Interrupt()
         case "tool_result":
@@ -149,12 +152,12 @@ def _plain_content(frame: str) -> UserAudio | UserImage | None:
     if not (head and frame.endswith('"}', head.end())):
         return None
     try:
-        decoded = _a2b(frame[head.end() : -2])
+        decoded = a2b(frame[head.end() : -2])
     except ValueError:  # it may be base64 all the same: JSON allows "/" to be escaped
         return None
     if image := head[2]:
-        return UserImage(_bounded(decoded, MAX_IMAGE_BYTES), image)
-    return UserAudio(_pcm(_bounded(decoded, MAX_AUDIO_BYTES)), _rate(head[1] or ""))
+        return UserImage(bounded(decoded, MAX_IMAGE_BYTES), image)
+    return UserAudio(pcm_of(bounded(decoded, MAX_AUDIO_BYTES)), rate_of(head[1] or ""))
 
 
 def _content(fields: dict[str, Any]) -> Input:
@@ -164,9 +167,9 @@ def _content(fields: dict[str, Any]) -> Input:
         case "text/plain":
             return with_state(user_text(fields, "data"), fields)
         case "audio/pcm":
-            return UserAudio(_pcm(_decode_base64(_data(fields), MAX_AUDIO_BYTES)), _rate(parameter))
+            return UserAudio(pcm_of(decode_base64(_data(fields), MAX_AUDIO_BYTES)), rate_of(parameter))
         case "image/jpeg" | "image/png" as image:
-            return UserImage(_decode_base64(_data(fields), MAX_IMAGE_BYTES), image)
+            return UserImage(decode_base64(_data(fields), MAX_IMAGE_BYTES), image)
         case _:
             raise BadFrameError(
                 "unsupported_mime_type", f"This mime type is not supported. Supported: {_MIME_TYPES}."
@@ -180,61 +183,18 @@ def _read_older(fields: dict[str, Any]) -> ReadOlder:
     raise BadFrameError("bad_data", "before must be the `older` of the last gap or history.")
 
 
+def _configure(fields: dict[str, Any]) -> Configure:
+    chosen = fields.get("voice"), fields.get("language")
+    if chosen == (None, None) or not all(isinstance(each, str | None) for each in chosen):
+        raise BadFrameError("bad_data", "voice and language must be strings; one of them may be left out.")
+    return Configure(*chosen)
+
+
 def _data(fields: dict[str, Any]) -> str:
     data = fields.get("data")
     if not isinstance(data, str):
         raise BadFrameError("bad_data", "data must be a string.")
     return data
-
-
-def _decode_base64(data: str, limit: int) -> bytes:
-    try:
-        decoded = _a2b(data)
-    except ValueError:
-        raise BadFrameError("bad_data", "data must be base64 (RFC 4648 section 4).") from None
-    return _bounded(decoded, limit)
-
-
-def _a2b(data: str) -> bytes:
-    """Decodes base64.
-
-    Raises:
-        ValueError: it is none (RFC 4648 section 4).
-    """
-    if len(data) <= _BASE64_PIECE:
-        return binascii.a2b_base64(data, strict_mode=True)
-    if 0 <= data.find("=") < len(data) - 2:
-        raise ValueError("padding before the end")
-    pieces = (data[start : start + _BASE64_PIECE] for start in range(0, len(data), _BASE64_PIECE))
-    return b"".join(binascii.a2b_base64(piece, strict_mode=True) for piece in pieces)
-
-
-def _bounded(decoded: bytes, limit: int) -> bytes:
-    if len(decoded) > limit:
-        raise BadFrameError("too_large", f"data has {len(decoded)} bytes; at most {limit} are allowed.")
-    if not decoded:
-        raise BadFrameError("bad_data", "data is empty.")
-    return decoded
-
-
-def _pcm(pcm: bytes) -> bytes:
-    if len(pcm) % 2:
-        raise BadFrameError("bad_data", "16-bit sound must have an even number of bytes.")
-    if not pcm:
-        raise BadFrameError("bad_data", "The sound is empty.")
-    if len(pcm) > MAX_AUDIO_BYTES:
-        message = f"The sound has {len(pcm)} bytes; at most {MAX_AUDIO_BYTES} are allowed."
-        raise BadFrameError("too_large", message)
-    return pcm
-
-
-def _rate(parameter: str) -> int:
-    if not parameter:
-        return 16_000
-    found = re.fullmatch(r"\s*rate=(\d{4,6})\s*", parameter)
-    if found and 8_000 <= (rate := int(found[1])) <= 192_000:
-        return rate
-    raise BadFrameError("unsupported_mime_type", "Sound must be audio/pcm;rate=N with N from 8000 to 192000.")
 
 
 # ---- to the client ---------------------------------------------------------------------------
@@ -317,6 +277,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return presence | names_field(dict(message.names))
         case Typing(connection_id, typing, name):
             return {"type": "typing", "connection_id": connection_id, **name_field(name), "typing": typing}
+        case Configured(voice):
+            return {"type": "configured", "voice": voice.name, "language": voice.language}
         case Reset(epoch, deleted):
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
         case _:  # TurnStart, Taken and Ended have no frame in this dialect
@@ -356,8 +318,16 @@ def _welcome(welcome: Welcome) -> Frame:
             **name_field(welcome.name),
             **role_field(welcome.role),
             **names_field(welcome.names),
+            **_choices(welcome),
         }
     )
+
+
+def _choices(welcome: Welcome) -> dict[str, Any]:
+    """What the user may choose, and what is chosen now; there are no fields where there is no choice."""
+    voices, languages, voice = welcome.choices.voices, welcome.choices.languages, welcome.voice
+    fields: dict[str, Any] = {"voices": [*voices], "voice": voice.name} if voices else {}
+    return fields | ({"languages": [*languages], "language": voice.language} if languages else {})
 
 
 def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:

@@ -37,6 +37,8 @@ export async function run(): Promise<string> {
   return id;
 }
 
+export const choose = ({ state }: Conversation): boolean =>
+  conversation.configure({ voice: state.voices[0], language: "" });
 export const running = (line: Line): Tool[] => line.tools.filter(({ result }) => result === null);
 export const length = (message: MessageOf<"text">): number => message.text.length;
 

@@ -134,8 +134,8 @@ export class Connection {
   }
 
   // Sends {"type": type} if there is a connection; returns whether there is.
-  sendControl(type) {
-    return this.#socket.send({ type });
+  sendControl(type, fields = {}) {
+    return this.#socket.send({ type, ...fields });
   }
 
   // Asks for the messages before a place, if there is a connection; returns whether there is.

@@ -11,7 +11,8 @@ import { Fallback } from "./fallback.js";
 import { randomId } from "./ids.js";
 import { base64 } from "./pictures.js";
 import { Teller } from "./teller.js";
-import { baseOf } from "./urls.js";
+import { fates } from "./texts.js";
+import { baseOf, socketOf } from "./urls.js";
 
 /**
  * @typedef {import("./types.js").ConnectOptions} ConnectOptions
@@ -48,10 +49,7 @@ export class Conversation extends Teller {
     if (!WebSocket) throw new Error("There is no WebSocket here. Pass one as the option `WebSocket`: the package `ws` has it.");
     const base = baseOf(url);
     const at = (path) => new URL(path, base);
-    const socketURL = at(`ws/${encodeURIComponent(user)}`);
-    socketURL.protocol = base.protocol.replace("http", "ws"); // and https → wss
-    if (session) socketURL.searchParams.set("session_id", session);
-    if (name) socketURL.searchParams.set("name", name);
+    const socketURL = socketOf(base, { user, session, name });
     this.#cut = new CutAnswers(storage, `relay.cut ${socketURL.pathname} ${session}`, () => lastAnswer(this.state.messages));
     this.#token = token;
     const currentToken = () => (typeof this.#token === "function" ? this.#token() : this.#token);
@@ -148,6 +146,17 @@ export class Conversation extends Teller {
     const isBack = this.#connection.takeBack(id) || this.#fallback.takeBack(id);
     if (isBack) this.emit({ type: "cancelled", id });
     return isBack;
+  }
+
+  /**
+   * Chooses how the agent speaks from its next turn on, for all in the conversation: one of `state.voices`, one of
+   * `state.languages`, or "" for the operator's own choice. `configured` tells that it was taken.
+   *
+   * @param {{ voice?: string, language?: string }} choice
+   * @returns {boolean} whether there is a connection to send it
+   */
+  configure({ voice, language }) {
+    return this.#connection.sendControl("configure", { voice, language });
   }
 
   /** Stops the answer that is being given. */
@@ -388,10 +397,4 @@ export class Conversation extends Teller {
       this.#sendBeside(id, words, stateDelta, pictures);
     }
   }
-}
-
-// What becomes of a text: a handler for each.
-function fates(tell) {
-  const types = /** @type {const} */ (["sent", "unsent", "placed", "confirmed", "refused"]);
-  return Object.fromEntries(types.map((type) => [type, (/** @type {string} */ id) => tell(type, id)]));
 }

@@ -40,23 +40,32 @@ export function watchDevices(handler) {
 
 /** @param {string} id of a microphone that may be gone: then it is the default one */
 export function openMicrophone(id) {
-  return navigator.mediaDevices.getUserMedia({
-    // Without echo cancellation the agent would hear itself, and interrupt itself.
-    audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1, ...wanted(id) },
-  });
+  // Without echo cancellation the agent would hear itself, and interrupt itself.
+  const wanted = { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 };
+  return open("audio", wanted, id);
 }
 
 /** @param {string} id of a camera that may be gone */
 export function openCamera(id) {
-  return navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, height: { ideal: 720 }, ...wanted(id) } });
+  return open("video", { width: { ideal: 1280 }, height: { ideal: 720 } }, id);
+}
+
+// `exact`, because browsers may give another one than the `ideal` one although that is there.
+async function open(kind, wanted, id) {
+  const ask = (device) => navigator.mediaDevices.getUserMedia({ [kind]: { ...wanted, ...device } });
+  if (!id) return ask({});
+  try {
+    return await ask({ deviceId: { exact: id } });
+  } catch (error) {
+    if (!["OverconstrainedError", "NotFoundError"].includes(error.name)) throw error;
+    return ask({});
+  }
 }
 
 /** Must be called from a click. The user chooses what is shown. */
 export function openScreen() {
   return navigator.mediaDevices.getDisplayMedia({ video: { frameRate: 5 }, audio: false });
 }
-
-const wanted = (id) => (id ? { deviceId: { ideal: id } } : {});
 
 /** Stops all that is recorded: the browser's indicator disappears. */
 export function stopTracks(/** @type {MediaStream | null | undefined} */ stream) {

@@ -3,20 +3,21 @@
 // Both levels are measured on the audio thread, at the same moments (see recorder.worklet.js). What is played comes back
 // later, and quieter, but it rises and falls in the same way. A user who speaks, and noise, do not.
 
-const FRAME = 0.04; // seconds between two levels
-const MAX_DELAY = Math.round(0.6 / FRAME); // until sound comes back: through Bluetooth it may take half a second
-const ENOUGH = 2 / FRAME; // levels of played sound that make a judgement
-const ALL = 10 / FRAME; // after so many, what has not been heard until now is not heard
-const SETTLING = 1 / FRAME; // levels that are not looked at: a canceller first learns how the room sounds
-const SAME = 0.7; // correlation from which both levels rise and fall in the same way
+// In levels, of which there are 25 a second:
+const MAX_DELAY = 15; // until sound comes back: through Bluetooth it may take half a second
+const SETTLING = 25; // those that are not looked at: a canceller first learns how the room sounds
+const ENOUGH = 50; // of played sound that make a judgement
+const ALL = 250; // what has not come back after so many does not come back
+const STEP = 5; // between two judgements
+
+const SAME = 0.75; // correlation from which both levels rise and fall in the same way
 const FLOOR = -55; // decibels of full scale: what is quieter disturbs nobody
 const PLAYED = -45; // decibels of sound that can be heard
-const STEP = 5; // levels between two judgements
 
 export class EchoMeter {
   /** @type {"unknown" | "echo" | "none"} */
   verdict = "unknown";
-  #played = [];
+  #played = []; // decibels
   #heard = [];
   #audible = 0; // levels of played sound so far
   #rest = 0; // levels for which the last played sound may still come back
@@ -29,42 +30,35 @@ export class EchoMeter {
    */
   add(played, heard) {
     if (this.verdict !== "unknown") return false;
-    const isAudible = decibels(played) > PLAYED;
+    const loud = decibels(played);
+    const isAudible = loud > PLAYED;
     this.#rest = isAudible ? MAX_DELAY : this.#rest - 1;
     if (this.#rest < 0) return false; // between two answers there is nothing to be heard
     if (isAudible) this.#audible++;
     if (this.#audible < SETTLING) return false;
-    this.#played.push(played);
-    this.#heard.push(heard);
+    this.#played.push(loud);
+    this.#heard.push(decibels(heard));
     if (this.#audible < SETTLING + ENOUGH || this.#played.length % STEP) return false;
-    const { correlation } = echoOf(this.#played, this.#heard);
-    this.#confirmed = correlation > SAME ? this.#confirmed + 1 : 0;
+    this.#confirmed = echoOf(this.#played, this.#heard) > SAME ? this.#confirmed + 1 : 0;
     if (this.#confirmed > 1) this.verdict = "echo";
     else if (this.#audible > SETTLING + ALL) this.verdict = "none";
     return this.verdict !== "unknown";
   }
 }
 
-/**
- * How much two series of levels are alike, if one is later by up to 0.6 s.
- *
- * @param {readonly number[]} played root mean squares, one each 40 ms
- * @param {readonly number[]} heard
- * @returns {{ correlation: number, delay: number }} -1 to 1, and seconds
- */
-export function echoOf(played, heard) {
-  const [before, after] = [played.map(decibels), heard.map(decibels)];
-  let best = { correlation: 0, delay: 0 };
-  for (let delay = 0; delay <= MAX_DELAY && delay < before.length / 2; delay++) {
-    const correlation = pearson(before.slice(0, before.length - delay), after.slice(delay));
-    if (correlation > best.correlation) best = { correlation, delay: delay * FRAME };
+// How much two series of levels are alike, -1 to 1, if the second one is late by the delay at which they are most alike.
+function echoOf(played, heard) {
+  let best = -1;
+  for (let delay = 0; delay <= MAX_DELAY && delay < played.length / 2; delay++) {
+    best = Math.max(best, pearson(played.slice(0, played.length - delay), heard.slice(delay)));
   }
   return best;
 }
 
-/** The loudness of a level; what is too quiet to disturb is all the same. */
-export const decibels = (level) => Math.max(FLOOR, 20 * Math.log10(level + 1e-9));
+// The loudness of a level; what is too quiet to disturb is all the same.
+const decibels = (level) => Math.max(FLOOR, 20 * Math.log10(level + 1e-9));
 
+// The correlation of two series: https://en.wikipedia.org/wiki/Pearson_correlation_coefficient
 function pearson(a, b) {
   const n = a.length;
   const mean = (values) => values.reduce((sum, value) => sum + value, 0) / n;

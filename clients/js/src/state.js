@@ -25,6 +25,10 @@ export const EMPTY = {
   pushToTalk: false,
   halfDuplex: false,
   echo: false,
+  voices: [],
+  voice: "",
+  languages: [],
+  language: "",
   messages: [],
   older: "",
   expecting: false,
@@ -99,10 +103,16 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
         name: message.name ?? "",
         role: message.role ?? "",
         mustPushToTalk: Boolean(message.push_to_talk),
+        voices: message.voices ?? [],
+        voice: message.voice ?? "",
+        languages: message.languages ?? [],
+        language: message.language ?? "",
         connections: message.connections,
         names: { ...state.names, ...message.names },
         typing: [],
       });
+    case "configured":
+      return { ...state, voice: message.voice, language: message.language };
     case "history":
       return history(state, message);
     case "older":

@@ -132,6 +132,10 @@
  * @property {boolean} pushToTalk the microphone is sent only between `talk(true)` and `talk(false)`
  * @property {boolean} halfDuplex the microphone is not sent while the agent is heard
  * @property {boolean} echo the microphone of this call hears its loudspeaker
+ * @property {readonly string[]} voices those that can be chosen with `configure()`; empty: there is no choice
+ * @property {string} voice the agent's; empty: the model chooses, or there is no choice
+ * @property {readonly string[]} languages those that can be chosen
+ * @property {string} language
  * @property {readonly Line[]} messages
  * @property {string} older names the place before the first message, for `askOlder()`; empty: there are no older ones
  * @property {boolean} expecting an answer is to come
@@ -152,7 +156,10 @@
  * @typedef {{ type: "hello", session_id: string, user_id: string, connection_id: string, connections: number,
  *   model: string, rehearsal: boolean, is_audio: boolean, epoch: string, seq: number, push_to_talk?: boolean,
  *   name?: string, role?: "listen" | "write" | "manage", names?: Record<string, string>,
- *   limits?: Record<string, number> }} HelloMessage
+ *   limits?: Record<string, number>, voices?: string[], voice?: string, languages?: string[], language?: string
+ *   }} HelloMessage
+ * @typedef {{ type: "configured", voice: string, language: string }} ConfiguredMessage how the agent speaks from its next
+ *   turn on, for all in the conversation
  * @typedef {{ type: "history", lines: HistoryLine[], ids: string[], isAnother: boolean, older: string }} HistoryMessage
  *   the conversation, which replaces all that is shown; the texts with these ids are not in it yet; isAnother: the server
  *   has begun a new epoch
@@ -196,8 +203,8 @@
  */
 
 /**
- * @typedef {StateMessage | HelloMessage | HistoryMessage | OlderMessage | ClearedMessage | WrittenMessage | FateMessage
- *   | TextOfUserMessage | TranscriptMessage | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage
+ * @typedef {StateMessage | HelloMessage | ConfiguredMessage | HistoryMessage | OlderMessage | ClearedMessage | WrittenMessage
+ *   | FateMessage | TextOfUserMessage | TranscriptMessage | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage
  *   | TurnEndMessage | PresenceMessage | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
  *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage} Message
  */

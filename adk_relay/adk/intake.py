@@ -1,0 +1,114 @@
+"""What the listeners of a conversation send, on its way to the part that takes it."""
+
+from __future__ import annotations
+
+from adk_relay.adk.home import Home
+from adk_relay.adk.idleness import Idleness
+from adk_relay.adk.meter import Meter
+from adk_relay.adk.resets import Resets
+from adk_relay.adk.runs import Runs
+from adk_relay.adk.session import StoredSession
+from adk_relay.adk.speaking import Speaking
+from adk_relay.adk.turn_ends import TurnEnds
+from adk_relay.adk.voices import Voices
+from adk_relay.adk.waiting import Waiting
+from adk_relay.core.inbox import Inbox
+from adk_relay.core.listener import Listener
+from adk_relay.core.members import Members
+from adk_relay.core.messages import (
+    ActivityStart,
+    AudioEnd,
+    Input,
+    Interrupt,
+    ToolResult,
+    UserAudio,
+    UserImage,
+    UserText,
+    UserTyping,
+)
+from adk_relay.core.moderation import Moderation
+from adk_relay.core.requests import Requests
+from adk_relay.core.room import Room
+from adk_relay.core.voice import Configure
+from adk_relay.core.writing import Writing
+
+
+class Intake:
+    """Takes the input of one conversation: first the host may look at it, and resets may hold it.
+
+    Args:
+        session, room, requests, inbox, runs, speaking, writing, turn_ends, waiting, voices, meter, idleness:
+            those of the conversation.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        session: StoredSession,
+        room: Room,
+        requests: Requests,
+        inbox: Inbox,
+        runs: Runs,
+        speaking: Speaking,
+        writing: Writing,
+        turn_ends: TurnEnds,
+        waiting: Waiting,
+        voices: Voices,
+        meter: Meter,
+        idleness: Idleness,
+    ) -> None:
+        self._push_to_talk = home.push_to_talk
+        self._room = room
+        self._inbox = inbox
+        self._runs = runs
+        self._speaking = speaking
+        self._writing = writing
+        self._turn_ends = turn_ends
+        self._waiting = waiting
+        self._voices = voices
+        self._meter = meter
+        self._idleness = idleness
+        self._members = Members(requests, writing.is_under_way, room.has_others)
+        self.moderation = Moderation(
+            home.on_input, session.user_id, session.session_id, room, writing, self._say, turn_ends.interrupt
+        )
+        self.resets = Resets(session, room, writing, runs, self._say)
+
+    def handle(self, user_input: Input, listener: Listener) -> None:
+        """Takes the input of a listener: see `core.interfaces.Conversation`."""
+        self._idleness.touch()
+        if self._members.may(user_input, listener) and not self.moderation.holds(user_input, listener):
+            self._say(user_input, listener)
+
+    def ask(self, text: UserText, listener: Listener) -> None:
+        """Takes a text whose answer `listener` waits for: see `core.interfaces.Conversation`."""
+        self._idleness.touch()
+        if not self.moderation.holds(text, listener, is_request=True):
+            self._writing.ask(text, listener)
+
+    def _say(self, user_input: Input, listener: Listener) -> None:
+        """Takes input that has passed the moderation."""
+        match user_input:
+            case UserAudio() if not self.resets:  # first, because nothing else comes as often
+                self._speaking.take(user_input, listener)
+            case UserText() | UserImage() | Interrupt() if self.resets:
+                self.resets.hold(user_input, listener)
+            case Interrupt():
+                self.moderation.stop()
+                self._turn_ends.interrupt()
+            case UserTyping(typing):
+                self._room.set_typing(listener, typing)
+            case UserText():
+                self._meter.wrote()
+                self._writing.say(user_input, listener)
+            case AudioEnd():
+                self._speaking.end(listener)
+            case ActivityStart() if self._push_to_talk and not self.resets:
+                self._speaking.begin(listener)
+            case ToolResult():
+                self._waiting.take(user_input, listener)
+            case UserImage():
+                self._inbox.add(user_input)
+                self._runs.want()
+            case Configure():
+                self._voices.take(user_input, listener)
