@@ -24,7 +24,7 @@ export class HistoryReader {
   #cut = null; // answers of the room that the server has lost
 
   // `on` has read(session, frames), with the frames that were held back; failed(frames), if the history can't be had
-  // now; then problem(message); and answer(), the last one that is shown, {question, text}, if it is not complete.
+  // now; then problem(message); and answer(), the last one that is shown, if it is not complete (see cut.js).
   constructor(on) {
     this.#on = on;
   }

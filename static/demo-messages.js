@@ -67,11 +67,13 @@ export class Messages {
     announce(text);
   }
 
-  // An answer, and the text before it: {question, text}.
+  // An answer, and the text before it, which was asked for the `nth` time: {question, nth, text}.
   exchange(node) {
     const all = [...this.#root.children];
-    const question = all.slice(0, all.indexOf(node)).findLast((each) => each.matches(".user"));
-    return { question: question?.querySelector(".text").textContent ?? "", text: this.#answers.get(node).source };
+    const asked = all.slice(0, all.indexOf(node)).filter((each) => each.matches(".user"));
+    const texts = asked.map((each) => each.querySelector(".text").textContent);
+    const question = texts.at(-1) ?? "";
+    return { question, nth: texts.filter((text) => text === question).length, text: this.#answers.get(node).source };
   }
 
   // Shows these messages, [{kind, text, who, meta}, …], and then those that wait; returns their nodes.

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from google.adk.events import Event
 from google.genai import types
 
-from adk_relay.adk.tools import jsonable
 from adk_relay.core.answer import ToolCall
 from adk_relay.core.messages import Line, Place, UserText
 from adk_relay.core.times import iso
@@ -107,12 +106,12 @@ def said_by(event: Event) -> Said:
         bool(metadata.get(CUT)),
         bool(event.turn_complete),
         tuple(
-            ToolCall(call.id or "", call.name or "", jsonable(call.args), None, call.id in waiting)
+            ToolCall(call.id or "", call.name or "", call.args, None, call.id in waiting)
             for part in parts
             if (call := part.function_call)
         ),
         tuple(
-            (answer.id or "", jsonable(answer.response))
+            (answer.id or "", answer.response)
             for part in parts
             if (answer := part.function_response) and answer.id not in asked
         ),

@@ -10,10 +10,11 @@ const LONGEST = 32 * 1024; // characters of one
 const letters = (/** @type {string} */ text) => text.replace(/\s+/g, "");
 
 /**
- * @typedef {{ question: string, text: string, timestamp?: string }} CutAnswer
+ * @typedef {{ question: string, nth: number, text: string, timestamp?: string }} CutAnswer nth: the question was asked so
+ *   often, from 1
  */
 
-// Invariant: what is stored under the key is `#cut`, or an answer more.
+// Invariant: what is stored under the key is `#cut`, and the answer that was open when the page was left last.
 export class CutAnswers {
   #answer;
   #endWatch;
@@ -28,7 +29,7 @@ export class CutAnswers {
     this.#storage = storage;
     this.#key = key;
     this.#answer = answer;
-    this.#endWatch = whenLeft(() => this.#remember());
+    this.#endWatch = whenLeft(() => this.#store(this.#withLast()));
     try {
       const found = JSON.parse(storage?.getItem(key) ?? "[]");
       if (Array.isArray(found)) this.#cut = found.filter((each) => each?.question && each?.text);
@@ -41,15 +42,6 @@ export class CutAnswers {
     this.#endWatch();
   }
 
-  #remember() {
-    /** @type {CutAnswer | null} */
-    const answer = this.#answer();
-    if (!answer?.question.trim() || !answer.text.trim()) return;
-    const { question, text } = answer;
-    const others = this.#cut.filter((each) => !isSame(each, answer));
-    this.#keep([...others, { ...answer, question: question.slice(0, LONGEST), text: text.slice(0, LONGEST) }]);
-  }
-
   // The conversation was emptied.
   forget() {
     this.#keep([]);
@@ -58,15 +50,12 @@ export class CutAnswers {
   // A history with those answers that it does not have. The others are forgotten. `isAnother`: the server has begun a new
   // epoch, and may have lost what it was saying.
   into(lines, isAnother) {
-    if (isAnother) this.#remember();
     const whole = [...lines];
     const lost = [];
-    for (const each of [...this.#cut].reverse()) {
-      const at = whole.findLastIndex(({ role, text }, index) => {
-        const isIt = role === "user" && letters(text.slice(0, LONGEST)) === letters(each.question);
-        return isIt && whole[index + 1]?.role !== "agent";
-      });
-      if (at < 0) continue;
+    for (const each of (isAnother ? this.#withLast() : [...this.#cut]).reverse()) {
+      const asked = [...whole.keys()].filter((index) => isAsked(whole[index], each.question));
+      const at = asked[Math.min(each.nth, asked.length) - 1];
+      if (at === undefined || whole[at + 1]?.role === "agent") continue;
       lost.unshift(each);
       const { text, timestamp } = each;
       whole.splice(at + 1, 0, { role: "agent", text, timestamp, interrupted: true, cut: true });
@@ -75,11 +64,24 @@ export class CutAnswers {
     return whole;
   }
 
+  // With what has been said so far of the last answer, in case that the server has lost it when it is back.
+  #withLast() {
+    /** @type {CutAnswer | null} */
+    const answer = this.#answer();
+    if (!answer?.question.trim() || !answer.text.trim()) return [...this.#cut];
+    const last = { ...answer, text: answer.text.slice(0, LONGEST) };
+    const others = this.#cut.filter(({ question, nth }) => question !== last.question || nth !== last.nth);
+    return [...others, last].slice(-MOST);
+  }
+
   #keep(/** @type {CutAnswer[]} */ cut) {
-    if (!cut.length && !this.#cut.length) return;
-    this.#cut = cut.slice(-MOST);
+    this.#cut = cut;
+    this.#store(cut);
+  }
+
+  #store(/** @type {CutAnswer[]} */ cut) {
     try {
-      if (this.#cut.length) this.#storage?.setItem(this.#key, JSON.stringify(this.#cut));
+      if (cut.length) this.#storage?.setItem(this.#key, JSON.stringify(cut));
       else this.#storage?.removeItem(this.#key);
     } catch {
       // it is full, or refused: they last as long as the page
@@ -87,17 +89,15 @@ export class CutAnswers {
   }
 }
 
-// Whether one of them is the beginning of the other.
-function isSame(a, b) {
-  const [one, other] = [letters(a.text), letters(b.text)];
-  return letters(a.question) === letters(b.question) && (one.startsWith(other) || other.startsWith(one));
-}
+const isAsked = ({ role, text }, question) => role === "user" && letters(text) === letters(question);
 
 // The last answer of the lines of a state, if it was not complete; null: there is none.
 export function lastAnswer(/** @type {readonly import("./types.js").Line[]} */ messages) {
   const own = messages.filter(({ beside }) => !beside);
   const at = own.findLastIndex(({ role }) => role === "agent");
-  const question = own.slice(0, Math.max(at, 0)).findLast(({ role }) => role === "user");
-  if (!question || !(own[at].open || own[at].interrupted)) return null;
-  return { question: question.text, text: own[at].text, timestamp: own[at].time };
+  if (at < 0 || !(own[at].open || own[at].interrupted)) return null;
+  const before = own.slice(0, at);
+  const question = before.findLast(({ role }) => role === "user")?.text ?? "";
+  const nth = before.filter((each) => isAsked(each, question)).length;
+  return { question, nth, text: own[at].text, timestamp: own[at].time };
 }
