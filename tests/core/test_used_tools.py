@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from adk_relay.core.history import KEPT, History
+from adk_relay.core.history import History
 from adk_relay.core.messages import Text, ToolComplete, ToolStart, TurnEnd, Written
 from adk_relay.core.used_tools import LONGEST, MOST, size_of
 
@@ -51,17 +51,17 @@ class Teller:
 
 def test_what_clients_get_is_bounded() -> None:
     teller = Teller()
-    for number in range(KEPT):
+    for number in range(10):
         teller.ask(f"question {number}")
         for tool in range(MOST + 3):
             teller.call(f"{number}-{tool}", {"long": "ä" * 10_000})
         teller.say("answer")
         teller.end()
     lines = teller.history.lines()
-    assert 2 <= len(lines) < KEPT
+    assert 2 <= len(lines) < 18
     assert len(json.dumps([str(line) for line in lines], ensure_ascii=False).encode()) < 3 * 1024 * 1024
     last = lines[-1]
-    assert [call.tool_id for call in last.tools] == [f"{KEPT - 1}-{tool}" for tool in range(3, MOST + 3)]
+    assert [call.tool_id for call in last.tools] == [f"9-{tool}" for tool in range(3, MOST + 3)]
     assert all(call.is_truncated and len(call.result) == LONGEST for call in last.tools)
     assert size_of(last.tools) > MOST * LONGEST
 
