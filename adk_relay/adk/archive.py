@@ -27,6 +27,15 @@ class _Mark(NamedTuple):
     """How many messages there are up to it."""
 
 
+class Counts(NamedTuple):
+    """The messages that are stored, in numbers."""
+
+    messages: int
+    by_user: int
+    first_text: str
+    """The beginning of the first that is a user's; "": there is none."""
+
+
 class Archive:
     """What is stored of one session.
 
@@ -44,7 +53,7 @@ class Archive:
         self._at_mark = Lines()  # what there is up to the last mark
         self._counting = asyncio.Lock()
 
-    async def count(self, until: float | None = None) -> tuple[int, int]:
+    async def count(self, until: float | None = None) -> Counts:
         """How many messages are stored, and how many of them are a user's.
 
         Args:
@@ -57,13 +66,13 @@ class Archive:
                 async for page in pages:
                     for event in page:
                         if until is not None and event.timestamp > until:
-                            return lines.count, lines.by_user
+                            return _counts(lines)
                         lines.add(event.said)
                     lines.forget(_OVERLAP)
                     if len(page) >= PAGE and page[-1].timestamp < old:
                         self._marks.append(_Mark(page[-1].position, lines.count))
                         self._at_mark = lines.copy()
-            return lines.count, lines.by_user
+            return _counts(lines)
 
     async def before(self, number: int, limit: int = KEPT) -> list[Line]:
         """At most `limit` messages before the one with this number, oldest first."""
@@ -88,3 +97,7 @@ class Archive:
         """Asserts the invariants."""
         counts = [mark.messages for mark in self._marks]
         assert counts == sorted(counts), f"the counts of the marks do not rise: {counts}"
+
+
+def _counts(lines: Lines) -> Counts:
+    return Counts(lines.count, lines.by_user, lines.first_text)

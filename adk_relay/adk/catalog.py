@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TypeVar
 
-from adk_relay.adk.archive import Archive
+from adk_relay.adk.archive import Archive, Counts
 from adk_relay.adk.calls import waiting_in, with_waiting
 from adk_relay.adk.lines import with_unanswered
-from adk_relay.adk.reading import CREATED_AT, Brief, Key, Reader, created_at
+from adk_relay.adk.reading import CREATED_AT, Brief, Key, Reader, brief
 from adk_relay.adk.state import shown
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Line
@@ -33,7 +34,7 @@ class Catalog:
         self._reader = reader
         self._app_name = app_name
         self._archives: OrderedDict[tuple[Key, object], Archive] = OrderedDict()
-        self._counts: OrderedDict[Key, tuple[float, int, int]] = OrderedDict()
+        self._counts: OrderedDict[Key, tuple[float, Counts]] = OrderedDict()
 
     async def has(self, user_id: str, session_id: str) -> bool:
         """Whether there is a session with this id."""
@@ -56,26 +57,24 @@ class Catalog:
         if session is None:
             return None
         archive = self._archive(key, session.state.get(CREATED_AT))
-        count, by_user = await archive.count()
-        end = min(before or count + 1, count + 1)
+        counts = await archive.count()
+        end = min(before or counts.messages + 1, counts.messages + 1)
         lines = await archive.before(end)
-        if end > count:
+        if end > counts.messages:
             lines = with_unanswered(lines)
-        used, pending = session.last_update_time, tuple(waiting_in(with_waiting(session)))
-        numbers = by_user, count - by_user, 0
-        created, state = created_at(session), shown(session.state)
-        return Summary(session_id, created, used, *numbers, pending, state), lines
+        pending = tuple(waiting_in(with_waiting(session)))
+        summary = _summary(brief(session), counts)
+        return replace(summary, pending=pending, state=shown(session.state)), lines
 
-    async def summary(self, user_id: str, brief: Brief) -> Summary:
+    async def summary(self, user_id: str, listed: Brief) -> Summary:
         """The summary of a session that was listed."""
-        session_id, created, used = brief
+        session_id, created, used = listed[:3]
         key = self._key(user_id, session_id)
         counted = self._counts.get(key)
         if not counted or counted[0] != used:
-            count, by_user = await self._archive(key, None if created == used else created).count()
-            counted = used, by_user, count - by_user
+            counted = used, await self._archive(key, None if created == used else created).count()
             _remember(self._counts, key, counted, _COUNTS)
-        return Summary(session_id, created, used, counted[1], counted[2], 0)
+        return _summary(listed, counted[1])
 
     def _archive(self, key: Key, created: object) -> Archive:
         known_by = key, created  # another process may have deleted the session, and made it again
@@ -85,6 +84,13 @@ class Catalog:
 
     def _key(self, user_id: str, session_id: str) -> Key:
         return Key(self._app_name, user_id, session_id)
+
+
+def _summary(listed: Brief, counts: Counts) -> Summary:
+    count, by_user, first_text = counts
+    session_id, created, used, title = listed
+    numbers = by_user, count - by_user, 0
+    return Summary(session_id, created, used, *numbers, title=title, first_text=first_text)
 
 
 def _remember(known: OrderedDict[K, V], key: K, value: V, most: int) -> None:

@@ -22,6 +22,7 @@ from adk_relay.adk.speaking import Speaking
 from adk_relay.adk.stops import Stop
 from adk_relay.adk.summaries import of_store, summary_of
 from adk_relay.adk.takeover import Takeover
+from adk_relay.adk.titles import Title
 from adk_relay.adk.turn_ends import TurnEnds
 from adk_relay.adk.voices import Voices
 from adk_relay.adk.waiting import Waiting
@@ -102,9 +103,11 @@ class Conversation:
             set_state=lambda delta: self.session.set_state.add(delta),
         )
         self._turn_ends = ends = TurnEnds(home, self.session, room, requests, inbox, runs, writing, meter)
-        self.tell = room.broadcast
+        self.tell, self.crossed, self.lost_speech = room.broadcast, ends.crossed, self._speaking.lost
         self.waiting = Waiting(room, self, runs)
         self.older = OlderReader(room, self.session)
+        self.title = Title(self.session, room, runs)
+        self.rename = self.title.set
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         parts = self._speaking, writing, ends, self.waiting, voices, meter, self._idleness
         self._intake = Intake(home, self.session, room, requests, inbox, runs, *parts)
@@ -130,7 +133,7 @@ class Conversation:
 
     def standing(self, listener: Listener | None) -> Standing:
         """How the conversation stands, for a listener that is about to come, or is there."""
-        return replace(self.room.standing(listener), voice=self._voices.present)
+        return replace(self.title.standing(listener), voice=self._voices.present)
 
     def is_attended_by(self, listener: Listener) -> bool:
         """Whether a listener is in the room."""
@@ -248,12 +251,6 @@ class Conversation:
     def stored(self, text: UserText) -> None:
         self.session.touch()
         self._writing.stored(text)
-
-    def crossed(self) -> None:
-        self._turn_ends.crossed()
-
-    def lost_speech(self) -> None:
-        self._speaking.lost()
 
     # ---- for the other parts ----
 

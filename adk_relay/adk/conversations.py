@@ -286,11 +286,7 @@ class Conversations:
             raise UnknownConversationError(session_id)
 
     async def create(self, user_id: str) -> str:
-        """Makes a conversation of a user, and returns its id.
-
-        Raises:
-            StoreError: it could not be stored.
-        """
+        """Makes a conversation of a user, and returns its id: see `core.interfaces.Conversations`."""
         session_id = secrets.token_hex(16)
         await of_store(create_session(self.service, self.app_name, user_id, session_id))
         self.stats.created += 1
@@ -305,6 +301,10 @@ class Conversations:
             StoreError: the session could not be deleted.
         """
         await (await self.find(user_id, session_id)).reset(delete=delete)
+
+    async def rename(self, user_id: str, session_id: str, title: str) -> None:
+        """Names a conversation of a user: see `core.interfaces.Conversations`."""
+        await (await self.find(user_id, session_id)).rename(title)
 
     async def answer(self, user_id: str, session_id: str, answer: ToolResult) -> None:
         """Takes the answer to a tool call: see `core.interfaces.Conversations`."""

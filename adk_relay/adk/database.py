@@ -11,7 +11,7 @@ from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig
 
 from adk_relay.adk.lines import said_in
-from adk_relay.adk.reading import CREATED_AT, PAGE, AnyReader, Brief, Key, Stored
+from adk_relay.adk.reading import CREATED_AT, PAGE, TITLE, AnyReader, Brief, Key, Stored
 
 _AT_ONCE = 2
 """How many reads there are at a time: those who only read leave connections to the conversations."""
@@ -53,7 +53,7 @@ class DatabaseReader(AnyReader):
             .limit(limit)
         )
         return [
-            Brief(each.id, float(each.state.get(CREATED_AT) or used), used)
+            Brief(each.id, float(each.state.get(CREATED_AT) or used), used, str(each.state.get(TITLE) or ""))
             for each in await self._read(query)
             for used in [each.get_update_timestamp()]
         ]

@@ -12,6 +12,7 @@ from google.genai import types
 from adk_relay.core.answer import ToolCall
 from adk_relay.core.messages import Line, Place, UserText
 from adk_relay.core.times import iso
+from adk_relay.core.titles import beginning
 from adk_relay.core.used_tools import shortened, with_result
 
 GOES_ON = "relay_goes_on"
@@ -230,6 +231,8 @@ class Lines:
         self._is_over = False  # the turn of those has ended
         self.by_user = 0
         """How many messages are a user's, also of those that are not kept any more."""
+        self.first_text = ""
+        """The beginning of the first of these."""
         self._goes_on = False
         self._cut = 0  # the number of messages at the last interruption: those are in order
 
@@ -244,7 +247,9 @@ class Lines:
             if line.role == "user" and self._is_over:
                 self.loose = ()
             self._add(line, said.place)
-            self.by_user += line.role == "user"
+            if line.role == "user":
+                self.by_user += 1
+                self.first_text = self.first_text or beginning(line.text)
             self._goes_on = said.goes_on
         if said.calls:
             self._call(said.calls, said.place)

@@ -8,7 +8,7 @@ from typing import Any
 from google.adk.sessions import InMemorySessionService, Session
 
 from adk_relay.adk.lines import said_by
-from adk_relay.adk.reading import PAGE, AnyReader, Brief, Key, Stored, created_at
+from adk_relay.adk.reading import PAGE, AnyReader, Brief, Key, Stored, brief
 
 
 class MemoryReader(AnyReader):
@@ -27,7 +27,7 @@ class MemoryReader(AnyReader):
     async def newest(self, app_name: str, user_id: str, limit: int) -> list[Brief]:
         stored = self._sessions(app_name, user_id).values()
         latest = sorted(stored, key=lambda session: session.last_update_time, reverse=True)[:limit]
-        return [Brief(each.id, created_at(each), each.last_update_time) for each in latest]
+        return [brief(each) for each in latest]
 
     async def session(self, key: Key, limit: int) -> Session | None:
         session = await super().session(key, 0)  # a copy of its state

@@ -13,6 +13,9 @@ from adk_relay.adk.lines import Said, said_by
 CREATED_AT = "relay_created_at"
 """The key of the time when a session was made, in its state; ADK itself keeps only that of the last event."""
 
+TITLE = "relay_title"
+"""The key of the title that a user has given a session, in its state."""
+
 PAGE = 250
 """How many events are read at once."""
 
@@ -31,6 +34,7 @@ class Brief(NamedTuple):
     session_id: str
     created_at: float
     last_used: float
+    title: str = ""
 
 
 class Stored(NamedTuple):
@@ -74,6 +78,16 @@ def created_at(session: Session) -> float:
     return float(stored) if isinstance(stored, int | float) else session.last_update_time
 
 
+def brief(session: Session) -> Brief:
+    """What a list has of a session."""
+    return Brief(session.id, created_at(session), session.last_update_time, title_in(session))
+
+
+def title_in(session: Session) -> str:
+    """The title that a user has given a session; "": it has none."""
+    return str(session.state.get(TITLE) or "")
+
+
 class AnyReader:
     """Reads any session service, with what all of them have.
 
@@ -93,7 +107,7 @@ class AnyReader:
     async def newest(self, app_name: str, user_id: str, limit: int) -> list[Brief]:
         listed = await self._service.list_sessions(app_name=app_name, user_id=user_id)
         sessions = sorted(listed.sessions, key=lambda session: session.last_update_time, reverse=True)
-        return [Brief(each.id, created_at(each), each.last_update_time) for each in sessions[:limit]]
+        return [brief(each) for each in sessions[:limit]]
 
     async def session(self, key: Key, limit: int) -> Session | None:
         config = GetSessionConfig(num_recent_events=limit)

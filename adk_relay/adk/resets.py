@@ -116,6 +116,7 @@ class Resets:
         """Begins a new epoch; returns the error if the new session could not be made."""
         error: Exception | None = None
         if delete:
+            self._session.title = ""
             self._writing.drop("The conversation was deleted.")
         else:
             try:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Any
 
 from google.adk.agents.run_config import RunConfig
 from google.adk.events import Event
@@ -135,22 +136,19 @@ class Run:
             Exception: the agent's own code raised it.
         """
         observer.set(self)
-        # A configuration that limits what ADK reads is ADK's to obey.
-        at_hand.set([] if self._config.get_session_config else [await self._read()])
         begin_with.set(self.agent)
         config, tools = in_their_own_loop(self._config)
-        events = self._runner.run_live(
-            user_id=self._user_id,
-            session_id=self._session_id,
-            live_request_queue=self.queue,
-            run_config=config,
-        )
-        self._holding.update()
+        whose: dict[str, Any] = {"user_id": self._user_id, "session_id": self._session_id}
         try:
+            # A configuration that limits what ADK reads is ADK's to obey.
+            at_hand.set([] if self._config.get_session_config else [await self._read()])
+            events = self._runner.run_live(**whose, live_request_queue=self.queue, run_config=config)
+            self._holding.update()
             with tools:
                 await self._translate(events)
         finally:
             self._holding.end()
+            self.answers.begun.set()
 
     async def _translate(self, events: AsyncGenerator[Event, None]) -> None:
         async with aclosing(events):

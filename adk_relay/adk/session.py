@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple
 
+from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
@@ -16,7 +17,7 @@ from google.genai import types
 from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
 from adk_relay.adk.lines import Lines, marks_of, said_by, with_unanswered
-from adk_relay.adk.reading import CREATED_AT, Key, Reader, created_at
+from adk_relay.adk.reading import CREATED_AT, TITLE, Key, Reader, created_at, title_in
 from adk_relay.adk.state import SetState, delta_of, shown
 from adk_relay.adk.waiting import ends_in_answer, skip
 from adk_relay.core.history import History, limited
@@ -75,6 +76,9 @@ class StoredSession:
         self.waiting: list[ToolStart] = []
         """The tool calls that waited for a user when the session was read."""
         self.created_at = self.last_activity = time.time()
+        self.title = ""
+        """What the users have named the conversation; "": they have not."""
+        self._finding = asyncio.Lock()
         self._at_hand: _AtHand | None = None
         self.set_state = SetState()
         self.loaded_state: dict[str, Any] = {}
@@ -121,6 +125,7 @@ class StoredSession:
         self.loaded_state = session.state
         self.waiting = waiting_in(with_waiting(session))
         self.created_at = created_at(session)
+        self.title = title_in(session)
         self.last_activity = session.last_update_time
         if self.has_more(session):
             self._count = partial(self._count_before, history, lines, session.events[-1].timestamp)
@@ -139,7 +144,7 @@ class StoredSession:
     async def _count_before(self, history: History, loaded: list[Line], until: float) -> None:
         before, by_user = -len(loaded), -sum(line.role == "user" for line in loaded)
         count = await self.archive.count(until)
-        history.load_counts(count[0] + before, count[1] + by_user)
+        history.load_counts(count.messages + before, count.by_user + by_user, count.first_text)
         self._count = None
 
     async def counted(self) -> None:
@@ -180,13 +185,33 @@ class StoredSession:
 
     async def find(self) -> Session:
         """The session with its last events, as the model is given them; it is made if there is none."""
+        async with self._finding:
+            return await self._find()
+
+    async def append_aside(self, event: Event, is_free: Callable[[], bool]) -> bool:
+        """Stores an event if the session `is_free` of runs; none finds it meanwhile.
+
+        It does not count as a use of the conversation.
+
+        Returns:
+            Whether it was.
+        """
+        async with self._finding:
+            if not is_free():
+                return False
+            session = await self._find()
+            event.timestamp = session.last_update_time
+            await self.append(session, event)
+            return True
+
+    async def _find(self) -> Session:
         if at_hand := self._take_at_hand():
             session = at_hand.session
         else:
             session = await self.read()
         if session is None:
             try:
-                session = await create_session(self._service, self._app_name, self.user_id, self.session_id)
+                session = await self._create()
             except AlreadyExistsError:  # another process has made it, since it was not there
                 session = await self.read()
                 if session is None:
@@ -200,13 +225,18 @@ class StoredSession:
 
     async def create(self) -> None:
         """Makes the session."""
-        session = await create_session(self._service, self._app_name, self.user_id, self.session_id)
+        session = await self._create()
         self._keep_at_hand(session)
         self.created_at = created_at(session)
         self.is_kept = True
 
+    async def _create(self) -> Session:
+        return await create_session(
+            self._service, self._app_name, self.user_id, self.session_id, title=self.title
+        )
+
     async def delete(self) -> None:
-        """Deletes the session. The conversation begins anew, with none."""
+        """Deletes the session. The conversation begins anew, with none; the next one gets its title."""
         self._stop_counting()
         self._take_at_hand()
         await self._service.delete_session(
@@ -247,15 +277,21 @@ class StoredSession:
     async def append(self, session: Session, event: Event) -> None:
         """Stores an event."""
         keep(event, session)
-        await self._service.append_event(session, event)
+        try:
+            await self._service.append_event(session, event)
+        except StaleSessionError:  # a title was stored since it was read
+            if not (fresh := await self.read()):
+                raise
+            await self._service.append_event(fresh, event)
 
 
 async def create_session(
-    service: BaseSessionService, app_name: str, user_id: str, session_id: str
+    service: BaseSessionService, app_name: str, user_id: str, session_id: str, *, title: str = ""
 ) -> Session:
     """Makes an ADK session that remembers when it was made."""
+    state = {CREATED_AT: time.time()} | ({TITLE: title} if title else {})
     return await service.create_session(
-        app_name=app_name, user_id=user_id, session_id=session_id, state={CREATED_AT: time.time()}
+        app_name=app_name, user_id=user_id, session_id=session_id, state=state
     )
 
 

@@ -21,7 +21,7 @@ from google.adk.sessions.base_session_service import GetSessionConfig, ListSessi
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
 from adk_relay.adk.lines import said_in
-from adk_relay.adk.reading import CREATED_AT, PAGE, Brief, Key, Stored
+from adk_relay.adk.reading import CREATED_AT, PAGE, TITLE, Brief, Key, Stored
 
 T = TypeVar("T")
 
@@ -187,11 +187,11 @@ class SqliteReader:
 
     async def newest(self, app_name: str, user_id: str, limit: int) -> list[Brief]:
         query = (
-            "SELECT id, json_extract(state, ?), update_time FROM sessions WHERE app_name = ? AND user_id = ?"
-            " ORDER BY update_time DESC LIMIT ?"
+            "SELECT id, json_extract(state, ?), update_time, json_extract(state, ?) FROM sessions"
+            " WHERE app_name = ? AND user_id = ? ORDER BY update_time DESC LIMIT ?"
         )
-        rows = await self._rows(query, (f"$.{CREATED_AT}", app_name, user_id, limit))
-        return [Brief(session_id, float(created or used), used) for session_id, created, used in rows]
+        rows = await self._rows(query, (f"$.{CREATED_AT}", f"$.{TITLE}", app_name, user_id, limit))
+        return [Brief(name, float(created or used), used, title or "") for name, created, used, title in rows]
 
     async def session(self, key: Key, limit: int) -> Session | None:
         session = await self._service.get_session(

@@ -102,4 +102,6 @@ async def summary_of(session: StoredSession, room: Room) -> Summary:
         history.user_messages,
         history.message_count - history.user_messages,
         len(room.listeners),
+        title=session.title,
+        first_text=history.first_text,
     )

@@ -107,6 +107,8 @@ class Answering:
                 (await self._open(user_id, session_id, True)).answer(ToolResult(**call.arguments))
             case "reset":
                 await (await self._open(user_id, session_id, True)).reset(**call.arguments)
+            case "rename":
+                await (await self._open(user_id, session_id, True)).rename(**call.arguments)
             case "check":
                 await conversations.check(user_id, session_id)
             case "create":

@@ -28,6 +28,7 @@ from adk_relay.core.messages import (
     Message,
     Numbered,
     ReadOlder,
+    Renamed,
     Reset,
     Status,
     TurnEnd,
@@ -141,7 +142,7 @@ class Attended:
             after = None
         else:  # what is told after the answer to `open`, and before this arrives, is not missed
             after = After(after.epoch or epoch, after.seq) if after else After(epoch, self._standing.seq)
-        attending = Attendee(listener, after, self._came_at, epoch, self._standing.seq)
+        attending = Attendee(listener, after, self._came_at, epoch, self._standing.seq, self._standing.title)
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -269,13 +270,17 @@ class Attended:
         seq = replay.seq if replay.epoch != self._standing.epoch else max(replay.seq, self._standing.seq)
         has_lines = any(isinstance(message, Line | Written) for message in replay.messages)
         count = self._standing.message_count or int(has_lines)
-        self._standing = replace(self._standing, epoch=replay.epoch, seq=seq, message_count=count)
+        self._standing = replace(
+            self._standing, epoch=replay.epoch, seq=seq, message_count=count, title=replay.title
+        )
         if attending.epoch != replay.epoch and replay.emptied:  # this listener could not be reached then
             attending.epoch, attending.seq = replay.epoch, 0
             if attending.listener.attends != "own":
                 attending.listener.deliver(Reset(replay.epoch, replay.emptied == "deleted"))
             if not self.is_attended_by(attending.listener):  # not any more
                 return
+        if replay.epoch and replay.title != attending.title:
+            self._deliver(attending, Renamed(replay.title))
         if attending.after and is_first:
             own = attending.listener.connection_id
             attending.listener.replay(
@@ -297,14 +302,19 @@ class Attended:
         """Keeps how the conversation stands, for those who come."""
         if isinstance(message, Configured):
             self._standing = replace(self._standing, voice=message.voice)
+        elif isinstance(message, Renamed):
+            self._standing = replace(self._standing, title=message.title)
         elif isinstance(message, Reset):
-            self._standing = replace(self._standing, epoch=message.epoch, seq=0, message_count=0)
+            title = "" if message.deleted else self._standing.title
+            self._standing = replace(self._standing, epoch=message.epoch, seq=0, message_count=0, title=title)
         elif isinstance(message, Numbered) and message.seq > self._standing.seq:
             has_messages = self._standing.message_count or isinstance(message, Written | TurnEnd)
             self._standing = replace(self._standing, seq=message.seq, message_count=int(has_messages))
 
     def _deliver(self, attending: Attendee, message: Message) -> None:
         match message:
+            case Renamed(title):
+                attending.title = title
             case Ack(text_id):
                 text = attending.texts.get(text_id)
                 if text is None or text_id in attending.acked:

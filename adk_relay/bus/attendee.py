@@ -30,6 +30,8 @@ class Attendee:
     """The one that its client was told."""
     seq: int
     """The number of the last message in it that its client was told, or could have been."""
+    title: str = ""
+    """The title of the conversation that its client was told."""
     is_in: bool = False
     """The owner has answered: what comes now is for it."""
     texts: dict[str, UserText | Ask] = field(default_factory=dict)

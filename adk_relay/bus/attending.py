@@ -156,6 +156,9 @@ class Attending:
     async def reset(self, user_id: str, session_id: str, *, delete: bool) -> None:
         await self._ask_owner("reset", user_id, session_id, delete=delete)
 
+    async def rename(self, user_id: str, session_id: str, title: str) -> None:
+        await self._ask_owner("rename", user_id, session_id, title=title)
+
     async def answer(self, user_id: str, session_id: str, answer: ToolResult) -> None:
         await self._ask_owner("answer", user_id, session_id, tool_id=answer.tool_id, result=answer.result)
 

@@ -64,6 +64,7 @@ class Replay:
     """The number of the last message of all."""
     emptied: Literal["", "cleared", "deleted"] = ""
     """What the epoch has begun with; "": the conversation was not in memory before."""
+    title: str = ""
 
     def missed(self, after: After | None, epoch: str) -> Sequence[Message]:
         """What a listener has missed of it.
@@ -116,7 +117,7 @@ class Call:
     """Chosen by the asker."""
     asker: str
     """The process that waits for the `Reply`."""
-    name: Literal["answer", "check", "create", "find", "list", "open", "read", "reset", "summaries"]
+    name: Literal["answer", "check", "create", "find", "list", "open", "read", "rename", "reset", "summaries"]
     """The method of `core.interfaces.Conversations`. "summaries": those of conversations that it owns."""
     user_id: str
     session_id: str = ""

@@ -200,6 +200,9 @@ class Conversations:
     async def reset(self, user_id: str, session_id: str, *, delete: bool) -> None:
         await self._begun().reset(user_id, session_id, delete=delete)
 
+    async def rename(self, user_id: str, session_id: str, title: str) -> None:
+        await self._begun().rename(user_id, session_id, title)
+
     async def answer(self, user_id: str, session_id: str, answer: ToolResult) -> None:
         await self._begun().answer(user_id, session_id, answer)
 

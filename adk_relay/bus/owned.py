@@ -28,13 +28,26 @@ _COMES_SECONDS = 10.0
 """A listener that was told how a conversation stands, and has not come for so long, does not come."""
 
 
+class Title(Protocol):
+    """The title of a conversation."""
+
+    @property
+    def text(self) -> str: ...
+
+
 class OwnConversation(Conversation, Protocol):
     """A conversation that runs in this process."""
 
     room: Room
 
+    @property
+    def title(self) -> Title: ...
+
     async def reset(self, *, delete: bool) -> None:
         """Empties it: see `core.interfaces.Conversations`."""
+
+    async def rename(self, title: str) -> None:
+        """Names it, for all listeners: see `core.interfaces.Conversations`."""
 
     def answer(self, answer: ToolResult) -> None:
         """Takes the answer to a tool call: see `core.interfaces.Conversations`."""
@@ -114,7 +127,8 @@ class Remote:
             room = conversation.room
             if not self.is_audio:
                 messages = [message for message in messages if not isinstance(message, Audio)]
-            self._owned.tell(self, Replay((*messages,), room.epoch, room.seq, room.emptied))
+            title = conversation.title.text
+            self._owned.tell(self, Replay((*messages,), room.epoch, room.seq, room.emptied, title))
 
 
 class Owned:

@@ -21,6 +21,7 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.recorded import OpenAnswer
 from adk_relay.core.times import now
+from adk_relay.core.titles import beginning
 from adk_relay.core.used_tools import shortened, size_of, with_result
 
 KEPT = 200
@@ -76,6 +77,8 @@ class History:
         """How many messages there were before those that were loaded, and how many of them a user's."""
         self._has_more = False
         """Whether there may be messages before those that were loaded."""
+        self.first_text = ""
+        """The beginning of what a user said first; "": nothing was, or `load_counts` tells it later."""
         self._base = 0
         """The place of the first message that was loaded: see `load`."""
         self._size = 0
@@ -132,6 +135,8 @@ class History:
         self._base = 0 if end is None else max(0, end - len(lines))
         self._by_user = sum(line.role == "user" for line in lines)
         self._size = sum(map(_size_of, self._lines))
+        by_user = (line.text for line in lines if line.role == "user")
+        self.first_text = "" if has_more else beginning(next(by_user, ""))
         self._forget()
 
     def reopen(self, answer: OpenAnswer, index: int, tools: tuple[ToolCall, ...] = ()) -> None:
@@ -149,9 +154,10 @@ class History:
             self._base = max(0, self._base - 1)
             self._forget()
 
-    def load_counts(self, count: int, by_user: int) -> None:
-        """Sets how many messages the session had when its last ones were loaded, in all and of users."""
+    def load_counts(self, count: int, by_user: int, first_text: str = "") -> None:
+        """Sets how many messages the session had before its last ones were loaded, in all and of users."""
         self._before, self._before_by_user = count, by_user
+        self.first_text = first_text or self.first_text
         self._has_more = count > 0
 
     def number_at(self, place: int) -> int:
@@ -215,6 +221,8 @@ class History:
                 self._add(Line("user", message.text, id=text_id, name=message.name, timestamp=now()))
                 self._loose = ()
                 self._question_at = time.monotonic()
+                if not (self.first_text or self._has_more):
+                    self.first_text = beginning(message.text)
                 return [replace(message, message_count=self.message_count)]
             case ToolStart(late=True):  # it is shown with the last answer, but is not part of it
                 self._add_late(_call_of(message))

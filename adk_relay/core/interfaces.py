@@ -80,6 +80,10 @@ class Summary:
     """The tool calls that wait for a user. In a list of conversations there are none."""
     state: Any = None
     """What clients have set in the session's state, a flat JSON object. In a list there is none."""
+    title: str = ""
+    """What its users have named it; "": they have not."""
+    first_text: str = ""
+    """The beginning of what a user said first; "": nothing was said."""
 
     @property
     def messages(self) -> int:
@@ -202,6 +206,13 @@ class Conversations(Protocol):
 
     async def reset(self, user_id: str, session_id: str, *, delete: bool) -> None:
         """Empties a conversation of a user, for all its listeners.
+
+        Raises:
+            UnknownConversationError: there is none.
+        """
+
+    async def rename(self, user_id: str, session_id: str, title: str) -> None:
+        """Names a conversation of a user, for all its listeners; "": it has no name any more.
 
         Raises:
             UnknownConversationError: there is none.

@@ -120,7 +120,6 @@ Input = ForModel | Interrupt | UserTyping | ToolResult | Configure
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------
-#
 # `seq` counts them within an epoch, from 1. A listener does not get every number, but they always rise.
 
 
@@ -203,7 +202,6 @@ class ToolComplete:
     tool_id: str
     tool_name: str
     result: Any
-    """JSON-serializable."""
     timestamp: str
     """ISO 8601."""
     late: bool = False
@@ -256,9 +254,9 @@ class Line:
     timestamp: str = field(default="", compare=False)
     """When it was written or said (ISO 8601); "": that is not known."""
     interrupted: bool = False
-    """The agent was interrupted, or its connection was lost for good: it did not say the rest."""
+    """The agent did not say the rest."""
     unanswered: bool = False
-    """It is a user's, and the server lost it or was stopped before there was an answer: none will come."""
+    """It is a user's, and no answer will come any more."""
     tools: tuple[ToolCall, ...] = ()
     """The tools that the answer has used: see `core.used_tools`."""
 
@@ -268,9 +266,8 @@ class Gap:
     """Numbered messages that cannot be replayed. The conversation follows in whole messages (`Line`)."""
 
     first: int
-    """The `seq` of the first message that cannot be replayed."""
     last: int
-    """The `seq` of the last one."""
+    """The `seq` of the first and the last message that cannot be replayed."""
     lines: int
     """How many `Line` messages follow."""
     older: str = ""
@@ -312,9 +309,8 @@ class Presence:
     """Listeners came or left."""
 
     joined: tuple[str, ...]
-    """The connection ids of those that came."""
     left: tuple[str, ...]
-    """The connection ids of those that left."""
+    """The connection ids of those that came, and of those that left."""
     connections: int
     """How many listeners there are now."""
     names: tuple[tuple[str, str], ...] = ()
@@ -338,6 +334,13 @@ class Reset:
     epoch: str
     deleted: bool
     """There is no session until something is said. If False, there is a new session already."""
+
+
+@dataclass(slots=True, frozen=True)
+class Renamed:
+    """The conversation has another title; "": it has none any more."""
+
+    title: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -391,7 +394,7 @@ Earlier = Gap | Older | Line
 """Messages from before a listener came."""
 
 Ending = Ended | GoingAway
-Changed = Reset | Configured | Status
+Changed = Reset | Configured | Renamed | Status
 Notice = TurnStart | Earlier | Ack | Taken | Presence | Typing | Dropped | Error | Changed | Ending
 Message = Numbered | Notice
 """Everything that a listener gets."""

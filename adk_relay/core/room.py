@@ -73,6 +73,7 @@ class Standing:
     """The connection ids and the names of those that have one, of at most `_MAX_NAMES`."""
     voice: Voice = MODELS_OWN
     """How the agent speaks."""
+    title: str = ""
 
 
 class Room:

@@ -1,4 +1,4 @@
-"""The HTTP interface: lists, reads, clears and deletes conversations, and answers single texts.
+"""The HTTP interface: lists, reads, renames, clears and deletes conversations, and answers single texts.
 
 `static/openapi.json` describes what it takes and returns. Errors are JSON with a `detail`.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection
@@ -26,10 +25,12 @@ from adk_relay.core.interfaces import (
 from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.requests import BusyError
 from adk_relay.core.times import iso, now
+from adk_relay.core.titles import MAX_TITLE_CHARS, one_line
 from adk_relay.core.visitor import Visitor
 from adk_relay.core.whole import Counts, Role, Whole, counts_of, total
 from adk_relay.wire import http
 from adk_relay.wire.asgi import Event, Receive, Scope, Send, query_of
+from adk_relay.wire.body import MAX_BODY_BYTES, TOO_LONG, json_object, read_body
 from adk_relay.wire.closing import CONVERSATION_ENDED_TEXT
 from adk_relay.wire.dialects import BadFrameError, is_session_id, tool_result, turn
 from adk_relay.wire.dialects.state_delta import check_state
@@ -39,9 +40,7 @@ from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, en
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
 from adk_relay.wire.shown import in_list, with_history
-
-MAX_BODY_BYTES = 64 * 1024
-_TOO_LONG = f"The body may have at most {MAX_BODY_BYTES} bytes."
+from adk_relay.wire.targets import NoSuchTargetError, as_user
 
 _DEFAULT_LIMIT = 100
 _MAX_LIMIT = 1000
@@ -104,14 +103,16 @@ class Api:
         try:
             length = _header(scope, b"content-length")
             if length.isdigit() and int(length) > MAX_BODY_BYTES:
-                raise HttpError(413, _TOO_LONG)
+                raise HttpError(413, TOO_LONG)
             if path not in _DRAINING and (later := self._later()):
                 raise HttpError(503, CONVERSATION_ENDED_TEXT["stopping"], *later)
             visitor = Visitor() if path in self._open else await self._guard.admit(scope)
+            if path.startswith("/sessions"):
+                visitor = as_user(visitor, scope)
             return await handler(visitor, scope, receive, send)
         except (HttpError, Refused) as error:
             return error.response()
-        except BadFrameError as bad:
+        except (BadFrameError, NoSuchTargetError) as bad:
             return HttpError(400, str(bad)).response()
         except UnknownConversationError as unknown:
             return HttpError(404, str(unknown)).response()
@@ -144,7 +145,11 @@ class Api:
             case ["sessions", "new"]:
                 return {"POST": self._create}
             case ["sessions", session_id]:
-                return {"GET": partial(self._read, session_id), "DELETE": partial(self._delete, session_id)}
+                return {
+                    "GET": partial(self._read, session_id),
+                    "DELETE": partial(self._delete, session_id),
+                    "PATCH": partial(self._rename, session_id),
+                }
             case ["sessions", session_id, "clear"]:
                 return {"POST": partial(self._clear, session_id)}
             case ["sessions", session_id, "invite"]:
@@ -211,8 +216,8 @@ class Api:
     async def _create(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         if visitor.session_id is not None:
             raise HttpError(403, "You were invited to one conversation only.")
-        body = await self._body(receive)
-        fields = _json_object(body) if body.strip() else {}
+        body = await read_body(receive, self._limits.slow_timeout)
+        fields = json_object(body) if body.strip() else {}
         if not isinstance(fields.get("model_id"), str | None):
             raise HttpError(400, "model_id must be a string.")
         session_id, model = await self._conversations.create(visitor.owner), self._conversations.model
@@ -258,11 +263,22 @@ class Api:
         await self._conversations.reset(visitor.owner, session_id, delete=False)
         return as_json({"message": f"The session {session_id} was cleared."})
 
+    async def _rename(
+        self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
+    ) -> Response:
+        _allow(visitor, session_id, "own")
+        title = (await self._json(receive)).get("title")
+        if not isinstance(title, str) or len(title) > MAX_TITLE_CHARS:
+            raise HttpError(400, f"title must be a string of at most {MAX_TITLE_CHARS} characters.")
+        title = one_line(title)
+        await self._conversations.rename(visitor.owner, session_id, title)
+        return as_json({"session_id": session_id, "title": title})
+
     async def _answer_tool(
         self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
     ) -> Response:
         _allow(visitor, session_id, "write")
-        answer = tool_result(_json_object(await self._body(receive)))
+        answer = tool_result(await self._json(receive))
         try:
             await self._conversations.answer(visitor.owner, session_id, answer)
         except UnknownToolError as unknown:
@@ -274,7 +290,7 @@ class Api:
     async def _invite(
         self, session_id: str, visitor: Visitor, scope: Scope, receive: Receive, send: Send
     ) -> Response:
-        ttl, role, name = invitation(_json_object(await self._body(receive)))
+        ttl, role, name = invitation(await self._json(receive))
         _allow(visitor, session_id, "own")
         if not is_session_id(session_id):
             raise UnknownConversationError(session_id)
@@ -285,7 +301,7 @@ class Api:
     # ---- one turn ----
 
     async def _chat(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        ask = turn.request(_json_object(await self._body(receive)))
+        ask = turn.request(await self._json(receive))
         assert ask.session_id
         _allow(visitor, ask.session_id, "write")
         check_state(ask.text, self._limits.state_delta, is_users_own=visitor.may_empty)
@@ -315,27 +331,8 @@ class Api:
         del response["type"]
         return as_json({**response, "session_id": ask.session_id})
 
-    async def _body(self, receive: Receive) -> bytes:
-        """A request's body.
-
-        Raises:
-            HttpError: it is too long, or does not come in time.
-            ClientGoneError: the client has gone.
-        """
-        body, more = b"", True
-        try:
-            async with asyncio.timeout(self._limits.slow_timeout):
-                while more:
-                    event = await receive()
-                    if event["type"] == "http.disconnect":
-                        raise ClientGoneError
-                    body += event.get("body", b"")
-                    more = event.get("more_body", False)
-                    if len(body) > MAX_BODY_BYTES:
-                        raise HttpError(413, _TOO_LONG)
-        except TimeoutError:
-            raise HttpError(408, f"The body did not come within {self._limits.slow_timeout:g} s.") from None
-        return body
+    async def _json(self, receive: Receive) -> dict[str, Any]:
+        return json_object(await read_body(receive, self._limits.slow_timeout))
 
     async def _stream(self, listener: HttpListener, send: Send) -> None:
         """Sends events as they come, and a comment after a silence, so that no proxy closes the stream."""
@@ -384,16 +381,6 @@ def _numbers(counts: Counts) -> dict[str, int]:
         "active_sessions": counts.conversations,
         "websocket_connections": counts.sockets,
     }
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise HttpError(400, "The body must be JSON.") from None
-    if not isinstance(value, dict):
-        raise HttpError(400, "The body must be a JSON object.")
-    return value
 
 
 def _header(scope: Scope, wanted: bytes) -> bytes:

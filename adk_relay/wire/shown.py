@@ -7,7 +7,14 @@ from typing import Any
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Line, ToolStart
 from adk_relay.core.times import iso
-from adk_relay.wire.dialects import id_field, line_fields, name_field, start_fields, tool_fields
+from adk_relay.wire.dialects import (
+    id_field,
+    line_fields,
+    name_field,
+    start_fields,
+    title_field,
+    tool_fields,
+)
 
 
 def in_list(summary: Summary, model: str) -> dict[str, Any]:
@@ -15,6 +22,8 @@ def in_list(summary: Summary, model: str) -> dict[str, Any]:
     return {
         "session_id": summary.session_id,
         "model": model,
+        **title_field(summary.title),
+        **({"first_text": summary.first_text} if summary.first_text else {}),
         "message_count": summary.user_messages + summary.model_messages,
         "duration_minutes": round(_seconds(summary) / 60, 2),
         "connected_clients": summary.connections,
@@ -28,6 +37,7 @@ def with_history(summary: Summary, model: str, lines: list[Line], first: int) ->
     return {
         "session_id": summary.session_id,
         "model": model,
+        **title_field(summary.title),
         "message_count": summary.user_messages + summary.model_messages,
         "session_duration_seconds": round(_seconds(summary), 1),
         "user_messages": summary.user_messages,

@@ -75,6 +75,18 @@ def with_name(visitor: Visitor, scope: Scope) -> Visitor:
     return visitor if visitor.name else replace(visitor, name=name_of(query_of(scope).get("name", "")))
 
 
+def as_user(visitor: Visitor, scope: Scope) -> Visitor:
+    """The visitor as the user in `?user_id=`, which counts only where nobody signs in.
+
+    Raises:
+        NoSuchTargetError: it is not valid.
+    """
+    user_id = query_of(scope).get("user_id")
+    if user_id is not None and not is_name(user_id):
+        raise NoSuchTargetError(f"user_id is {NAME}")
+    return replace(visitor, user_id=user_id) if visitor.user_id is None else visitor
+
+
 def for_visitor(target: Target, visitor: Visitor) -> Target:
     """What the URL of a WebSocket means for a visitor: whose conversation, and which one.
 

@@ -273,6 +273,7 @@ class Socket:
                 name=self.name,
                 role=self._admission.visitor.role,
                 names=dict(standing.names),
+                title=standing.title,
                 limits=self._admission.limits,
                 choices=self._conversations.choices,
                 voice=standing.voice,

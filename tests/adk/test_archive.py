@@ -14,10 +14,11 @@ from google.adk.events.event_actions import EventActions
 from google.adk.sessions import InMemorySessionService
 from google.genai import types
 
-from adk_relay.adk.archive import Archive
+from adk_relay.adk.archive import Archive, Counts
 from adk_relay.adk.lines import GOES_ON, NAME, PLACE, lines_of, said_by, said_in
 from adk_relay.adk.reading import AnyReader, Key, Reader
 from adk_relay.adk.store import reader_of, session_service
+from adk_relay.core.titles import beginning
 
 KEY = Key("app", "alice", "s")
 
@@ -73,7 +74,9 @@ async def test_pages_have_the_messages_of_the_whole(
             await service.append_event(session, events[-1])
             if number % 40 == 0:
                 lines = lines_of(events)
-                assert await archive.count() == (len(lines), sum(line.role == "user" for line in lines))
+                by_user = [line.text for line in lines if line.role == "user"]
+                first_text = beginning(by_user[0]) if by_user else ""
+                assert await archive.count() == Counts(len(lines), len(by_user), first_text)
         lines = lines_of(events)
         for number in range(1, len(lines) + 2):
             limit = random.randrange(1, 30)

@@ -70,7 +70,7 @@ async def test_a_long_conversation_in_a_database_is_read_in_pages(server: Server
         event = Event(author=role, timestamp=begun + number, content=content)
         await service.append_event(session, event)
     archive = Archive(reader, key)
-    assert await archive.count() == (600, 300)
+    assert await archive.count() == (600, 300, "message 1")
     assert [line.text for line in await archive.before(300)] == [f"message {n}" for n in range(100, 300)]
     found = await reader.session(key, 300)
     assert found

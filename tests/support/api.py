@@ -26,7 +26,7 @@ SUMMARY = {
 
 SESSION = {
     *("session_id", "model", "message_count", "session_duration_seconds", "user_messages", "model_messages"),
-    *("created_at", "first", "history", "pending"),
+    *("created_at", "first", "history", "pending", "state"),
 }
 
 COUNTS = {

@@ -38,12 +38,13 @@ CHAT = {
     "user_disconnected": "connection_id",
     "session_cleared": "",
     "session_deleted": "",
+    "session_renamed": "title",
 }
 """The fields of each frame of the chat dialect besides its type and the time, updates by their kind."""
 
 OPTIONAL = {
     "session_created": "name",
-    "session_joined": "name role names",
+    "session_joined": "name role names title",
     "user_typing": "name",
     "message_added": "name",
     "user_joined": "name",

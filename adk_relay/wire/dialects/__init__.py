@@ -95,7 +95,7 @@ class Welcome:
     `ping_interval` is in seconds; `limits`: how much the client may send, see `wire.quotas.Rates.limits`.
     `name`: what the others are told; "": nothing. `role`: what the client was invited to do, one of
     `wire.tokens.ROLES`; "": it was not invited, so the conversation is its own. `names`: of others who are
-    there, by connection id.
+    there, by connection id. `title`: what the users have named the conversation; "": they have not.
     """
 
     session_id: str
@@ -114,6 +114,7 @@ class Welcome:
     name: str = ""
     role: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
+    title: str = ""
     limits: Mapping[str, float] = field(default_factory=dict)
     choices: Choices = NO_CHOICES
     voice: Voice = MODELS_OWN
@@ -233,6 +234,11 @@ def error_fields(error: Error) -> dict[str, Any]:
 def name_field(name: str) -> dict[str, Any]:
     """The `name` of a person on the wire; there is no such field for a person without one."""
     return {"name": name} if name else {}
+
+
+def title_field(title: str) -> dict[str, Any]:
+    """The `title` of a conversation on the wire; there is no such field for one without."""
+    return {"title": title} if title else {}
 
 
 def names_field(names: Mapping[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from adk_relay.core.messages import (
     Error,
     Message,
     Presence,
+    Renamed,
     Reset,
     Taken,
     Text,
@@ -47,6 +48,7 @@ from adk_relay.wire.dialects import (
     role_field,
     session_id_of,
     start_fields,
+    title_field,
     to_json,
     tool_fields,
     tool_result,
@@ -165,6 +167,8 @@ def _encoder(session_id: str) -> Encode:
                 )
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
+            case Renamed(title):
+                return (update("session_renamed", title=title),)
             case GoingAway(after):
                 return (frame("going_away", after=round(after, 3)),)
             case Error():
@@ -216,7 +220,7 @@ def _welcome(welcome: Welcome) -> Frame:
     }
     if welcome.is_new:  # not by somebody who was invited
         return _frame("session_created", **fields)
-    more = role_field(welcome.role) | names_field(welcome.names)
+    more = role_field(welcome.role) | names_field(welcome.names) | title_field(welcome.title)
     return _frame("session_joined", **fields, **more, message_count=welcome.message_count)
 
 

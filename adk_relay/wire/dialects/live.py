@@ -23,6 +23,7 @@ from adk_relay.core.messages import (
     Older,
     Presence,
     ReadOlder,
+    Renamed,
     Reset,
     Status,
     Text,
@@ -55,6 +56,7 @@ from adk_relay.wire.dialects import (
     once,
     role_field,
     start_fields,
+    title_field,
     to_json,
     tool_fields,
     tool_result,
@@ -281,6 +283,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "configured", "voice": voice.name, "language": voice.language}
         case Reset(epoch, deleted):
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
+        case Renamed(title):
+            return {"type": "renamed", "title": title}
         case _:  # TurnStart, Taken and Ended have no frame in this dialect
             return None
 
@@ -319,6 +323,7 @@ def _welcome(welcome: Welcome) -> Frame:
             **role_field(welcome.role),
             **names_field(welcome.names),
             **_choices(welcome),
+            **title_field(welcome.title),
         }
     )
 
