@@ -2,6 +2,7 @@
 
 import { stats } from "../clients/js/src/audio.js";
 import { connect } from "../clients/js/src/index.js";
+import { LastActions } from "./actions.js";
 import { announce } from "./announcer.js";
 import { here } from "./api.js";
 import { Call } from "./call.js";
@@ -17,11 +18,14 @@ import { People } from "./people.js";
 import { Pictures } from "./pictures.js";
 import { offerSettings, remember, remembered } from "./settings.js";
 import { Showing } from "./showing.js";
+import { Sidebar } from "./sidebar.js";
 import { SoundSettings } from "./sound.js";
 import { bytesOf, MAX_TEXT, sendOnEnter } from "./textbox.js";
+import { PageTitle } from "./title.js";
 import { currentToken, isSignedIn, whenRenewed } from "./token.js";
 import { Typists, TypingSignal } from "./typing.js";
 import * as view from "./view.js";
+import { VoiceSettings } from "./voice.js";
 import { WaitingCards } from "./waiting.js";
 
 const BUSY = 5000; // ms for which a refusal as "busy" is shown
@@ -32,6 +36,8 @@ const parameters = new URLSearchParams(location.search);
 // user; with one (see token.js), the server knows the user from it. `?session=` names one of the user's conversations.
 const user = parameters.get("user") || keptId("relay.user");
 const session = parameters.get("session");
+const isShared = user === "guest" && !isSignedIn(); // the guest is everybody
+const hasAddress = Boolean(session && parameters.get("user")) && !isSignedIn(); // which others may have, too
 const store = sessionStorageOrNothing();
 
 window.relayStats = stats; // counters only, for tests and for the console
@@ -103,6 +109,11 @@ live.on("cleared", ({ how, ids }) => {
   waiting.clear();
 });
 
+live.on("rewound", ({ id }) => {
+  waiting.clear(); // those that still wait are told again
+  conversation.rewound(id);
+});
+
 live.on("written", ({ id, text, waiting, pictures }) => conversation.typed(id, text, waiting, pictures));
 for (const fate of ["sent", "unsent", "placed", "confirmed", "refused", "unpictured"]) live.on(fate, ({ id }) => conversation[fate](id));
 
@@ -115,11 +126,11 @@ function reveal() {
 
 let me = { name: "", role: "" }; // as the server has told
 
-// A conversation may be shared that is named in the address, or to which the user was invited: a text without a name that
+// A conversation may be shared that has an address, or to which the user was invited: a text without a name that
 // this page has not written may be another user's.
 function withAuthor(line) {
   if (line.role !== "user" || line.mine || (me.name && line.name === me.name)) return { ...line, who: "" };
-  return { ...line, who: line.name || (session || me.role ? "Somebody" : "") };
+  return { ...line, who: line.name || (hasAddress || me.role ? "Somebody" : "") };
 }
 
 const speakerOf = ({ mine, connection_id: id }) => (mine ? "" : id);
@@ -130,7 +141,7 @@ live.on("message", (frame) => {
   const speaker = speakerOf(frame);
   people.heard(frame);
   typists.set(speaker, false);
-  conversation.othersText(frame.text, nameOf(speaker, frame.name));
+  conversation.othersText(frame.id, frame.text, nameOf(speaker, frame.name));
 });
 
 live.on("transcript", (frame) => {
@@ -164,6 +175,11 @@ live.on("turn_end", ({ interrupted, wasPlaying, grounding }) => {
   conversation.ended({ interrupted, aloud: call.active, grounding });
 });
 
+// Who speaks with the agent hears that it has answered.
+const title = new PageTitle();
+for (const type of ["hello", "renamed", "cleared"]) live.on(type, () => (title.name = live.state.title));
+live.on("turn_end", ({ interrupted }) => interrupted || live.state.call === "on" || title.answered());
+
 live.on("token_expiring", ({ expires_in: seconds }) => expiry.soon(seconds));
 
 live.on("dropped", ({ direction, audio_ms: milliseconds }) => conversation.lost(direction, milliseconds));
@@ -172,7 +188,7 @@ live.on("slow", () => conversation.note("slow", "The connection is too slow for 
 
 live.on("error", (frame) => {
   if (frame.code === "busy") return busy(frame.message);
-  if (frame.code === "history_failed") return older.failed(frame.message);
+  if (frame.code === "history_failed" && older.failed(frame.message)) return;
   if (waiting.refused(frame)) return;
   if (!frame.id) conversation.unexpect(); // the error is not about one text, so no answer will come
   conversation.note("error", frame.message);
@@ -240,14 +256,24 @@ function write(text) {
   }
   view.notice("text");
   typing.stopped();
-  live.say(text, { pictures: pictures.take() });
-  return true;
+  return last.say(text, pictures);
 }
+
+function fill(text) {
+  elements.text.value = text;
+  view.fitText();
+}
+
+const last = new LastActions(live, {
+  root: elements.messages,
+  box: elements.text,
+  write: fill,
+  tell: (text) => view.notice("last", text),
+});
 
 elements.composer.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (write(elements.text.value)) elements.text.value = "";
-  view.fitText();
+  if (write(elements.text.value)) fill(last.takeDraft());
   view.focusText();
 });
 
@@ -311,10 +337,13 @@ function update() {
   view.showStop(live.canInterrupt);
   call.show(live.state.connection.name, conversation.expecting);
   pictures.show(live.state);
+  last.update();
 }
 
 live.subscribe(update);
 offerSettings();
+new VoiceSettings(live);
 offerExport({ live, older, title: () => live.state.title ?? "", announce });
+if (!isShared) new Sidebar({ live, user, session: session ?? "" });
 view.fitText();
 view.focusText();

@@ -10,8 +10,9 @@ const sources = new WeakMap(); // the node of a text → a function that returns
 // The item of a message. `side`: user or agent. `who` is visible in the messages of other users (`other`); in all
 // others it is for screen readers only. `text` is a string, or the node of an answer's. `now`: the present time is shown. For
 // messages from before, see setTime().
-export function bubble(side, who, { text = null, other = false, now = true } = {}) {
+export function bubble(side, who, { text = null, id = "", other = false, now = true } = {}) {
   const item = element("div", `message ${side}`);
+  if (id) item.dataset.id = id;
   item.classList.toggle("other", other);
   const inner = element("div", "bubble");
   const name = element("span", other ? "who" : "visually-hidden", who);

@@ -58,7 +58,7 @@ export class Conversation {
   // ---- the user
 
   typed(id, text, waiting, pictures = []) {
-    const item = bubble("user", "You", { text });
+    const item = bubble("user", "You", { text, id });
     if (pictures.length) item.querySelector(".text").before(pictureList(pictures));
     this.#unconfirmed.set(id, item);
     this.#place(item);
@@ -108,8 +108,8 @@ export class Conversation {
   }
 
   // Another user has written a text.
-  othersText(text, who) {
-    this.#place(bubble("user", who, { text, other: true }));
+  othersText(id, text, who) {
+    this.#place(bubble("user", who, { text, id, other: true }));
     this.#asked = this.#unanswered = true;
     this.#expect();
     this.#follow();
@@ -265,6 +265,18 @@ export class Conversation {
     this.#asked = lines.at(-1)?.role === "user";
     this.#root.append(...aside);
     this.#restore(ids, items);
+  }
+
+  // A user's last text, or the one with this id, is taken back with all that follows. Texts on their way stay.
+  rewound(id) {
+    this.#unconfirmed.delete(id);
+    const coming = new Set([...this.#unconfirmed.values(), this.#answer?.item]);
+    const items = [...this.#root.children].filter((item) => !coming.has(item) && !item.dataset.aside);
+    const named = items.findIndex((item) => id && item.dataset.id === id);
+    const at = named < 0 ? items.findLastIndex((item) => item.matches(".message.user")) : named;
+    if (at >= 0) for (const item of items.slice(at)) item.remove();
+    this.#lastAnswer = null;
+    this.#tools.clear();
   }
 
   // A user has emptied the conversation.

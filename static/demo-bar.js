@@ -2,6 +2,7 @@
 
 import { ask, here } from "./api.js";
 import { Invitations } from "./demo-invite.js";
+import { PageTitle } from "./title.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -9,6 +10,7 @@ export class RoomBar {
   #room = ""; // the id of the room that the page shows; empty: none
   #me;
   #invitations = new Invitations();
+  title = new PageTitle();
 
   // `me`: the user (see demo-me.js). `failed(why)`: the server has refused to clear or to delete the room.
   constructor(me, failed) {
@@ -23,6 +25,7 @@ export class RoomBar {
 
   show(room) {
     this.#room = room;
+    this.title.name = room;
     $("room-name").textContent = room ? `Room ${room}` : "No room yet";
     $("room-actions").hidden = !room;
     $("window").href = room && `#${room}`;

@@ -31,6 +31,11 @@ export class Composer {
     this.fit();
   }
 
+  begin() {
+    this.writeIn(location.hash.slice(1));
+    if (matchMedia("(pointer: fine)").matches) this.focus(); // a touch keyboard would cover half of the screen
+  }
+
   get isEmpty() {
     return !$("text").value.trim();
   }

@@ -17,6 +17,7 @@ import { Me } from "./demo-me.js";
 import { Messages, setMeta } from "./demo-messages.js";
 import { OlderReader } from "./demo-older.js";
 import { RoomList } from "./demo-rooms.js";
+import { showConnection, showTrip } from "./demo-state.js";
 import { Expiry } from "./expiry.js";
 import { plain } from "./markdown.js";
 import { areTyping, People } from "./people.js";
@@ -25,14 +26,6 @@ import { Typists, TypingSignal } from "./typing.js";
 import { WaitingCards } from "./waiting.js";
 
 const $ = (id) => document.getElementById(id);
-
-const STATES = {
-  connecting: "Connecting…",
-  connected: "Connected",
-  waiting: "Reconnecting…",
-  asleep: "Asleep",
-  ended: "Ended",
-};
 
 // Where the page is. `room` is what it shows; the socket may be on its way there, or to another one.
 let room = ""; // the id of the room that the page shows
@@ -64,7 +57,6 @@ const cards = new WaitingCards({
 });
 const bar = new RoomBar(me, (why) => problem(why));
 const rooms = new RoomList(() => chat.ready);
-const showTrip = (ms) => ($("state-text").textContent = `Connected · ${Math.max(1, Math.round(ms))} ms`);
 const chat = new Chat(() => me.address, { state: showState, trip: showTrip, frame: take });
 const typing = new TypingSignal((type) => Boolean(room) && chat.send(type));
 
@@ -85,8 +77,7 @@ const expiry = new Expiry(problem);
 whenRenewed(() => (me.role ? chat.renew() : update()));
 
 function showState({ name, reason }) {
-  $("state").dataset.state = name;
-  $("state-text").textContent = STATES[name];
+  showConnection(name);
   if (name === "ended") problem(reason);
   if (!chat.ready) {
     expiry.over();
@@ -178,6 +169,7 @@ function completeAnswer({ full_response: text, interrupted, message_count, groun
     messages.complete(answer.node, text, sourceList(grounding));
     if (interrupted) setMeta(answer.node, "Interrupted");
     announce(`Agent: ${plain(text)}`);
+    bar.title.answered();
   } else answer?.node.remove(); // the agent said nothing
   answer = null;
   if (count < message_count || count > message_count) load(); // something was missed
@@ -206,6 +198,9 @@ function updated({ update_type, connection_id, typing: isTyping, message, messag
       typists.set(connection_id, false);
       if (!isOwn) messages.note(`${who} left.`);
       break;
+    case "session_rewound": // those that still wait are told again
+      cards.clear();
+      return load();
     case "session_cleared":
       empty();
       messages.note("The room was cleared: the agent remembers nothing of what was said.");
@@ -394,5 +389,4 @@ addEventListener("hashchange", () => {
 });
 
 chat.open();
-composer.writeIn(location.hash.slice(1));
-if (matchMedia("(pointer: fine)").matches) composer.focus(); // a touch keyboard would cover half of the screen
+composer.begin();

@@ -3,12 +3,12 @@
 import { answerText } from "./answer.js";
 import { bubble, completeTool, mark, setTime, shows, toolCard } from "./bubbles.js";
 
-// The item of a whole message, {role, text, who, timestamp, interrupted, unanswered, cut, tools}.
-export function itemOf({ role, text, who, timestamp, tools = [], ...marks }) {
+// The item of a whole message, {role, text, id, who, timestamp, interrupted, unanswered, cut, tools}.
+export function itemOf({ role, text, id, who, timestamp, tools = [], ...marks }) {
   const item =
     role === "agent"
       ? bubble(role, "Agent", { text: answerText(text), now: false })
-      : bubble(role, who || "You", { text, other: Boolean(who), now: false });
+      : bubble(role, who || "You", { text, id, other: Boolean(who), now: false });
   if (timestamp) setTime(item, new Date(timestamp));
   item.querySelector(".text").before(...tools.filter(isShown).map(cardOf));
   retell(item, marks);

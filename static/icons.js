@@ -3,8 +3,10 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 const PATHS = {
+  again: "M19 12a7 7 0 1 1-2-5l2 2m0-4v4h-4",
   copy: "M9 9h10v11H9zM5 15V4h10",
   close: "m7 7 10 10M17 7 7 17",
+  edit: "m4 20 1-4L16 5l3 3L8 19zM14 7l3 3",
   done: "m5 13 4.5 4.5L19 7",
 };
 

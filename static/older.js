@@ -74,12 +74,15 @@ export class OlderMessages {
     this.#look();
   }
 
+  // Returns whether anything was asked for.
   failed(why) {
+    if (!this.#asked) return false;
     this.#asked = false;
     this.#failed = true;
     this.#button.textContent = `${why} Try again`;
     this.#whole?.reject(new Error(why));
     this.#whole = null;
+    return true;
   }
 
   // If all are to be read: reads the next ones, or tells that there are none.

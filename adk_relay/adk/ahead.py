@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+
+from google.adk.events import Event
+from google.adk.sessions import Session
 
 from adk_relay.adk.lines import said_by
-from adk_relay.adk.session import StoredSession
+from adk_relay.adk.session import StoredSession, event_of
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import UserText
 
@@ -45,13 +49,16 @@ class Ahead:
         self.storing = text
         self._changed()
         try:
-            session = await self._session.find()
-            # It may have been stored though the service has reported a failure.
-            if not any(text.place and said_by(event).place == text.place for event in session.events):
-                await self._session.append_text(session, text)
+            await self._session.write(partial(_event_of, text))
         finally:
             self.storing = None
         self._inbox.mark_stored(text)
         self._changed()
         self._stored(text)
         return True
+
+
+async def _event_of(text: UserText, session: Session) -> Event | None:
+    """The event of a text; None: it was stored, though the service has reported a failure."""
+    is_stored = any(text.place and said_by(event).place == text.place for event in session.events)
+    return None if is_stored else event_of(text, session)

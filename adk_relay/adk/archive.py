@@ -69,7 +69,8 @@ class Archive:
                             return _counts(lines)
                         lines.add(event.said)
                     lines.forget(_OVERLAP)
-                    if len(page) >= PAGE and page[-1].timestamp < old:
+                    is_more = lines.count >= self._marks[-1].messages  # something may be taken back
+                    if len(page) >= PAGE and page[-1].timestamp < old and is_more:
                         self._marks.append(_Mark(page[-1].position, lines.count))
                         self._at_mark = lines.copy()
             return _counts(lines)

@@ -25,7 +25,7 @@ from adk_relay.core.times import iso
 MOST = 64
 """Calls of one conversation that wait at most: the oldest is forgotten."""
 
-_KEY = "relay_waiting"
+WAITING = "relay_waiting"
 """The key in the state: the events of each call, in order, by the id of the call."""
 
 
@@ -33,7 +33,7 @@ def keep(event: Event, session: Session) -> None:
     """Adds to an event, before it is stored, what it changes of the calls that wait."""
     if event.partial:
         return
-    before: dict[str, Any] = session.state.get(_KEY) or {}
+    before: dict[str, Any] = session.state.get(WAITING) or {}
     calls = dict(before)
     if event.author == "user":
         # ADK deals with an answer until the user has said something else.
@@ -53,13 +53,13 @@ def keep(event: Event, session: Session) -> None:
     while len(calls) > MOST:
         del calls[next(iter(calls))]
     if calls != before:
-        event.actions.state_delta[_KEY] = calls
+        event.actions.state_delta[WAITING] = calls
 
 
 def keep_change(changed: Event, event: Event) -> None:
     """Lets what `keep` has added to an event be in the one that a plugin returns in its place."""
-    if _KEY in event.actions.state_delta and "actions" in changed.model_fields_set:
-        changed.actions.state_delta[_KEY] = event.actions.state_delta[_KEY]
+    if WAITING in event.actions.state_delta and "actions" in changed.model_fields_set:
+        changed.actions.state_delta[WAITING] = event.actions.state_delta[WAITING]
 
 
 def with_waiting(session: Session) -> list[Event]:
@@ -70,7 +70,7 @@ def with_waiting(session: Session) -> list[Event]:
     known = {event.id for event in session.events}
     last_of_user = next((event.id for event in reversed(session.events) if event.author == "user"), None)
     missing: dict[str, Event] = {}
-    for stored in (session.state.get(_KEY) or {}).values():
+    for stored in (session.state.get(WAITING) or {}).values():
         with suppress(ValidationError):  # of another version of ADK: the call can't be answered any more
             events = [Event.model_validate(each) for each in stored]
             if events[-1].author != "user" or events[-1].id == last_of_user:

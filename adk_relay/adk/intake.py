@@ -6,9 +6,11 @@ from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.meter import Meter
 from adk_relay.adk.resets import Resets
+from adk_relay.adk.rewinds import Rewinds
 from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.speaking import Speaking
+from adk_relay.adk.stops import Stop
 from adk_relay.adk.turn_ends import TurnEnds
 from adk_relay.adk.voices import Voices
 from adk_relay.adk.waiting import Waiting
@@ -28,6 +30,7 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.moderation import Moderation
 from adk_relay.core.requests import Requests
+from adk_relay.core.rewind import Rewind
 from adk_relay.core.room import Room
 from adk_relay.core.voice import Configure
 from adk_relay.core.writing import Writing
@@ -72,7 +75,8 @@ class Intake:
         self.moderation = Moderation(
             home.on_input, session.user_id, session.session_id, room, writing, self._say, turn_ends.interrupt
         )
-        self.resets = Resets(session, room, writing, runs, self._say)
+        rewinds = Rewinds(session, room, inbox, writing, waiting)
+        self.resets = Resets(session, room, writing, runs, rewinds, self._say)
 
     def handle(self, user_input: Input, listener: Listener) -> None:
         """Takes the input of a listener: see `core.interfaces.Conversation`."""
@@ -91,8 +95,12 @@ class Intake:
         match user_input:
             case UserAudio() if not self.resets:  # first, because nothing else comes as often
                 self._speaking.take(user_input, listener)
-            case UserText() | UserImage() | Interrupt() if self.resets:
+            case UserText() | UserImage() | Interrupt() | Rewind() if self.resets:
                 self.resets.hold(user_input, listener)
+            case Rewind():
+                if self.resets.add_rewind(user_input, listener):
+                    self._turn_ends.interrupt()
+                    self._runs.stop(Stop.RESET)
             case Interrupt():
                 self.moderation.stop()
                 self._turn_ends.interrupt()

@@ -35,6 +35,13 @@ TEXT_KEY = "relay_text"
 """Marks the event of a text that has an id with its `UserText.key`, as a list: it is not said again."""
 
 
+REWIND = "relay_rewind"
+"""Marks an event, in its metadata, with a place: all from there on is taken back (see `adk.rewound`)."""
+
+MARKS = frozenset({PLACE, NAME, TEXT_KEY})
+"""The marks that are in the state."""
+
+
 class Said(NamedTuple):
     """What an event holds of the messages."""
 
@@ -52,6 +59,8 @@ class Said(NamedTuple):
     """What the user is called; "": that is not known."""
     key: tuple[str, str] | None = None
     """The `UserText.key` of a text; None: it is not known."""
+    rewinds: Place | None = None
+    """All from this place on is taken back."""
     timestamp: float = 0.0
     """As `time.time()`; 0: it is not known."""
     is_cut: bool = False
@@ -195,19 +204,26 @@ def mark(event: Event, place: Place | None, name: str = "") -> None:
     event.custom_metadata = {**(event.custom_metadata or {}), **marks(place, name)}
 
 
-def _marks(*places: Mapping[str, Any] | None) -> tuple[Place | None, str, tuple[str, str] | None]:
+def _marks(
+    *places: Mapping[str, Any] | None,
+) -> tuple[Place | None, str, tuple[str, str] | None, Place | None]:
     """The marks of an event, which are in one of these; of two, the later one counts."""
-    marks = PLACE, NAME, TEXT_KEY
+    marks = PLACE, NAME, TEXT_KEY, REWIND
     found = {key: value for each in places for key, value in (each or {}).items() if key in marks}
     name = found.get(NAME)
-    place = text_key = None
-    match found.get(PLACE):
-        case [str(epoch), int(seq)]:
-            place = Place(epoch, seq)
+    text_key = None
     match found.get(TEXT_KEY):
         case [str(member), str(text_id)]:
             text_key = member, text_id
-    return place, name if isinstance(name, str) else "", text_key
+    name = name if isinstance(name, str) else ""
+    return _place(found.get(PLACE)), name, text_key, _place(found.get(REWIND))
+
+
+def _place(mark: Any) -> Place | None:
+    match mark:
+        case [str(epoch), int(seq)]:
+            return Place(epoch, seq)
+    return None
 
 
 class Lines:
@@ -243,6 +259,8 @@ class Lines:
 
     def add(self, said: Said) -> None:
         """Adds what an event holds."""
+        if said.rewinds:
+            self._take_back(said.rewinds)
         for line in said.lines():
             if line.role == "user" and self._is_over:
                 self.loose = ()
@@ -265,6 +283,14 @@ class Lines:
                 # ADK stores a text at once, but the answer that the text interrupts only when it ends.
                 kept[-2:] = [kept[-1], kept[-2]]
             self._cut = self.count
+
+    def _take_back(self, rewinds: Place) -> None:
+        first = next((at for at, place in enumerate(self.places) if _is_at(place, rewinds)), len(self.kept))
+        self.by_user -= sum(line.role == "user" for line in self.kept[first:])
+        del self.kept[first:], self.places[first:]
+        self.first_text = self.first_text if self.by_user else ""
+        self._goes_on, self._cut = False, min(self._cut, self.count)
+        self.loose, self._is_over = (), False
 
     def _add(self, line: Line, place: Place | None) -> None:
         kept, places, at = self.kept, self.places, len(self.kept)
@@ -346,6 +372,10 @@ def with_unanswered(lines: list[Line]) -> list[Line]:
 
 def _is_later(place: Place | None, than: Place) -> bool:
     return place is not None and place.epoch == than.epoch and place.seq > than.seq
+
+
+def _is_at(place: Place | None, begin: Place) -> bool:
+    return place is not None and place.epoch == begin.epoch and place.seq >= begin.seq
 
 
 def lines_of(events: Iterable[Event]) -> list[Line]:

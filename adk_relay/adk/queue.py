@@ -17,6 +17,9 @@ from adk_relay.adk.speech import Speech
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import ActivityStart, AudioEnd, ForModel, UserAudio, UserImage, UserText
 
+_SHOWN = 8
+"""Images that the next connection gets, if the text after them needs one."""
+
 
 class RequestQueue(LiveRequestQueue):
     """Gives ADK first the tool results that ADK itself has queued, then the input of the inbox.
@@ -60,7 +63,7 @@ class RequestQueue(LiveRequestQueue):
         self._on_failed = on_failed
         self._must_wait = must_wait
         self._marks = marks
-        self._shown: UserImage | None = None  # the last image since the last text
+        self._shown = deque[UserImage](maxlen=_SHOWN)  # the last ones since the last text
         self._reader: asyncio.Task[None] | None = None  # ADK's sending task
         self._own: deque[LiveRequest] = deque()
         self._next: deque[UserAudio | LiveRequest] = deque()  # what the model gets for the input taken last
@@ -146,8 +149,8 @@ class RequestQueue(LiveRequestQueue):
                 return LiveRequest(blob=blob_of(request))
             if next_text := self._inbox.next_text:
                 if await self._must_wait(next_text):
-                    if self._shown:  # the next connection has not seen it
-                        self._inbox.give_back(self._shown)
+                    while self._shown:  # the next connection has not seen them
+                        self._inbox.give_back(self._shown.pop())
                     continue
                 if next_text is not self._inbox.next_text:
                     continue
@@ -158,7 +161,8 @@ class RequestQueue(LiveRequestQueue):
                         self._next.extend(self._speech.told(user_input))
                         continue
                     case UserText(text):
-                        self.undecided, self._shown = user_input, None
+                        self.undecided = user_input
+                        self._shown.clear()
                         if not user_input.is_stored:
                             self.unsettled = (user_input, time.time())
                         content = types.Content(role="user", parts=[types.Part(text=text)])
@@ -167,7 +171,7 @@ class RequestQueue(LiveRequestQueue):
                             return LiveRequest(content=content, partial=True)
                         return LiveRequest(content=content, state_delta=self._marks(user_input) or None)
                     case UserImage(data, mime_type):
-                        self._shown = user_input
+                        self._shown.append(user_input)
                         return LiveRequest(blob=types.Blob(data=data, mime_type=mime_type))
             self._inbox.ready.clear()
             await self._inbox.ready.wait()

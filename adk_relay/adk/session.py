@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,9 +18,11 @@ from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
 from adk_relay.adk.lines import Lines, marks_of, said_by, with_unanswered
 from adk_relay.adk.reading import CREATED_AT, TITLE, Key, Reader, created_at, title_in
+from adk_relay.adk.rewound import rewound
 from adk_relay.adk.state import SetState, delta_of, shown
 from adk_relay.adk.waiting import ends_in_answer, skip
-from adk_relay.core.history import History, limited
+from adk_relay.core.at_once import limited
+from adk_relay.core.history import History
 from adk_relay.core.messages import Line, ToolStart, UserText
 from adk_relay.core.stats import Stats
 from adk_relay.core.visitor import GUEST
@@ -123,7 +125,7 @@ class StoredSession:
         self.is_kept = True
         self.set_state.load(session.state)
         self.loaded_state = session.state
-        self.waiting = waiting_in(with_waiting(session))
+        self.waiting = waiting_in(_that_count(session))
         self.created_at = created_at(session)
         self.title = title_in(session)
         self.last_activity = session.last_update_time
@@ -131,6 +133,19 @@ class StoredSession:
             self._count = partial(self._count_before, history, lines, session.events[-1].timestamp)
         if self.user_id == GUEST:  # its listeners are told how many messages there are
             await self.counted()
+
+    async def all_events(self) -> list[Event]:
+        """All events of the session, those too that are not in memory."""
+        session = await self._service.get_session(
+            app_name=self._app_name, user_id=self.user_id, session_id=self.session_id
+        )
+        return session.events if session else []
+
+    def rewound(self, session: Session) -> None:
+        """Something was taken back: the state, and the calls that wait, are those of before."""
+        self.set_state.load(session.state)
+        self.waiting = waiting_in(_that_count(session))
+        self.archive = self._new_archive()
 
     async def state(self) -> dict[str, Any]:
         """What clients have set in the session's state."""
@@ -204,6 +219,17 @@ class StoredSession:
             await self.append(session, event)
             return True
 
+    async def write(self, make: Callable[[Session], Awaitable[Event | None]]) -> Session:
+        """Stores the event that `make` makes of the session, if any, while there is no run.
+
+        Nothing else is stored meanwhile.
+        """
+        async with self._finding:
+            session = await self._find()
+            if event := await make(session):
+                await self.append(session, event)
+            return session
+
     async def _find(self) -> Session:
         if at_hand := self._take_at_hand():
             session = at_hand.session
@@ -263,10 +289,7 @@ class StoredSession:
 
     async def append_text(self, session: Session, text: UserText) -> None:
         """Stores a user's text that no model was given."""
-        event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text.text)]))
-        event.custom_metadata = marks_of(text) or None
-        event.actions.state_delta |= delta_of(text, session.state)
-        await self.append(session, event)
+        await self.append(session, event_of(text, session))
 
     async def skip_answer(self) -> None:
         """If the session ends with a user's answer to what ADK has asked, ADK leaves it aside from now on."""
@@ -283,6 +306,14 @@ class StoredSession:
             if not (fresh := await self.read()):
                 raise
             await self._service.append_event(fresh, event)
+
+
+def event_of(text: UserText, session: Session) -> Event:
+    """The event of a user's text that no model was given."""
+    event = Event(author="user", content=types.Content(role="user", parts=[types.Part(text=text.text)]))
+    event.custom_metadata = marks_of(text) or None
+    event.actions.state_delta |= delta_of(text, session.state)
+    return event
 
 
 async def create_session(
@@ -303,8 +334,14 @@ def shorten_if_long(session: Session) -> None:
 
 
 def _shorten(session: Session) -> None:
+    session.events = rewound(session.events)
     session.events = _fitting(session.events)
     session.events = with_waiting(session)
+
+
+def _that_count(session: Session) -> list[Event]:
+    """The events that are not taken back, and those of the calls that wait."""
+    return with_waiting(session.model_copy(update={"events": rewound(session.events)}))
 
 
 def _fitting(events: list[Event]) -> list[Event]:

@@ -13,11 +13,14 @@ from google.adk.events import Event
 
 from adk_relay.adk.hosts import Teller
 from adk_relay.adk.lines import Lines, Said, cut_answer, said_by
+from adk_relay.adk.rewinds import take_back
+from adk_relay.adk.rewound import counts_from
 from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.core.messages import Line, Numbered, Place, Text, Transcript, TurnEnd, UserText, Written
 from adk_relay.core.past import Past
 from adk_relay.core.recorded import OpenAnswer, Owing, TextDone, TextSaid
+from adk_relay.core.rewind import Rewound
 from adk_relay.core.room import Room
 from adk_relay.core.writing import Writing
 
@@ -104,6 +107,10 @@ class Takeover:
             await self._empty(delete=emptying.delete)
             return
         past, epoch = self._past, self._past.epoch
+        if rewinding := past.rewinding:
+            place = rewinding.place
+            await take_back(self._session, lambda events: place if counts_from(place, events) else None)
+            past.forget_answers()
         found = await self._session.read()
         stored = _Stored(found.events if found else (), epoch)
         unsaid = [past.texts[seq] for seq in past.waiting if seq not in stored.places]
@@ -129,7 +136,12 @@ class Takeover:
         self._writing.restore(past, unsaid, stored.texts)
         for seq in past.waiting.keys() - again:
             self._recording.add(TextDone(seq))
-        self._restore_runs(owed, resumes=not (owed or cut or untold))
+        self._restore_runs(owed, resumes=not (owed or cut or untold or rewinding))
+        if rewinding:
+            count = self._room.history.message_count
+            gone = Rewound(host.number(), rewinding.id, rewinding.messages, count)
+            for take in (self._room.journal.add, self._recording.told, self._room.broadcast):
+                take(gone)  # not the history, which does not have these messages any more
         self._tell(untold, owed, host)
 
     async def _empty(self, *, delete: bool) -> None:
@@ -171,7 +183,8 @@ class Takeover:
             elif seq <= past.seq:
                 kept.append(replace(line, id=ids.get(seq, "")) if line.role == "user" else line)
         history = self._room.history
-        history.load(kept, has_more=has_more, end=past.lines)
+        end = past.lines - (past.rewinding.messages if past.rewinding else 0)
+        history.load(kept, has_more=has_more, end=end)
         if past.answer:
             history.reopen(past.answer, index, tools)
         return self._untold(stored, open_at)

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.adk.agents.run_config import RunConfig
-from google.adk.events import Event
+from google.adk.events import Event, EventActions
+from google.adk.sessions import Session
 
 from adk_relay.adk.failures import what_failed
 from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.models import voice_of, with_voice
 from adk_relay.adk.session import StoredSession
-from adk_relay.adk.waiting import ends_in_answer
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Error
 from adk_relay.core.room import Room
@@ -118,11 +118,10 @@ class Voices:
         """
         if (chosen := self.chosen) == self._stored:
             return False
-        session = await self._session.find()
-        if ends_in_answer(session.events):  # which ADK would leave aside after another event of the user
-            return False
-        event = Event(author="user")
-        event.actions.state_delta[VOICE] = [*chosen]
-        await self._session.append(session, event)
+
+        async def make(_: Session) -> Event:
+            return Event(author="relay", actions=EventActions(state_delta={VOICE: [*chosen]}))
+
+        await self._session.write(make)
         self._stored = chosen
         return True

@@ -11,7 +11,7 @@ the tool.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -69,6 +69,10 @@ class Waiting:
         self._calls[call.tool_id] = call
         if len(self._calls) > MOST:
             del self._calls[next(iter(self._calls))]
+
+    def keep(self, tool_ids: Collection[str]) -> None:
+        """Only these calls wait: others were taken back."""
+        self._calls = {tool_id: call for tool_id, call in self._calls.items() if tool_id in tool_ids}
 
     @property
     def calls(self) -> list[ToolStart]:

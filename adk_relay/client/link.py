@@ -69,8 +69,7 @@ class Link:
         self.calls = Calls(view)
         self._transcript = Transcript(view, self._requests, self.stats, self._own_ids)
         self._transcript.seen = None if session_id else 0
-        self._is_typing = False  # whether the user is typing
-        self._listens = False  # whether the user was invited to listen only
+        self._is_typing = self._listens = False  # the user is typing; was invited to listen only
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -183,8 +182,7 @@ class Link:
             raise
         self.calls.complete(call.id, result)
         if self.state is State.HTTP:
-            how = f"/join {self.session_id}"
-            self._view.notice(f"What the agent says to it is not shown without a WebSocket: {how}")
+            self._view.notice(f"Without a WebSocket its answer is not shown here: /join {self.session_id}")
 
     # ---- frames ----
 
@@ -275,6 +273,8 @@ class Link:
             case "user_disconnected", _ if connection_id not in self._own_ids:
                 self._view.typing(connection_id, False)
                 self._view.notice(f"{self.name_of(connection_id)} left.")
+            case "session_rewound", {"message_count": int(count)}:
+                self._transcript.rewound(count)
             case (("session_cleared" | "session_deleted"), _):
                 self._transcript.enter(0)
                 self.calls.forget()
@@ -362,8 +362,8 @@ class Link:
             return
         for request in waiting:
             request.state, request.has_failed = "sent", False
-            fields = {"session_id": self.session_id, "message": request.text, "id": request.id}
-            self._connection.send(type="chat", **fields)
+            frame = {"message": request.text, "session_id": self.session_id, "id": request.id}
+            self._connection.send(type="chat", **frame)
 
     async def post(self) -> bool:
         """Sends a waiting text over HTTP, and waits for the answer. False: no text waits."""

@@ -60,6 +60,11 @@ class Transcript:
         self._view.typing("", False)
         self.seen = seen
 
+    def rewound(self, count: int) -> None:
+        """What was said last was taken back: `count` messages are left."""
+        self.enter(count)
+        self._view.notice("What was said last was taken back.")
+
     # ---- frames ----
 
     def start(self, frame: Json) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from adk_relay.core.answer import Answer, Asked, ToolCall
+from adk_relay.core.at_once import LINES_BYTES, limited, short, size_of_line
 from adk_relay.core.credits import Usage
 from adk_relay.core.messages import (
     Line,
@@ -20,21 +22,13 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.core.recorded import OpenAnswer
+from adk_relay.core.rewind import Rewound
 from adk_relay.core.times import now
 from adk_relay.core.titles import beginning
-from adk_relay.core.used_tools import shortened, size_of, with_result
+from adk_relay.core.used_tools import shortened, with_result
 
 KEPT = 200
 """How many messages are in memory. Those before them are read from the session when they are asked for."""
-
-_LINES_BYTES = 1024 * 1024
-"""Bytes of text and tools that a client gets at once: of a longer conversation, its end."""
-
-_LINE_BYTES = 512 * 1024
-"""Bytes of one message that a client gets: of a longer message, its end.
-
-Many clients accept frames of 1 MiB. This leaves room for the characters that JSON escapes.
-"""
 
 
 @dataclass(slots=True)
@@ -88,13 +82,15 @@ class History:
         self._open: _OpenAnswer | None = None
         self._loose: tuple[ToolCall, ...] = ()
         """The tools of answers without words since the last message: they are shown with the next one."""
+        self._questions = deque[int](maxlen=KEPT)
+        """The numbers of the users' messages that were recorded."""
         self._question_at: float | None = None
         """`time.monotonic()` of the last question, until an answer opens; None: there is none."""
 
     def check(self) -> None:
         """Asserts the invariants."""
         assert not any(line.open for line in self._lines), "a stored line is open"
-        assert self._size == sum(map(_size_of, self._lines)), "the size is not right"
+        assert self._size == sum(map(size_of_line, self._lines)), "the size is not right"
         assert len(self._lines) <= KEPT or (self._open and self._open.line == self._forgotten), "too many"
         if answer := self._open:
             if answer.line is None:
@@ -130,11 +126,11 @@ class History:
             end: the place after the last one, if an owner before has told clients of places; None: the first
                 one's is 0.
         """
-        self._lines = [_shortened(line) for line in lines]
+        self._lines = [short(line) for line in lines]
         self._has_more = has_more
         self._base = 0 if end is None else max(0, end - len(lines))
         self._by_user = sum(line.role == "user" for line in lines)
-        self._size = sum(map(_size_of, self._lines))
+        self._size = sum(map(size_of_line, self._lines))
         by_user = (line.text for line in lines if line.role == "user")
         self.first_text = "" if has_more else beginning(next(by_user, ""))
         self._forget()
@@ -220,6 +216,7 @@ class History:
                 text_id = message.id if isinstance(message, Written) else ""
                 self._add(Line("user", message.text, id=text_id, name=message.name, timestamp=now()))
                 self._loose = ()
+                self._questions.append(message.seq)
                 self._question_at = time.monotonic()
                 if not (self.first_text or self._has_more):
                     self.first_text = beginning(message.text)
@@ -239,6 +236,9 @@ class History:
                 else:
                     self._returned(message)
                 return [message]
+            case Rewound():
+                messages = self._take_back()
+                return [replace(message, messages=messages, message_count=self.message_count)]
             case TurnEnd(goes_on=False):
                 answer = self._open or self._begin(asked, start)
                 usage = message.usage.plus(answer.usage) if message.usage else answer.usage
@@ -285,7 +285,7 @@ class History:
         self._open = None
         text = "".join(answer.chunks)
         if answer.line is not None:
-            line = _shortened(replace(_line_of(answer), interrupted=interrupted))
+            line = short(replace(_line_of(answer), interrupted=interrupted))
             self._change(answer.line - self._forgotten, line)
         elif not interrupted:
             self._loose = _tools_of(answer)
@@ -299,14 +299,49 @@ class History:
             answer.asked,
         )
 
+    @property
+    def last_of_user(self) -> Line | None:
+        """The last message of a user; None: there is none in memory."""
+        return next((line for line in reversed(self._lines) if line.role == "user"), None)
+
+    @property
+    def messages_to_take_back(self) -> int:
+        """How many messages there are from the last one of a user on."""
+        back = (at for at, line in enumerate(reversed(self._lines), 1) if line.role == "user")
+        return next(back, 0)
+
+    @property
+    def questions(self) -> tuple[int, int]:
+        """The numbers of the last two messages of users; 0: it was loaded, or there is none."""
+        before, last = [0, 0, *self._questions][-2:]
+        return before, last
+
+    def _take_back(self) -> int:
+        """Removes the last message of a user, and all after it; returns how many these are."""
+        self.interrupt()
+        self._question_at = None
+        if self._questions:
+            self._questions.pop()
+        if not (count := self.messages_to_take_back):
+            return 0
+        first = len(self._lines) - count
+        gone = self._lines[first:]
+        del self._lines[first:]
+        self._by_user -= 1
+        self._size -= sum(map(size_of_line, gone))
+        self._loose = ()
+        if not (self.user_messages or self._has_more):
+            self.first_text = ""
+        return count
+
     def _add(self, line: Line) -> None:
         self._lines.append(line)
         self._by_user += line.role == "user"
-        self._size += _size_of(line)
+        self._size += size_of_line(line)
         self._forget()
 
     def _change(self, index: int, line: Line) -> None:
-        self._size += _size_of(line) - _size_of(self._lines[index])
+        self._size += size_of_line(line) - size_of_line(self._lines[index])
         self._lines[index] = line
 
     def _answered(self) -> None:
@@ -343,8 +378,8 @@ class History:
         if self._open and self._open.line is not None:
             end = self._open.line - self._forgotten
         first = 0
-        while first < end and (len(self._lines) - first > KEPT or self._size > _LINES_BYTES):
-            self._size -= _size_of(self._lines[first])
+        while first < end and (len(self._lines) - first > KEPT or self._size > LINES_BYTES):
+            self._size -= size_of_line(self._lines[first])
             first += 1
         del self._lines[:first]
         self._forgotten += first
@@ -362,27 +397,3 @@ def _tools_of(answer: _OpenAnswer) -> tuple[ToolCall, ...]:
 
 def _line_of(answer: _OpenAnswer) -> Line:
     return Line("agent", "".join(answer.chunks), timestamp=answer.timestamp, tools=_tools_of(answer))
-
-
-def _size_of(line: Line) -> int:
-    return len(line.text) + size_of(line.tools)
-
-
-def limited(lines: list[Line]) -> list[Line]:
-    """The last of these messages, at most 1 MiB of text and tools."""
-    limited: list[Line] = []
-    left = _LINES_BYTES
-    for line in map(_shortened, reversed(lines)):
-        left -= len(line.text.encode(errors="replace")) + size_of(line.tools)
-        if left < 0:
-            break
-        limited.append(line)
-    return limited[::-1]
-
-
-def _shortened(line: Line) -> Line:
-    """The same, or the end of it that a client can get."""
-    if len(line.text) <= _LINE_BYTES // 4:  # a character has four bytes at most
-        return line
-    text = line.text.encode(errors="replace")[-_LINE_BYTES:]
-    return replace(line, text=text.decode(errors="ignore"))

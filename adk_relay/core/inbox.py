@@ -139,6 +139,11 @@ class Inbox:
         return next((entry for _, entry in self._content if isinstance(entry, UserText)), None)
 
     @property
+    def last_text(self) -> UserText | None:
+        """The last text that waits."""
+        return next((entry for _, entry in reversed(self._content) if isinstance(entry, UserText)), None)
+
+    @property
     def next_text(self) -> UserText | None:
         """The text that `take` would return next; None: it would return something else."""
         content = self._content[0][1] if self._content and not self._is_held else None

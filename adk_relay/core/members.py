@@ -11,6 +11,7 @@ from adk_relay.core.allowance import Allowance
 from adk_relay.core.listener import Listener, Member, member_of
 from adk_relay.core.messages import Error, Input, Interrupt, UserText, UserTyping
 from adk_relay.core.requests import Requests
+from adk_relay.core.rewind import Rewind
 from adk_relay.core.voice import Configure
 
 _INTERRUPTIONS = 0.1, 20.0
@@ -57,7 +58,7 @@ class Members:
         """Counts what a listener does. False: it is too much; unless it is typing, the listener is told."""
         member = member_of(listener)
         match user_input:
-            case Interrupt() if self._has_others(member):  # whoever is alone stops what nobody else hears
+            case Interrupt() | Rewind() if self._has_others(member):  # who is alone disturbs nobody
                 wait = self._take(member, 0)
             case UserText() if self._cuts_in(member):
                 wait = self._take(member, 0)

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
+from adk_relay.core.rewind import Rewind, Rewound
 from adk_relay.core.voice import Configure, Configured
 
 # ---- from the user ---------------------------------------------------------------------------
@@ -116,7 +117,7 @@ class ReadOlder:
 ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
-Input = ForModel | Interrupt | UserTyping | ToolResult | Configure
+Input = ForModel | Interrupt | UserTyping | ToolResult | Configure | Rewind
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------
@@ -267,9 +268,8 @@ class Gap:
 
     first: int
     last: int
-    """The `seq` of the first and the last message that cannot be replayed."""
     lines: int
-    """How many `Line` messages follow."""
+    """The `seq` of the first and the last message that is lost, and how many `Line` messages follow."""
     older: str = ""
     """Names the place before those, for `ReadOlder`; "": there are no older messages."""
     epoch: str = ""
@@ -387,7 +387,7 @@ class Ended:
     the conversation goes on in another process."""
 
 
-Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd
+Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd | Rewound
 """Messages that have a `seq`, and can be replayed."""
 
 Earlier = Gap | Older | Line

@@ -30,11 +30,13 @@ from adk_relay.core.recorded import (
     RequestBegan,
     Requested,
     RequestEnded,
+    Rewinding,
     Stopped,
     TextDone,
     TextSaid,
     Told,
 )
+from adk_relay.core.rewind import Rewound
 
 _ENDED = 2
 """How many of the answers that have ended are known: an interrupted one may not be in the session yet."""
@@ -77,6 +79,8 @@ class Past:
         """The owner before gave the conversation away, between two turns."""
         self.emptying: Emptying | None = None
         """The owner before was about to delete the session, or has done so: the rest of it is to be done."""
+        self.rewinding: Rewinding | None = None
+        """The same for what was said last, which it was about to take back."""
         self.lines = 0
         """The place in the history after the last message: see `core.history`."""
         self.messages: list[Numbered] = []
@@ -144,6 +148,8 @@ class Past:
                 self._set(entry)
             case Emptying():
                 self.emptying = entry
+            case Rewinding():
+                self.rewinding = entry
             case Over():
                 self.epoch, self.seq = "", 0
                 self._clear()
@@ -165,6 +171,7 @@ class Past:
             self.answer,
             self.is_cut,
             (*self.present.items(),),
+            rewinding=self.rewinding,
         )
 
     def _set(self, found: Checkpoint) -> None:
@@ -175,7 +182,7 @@ class Past:
             self.messages = [message for message in messages if message.seq <= found.seq]
             self.forgotten = self.messages[0].seq - 1 if self.messages else 0 if found.is_new else found.seq
         self.epoch, self.seq = found.epoch, found.seq
-        self.is_given, self.emptying = found.is_given, found.emptying
+        self.is_given, self.emptying, self.rewinding = found.is_given, found.emptying, found.rewinding
         self.lines = found.lines
         self.texts = {said.text.place.seq: said for said in found.texts if said.text.place}
         self.waiting = dict.fromkeys(found.waiting)
@@ -190,6 +197,11 @@ class Past:
             if not answer.chunks:
                 self._open.chunks.clear()
         self.present = dict(found.present)
+
+    def forget_answers(self) -> None:
+        """They are stored, or taken back."""
+        self.ended.clear()
+        self._open = None
 
     def _told(self, message: Numbered | TurnStart) -> None:
         if isinstance(message, TurnStart):
@@ -208,6 +220,10 @@ class Past:
                 self.is_cut = False
             case Written() | Transcript(final=True):
                 self.lines += 1
+            case Rewound(messages=messages):
+                self.lines -= messages
+                self.forget_answers()
+                self.rewinding = None
             case TurnEnd():
                 self.is_cut = message.goes_on
                 if message.interrupted:

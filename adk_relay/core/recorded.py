@@ -7,7 +7,7 @@ from typing import Any
 
 from adk_relay.core.answer import Asked
 from adk_relay.core.listener import Member
-from adk_relay.core.messages import Numbered, TurnStart, UserText
+from adk_relay.core.messages import Numbered, Place, TurnStart, UserText
 from adk_relay.core.voice import MODELS_OWN, Voice
 
 # ---- what the listeners were told ----------------------------------------------------------------
@@ -156,6 +156,18 @@ class Emptying:
 
 
 @dataclass(slots=True, frozen=True)
+class Rewinding:
+    """What was said last is about to be taken back. If that fails, a checkpoint follows."""
+
+    place: Place
+    """Where it is, with all after it."""
+    id: str
+    """That of the text; "": it is not known."""
+    messages: int
+    """How many whole messages will be gone."""
+
+
+@dataclass(slots=True, frozen=True)
 class Checkpoint:
     """All that a new owner needs, but the messages that are kept to be replayed.
 
@@ -190,6 +202,7 @@ class Checkpoint:
     """The connection ids and the names of the listeners."""
     has_gap: bool = False
     """Some of what was recorded before is missing: the messages before this can't be replayed."""
+    rewinding: Rewinding | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -210,6 +223,7 @@ Recorded = (
     | AgentState
     | Checkpoint
     | Emptying
+    | Rewinding
     | Over
 )
 """What is recorded. `TextSaid` comes before the `Told` of the same text."""

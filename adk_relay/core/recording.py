@@ -113,8 +113,8 @@ class Recording:
         self.add(Emptying(delete))
 
     def stays(self) -> None:
-        """The session could not be deleted."""
-        self._now.emptying = None
+        """The session could not be deleted, or rewound."""
+        self._now.emptying = self._now.rewinding = None
         self._checkpoint()
 
     def anew(self) -> None:

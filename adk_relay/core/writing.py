@@ -212,6 +212,16 @@ class Writing:
             self._texts.forget(current.text)
         return current is not None
 
+    def knows(self, text: str, text_id: str, listener: Listener) -> bool:
+        """Whether the member of a listener has written this text, with this id."""
+        looked_up = UserText(text, text_id, member=listener.member)
+        return bool(text_id) and self._texts.look_up(looked_up) in (Known.WAITING, Known.STORED)
+
+    def give_up(self, text: UserText) -> None:
+        """A text that waits for the model is taken back. It gets an ack, so that it is not sent again."""
+        if self._inbox.discard(text):
+            self.stored(text)
+
     def drop_unsaid(self, why: str) -> None:
         """Removes all input that waits for the model. Its texts can be sent again: the senders get `why`."""
         for text in self._inbox.clear():

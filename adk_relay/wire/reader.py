@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adk_relay.core.interfaces import (
@@ -15,6 +16,7 @@ from adk_relay.core.interfaces import (
     UnreachableError,
 )
 from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio, UserText
+from adk_relay.core.rewind import Rewind
 from adk_relay.core.stats import Traffic
 from adk_relay.wire import frame_log
 from adk_relay.wire.admission import Admission, NotAllowedError
@@ -177,8 +179,10 @@ class Reader:
                 if conversation:
                     conversation.older.read(command, self._socket)
             case _ if conversation:
-                if isinstance(command, Interrupt):  # it also stops an answer that is over but still queued
+                if isinstance(command, Interrupt | Rewind):  # also an answer that is over but still queued
                     self._outbox.recall_audio()
+                if isinstance(command, Rewind):
+                    command = replace(command, may_all=visitor.may_empty)
                 conversation.handle(command, self._socket)
 
     async def _open(self, session_id: str) -> Conversation:

@@ -1,4 +1,4 @@
-"""Whether the microphone hears the loudspeaker: what the client for JavaScript concludes from the levels of both."""
+"""Whether the microphone hears the loudspeaker: the client for JavaScript concludes it from both levels."""
 
 from __future__ import annotations
 

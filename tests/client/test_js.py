@@ -65,6 +65,29 @@ async def test_a_voice_that_the_user_chooses(gemini: GeminiLive) -> None:
         assert "Kore" in str(gemini.connections[0].setup)
 
 
+async def test_a_text_is_taken_back_and_edited(gemini: GeminiLive) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(f"You said: {turn.text}.", complete=turn.text != "two")
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, talking(port, user="alice") as talk, client(port, "alice") as bob:
+        await talk.do("say", "one")
+        await talk.until(lambda: talk.messages("turn_end"))
+        two = await talk.do("say", "two")
+        await talk.until(lambda: talk.lines[-1] == "You said: two.")
+        assert await talk.do("rewind", two) is True
+        await talk.do("say", "three")
+        await talk.reads("one", "You said: one.", "three", "You said: three.")
+        await talk.until(lambda: not talk.state["expecting"])
+        await bob.ask("four")
+        await talk.reads("one", "You said: one.", "three", "You said: three.", "four", "You said: four.")
+        assert await talk.do("rewind") is True  # it is another's, in one's own conversation
+        await talk.reads("one", "You said: one.", "three", "You said: three.")
+        assert await talk.do("rewind", two) is True
+        await talk.until(lambda: talk.messages("error"))
+        assert len(talk.lines) == 4
+
+
 async def test_the_example_for_a_terminal() -> None:
     async with serving(a_relay(rehearsal())) as port:
         process = await asyncio.create_subprocess_exec(

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.chat import chat
 from support.client import client
 from support.process import HANGS
 from support.proxy import Proxy
@@ -94,6 +95,12 @@ async def test_every_command(tmp_path: Path) -> None:
         await person.sees(rf"(?s)session +messages +clients.*{second} +2 +1 .*{first} +2 +0 ")
         await person.says(f"/join {first}")
         await person.sees(r"(?s)/join.*\nuser +hello\nagent +This is a rehearsal: .* You said: hello\n")
+        async with chat(port, first) as other:
+            await other.send(type="rewind")
+            await person.sees(r"What was said last was taken back\.")
+            await other.chat("from another")
+            await person.sees("You said: from another")
+            assert person.sight.count("from another") == 2
         await person.says("/join nowhere")
         await person.sees("There is no conversation 'nowhere'")
         await person.says("/clear")

@@ -32,21 +32,24 @@ WATCH = """() => {
       return window.stuck === "loudspeaker" ? never() : super.resume();
     }
     createMediaStreamSource(stream) {
-      return window.stuck === "sound" ? { connect() {}, disconnect() {} } : super.createMediaStreamSource(stream);
+      const silent = { connect() {}, disconnect() {} };
+      return window.stuck === "sound" ? silent : super.createMediaStreamSource(stream);
     }
   };
 
   const { mediaDevices } = navigator;
   const list = mediaDevices.enumerateDevices.bind(mediaDevices);
-  mediaDevices.enumerateDevices = async () => (await list()).filter(({ label }) => !window.gone.includes(label));
+  const isThere = ({ label }) => !window.gone.includes(label);
+  mediaDevices.enumerateDevices = async () => (await list()).filter(isThere);
   const ask = mediaDevices.getUserMedia.bind(mediaDevices);
   mediaDevices.getUserMedia = async (wanted) => {
     if (window.stuck === "permission") return never();
     const inputs = (await list()).filter(({ kind }) => kind === "audioinput");
-    const there = inputs.filter(({ label }) => !window.gone.includes(label));
+    const there = inputs.filter(isThere);
     const { audio } = wanted;
-    const isGone = ({ deviceId }) => deviceId === audio.deviceId?.exact;
-    if (!there.length || (!there.some(isGone) && inputs.some(isGone))) throw new DOMException("none", "NotFoundError");
+    const isWanted = ({ deviceId }) => deviceId === audio.deviceId?.exact;
+    const isGone = !there.some(isWanted) && inputs.some(isWanted);
+    if (!there.length || isGone) throw new DOMException("none", "NotFoundError");
     if (window.gone.length) audio.deviceId ??= { exact: there[0].deviceId };
     const stream = await ask(wanted);
     window.tracks.push(...stream.getAudioTracks());
@@ -66,10 +69,6 @@ WATCH = """() => {
 """Browsers offer no way to pull out their own stand-ins for devices."""
 
 
-def notice(tab: Tab, kind: str = "microphone") -> object:
-    return tab.page.locator(f"#notice [data-kind={kind}]")
-
-
 async def test_what_is_missing_is_told_and_nothing_waits_for_ever(browser: Browser) -> None:
     limits = {"ANSWERED": 500, "STARTED": 500, "FIRST_FRAME": 500}
     async with (
@@ -87,7 +86,9 @@ async def test_what_is_missing_is_told_and_nothing_waits_for_ever(browser: Brows
             await start.click()
             await expect(said).to_contain_text(why)
             await expect(tab.page.locator("#call")).to_be_hidden()
-        live = await tab.page.evaluate("() => window.tracks.filter((each) => each.readyState === 'live').length")
+        live = await tab.page.evaluate(
+            "() => window.tracks.filter((each) => each.readyState === 'live').length"
+        )
         assert live == 0
         await tab.say("then in writing")
         await tab.answered(re.compile("You said: then in writing$"))
@@ -103,7 +104,8 @@ async def test_listening_is_said_after_the_first_sound(browser: Browser) -> None
       document.addEventListener("DOMContentLoaded", () => {
         const speaker = document.getElementById("speaker");
         window.shown = [];
-        new MutationObserver(() => window.shown.push(speaker.textContent)).observe(speaker, { childList: true });
+        const watch = new MutationObserver(() => window.shown.push(speaker.textContent));
+        watch.observe(speaker, { childList: true });
       });
     }"""
     async with serving(a_relay(rehearsal())) as port, visit(browser, port, script=late) as tab:
@@ -125,13 +127,13 @@ async def test_devices_are_chosen_and_come_and_go(browser: Browser) -> None:
 
         async def uses(microphone: str, loudspeaker: str) -> None:
             """The call goes on with these."""
-            track = "() => { const track = window.tracks.at(-1); return track.readyState === 'live' && track.label; }"
-            await until(lambda: page.evaluate(track), lambda label: label == microphone)
+            track = "() => { const { readyState, label } = window.tracks.at(-1); return readyState + label; }"
+            await until(lambda: page.evaluate(track), lambda found: found == f"live{microphone}")
             sink = """async () => {
               const id = window.contexts.at(-1).sinkId;
               const devices = await navigator.mediaDevices.enumerateDevices();
-              const [found] = devices.filter(({ kind, deviceId }) => kind === "audiooutput" && deviceId === id);
-              return found?.label ?? "";
+              const outputs = devices.filter(({ kind }) => kind === "audiooutput");
+              return outputs.find(({ deviceId }) => deviceId === id)?.label ?? "";
             }"""
             await until(lambda: page.evaluate(sink), lambda label: label == loudspeaker)
             sent = (await tab.stats())["sentFrames"]
@@ -154,7 +156,9 @@ async def test_devices_are_chosen_and_come_and_go(browser: Browser) -> None:
         # A headset is pulled out, and plugged in again.
         await page.evaluate("() => window.disconnect('Fake Audio Input 2', 'Fake Audio Output 2')")
         said = page.locator("#notice [data-kind=microphone]")
-        await expect(said).to_contain_text("The microphone was disconnected. Now this one is used: Fake Default")
+        await expect(said).to_contain_text(
+            "The microphone was disconnected. Now this one is used: Fake Default"
+        )
         await uses("Fake Default Audio Input", "")
         await page.get_by_role("button", name="Settings").click()
         chosen = page.get_by_label("Microphone", exact=True).locator("option:checked")
@@ -165,7 +169,8 @@ async def test_devices_are_chosen_and_come_and_go(browser: Browser) -> None:
 
         # The last one is pulled out.
         await page.evaluate(
-            "() => window.disconnect(...['Fake Default Audio Input', 'Fake Audio Input 1', 'Fake Audio Input 2'])"
+            "(labels) => window.disconnect(...labels)",
+            ["Fake Default Audio Input", "Fake Audio Input 1", "Fake Audio Input 2"],
         )
         await expect(said).to_contain_text("The microphone was disconnected, so audio has ended.")
         await expect(page.locator("#call")).to_be_hidden()
@@ -220,8 +225,9 @@ async def test_who_hears_the_agent_is_told_and_the_microphone_waits(
       let into;
       AudioNode.prototype.connect = function (target, ...which) {
         if (target instanceof AudioDestinationNode) {
-          const air = new DelayNode(this.context, { delayTime: 0.12 });
-          connect.call(connect.call(connect.call(this, air), new GainNode(this.context, { gain: 0.5 })), into);
+          const late = new DelayNode(this.context, { delayTime: 0.12 });
+          const quiet = new GainNode(this.context, { gain: 0.5 });
+          [late, quiet, into].reduce((from, to) => connect.call(from, to), this);
         }
         return connect.call(this, target, ...which);
       };

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from support.browser import NO_SERVER, rehearsal, visit
-from support.chat import created
+from support.chat import chat, created
 from support.gemini import GeminiLive
 from support.long import write
 from support.proxy import network
@@ -128,6 +128,10 @@ async def test_a_room_is_cleared_for_all(gemini: GeminiLive, browser: Browser) -
             await one.say("b")
             for tab in (one, two):
                 await shows(tab, "b", "You said: b.")
+            async with chat(port, room) as other:  # the pages cannot, but show it
+                await other.send(type="rewind")
+                for tab in (one, two):
+                    await shows(tab)
     assert [words for _, words in gemini.connections[-1].context] == ["b", "You said: b."]
 
 

@@ -115,6 +115,7 @@ async def test_an_invitation_is_made_in_the_rooms_and_opened_by_somebody_else(br
                 await eve.page.get_by_role("link", name="Speak here").click()
             talk = await opening.value
             await expect(talk.locator("#listening")).to_be_visible()
+            await expect(talk.get_by_role("button", name="Add a picture")).to_be_disabled()
             assert talk.url == f"http://127.0.0.1:{port}/?user=guest&session={room}&name=Eve"
             assert "token" not in str(await eve.page.locator("#speak").get_attribute("href"))
         await page.keyboard.press("Escape")

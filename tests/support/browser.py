@@ -149,11 +149,11 @@ class Tab:
 
     # ---- what the user does
 
-    async def say(
-        self, text: str, key: str = "Control+Enter"
-    ) -> None:  # Enter alone: where there is a keyboard
+    async def say(self, text: str, key: str = "") -> None:
+        """Writes a text and sends it: by Enter, where there is a keyboard."""
         await self.page.get_by_label("Message", exact=True).fill(text)
-        await self.page.keyboard.press(key)
+        touches = await self.page.evaluate("() => matchMedia('(hover: none)').matches")
+        await self.page.keyboard.press(key or ("Control+Enter" if touches else "Enter"))
 
     async def call(self) -> None:
         """Starts a call, and returns when sound is being sent."""

@@ -38,6 +38,7 @@ CHAT = {
     "user_disconnected": "connection_id",
     "session_cleared": "",
     "session_deleted": "",
+    "session_rewound": "messages message_count",
     "session_renamed": "title",
 }
 """The fields of each frame of the chat dialect besides its type and the time, updates by their kind."""
@@ -53,6 +54,7 @@ OPTIONAL = {
     "response_start": "id",
     "tool_start": "interim",
     "response_complete": "interrupted id usage grounding",
+    "session_rewound": "id",
     "error": "session_id id tool_id retry_after",
     "going_away": "session_id",
 }

@@ -39,6 +39,26 @@ class Pulse:
         assert player.returncode == 0
 
     @asynccontextmanager
+    async def echo(self) -> AsyncIterator[None]:
+        """The microphone hears the loudspeaker, 60 ms later."""
+        way = ("module-loopback", "source=loudspeaker.monitor", "sink=room", "latency_msec=60")
+        module = await self._control("load-module", *way)
+        try:
+            yield
+        finally:
+            await self._control("unload-module", module)
+
+    async def _control(self, *command: str) -> str:
+        controller = await asyncio.create_subprocess_exec(
+            *("pactl", *command),
+            env={"PATH": os.environ["PATH"], **self.environment},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        answer, _ = await controller.communicate()
+        assert controller.returncode == 0
+        return answer.decode().strip()
+
+    @asynccontextmanager
     async def recording(self) -> AsyncIterator[Recording]:
         """What the loudspeaker plays from now on."""
         given = [f"--rate={PLAYED}", "--channels=1", "--format=s16le", "--raw", "--latency-msec=50"]
@@ -99,17 +119,19 @@ class Recording:
 
 
 @asynccontextmanager
-async def pulse(folder: Path) -> AsyncIterator[Pulse]:
-    """Starts it without a sound card."""
+async def pulse(folder: Path, *, has_loudspeaker: bool = True) -> AsyncIterator[Pulse]:
+    """Starts it without a sound card. Where it has no loudspeaker, it has a microphone that hears nothing."""
     program = need("pulseaudio", "pulseaudio")
     need("pacat", "pulseaudio-utils")
     socket = folder / "socket"
     modules = [
-        f"module-native-protocol-unix auth-anonymous=1 socket={socket}",
         "module-null-sink sink_name=loudspeaker rate=48000",
         "module-null-sink sink_name=room rate=48000",
         "module-remap-source source_name=microphone master=room.monitor",
     ]
+    if not has_loudspeaker:
+        modules = ["module-null-source source_name=microphone"]
+    modules.append(f"module-native-protocol-unix auth-anonymous=1 socket={socket}")
     command = [
         *(program, "-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--disable-shm=yes"),
         *(word for module in modules for word in ("--load", module)),

@@ -34,6 +34,7 @@ from adk_relay.core.messages import (
     UserText,
     Written,
 )
+from adk_relay.core.rewind import Rewound
 from adk_relay.core.voice import Choices, Configured, Voice
 from adk_relay.wire import closing
 from adk_relay.wire.closing import CloseFrame
@@ -86,6 +87,7 @@ SAMPLES: list[Message] = [
     Typing("b", True, "Ann"),
     Reset("e", deleted=False),
     Reset("e", deleted=True),
+    Rewound(10, "c0ffee", 2, 10),
     Configured(Voice("Puck", "de-DE")),
     Dropped("down", 480.0),
     Status("live"),

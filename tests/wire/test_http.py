@@ -29,7 +29,9 @@ TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".json": "application/json",
+    ".md": "text/markdown; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".txt": "text/plain; charset=utf-8",
     ".webmanifest": "application/manifest+json",
 }
 
@@ -137,6 +139,8 @@ async def test_every_answer_is_guarded() -> None:
             }
             assert policy["default-src"] == {"'none'"}
             assert policy["script-src"] == {"'self'"}
+            assert policy["require-trusted-types-for"] == {"'script'"}
+            assert policy["trusted-types"] == {"'none'"}
             assert "unsafe" not in headers["content-security-policy"]
             for device in ("microphone", "camera", "display-capture"):
                 assert f"{device}=(self)" in headers["permissions-policy"], device

@@ -26,6 +26,7 @@ from adk_relay.core.messages import (
     UserText,
 )
 from adk_relay.core.own_ids import is_own
+from adk_relay.core.rewind import Rewind
 from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Voice
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
@@ -270,6 +271,18 @@ def tool_result(fields: dict[str, Any]) -> ToolResult:
         message = f"The result has {length} bytes; at most {MAX_TOOL_BYTES} are allowed."
         raise BadFrameError("too_large", message, tool_id=tool_id)
     return ToolResult(tool_id, fields["result"])
+
+
+def rewind(fields: dict[str, Any]) -> Rewind:
+    """Which text is to be taken back.
+
+    Raises:
+        BadFrameError: its id is not valid.
+    """
+    text_id = fields.get("id", "")
+    if isinstance(text_id, str) and len(text_id) <= _MAX_ID_CHARS:
+        return Rewind(text_id)
+    raise BadFrameError("bad_data", f"id must be a string of at most {_MAX_ID_CHARS} characters.")
 
 
 def new_token(fields: dict[str, Any]) -> NewToken:

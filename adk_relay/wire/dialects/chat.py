@@ -27,6 +27,7 @@ from adk_relay.core.messages import (
     UserTyping,
     Written,
 )
+from adk_relay.core.rewind import Rewound
 from adk_relay.wire.dialects import (
     MAX_TEXT_BYTES,
     Ask,
@@ -45,6 +46,7 @@ from adk_relay.wire.dialects import (
     names_field,
     new_token,
     once,
+    rewind,
     role_field,
     session_id_of,
     start_fields,
@@ -57,7 +59,9 @@ from adk_relay.wire.dialects import (
 from adk_relay.wire.dialects.state_delta import with_state
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
-_TYPES = "create_session, join_session, chat, tool_result, typing_start, typing_stop, token, ping, pong"
+_TYPES = (
+    "create_session, join_session, chat, rewind, tool_result, typing_start, typing_stop, token, ping, pong"
+)
 _PREVIEW = 80
 """Characters in the preview of a message."""
 
@@ -81,6 +85,8 @@ def decode(frame: Frame) -> Command:
             has_session = fields.get("session_id") not in (None, "")
             text = with_state(user_text(fields, "message"), fields)
             return Ask(text, session_id_of(fields) if has_session else None)
+        case "rewind":
+            return rewind(fields)
         case "tool_result":
             return tool_result(fields)
         case "typing_start":
@@ -165,6 +171,9 @@ def _encoder(session_id: str) -> Encode:
                     for update_type, changed in (("user_joined", joined), ("user_disconnected", left))
                     for connection_id in changed
                 )
+            case Rewound(_, text_id, messages, count):
+                fields = {"messages": messages, "message_count": count, **id_field(text_id)}
+                return (update("session_rewound", **fields),)
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
             case Renamed(title):

@@ -37,6 +37,7 @@ from adk_relay.core.messages import (
     UserTyping,
     Written,
 )
+from adk_relay.core.rewind import Rewound
 from adk_relay.core.voice import Configure, Configured
 from adk_relay.wire.dialects import (
     MAX_TEXT_BYTES,
@@ -54,6 +55,7 @@ from adk_relay.wire.dialects import (
     names_field,
     new_token,
     once,
+    rewind,
     role_field,
     start_fields,
     title_field,
@@ -85,8 +87,8 @@ _SIZES = {"text_bytes": MAX_TEXT_BYTES, "sound_bytes": MAX_AUDIO_BYTES, "picture
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = (
-    "activity_start, activity_end, audio_end, configure, history, interrupt, tool_result, typing_start,"
-    " typing_stop, token, ping, pong"
+    "activity_start, activity_end, audio_end, configure, history, interrupt, rewind, tool_result,"
+    " typing_start, typing_stop, token, ping, pong"
 )
 
 _CONTENT_HEAD = re.compile(
@@ -125,6 +127,8 @@ def decode(frame: Frame) -> Command:
             return _configure(fields)
         case "interrupt":
             return Interrupt()
+        case "rewind":
+            return rewind(fields)
         case "tool_result":
             return tool_result(fields)
         case "token":
@@ -279,6 +283,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return presence | names_field(dict(message.names))
         case Typing(connection_id, typing, name):
             return {"type": "typing", "connection_id": connection_id, **name_field(name), "typing": typing}
+        case Rewound(seq, text_id, messages):
+            return {"type": "rewound", **id_field(text_id), "messages": messages, "seq": seq}
         case Configured(voice):
             return {"type": "configured", "voice": voice.name, "language": voice.language}
         case Reset(epoch, deleted):

@@ -18,6 +18,7 @@ connect({ user: "ann" });
 
 export async function run(): Promise<string> {
   const id: string = conversation.say("Hello", { stateDelta: { name: "Ann", age: 7, city: null } });
+  conversation.say("What is it?", { pictures: [{ mime_type: "image/jpeg", data: new Uint8Array(3) }] });
   // @ts-expect-error: it must be flat
   conversation.say("Hello", { stateDelta: { user: { name: "Ann" } } });
   for await (const message of conversation) {
@@ -37,6 +38,8 @@ export async function run(): Promise<string> {
   return id;
 }
 
+export const again = ({ id, text }: Line): string => (conversation.rewind(id) ? conversation.say(text) : "");
+conversation.on("rewound", ({ messages }) => console.log(messages + 1));
 export const choose = ({ state }: Conversation): boolean =>
   conversation.configure({ voice: state.voices[0], language: "" });
 export const running = (line: Line): Tool[] => line.tools.filter(({ result }) => result === null);

@@ -246,6 +246,7 @@ export class Connection {
     // Written here and sent by a former socket: a socket does not get its own texts.
     if (frame.type === "message" && this.#texts.isMine(frame.id)) return this.#place(frame.id);
     if (frame.type === "message" || (frame.type === "transcript" && frame.final)) this.#texts.count(frame.text);
+    if (frame.type === "rewound") this.#texts.takeBack(frame.id);
     if ("connection_id" in frame) frame.mine = !frame.connection_id || this.#ids.has(frame.connection_id);
     this.#on.message(frame);
   }

@@ -1,13 +1,13 @@
 // A conversation with an agent, as a client has it: connect() begins one.
 //
-// The parts below it each know one thing: connection.js the live dialect, socket.js when to come back, fallback.js the
+// The parts below it each know one thing: connection.js the live dialect, socket.js when to come back, beside.js the
 // way over HTTP, call.js the microphone, the loudspeaker and the camera, state.js what is to be shown.
 
 import { stats } from "./audio.js";
+import { Beside } from "./beside.js";
 import { Call } from "./call.js";
 import { Connection } from "./connection.js";
 import { CutAnswers, lastAnswer } from "./cut.js";
-import { Fallback } from "./fallback.js";
 import { randomId } from "./ids.js";
 import { base64 } from "./pictures.js";
 import { Teller } from "./teller.js";
@@ -33,10 +33,9 @@ export function connect(options) {
 // Invariant: `beside` is true while the connection is blocked.
 export class Conversation extends Teller {
   #connection;
-  #fallback;
+  #beside;
   #token;
   #call;
-  #usedBeside = false; // a text was sent over HTTP since `beside` began
   // After a stop, sound that was already on its way is thrown away until the server confirms the end of that turn.
   #isDiscarding = false;
   #owesStop = false; // a stop has to be sent as soon as there is a connection
@@ -97,20 +96,14 @@ export class Conversation extends Teller {
     if (choices) this.#call.choose(choices);
     // Without a token, there are only the guest's conversations over HTTP.
     const isReachable = session && (user === "guest" || currentToken());
-    this.#fallback = new Fallback({
+    this.#beside = new Beside(this.#connection, {
       url: at("api/v1/chat"),
       token: currentToken,
       session: isReachable ? session : fallbackSession,
       fetch,
-      on: {
-        sent: (id) => this.emit({ type: "sent", id }),
-        refused: (id) => this.emit({ type: "refused", id }),
-        message: (frame) => this.#received(frame),
-        idle: () => {
-          this.#connection.resume();
-          this.notify();
-        },
-      },
+      emit: (message) => this.emit(message),
+      received: (frame) => this.#received(frame),
+      notify: () => this.notify(),
     });
     this.#connection.open();
   }
@@ -131,7 +124,7 @@ export class Conversation extends Teller {
     const id = randomId();
     const { beside } = this.state;
     this.emit({ type: "written", id, text, pictures, waiting: !beside && !this.#isConnected, beside });
-    if (beside) this.#sendBeside(id, text, stateDelta, pictures);
+    if (beside) this.#beside.send(id, text, stateDelta, pictures);
     else this.#connection.sendText(id, text, stateDelta, pictures);
     return id;
   }
@@ -143,17 +136,32 @@ export class Conversation extends Teller {
    * @returns {boolean} whether it was taken back
    */
   cancel(id) {
-    const isBack = this.#connection.takeBack(id) || this.#fallback.takeBack(id);
+    const isBack = this.#connection.takeBack(id) || this.#beside.takeBack(id);
     if (isBack) this.emit({ type: "cancelled", id });
     return isBack;
   }
 
   /**
-   * Chooses how the agent speaks from its next turn on, for all in the conversation: one of `state.voices`, one of
-   * `state.languages`, or "" for the operator's own choice. `configured` tells that it was taken.
+   * Takes back what a user has written or said last, and all after it. To let it be answered again, edited or not, say()
+   * the text right after that. Returns whether there is a connection to send it.
+   *
+   * @param {string} [id] that of the text, if it has one: it is refused if another one has come since
+   */
+  rewind(id) {
+    const isSent = !this.state.beside && this.#connection.sendControl("rewind", id ? { id } : {});
+    if (isSent) {
+      this.#isDiscarding = this.state.answering;
+      this.voice?.flush();
+      this.notify();
+    }
+    return isSent;
+  }
+
+  /**
+   * Chooses how the agent speaks from its next turn on, for all in the conversation: one of `state.voices` and
+   * `state.languages`, or "" for the operator's own choice. Returns whether there is a connection to send it.
    *
    * @param {{ voice?: string, language?: string }} choice
-   * @returns {boolean} whether there is a connection to send it
    */
   configure({ voice, language }) {
     return this.#connection.sendControl("configure", { voice, language });
@@ -161,7 +169,7 @@ export class Conversation extends Teller {
 
   /** Stops the answer that is being given. */
   interrupt() {
-    if (this.#fallback.busy) this.#fallback.stop();
+    if (this.#beside.busy) this.#beside.stop();
     else if (this.state.answering) {
       this.#owesStop = !this.#connection.sendControl("interrupt");
       this.#isDiscarding = true;
@@ -173,7 +181,7 @@ export class Conversation extends Teller {
   /** Whether there is an answer that can be interrupted. */
   get canInterrupt() {
     const isAnswering = this.state.answering && this.#isConnected && !this.#isDiscarding;
-    return (isAnswering && this.state.role !== "listen") || this.#fallback.busy || Boolean(this.voice?.playing);
+    return (isAnswering && this.state.role !== "listen") || this.#beside.busy || Boolean(this.voice?.playing);
   }
 
   /**
@@ -323,7 +331,7 @@ export class Conversation extends Teller {
   /** Ends it for good. */
   close() {
     this.#cut.close();
-    this.#fallback.close();
+    this.#beside.close();
     this.#connection.close();
     this.endFeeds();
   }
@@ -340,7 +348,7 @@ export class Conversation extends Teller {
       this.#isDiscarding = false;
       this.hangUp(); // who is not there must not go on recording
     }
-    this.#goBeside(state.name === "blocked");
+    if ((state.name === "blocked") !== this.state.beside) this.#beside.change(!this.state.beside);
   }
 
   #hungUp(wasOpen) {
@@ -376,25 +384,5 @@ export class Conversation extends Teller {
     if (this.#isDiscarding) return;
     this.voice?.play(samples.slice()); // what is played is moved away
     this.emit({ type: "sound", samples });
-  }
-
-  // ---- over HTTP
-
-  #sendBeside(id, text, stateDelta, pictures) {
-    this.#usedBeside = true;
-    if (pictures.length) this.emit({ type: "unpictured", id });
-    this.#connection.pause();
-    this.#fallback.send(id, text, stateDelta);
-  }
-
-  #goBeside(active) {
-    if (active === this.state.beside) return;
-    const used = this.#usedBeside;
-    this.#usedBeside = false;
-    this.emit({ type: "beside", active, used });
-    if (!active) return;
-    for (const { id, words, stateDelta, pictures } of this.#connection.takeHomeless()) {
-      this.#sendBeside(id, words, stateDelta, pictures);
-    }
   }
 }

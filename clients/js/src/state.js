@@ -16,6 +16,7 @@
 export const EMPTY = {
   connection: { name: "connecting" },
   sessionId: "",
+  title: "",
   model: "",
   rehearsal: false,
   name: "",
@@ -98,6 +99,7 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return withDuplex({
         ...state,
         sessionId: message.session_id,
+        title: message.title ?? "",
         model: message.model,
         rehearsal: message.rehearsal,
         name: message.name ?? "",
@@ -119,8 +121,11 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
       return { ...state, messages: [...message.lines.map(known), ...state.messages], older: message.older };
     case "cleared": {
       const messages = state.messages.filter(({ id }) => message.ids.includes(id));
-      return { ...state, messages, older: "", waiting: [], expecting: messages.length > 0 };
+      const title = message.how === "deleted" ? "" : state.title;
+      return { ...state, title, messages, older: "", waiting: [], expecting: messages.length > 0 };
     }
+    case "renamed":
+      return { ...state, title: message.title };
 
     case "written": {
       const { id, text, pictures, waiting, beside } = message;
@@ -144,6 +149,9 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
     }
     case "cancelled":
       return { ...state, messages: state.messages.filter(({ id }) => id !== message.id) };
+
+    case "rewound":
+      return rewound(state, message);
 
     case "message": {
       const { text, id = "", name = "", mine } = message;
@@ -286,6 +294,16 @@ function known(/** @type {import("./types.js").HistoryLine} */ { role, text, id 
 const marks = ({ interrupted = false, unanswered = false, cut = false }) => ({ interrupted, unanswered, cut });
 
 const letters = (/** @type {string} */ text) => text.replace(/\s+/g, ""); // white space is not the same in a history
+
+// What a user has written or said last is gone, with all after it. Texts that are still on their way come later.
+function rewound(/** @type {State} */ state, { id = "" }) {
+  const isComing = (/** @type {Line} */ each) => each.beside || (each.id !== id && ["waiting", "sent"].includes(each.status));
+  const named = id ? state.messages.findIndex((each) => each.id === id) : -1;
+  const at = named < 0 ? state.messages.findLastIndex((each) => each.role === "user" && !isComing(each)) : named;
+  if (at < 0) return state;
+  const messages = state.messages.filter((each, index) => index < at || isComing(each));
+  return { ...state, messages, waiting: [], expecting: messages.some(({ status }) => status === "sent") };
+}
 
 // The conversation as the server knows it. Lines that are shown already are kept, with their tools.
 function history(state, { lines, ids, isAnother, older }) {

@@ -60,6 +60,12 @@ export class Texts {
     tally(this.#known, words);
   }
 
+  // A user has taken back what was said last, which has this id if it is known.
+  takeBack(id) {
+    const words = this.#written.get(id)?.trim();
+    if (words !== undefined && this.#known.has(words)) this.#known.set(words, this.#known.get(words) - 1);
+  }
+
   // There is a new socket: it has sent none of them.
   markUnsent() {
     for (const text of this.#unconfirmed.values()) text.sent = false;

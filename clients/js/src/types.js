@@ -123,6 +123,7 @@
  * @typedef {object} State
  * @property {ConnectionState} connection
  * @property {string} sessionId the id of the conversation, when the server has told it
+ * @property {string} title what its users have named it; empty: they have not
  * @property {string} model
  * @property {boolean} rehearsal the offline agent answers
  * @property {string} name what the others are told of this client
@@ -156,7 +157,7 @@
  * @typedef {{ type: "hello", session_id: string, user_id: string, connection_id: string, connections: number,
  *   model: string, rehearsal: boolean, is_audio: boolean, epoch: string, seq: number, push_to_talk?: boolean,
  *   name?: string, role?: "listen" | "write" | "manage", names?: Record<string, string>,
- *   limits?: Record<string, number>, voices?: string[], voice?: string, languages?: string[], language?: string
+ *   title?: string, limits?: Record<string, number>, voices?: string[], voice?: string, languages?: string[], language?: string
  *   }} HelloMessage
  * @typedef {{ type: "configured", voice: string, language: string }} ConfiguredMessage how the agent speaks from its next
  *   turn on, for all in the conversation
@@ -165,11 +166,14 @@
  *   has begun a new epoch
  * @typedef {{ type: "older", lines: HistoryLine[], older: string }} OlderMessage what `askOlder()` has asked for
  * @typedef {{ type: "cleared", how: "cleared" | "deleted", ids: string[] }} ClearedMessage
+ * @typedef {{ type: "renamed", title: string }} RenamedMessage the conversation has another title; empty: none any more
  * @typedef {{ type: "written", id: string, text: string, pictures: readonly Picture[], waiting: boolean, beside: boolean
  *   }} WrittenMessage by `say()`
  * @typedef {{ type: "sent" | "unsent" | "placed" | "confirmed" | "refused" | "cancelled" | "unpictured", id: string
  *   }} FateMessage of a text: it was sent; the connection was lost before it was confirmed; it comes after all messages
  *   so far; the server has it; it is not answered; it was taken back; it goes without its pictures, over HTTP
+ * @typedef {{ type: "rewound", id?: string, messages: number }} RewoundMessage what a user has written or said last is
+ *   taken back, with all that came after it: the last `messages` whole messages; the calls that still wait are told again
  * @typedef {{ type: "message", role: "user", text: string, id?: string, connection_id: string | null, name?: string,
  *   mine: boolean }} TextOfUserMessage
  * @typedef {{ type: "transcript", role: "user", text: string, final: boolean, connection_id: string | null,
@@ -203,9 +207,10 @@
  */
 
 /**
- * @typedef {StateMessage | HelloMessage | ConfiguredMessage | HistoryMessage | OlderMessage | ClearedMessage | WrittenMessage
- *   | FateMessage | TextOfUserMessage | TranscriptMessage | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage
- *   | TurnEndMessage | PresenceMessage | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
+ * @typedef {StateMessage | HelloMessage | ConfiguredMessage | HistoryMessage | OlderMessage | ClearedMessage
+ *   | RenamedMessage | WrittenMessage | FateMessage | RewoundMessage | TextOfUserMessage | TranscriptMessage
+ *   | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage | TurnEndMessage | PresenceMessage
+ *   | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
  *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage} Message
  */
 

@@ -1,0 +1,89 @@
+"""The last text of a user is taken back, with all that came after it: to answer it again, or to edit it.
+
+What is stored stays stored. An event that is added says from where on the events before it do not count any
+more, and sets the state to what it was. `rewound` leaves them out, for the model, and `Lines` for everybody
+else. ADK's own rewinding takes back whole invocations, and in live mode one of these has any number of turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from google.adk.events import Event
+
+from adk_relay.adk.calls import WAITING
+from adk_relay.adk.lines import MARKS, REWIND, Said, said_by
+from adk_relay.core.messages import Place
+
+_OTHERS = ("app:", "user:", "temp:")
+"""With these, keys of the state are those of other conversations, too, or not stored."""
+
+
+def rewound(events: list[Event]) -> list[Event]:
+    """The events that count: those that were taken back are left out."""
+    kept: list[Event] = []
+    for event in events:
+        said = said_by(event)
+        if said.rewinds is None:
+            kept.append(event)
+        else:
+            kept = [each for each, counts in zip(kept, _counting(kept, said.rewinds), strict=True) if counts]
+    return kept
+
+
+def rewinding(place: Place, events: list[Event], state: Mapping[str, Any], keep: frozenset[str]) -> Event:
+    """The event that takes back what is at a place, and all after it.
+
+    Args:
+        events: all of the session that count.
+        keep: keys of the state that stay.
+    """
+    counting = _counting(events, place)
+    removed = [event for event, counts in zip(events, counting, strict=True) if not counts]
+    left = [event for event, counts in zip(events, counting, strict=True) if counts]
+    event = Event(author="relay", custom_metadata={REWIND: [*place]})
+    changed = {key for each in removed for key in each.actions.state_delta}
+    changed -= {*MARKS, WAITING, *keep}
+    for key in changed:
+        if not key.startswith(_OTHERS):
+            before = (each.actions.state_delta for each in reversed(left))
+            event.actions.state_delta[key] = next((delta[key] for delta in before if key in delta), None)
+    if waiting := _waiting(state, removed):
+        event.actions.state_delta[WAITING] = waiting.pop("")
+    return event
+
+
+def changes_state(place: Place, events: list[Event]) -> bool:
+    """Whether something is taken back that has set more in the state than relay's own marks."""
+    removed = (event for event, counts in zip(events, _counting(events, place), strict=True) if not counts)
+    return any({*event.actions.state_delta} - MARKS for event in removed)
+
+
+def counts_from(place: Place, events: list[Event]) -> bool:
+    """Whether any of these events would be taken back."""
+    return not all(_counting(events, place))
+
+
+def _counting(events: list[Event], place: Place) -> list[bool]:
+    """Of each event: whether it counts when all from this place on is taken back."""
+    begun, counting = False, []
+    for event in events:
+        at = _place(said_by(event))
+        is_placed = at is not None and at.epoch == place.epoch
+        begun = begun or (is_placed and at is not None and at.seq >= place.seq)
+        # An answer that was cut may be stored after the text that has cut it.
+        counting.append(not begun or (is_placed and at is not None and at.seq < place.seq))
+    return counting
+
+
+def _place(said: Said) -> Place | None:
+    return said.place if any(said.lines()) else None
+
+
+def _waiting(state: Mapping[str, Any], removed: Iterable[Event]) -> dict[str, Any]:
+    """What is left of the calls that wait, as the value of ""; empty: nothing changes."""
+    calls: dict[str, Any] = state.get(WAITING) or {}
+    ids = {event.id for event in removed}
+    left = {tool_id: kept for tool_id, kept in calls.items() if kept[-1].get("id") not in ids}
+    return {"": left} if left != calls else {}

@@ -1,0 +1,53 @@
+"""Echo, and a loudspeaker that is missing, in Firefox and in WebKitGTK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.browser import rehearsal, until
+from support.firefox import Firefox, firefox
+from support.pulse import Pulse
+from support.pulse import pulse as started_pulse
+from support.server import a_relay, serving
+from support.webkit import WebKit
+from support.window import visited
+
+# One browser of a kind for all tests, and so one event loop.
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_the_page_finds_out_whether_echo_is_cancelled(other: Firefox | WebKit, pulse: Pulse) -> None:
+    """Firefox cancels it. WebKitGTK only says so."""
+    told = "#notice [data-kind=echo]"
+    async with (
+        serving(a_relay(rehearsal(words_per_second=5.0))) as port,
+        other.window() as window,
+        visited(window, port),
+        pulse.echo(),
+    ):
+        await window.call()
+        await window.say("a b c d e f g h i j k l m n o p q r s t u v w x y z one two three four")
+        if isinstance(other, WebKit):
+            await window.sees(told, "^The microphone hears the agent")
+            await window.sees("#speaker", "^Agent is speaking$")
+        await window.answered(" four$")
+        await until(window.stats, lambda stats: stats["playedNonSilent"] > 3.5 * 24_000 * 0.8)
+        await window.heard_out()
+        assert len(await window.all(told)) == isinstance(other, WebKit)
+        assert await window.all(".message.user .text") != []
+
+
+async def test_firefox_without_a_loudspeaker_says_what_is_missing(tmp_path: Path) -> None:
+    async with (
+        started_pulse(tmp_path, has_loudspeaker=False) as silent,
+        firefox(tmp_path, silent.environment) as browser,
+        serving(a_relay(rehearsal())) as port,
+        browser.window() as window,
+        visited(window, port),
+    ):
+        await window.click("#audio")
+        await window.sees("#notice [data-kind=microphone]", "^No loudspeaker was found", timeout=60)
+        await window.say("in writing")
+        await window.answered("You said: in writing$")
