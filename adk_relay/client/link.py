@@ -182,7 +182,7 @@ class Link:
             raise
         self.calls.complete(call.id, result)
         if self.state is State.HTTP:
-            self._view.notice(f"Without a WebSocket its answer is not shown here: /join {self.session_id}")
+            self._view.notice(f"The answer is not shown without a WebSocket: /join {self.session_id}")
 
     # ---- frames ----
 

@@ -130,3 +130,30 @@ async def test_a_history_has_times_tools_and_what_was_interrupted(
     assert "pending" not in manager[0]
     assert [line["text"] for line in kept if "interrupted" in line] == ["One two", "One two"]
     assert not [line for line in kept if "unanswered" in line]
+
+
+async def test_an_answer_that_a_user_has_stopped_is_marked_though_the_model_goes_on(
+    gemini: GeminiLive,
+) -> None:
+    stopped = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text != "count":
+            return await connection.say(f"You said: {turn.text}.")
+        await connection.say("One two", complete=False)
+        await stopped.wait()
+        await connection.say(" three.")
+
+    gemini.answer = answer
+    async with serving(a_relay()) as port, http(port) as web:
+        async with client(port, "guest") as guest:
+            await guest.say("count")
+            await guest.until(is_two)
+            await guest.send(type="interrupt")
+            await guest.until(lambda said: bool(said.get("interrupted")))
+            stopped.set()
+            await gemini.wait_for(lambda: not gemini.connections[0].turn_open)
+            await say(guest, "more")
+        await stats_when(web, active_sessions=0)
+        kept = (await get(web, GUEST))["history"]
+    assert ["interrupted" in line for line in kept] == [False, True, False, False]

@@ -97,6 +97,8 @@ def test_tools_of_an_interrupted_answer_without_words_are_with_none() -> None:
     teller.ask("one")
     teller.call("a", 1)
     teller.end(interrupted=True)
+    teller.say("Sorry.")
+    teller.end()
     teller.ask("two")
     teller.call("b", 2)
     teller.say("Two.")
@@ -105,4 +107,4 @@ def test_tools_of_an_interrupted_answer_without_words_are_with_none() -> None:
     teller.end()
     teller.ask("three")
     teller.say("Three.")
-    assert teller.used() == [("Two.", [("b", 2)]), ("Three.", [])]
+    assert teller.used() == [("Sorry.", []), ("Two.", [("b", 2)]), ("Three.", [])]
