@@ -42,6 +42,9 @@ const store = sessionStorageOrNothing();
 
 window.relayStats = stats; // counters only, for tests and for the console
 
+// The developer's drawer; without `?debug` it is not even loaded.
+const drawer = parameters.has("debug") && new (await import("./debug.js")).Drawer(stats);
+
 const live = connect({
   url: here("."),
   user,
@@ -52,6 +55,7 @@ const live = connect({
   storage: store,
   debug: parameters.has("debug"),
 });
+if (drawer) drawer.watch(live);
 whenRenewed((token) => live.renew(token));
 
 // ---- what the client tells

@@ -127,7 +127,7 @@ async def test_a_text_that_crosses_with_a_loss_is_not_the_rest_of_the_answer_bef
             connection.deafen()
             await live.say("two")
             async with asyncio.timeout(30):
-                while run.undecided or not run.turn.has_next:  # until it is sent
+                while run.queue.undecided or not run.turn.has_next:  # until it is sent
                     await asyncio.sleep(0.01)
             await connection.die(code)
             response = await asking.get("response_complete")

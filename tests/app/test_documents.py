@@ -16,7 +16,7 @@ from adk_relay import __version__
 from adk_relay.client.connection import comes_back
 from adk_relay.core.messages import Message
 from adk_relay.settings import SETTINGS
-from adk_relay.wire.api import MAX_BODY_BYTES
+from adk_relay.wire.body import MAX_BODY_BYTES
 from adk_relay.wire.dialects import MAX_TEXT_BYTES, MAX_TOOL_BYTES
 from adk_relay.wire.dialects.media import MAX_AUDIO_BYTES, MAX_IMAGE_BYTES
 from support.client import Json, client
@@ -241,8 +241,8 @@ def test_the_programs_of_the_system() -> None:
     """Those that tests need are those that CI installs, besides what makes its environment."""
     contributing = (ROOT / "CONTRIBUTING.md").read_text().replace("\\\n", "")
     [told] = re.findall(r"apt-get install (.*)$", contributing, re.MULTILINE)
-    ci = (ROOT / ".ci" / "run").read_text()
-    [installed] = re.findall(r"no-install-recommends \\\n(.*) &$", ci, re.MULTILINE)
+    ci = (ROOT / ".ci" / "run").read_text().replace("\\\n", "")
+    [installed] = re.findall(r"no-install-recommends (.*) &$", ci, re.MULTILINE)
     assert told.split() == installed.split()
 
 

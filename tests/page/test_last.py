@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from page.test_pictures import give
 from playwright.async_api import Browser, expect
 
-from page.test_pictures import give
 from support.browser import NO_SERVER, Tab, violations, visit
 from support.chat import created
 from support.gemini import Connection, GeminiLive, UserTurn

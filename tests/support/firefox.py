@@ -75,10 +75,16 @@ class _Tab(Window):
         self._firefox = firefox
         self._context = context
 
+    async def open(self, url: str) -> None:
+        await self.go(url)
+
     async def go(self, url: str) -> None:
         await self._firefox.command(
             "browsingContext.navigate", context=self._context, url=url, wait="complete"
         )
+
+    async def back(self) -> None:
+        await self._firefox.command("browsingContext.traverseHistory", context=self._context, delta=-1)
 
     async def told(self) -> list[str]:
         await self.evaluate("0")  # what is in the console already has been told by then

@@ -16,6 +16,9 @@ from support.server import need
 PLAYED = 24_000
 """Hz of a recording."""
 
+QUIET = 100
+"""What is below is silence."""
+
 
 class Pulse:
     """A PulseAudio that runs.
@@ -100,12 +103,17 @@ class Recording:
         await self._recorder.wait()
         await self._reading
 
+    def silent(self) -> float:
+        """For how many seconds nothing has been heard by now."""
+        last = next((n for n, value in enumerate(reversed(self.samples)) if abs(value) >= QUIET), 0)
+        return last / PLAYED
+
     def sounds(self, pause: float = 0.01) -> list[float]:
         """The lengths of what was to be heard, in seconds, between two pauses of at least so many seconds."""
         found: list[float] = []
         begin = end = None
         for place, value in enumerate(self.samples):
-            if abs(value) < 100:
+            if abs(value) < QUIET:
                 continue
             if begin is None or end is None:
                 begin = place

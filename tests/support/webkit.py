@@ -62,14 +62,20 @@ class _Session(Window):
         self._driver = driver
         self._path = f"/session/{session}"
 
-    async def go(self, url: str) -> None:
-        await self._do("url", url=urljoin(url, "/health"))
+    async def open(self, url: str) -> None:
+        await self.go(urljoin(url, "/health"))
         first = await self._handles()
         await self._do("execute/sync", script=OPEN, args=[url])
         press = [{"type": f"pointer{what}", "button": 0} for what in ("Down", "Up")]
         await self._perform([{"type": "pointer", "id": "mouse", "actions": press}])
         now = await until(self._handles, lambda handles: handles - first)
         await self._do("window", handle=(now - first).pop())
+
+    async def go(self, url: str) -> None:
+        await self._do("url", url=url)
+
+    async def back(self) -> None:
+        await self._do("back")
 
     async def _handles(self) -> set[str]:
         return set(await command(self._driver, "GET", f"{self._path}/window/handles"))

@@ -24,8 +24,16 @@ class Window(ABC):
     """A page, in a browser profile of its own."""
 
     @abstractmethod
+    async def open(self, url: str) -> None:
+        """Loads the first page, and listens to its console."""
+
+    @abstractmethod
     async def go(self, url: str) -> None:
-        """Opens an address, and returns when it is loaded."""
+        """Goes on to another page, and returns when it is loaded."""
+
+    @abstractmethod
+    async def back(self) -> None:
+        """Goes back to the page before."""
 
     @abstractmethod
     async def told(self) -> list[str]:
@@ -129,7 +137,7 @@ async def visited(
 ) -> AsyncIterator[Window]:
     """The page in this window. In the end nothing may be in the console but what matches `noise`."""
     try:
-        await window.go(f"http://127.0.0.1:{port}{path}")
+        await window.open(f"http://127.0.0.1:{port}{path}")
         await window.shows(state)
         yield window
         console = await window.told()

@@ -12,6 +12,10 @@ export class Beside {
 
   // `options` are the fallback's. `emit(message)` tells what becomes of texts; `received(frame)` gets the answers, and
   // `notify()` is called when all texts are answered.
+  /**
+   * @param {any} connection
+   * @param {any} options
+   */
   constructor(connection, { emit, received, notify, ...options }) {
     this.#connection = connection;
     this.#emit = emit;

@@ -47,9 +47,8 @@ export class Connection {
   // confirmation are before it in the conversation.
   #texts = new Texts();
 
-  // `audio`: whether it gets the agent's sound without a call. `debug` writes all frames to the console. For the rest see
-  // socket.js.
-  constructor({ url, on, audio = false, debug = false, ...options }) {
+  // `audio`: whether it gets the agent's sound without a call. For the rest see socket.js.
+  constructor({ url, on, audio = false, ...options }) {
     this.#url = url;
     this.#on = on;
     this.#audio = this.#alwaysAudio = audio;
@@ -57,7 +56,6 @@ export class Connection {
       ...options,
       url: () => this.#address(),
       protocols: [SUBPROTOCOL],
-      log: debug ? logFrame : undefined,
       on: {
         state: (state) => this.#changed(state),
         data: (data) => this.#receive(data),
@@ -336,10 +334,4 @@ function decode(base64) {
   const bytes = new Uint8Array(binary.length & ~1);
   for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
   return new Int16Array(bytes.buffer);
-}
-
-function logFrame(direction, data) {
-  const base64 = /("data":\s*")([A-Za-z0-9+/=_-]{200,})"/;
-  if (data instanceof ArrayBuffer) console.log(direction, `sound, ${data.byteLength} bytes`);
-  else console.log(direction, data.replace(base64, (_, key, sound) => `${key}… ${sound.length} characters"`));
 }

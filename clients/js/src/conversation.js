@@ -9,6 +9,7 @@ import { Call } from "./call.js";
 import { Connection } from "./connection.js";
 import { CutAnswers, lastAnswer } from "./cut.js";
 import { randomId } from "./ids.js";
+import { observer } from "./observer.js";
 import { base64 } from "./pictures.js";
 import { Teller } from "./teller.js";
 import { fates } from "./texts.js";
@@ -60,7 +61,7 @@ export class Conversation extends Teller {
       canServe: at("ready"),
       WebSocket,
       fetch,
-      debug,
+      observer: debug ? observer((message) => this.emit(message)) : null,
       on: {
         state: (state) => this.#changed(state),
         hello: (frame) => this.#greeted(frame),
@@ -310,6 +311,11 @@ export class Conversation extends Teller {
   }
 
   // ---- the connection
+
+  /** Asks the server for an answer, to see how long one takes; returns whether there is a connection. */
+  ping() {
+    return this.#connection.sendControl("ping");
+  }
 
   /** Tries to connect now, also after it has ended. */
   retry() {

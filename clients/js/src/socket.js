@@ -45,7 +45,7 @@ export class ReconnectingSocket {
   #WebSocket;
   #fetch;
   #on;
-  #log;
+  #observer;
   /** @type {any} */
   #socket = null;
   /** @type {any} */
@@ -79,7 +79,7 @@ export class ReconnectingSocket {
   // `health` answers over plain HTTP while the server runs. After a loss no WebSocket is opened before it has answered:
   // after each WebSocket that failed, Firefox holds the next one back 1.5 times longer, up to minutes. `canServe`
   // answers if the server takes connections, too; without it the state is never "blocked". `whenFailed` is the state
-  // after too many failures of the agent: "ended" or "asleep". `log(direction, data)` gets all frames.
+  // after too many failures of the agent: "ended" or "asleep". `observer`: see observer.js.
   // `on` has state(state), data(data) and gone(lost): frames that were sent may not have arrived; `lost` is false if the
   // socket is only being replaced.
   constructor({
@@ -92,7 +92,7 @@ export class ReconnectingSocket {
     WebSocket = globalThis.WebSocket,
     fetch = globalThis.fetch,
     on,
-    log = (direction, data) => {},
+    observer = /** @type {ReturnType<typeof import("./observer.js").observer> | null} */ (null),
   }) {
     this.#url = url;
     this.#token = token;
@@ -103,7 +103,7 @@ export class ReconnectingSocket {
     this.#WebSocket = WebSocket;
     this.#fetch = fetch;
     this.#on = on;
-    this.#log = log;
+    this.#observer = observer;
     this.#watching = setInterval(() => this.#watch(), WATCH);
     this.#unwatch = watchPage({
       online: () => (this.ready ? this.probe() : this.hurry()),
@@ -147,7 +147,7 @@ export class ReconnectingSocket {
   send(data) {
     if (!this.ready) return false;
     const frame = data instanceof ArrayBuffer ? data : JSON.stringify(data);
-    this.#log("[CLIENT TO AGENT]", data.type === "token" ? "a new token" : frame);
+    this.#observer?.frame("up", data.type === "token" ? '{"type":"token"}' : frame);
     this.#socket.send(frame);
     return true;
   }
@@ -235,7 +235,7 @@ export class ReconnectingSocket {
   }
 
   #receive(data) {
-    this.#log("[AGENT TO CLIENT]", data);
+    this.#observer?.frame("down", data);
     this.#lastReceived = performance.now();
     clearTimeout(this.#probing);
     this.#probing = 0;
@@ -297,6 +297,7 @@ export class ReconnectingSocket {
   // ---- how it ends
 
   #lost(code, reason = "") {
+    this.#observer?.closed(code, reason);
     const upgraded = this.#upgraded;
     const agentFailed = this.#agentFailed;
     if (this.#socket) drop(this.#socket);

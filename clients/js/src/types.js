@@ -204,6 +204,10 @@
  * @typedef {{ type: "slow" }} SlowMessage the network is slower than speech; once a call
  * @typedef {{ type: "beside", active: boolean, used: boolean }} BesideMessage texts go to a separate conversation from
  *   now on, or do not any more; used: they did since
+ * @typedef {{ type: "frame", direction: "up" | "down", text: string, bytes: number, at: number }} FrameMessage with `debug`:
+ *   what was sent or received; text: its JSON, without the pictures and sound in it; empty: it is binary, and sound
+ * @typedef {{ type: "closed", code: number, reason: string, at: number }} ClosedMessage with `debug`: a socket was lost, or
+ *   the server has closed it
  */
 
 /**
@@ -211,7 +215,8 @@
  *   | RenamedMessage | WrittenMessage | FateMessage | RewoundMessage | TextOfUserMessage | TranscriptMessage
  *   | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage | TurnEndMessage | PresenceMessage
  *   | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
- *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage} Message
+ *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage
+ *   | FrameMessage | ClosedMessage} Message
  */
 
 /**
@@ -238,7 +243,7 @@
  * @property {typeof globalThis.fetch} [fetch]
  * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage] keeps what was read of answers that the server
  *   has lost over a reload: `sessionStorage`
- * @property {boolean} [debug] write all frames to the console
+ * @property {boolean} [debug] write all frames to the console, and tell `frame` and `closed` messages
  */
 
 export {};
