@@ -78,7 +78,7 @@ async def test_the_conversation_has_room(
             await expect(tab.page.get_by_role("button", name="Join")).to_be_in_viewport(ratio=1)
 
 
-MESSAGES = """() => [...document.querySelectorAll(".bubble")].map((each) => each.getBoundingClientRect().top)"""
+PLACES = """() => [...document.querySelectorAll(".bubble")].map((each) => each.getBoundingClientRect().top)"""
 
 BESIDE_TIME = """() => [...document.querySelectorAll(".meta")].map((each) => {
   const [time, button] = ["time", ".action"].map((one) => each.querySelector(one)?.getBoundingClientRect());
@@ -112,13 +112,13 @@ async def test_buttons_of_messages_move_nothing(browser: Browser, touches: bool)
         edit = tab.page.get_by_role("button", name="Edit this message")
         await expect(edit).to_be_visible()
         assert min(await tab.page.evaluate(BESIDE_TIME)) >= 4
-        before = await tab.page.evaluate(MESSAGES)
+        before = await tab.page.evaluate(PLACES)
         await edit.evaluate("(button) => button.remove()")
-        assert await tab.page.evaluate(MESSAGES) == before
+        assert await tab.page.evaluate(PLACES) == before
 
 
 async def test_a_call_has_room_on_the_smallest_screen(microphone: Microphone, browser: Browser) -> None:
-    """640 × 400, and twice as large; all that can be chosen is as large as a finger."""
+    """640 by 400, and twice as large; all that can be chosen is as large as a finger."""
     small: Any = {"viewport": {"width": 320, "height": 200}, "permissions": ["microphone", "camera"]}
     async with (
         serving(a_relay(rehearsal(), voices="Puck,Kore", languages="de-DE")) as port,
