@@ -44,7 +44,7 @@ async def test_push_to_talk_where_the_server_does_not_ask_for_it(
         if turn.text == "tell":
             await connection.say("Once upon a time", audio=False, complete=False)
             await connection.send_audio(LONG)
-            await asyncio.Event().wait()
+            return await connection.turn_complete()  # it is played long after that
         await connection.say("I heard you." if turn.audio else "Yes.")
 
     gemini.answer = answer
