@@ -8,10 +8,12 @@ import { Beside } from "./beside.js";
 import { Call } from "./call.js";
 import { Caller } from "./caller.js";
 import { Connection } from "./connection.js";
+import { CutAnswers, lastAnswer } from "./cut.js";
 import { randomId } from "./ids.js";
 import { observer } from "./observer.js";
 import { base64 } from "./pictures.js";
-import { baseOf } from "./urls.js";
+import { fates } from "./texts.js";
+import { baseOf, socketOf } from "./urls.js";
 
 /**
  * @typedef {import("./types.js").ConnectOptions} ConnectOptions
@@ -37,18 +39,17 @@ export class Conversation extends Caller {
   // After a stop, sound that was already on its way is thrown away until the server confirms the end of that turn.
   #isDiscarding = false;
   #owesStop = false; // a stop has to be sent as soon as there is a connection
+  #cut; // the answers that the server has lost
 
   /** @param {ConnectOptions} options */
   constructor({ url, user = randomId(), session = "", name = "", audio = false, token = "", worklets, choices, debug, ...given }) {
-    const { fallbackSession = randomId(), WebSocket = globalThis.WebSocket, fetch = globalThis.fetch } = given;
+    const { fallbackSession = randomId(), WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, storage } = given;
     super();
     if (!WebSocket) throw new Error("There is no WebSocket here. Pass one as the option `WebSocket`: the package `ws` has it.");
     const base = baseOf(url);
     const at = (path) => new URL(path, base);
-    const socketURL = at(`ws/${encodeURIComponent(user)}`);
-    socketURL.protocol = base.protocol.replace("http", "ws"); // and https → wss
-    if (session) socketURL.searchParams.set("session_id", session);
-    if (name) socketURL.searchParams.set("name", name);
+    const socketURL = socketOf(base, { user, session, name });
+    this.#cut = new CutAnswers(storage, `relay.cut ${socketURL.pathname} ${session}`, () => lastAnswer(this.state.messages));
     this.#token = token;
     const currentToken = () => (typeof this.#token === "function" ? this.#token() : this.#token);
     this.#connection = new Connection({
@@ -68,12 +69,13 @@ export class Conversation extends Caller {
         history: (lines, told) => {
           this.#isDiscarding = false;
           this.voice?.endOfTurn(); // the next sound does not continue the last one
-          this.emit({ type: "history", lines, ...told });
+          this.emit({ type: "history", ...told, lines: this.#cut.into(lines, told.isAnother) });
         },
         older: (lines, older) => this.emit({ type: "older", lines, older }),
         cleared: (how, ids) => {
           this.#isDiscarding = false;
           this.voice?.flush();
+          this.#cut.forget();
           this.emit({ type: "cleared", how, ids });
         },
         ...fates((type, id) => this.emit({ type, id })),
@@ -263,6 +265,7 @@ export class Conversation extends Caller {
 
   /** Ends it for good. */
   close() {
+    this.#cut.close();
     this.#beside.close();
     this.#connection.close();
     this.endFeeds();
@@ -317,10 +320,4 @@ export class Conversation extends Caller {
     this.voice?.play(samples.slice()); // what is played is moved away
     this.emit({ type: "sound", samples });
   }
-}
-
-// What becomes of a text: a handler for each.
-function fates(tell) {
-  const types = /** @type {const} */ (["sent", "unsent", "placed", "confirmed", "refused"]);
-  return Object.fromEntries(types.map((type) => [type, (/** @type {string} */ id) => tell(type, id)]));
 }
