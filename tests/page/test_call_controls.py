@@ -95,6 +95,14 @@ async def test_push_to_talk_where_the_server_does_not_ask_for_it(
         await gemini.wait_for(lambda: model.audio_stream_ends == 2)
         await tab.answered("I heard you.")
 
+        # Who chooses it in mid sentence has finished, too.
+        mode = page.get_by_label("The microphone in a call")
+        await page.get_by_role("button", name="Settings").click()
+        await mode.select_option("Always on")
+        await when(tab, 10)
+        await mode.select_option("Push to talk")
+        await gemini.wait_for(lambda: model.audio_stream_ends == 3)
+
 
 async def test_captions_can_be_switched_off(
     gemini: GeminiLive, microphone: Microphone, browser: Browser
