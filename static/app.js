@@ -347,7 +347,7 @@ function update() {
 live.subscribe(update);
 offerSettings();
 new VoiceSettings(live);
-offerExport({ live, older, title: () => live.state.title ?? "", announce });
+offerExport({ live, older, title: () => live.state.title, announce });
 if (!isShared) new Sidebar({ live, user, session: session ?? "" });
 view.fitText();
 view.focusText();

@@ -3,8 +3,6 @@
 import { answerActions } from "./actions.js";
 import { element, link } from "./elements.js";
 
-export { element, link } from "./elements.js";
-
 const sources = new WeakMap(); // the node of a text → a function that returns what it was drawn from
 
 // The item of a message. `side`: user or agent. `who` is visible in the messages of other users (`other`); in all

@@ -6,11 +6,11 @@
 // `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
 import { AnswerText } from "./answer.js";
-import { askTool, bubble, completeTool, dots, element, mark, setText, sourceList, toolCard } from "./bubbles.js";
+import { askTool, bubble, completeTool, dots, mark, setText, sourceList, toolCard } from "./bubbles.js";
 import { goOnWith, itemOf, keepSame } from "./history.js";
 import { plain } from "./markdown.js";
 import { Notices } from "./notices.js";
-import { pictureList } from "./pictures.js";
+import { losePictures, pictureList } from "./pictures.js";
 import { Scrolling } from "./scrolling.js";
 
 const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
@@ -90,7 +90,7 @@ export class Conversation {
   }
 
   unpictured(id) {
-    this.#unconfirmed.get(id)?.querySelector(".pictures")?.replaceWith(element("p", "lost", "Sent without its pictures"));
+    losePictures(this.#unconfirmed.get(id));
   }
 
   // All that came before this text in the conversation is shown now: the text moves below it.

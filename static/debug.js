@@ -124,7 +124,8 @@ export class Drawer {
     }
     Object.values(facts).forEach((value, place) => {
       const shown = this.#facts.children[2 * place + 1];
-      if (shown.textContent !== value) shown.textContent = value || "–";
+      const text = value || "–";
+      if (shown.textContent !== text) shown.textContent = text;
     });
   }
 

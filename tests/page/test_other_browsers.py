@@ -26,14 +26,28 @@ ASKED = "performance.getEntriesByType('resource').filter(({ name }) => name.ends
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_a_text_is_answered(other: Firefox | WebKit) -> None:
-    async with serving(a_relay(rehearsal())) as port, other.window() as window, visited(window, port):
+async def test_texts_are_answered_and_a_page_that_was_left_holds_no_socket(other: Firefox | WebKit) -> None:
+    relay = a_relay(rehearsal())
+
+    async def sockets() -> int:
+        return len(relay.sockets)
+
+    async with serving(relay) as port, other.window() as window, visited(window, port):
         await window.say("hello")
         await window.answered("You said: hello$")
         await window.say("What time is it in Tokyo?")
-        await window.answered("Tokyo")
+        await window.answered("in Asia/Tokyo")
+
+        await window.evaluate("(window.isKept = true, 0)")
+        await window.go(f"http://127.0.0.1:{port}/docs")
+        await until(sockets, lambda count: count == 0)
+        await window.back()
+        await window.shows("connected")
+        if isinstance(other, WebKit):  # Firefox keeps no page that had a WebSocket
+            assert await window.evaluate("window.isKept")
+        assert await sockets() == 1
+        await window.answered("in Asia/Tokyo")
         assert await window.all(".message.user .text") == ["hello", "What time is it in Tokyo?"]
-        assert len(await window.all(".message.agent")) == 2
 
 
 async def test_a_voice_is_heard_and_answered_aloud(
@@ -89,23 +103,6 @@ async def test_a_voice_is_heard_and_answered_aloud(
         await window.shows("connected")
 
 
-async def test_a_page_that_was_left_holds_no_socket(other: Firefox | WebKit) -> None:
-    relay = a_relay(rehearsal())
-
-    async def sockets() -> int:
-        return len(relay.sockets)
-
-    async with serving(relay) as port, other.window() as window, visited(window, port):
-        await window.evaluate("(window.isKept = true, 0)")
-        await window.go(f"http://127.0.0.1:{port}/docs")
-        await until(sockets, lambda count: count == 0)
-        await window.back()
-        await window.shows("connected")
-        if isinstance(other, WebKit):  # Firefox keeps no page that had a WebSocket
-            assert await window.evaluate("window.isKept")
-        assert await sockets() == 1
-
-
 async def test_it_comes_back_when_the_server_was_gone(other: Firefox | WebKit, tmp_path: Path) -> None:
     """After each WebSocket that failed, Firefox holds the next one back longer, up to minutes: none is tried.
 
@@ -122,7 +119,7 @@ async def test_it_comes_back_when_the_server_was_gone(other: Firefox | WebKit, t
         await window.say("meanwhile")
         await window.sees(".message.user .mark", "^Waiting to be sent$")
         if isinstance(other, Firefox):
-            await until(lambda: window.evaluate(ASKED), lambda times: times > 3)
+            await until(lambda: window.evaluate(ASKED), lambda times: times > 2)
         async with a_process(port, tmp_path):
             await window.shows("connected", timeout=60)
             await window.answered(r"You said: meanwhile I remember 2 turns before this\.$")

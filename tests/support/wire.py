@@ -21,6 +21,7 @@ from adk_relay.core.messages import (
     Message,
     Older,
     Presence,
+    Renamed,
     Reset,
     Status,
     Taken,
@@ -87,6 +88,7 @@ SAMPLES: list[Message] = [
     Typing("b", True, "Ann"),
     Reset("e", deleted=False),
     Reset("e", deleted=True),
+    Renamed("Trip to Kyoto"),
     Rewound(10, "c0ffee", 2, 10),
     Configured(Voice("Puck", "de-DE")),
     Dropped("down", 480.0),
@@ -118,6 +120,7 @@ _WELCOMES = [
             {"c": "Bob"},
         ),
         choices=Choices(("Puck",), ("de-DE",)),
+        title="Trip to Kyoto",
     )
     for is_new in (True, False)
 ]
