@@ -8,6 +8,7 @@ import { here } from "./api.js";
 import { Call } from "./call.js";
 import { Captions } from "./captions.js";
 import { Conversation } from "./conversation.js";
+import { Draft } from "./draft.js";
 import { Expiry } from "./expiry.js";
 import { offerExport } from "./export.js";
 import { keptId, sessionStorageOrNothing } from "./identity.js";
@@ -51,6 +52,7 @@ const live = connect({
   name: parameters.get("name") ?? "",
   token: currentToken,
   fallbackSession: keptId("relay.fallback"),
+  storage: store,
   debug: parameters.has("debug"),
 });
 if (drawer) drawer.watch(live);
@@ -96,9 +98,9 @@ live.on("hello", (frame) => {
   typing.reset();
 });
 
-live.on("history", ({ lines, ids, isAnother, older: place }) => {
+live.on("history", ({ lines, ids, older: place }) => {
   older.clear();
-  conversation.history(lines.map(withAuthor), ids, isAnother);
+  conversation.history(lines.map(withAuthor), ids);
   older.begin(place);
   reveal();
 });
@@ -284,6 +286,7 @@ elements.text.addEventListener("input", () => {
   typing.changed(elements.text.value);
 });
 sendOnEnter(elements.text, elements.send);
+new Draft(elements.text, view.fitText).of(`${user} ${session ?? ""}`);
 // A press on Send must not take the focus: on a phone the keyboard would close and open again.
 elements.send.addEventListener("pointerdown", (event) => event.preventDefault());
 
@@ -344,7 +347,7 @@ function update() {
 live.subscribe(update);
 offerSettings();
 new VoiceSettings(live);
-offerExport({ live, older, title: () => live.state.title ?? "", announce });
+offerExport({ live, older, title: () => live.state.title, announce });
 if (!isShared) new Sidebar({ live, user, session: session ?? "" });
 view.fitText();
 view.focusText();

@@ -3,13 +3,11 @@
 import { answerActions } from "./actions.js";
 import { element, link } from "./elements.js";
 
-export { element, link } from "./elements.js";
-
 const sources = new WeakMap(); // the node of a text → a function that returns what it was drawn from
 
 // The item of a message. `side`: user or agent. `who` is visible in the messages of other users (`other`); in all
-// others it is for screen readers only. `text` is a string, or the node of an answer's. `now`: the time is shown. It is not
-// known for messages from before the page was loaded.
+// others it is for screen readers only. `text` is a string, or the node of an answer's. `now`: the present time is shown. For
+// messages from before, see setTime().
 export function bubble(side, who, { text = null, id = "", other = false, now = true } = {}) {
   const item = element("div", `message ${side}`);
   if (id) item.dataset.id = id;
@@ -104,10 +102,17 @@ export function sourceList({ sources = [], searches = [] }) {
   return list;
 }
 
-function clock() {
-  const now = new Date();
-  const time = element("time", "", now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }));
-  time.dateTime = now.toISOString();
+// Shows when a message was written or said. Of another day, the day is shown, too.
+export function setTime(item, when) {
+  item.querySelector(".meta time")?.remove();
+  item.querySelector(".meta").prepend(clock(when));
+}
+
+function clock(when = new Date()) {
+  const isToday = when.toDateString() === new Date().toDateString();
+  const day = isToday ? {} : { month: "short", day: "numeric" };
+  const time = element("time", "", when.toLocaleString([], { ...day, hour: "2-digit", minute: "2-digit" }));
+  time.dateTime = when.toISOString();
   return time;
 }
 

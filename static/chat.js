@@ -58,8 +58,12 @@ export class Chat {
       case "connected": // always the first frame
         this.#socket.greeted();
         this.#socket.caughtUp();
+        this.#socket.send({ type: "pong" }); // this page answers pings: the server may take it for dead if it does not
         this.#socket.probe();
         this.#pinging = setInterval(() => this.#socket.probe(), PING_EVERY);
+        break;
+      case "ping":
+        this.#socket.send({ type: "pong" });
         break;
       case "pong":
         on.trip(performance.now() - this.#socket.probedAt);

@@ -6,11 +6,11 @@
 // `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
 import { AnswerText } from "./answer.js";
-import { askTool, bubble, completeTool, dots, element, mark, setText, sourceList, toolCard } from "./bubbles.js";
-import { countSame, itemOf } from "./history.js";
+import { askTool, bubble, completeTool, dots, mark, setText, sourceList, toolCard } from "./bubbles.js";
+import { goOnWith, itemOf, keepSame } from "./history.js";
 import { plain } from "./markdown.js";
 import { Notices } from "./notices.js";
-import { pictureList } from "./pictures.js";
+import { losePictures, pictureList } from "./pictures.js";
 import { Scrolling } from "./scrolling.js";
 
 const EXPECT_TIMEOUT = 30000; // ms; an agent may say nothing: then the three dots are removed
@@ -90,7 +90,7 @@ export class Conversation {
   }
 
   unpictured(id) {
-    this.#unconfirmed.get(id)?.querySelector(".pictures")?.replaceWith(element("p", "lost", "Sent without its pictures"));
+    losePictures(this.#unconfirmed.get(id));
   }
 
   // All that came before this text in the conversation is shown now: the text moves below it.
@@ -241,27 +241,20 @@ export class Conversation {
 
   // Shows the conversation as the server knows it, [{role, text, id, open, who}, …]. The texts with these ids are not in
   // it yet, and follow; others of this page may be in it and not be confirmed yet. Items that already show the same are
-  // kept, with their tools and notices. `isAnother`: a new epoch (the server was restarted, for example), in which
-  // earlier questions are not answered any more.
-  history(lines, ids, isAnother) {
+  // kept, with their tools and notices.
+  history(lines, ids) {
     lines = lines.filter(({ text }) => text.trim());
     const coming = new Set(ids.map((id) => this.#unconfirmed.get(id)));
-    const shown = [...this.#root.children].filter(
-      (item) => item.matches(".message:not(.expected)") && !item.dataset.aside && !coming.has(item),
-    );
-    const same = countSame(shown, lines);
-    const items = new Map(); // id → item, of the texts that are in it
-    for (const [index, item] of shown.slice(0, same).entries()) {
-      items.set(lines[index].id, item);
-      if (item.classList.contains("waiting")) mark(item, "", "");
-    }
-
+    const isOfIt = (item) => item.matches(".message:not(.expected)") && !item.dataset.aside && !coming.has(item);
+    const shown = [...this.#root.children].filter(isOfIt);
+    const same = keepSame(shown, lines);
+    const items = new Map(shown.slice(0, same).map((item, index) => [lines[index].id, item])); // of the texts in it, by id
     const aside = this.#empty(shown[same - 1]);
     this.#building = true;
     for (const line of lines.slice(same)) {
       if (line.open) {
         this.#open({ now: false });
-        this.addToAnswer(line.text);
+        goOnWith(this, this.#answer.item, line);
       } else {
         const item = itemOf(line);
         if (line.role === "user") items.set(line.id, item);
@@ -270,7 +263,6 @@ export class Conversation {
     }
     this.#building = false;
     this.#asked = lines.at(-1)?.role === "user";
-    if (isAnother && this.#asked && !ids.length) mark(this.#root.lastElementChild, "Not answered", "interrupted");
     this.#root.append(...aside);
     this.#restore(ids, items);
   }

@@ -1,5 +1,6 @@
 // The box in which the user writes to a room.
 
+import { Draft } from "./draft.js";
 import { bytesOf, fit, MAX_TEXT, sendOnEnter } from "./textbox.js";
 
 const $ = (id) => document.getElementById(id);
@@ -8,6 +9,7 @@ const TOO_LONG = "This message is too long: at most 32 KiB are allowed.";
 
 export class Composer {
   #on;
+  #draft = new Draft($("text"), () => this.fit());
 
   // `on` has typed(text), when the user has changed it; problem(text), which may be empty; send(words); and changed().
   constructor(on) {
@@ -23,8 +25,14 @@ export class Composer {
     });
   }
 
-  begin() {
+  // What is written is for this room from now on. Brings back what was not sent.
+  writeIn(room) {
+    this.#draft.of(room);
     this.fit();
+  }
+
+  begin() {
+    this.writeIn(location.hash.slice(1));
     if (matchMedia("(pointer: fine)").matches) this.focus(); // a touch keyboard would cover half of the screen
   }
 

@@ -67,9 +67,18 @@ export class Messages {
     announce(text);
   }
 
-  // Shows these messages, [{kind, text, who}, …], and then those that wait; returns their nodes.
+  // An answer, and the text before it, which was asked for the `nth` time: {question, nth, text}.
+  exchange(node) {
+    const all = [...this.#root.children];
+    const asked = all.slice(0, all.indexOf(node)).filter((each) => each.matches(".user"));
+    const texts = asked.map((each) => each.querySelector(".text").textContent);
+    const question = texts.at(-1) ?? "";
+    return { question, nth: texts.filter((text) => text === question).length, text: this.#answers.get(node).source };
+  }
+
+  // Shows these messages, [{kind, text, who, meta}, …], and then those that wait; returns their nodes.
   replace(lines) {
-    const nodes = lines.map(({ kind, text, who }) => this.#bubble(kind, text, who));
+    const nodes = lines.map((line) => this.#line(line));
     const all = new DocumentFragment(); // in one piece: otherwise the page would be laid out once for each message
     all.append(...nodes);
     this.#follow(() => {
@@ -83,13 +92,19 @@ export class Messages {
   prepend(lines) {
     const root = this.#root;
     const below = root.scrollHeight - root.scrollTop;
-    root.prepend(...lines.map(({ kind, text, who }) => this.#bubble(kind, text, who)));
+    root.prepend(...lines.map((line) => this.#line(line)));
     root.scrollTop = root.scrollHeight - below;
   }
 
   // Removes all but the messages that wait, and the cards of tools that do.
   empty() {
     this.#root.replaceChildren(...this.#root.querySelectorAll(":scope > :is(.waiting, .waiting-card:not(.done))"));
+  }
+
+  #line({ kind, text, who, meta }) {
+    const node = this.#bubble(kind, text, who);
+    setMeta(node, meta);
+    return node;
   }
 
   #bubble(kind, text, who = "") {

@@ -1,4 +1,4 @@
-// The list of all rooms, with how many messages and people are in each, and the box for the id of another one.
+// The list of all rooms, with how many messages and people are in each, and the box for the name of another one.
 
 import { ask } from "./api.js";
 import { element } from "./demo-messages.js";
@@ -19,9 +19,15 @@ export class RoomList {
   // `isWanted()`: nothing is asked while it is false.
   constructor(isWanted) {
     this.#isWanted = isWanted;
+    $("rooms-button").addEventListener("click", () => this.#open(!$("rooms-list").classList.contains("open")));
+    $("rooms-list").addEventListener("keydown", ({ key, isComposing }) => {
+      if (key !== "Escape" || isComposing || !$("rooms-list").classList.contains("open")) return;
+      this.#open(false);
+      $("rooms-button").focus();
+    });
     $("join").addEventListener("submit", (event) => {
       event.preventDefault();
-      location.hash = $("join-id").value.trim();
+      location.hash = roomIn($("join-id").value.trim());
       $("join-id").value = "";
     });
   }
@@ -34,11 +40,18 @@ export class RoomList {
 
   // Marks the room that the page shows.
   mark(room) {
+    if (room !== this.#current) this.#open(false);
     this.#current = room;
     for (const link of this.#links) {
       if (link.hash.slice(1) === room) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
     }
+  }
+
+  // On a phone, they are above the room only when they are asked for.
+  #open(open) {
+    $("rooms-list").classList.toggle("open", open);
+    $("rooms-button").setAttribute("aria-expanded", String(open));
   }
 
   get #links() {
@@ -59,6 +72,12 @@ export class RoomList {
     this.mark(this.#current);
     this.#links.find(({ hash }) => hash && hash === focused)?.focus();
   }
+}
+
+// The id of a room, from what somebody types who was told it: "Quiet Otter 42".
+function roomIn(text) {
+  const told = text.toLowerCase().replace(/[\s-]+/g, "-");
+  return /^[a-z]+-[a-z]+-\d+$/.test(told) ? told : text.replace(/\s+/g, "");
 }
 
 function entry({ session_id, message_count, connected_clients }) {

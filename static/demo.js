@@ -12,7 +12,7 @@ import { sourceList } from "./bubbles.js";
 import { Chat } from "./chat.js";
 import { RoomBar } from "./demo-bar.js";
 import { Composer } from "./demo-composer.js";
-import { HistoryReader } from "./demo-history.js";
+import { HistoryReader, lineOf } from "./demo-history.js";
 import { Me } from "./demo-me.js";
 import { Messages, setMeta } from "./demo-messages.js";
 import { OlderReader } from "./demo-older.js";
@@ -45,7 +45,10 @@ const people = new People();
 const me = new Me(() => chat.renew());
 const messages = new Messages($("messages"));
 const typists = new Typists((ids) => ($("typing").textContent = areTyping(ids.map((id) => people.whoIs(id)))));
-const reader = new HistoryReader({ read: showHistory, failed: goOnWithout, problem: (text) => problem(text, true) });
+const shown = (line) => lineOf(line, texts, me);
+const unfinished = () => (answer?.chunks ? messages.exchange(answer.node) : null);
+const unread = (text) => problem(text, true);
+const reader = new HistoryReader({ read: showHistory, failed: goOnWithout, problem: unread, answer: unfinished });
 const older = new OlderReader($("messages"), (lines) => messages.prepend(lines.map(shown)));
 const cards = new WaitingCards({
   place: (card) => messages.add(card),
@@ -286,12 +289,6 @@ function leave(why) {
 // Reads the history: after joining, after a lost connection, and after a message was missed.
 const load = () => reader.read(room);
 
-function shown({ role, id, text, name }) {
-  if (role === "agent") return { kind: role, text };
-  const isOwn = name ? texts.isMine(id) || name === me.name : texts.has(id, text);
-  return isOwn ? { kind: "user", text } : { kind: "other", text, who: name };
-}
-
 function showHistory({ history: lines, message_count, first }, frames) {
   for (const { node } of texts.takeHistory(lines)) node.remove(); // the history has it
   for (const { node, placed } of texts.unconfirmed) placed ? node.remove() : messages.wait(node);
@@ -321,6 +318,7 @@ function goOn(frames) {
 
 // The room was emptied, or the page is in another room.
 function empty() {
+  composer.writeIn(room);
   reader.drop();
   resetActivity();
   texts.forgetConversation();

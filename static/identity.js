@@ -22,6 +22,6 @@ export function sessionStorageOrNothing() {
   try {
     return window.sessionStorage;
   } catch {
-    return { getItem: () => null, setItem: () => {} };
+    return { getItem: () => null, setItem: () => {}, removeItem: () => {} };
   }
 }

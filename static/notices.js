@@ -1,6 +1,6 @@
 // The lines between the bubbles: what has happened to the conversation, and what was lost of it.
 
-import { element } from "./bubbles.js";
+import { element } from "./elements.js";
 
 export class Notices {
   #place;

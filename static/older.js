@@ -1,6 +1,6 @@
 // Messages from before those that are shown: the button above the first message reads them, and scrolling up does.
 
-import { element } from "./bubbles.js";
+import { element } from "./elements.js";
 import { itemOf } from "./history.js";
 
 const NEAR = 200; // pixels from the top

@@ -144,3 +144,8 @@ export function pictureList(pictures) {
   }
   return list;
 }
+
+// The text of this item was sent, and its pictures could not be.
+export function losePictures(item) {
+  item?.querySelector(".pictures")?.replaceWith(element("p", "lost", "Sent without its pictures"));
+}

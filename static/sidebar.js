@@ -50,7 +50,7 @@ export class Sidebar {
     });
     $("new-conversation").href = this.#address(randomId());
     this.#drawer.addEventListener("close", () => this.#show(false));
-    this.#isWide.addEventListener("change", () => this.#show(this.#isWide.matches && remembered("sidebar", false)));
+    this.#isWide.addEventListener("change", () => this.#show(this.#opensByItself));
     // Another tab may have changed the list, or this page was left and is shown again.
     for (const event of ["focus", "pageshow"]) addEventListener(event, () => this.#refresh());
   }
@@ -59,10 +59,14 @@ export class Sidebar {
     return !this.#nav.hidden;
   }
 
+  get #opensByItself() {
+    return this.#isOffered && this.#isWide.matches && remembered("sidebar", false);
+  }
+
   #offer(isOwn) {
-    if (isOwn && !this.#isOffered) this.#show(this.#isWide.matches && remembered("sidebar", false));
-    if (!isOwn) this.#show(false);
+    const isNews = isOwn !== this.#isOffered;
     this.#isOffered = isOwn;
+    if (isNews) this.#show(this.#opensByItself);
     this.#button.hidden = !isOwn;
   }
 

@@ -3,8 +3,11 @@
 
 // Returns the Markdown that is to be drawn meanwhile.
 export function completed(text) {
-  if (count(text, /^ {0,3}(?:```|~~~)/gm) % 2) return text; // in a block of code everything is as it is
-  const start = text.lastIndexOf("\n\n") + 1; // emphasis, links and tables end with their paragraph
+  const fences = [...text.matchAll(/^ {0,3}(?:```|~~~).*/gm)];
+  if (fences.length % 2) return text; // in a block of code everything is as it is
+  const last = fences.at(-1);
+  const afterCode = last ? last.index + last[0].length : 0;
+  const start = Math.max(text.lastIndexOf("\n\n") + 1, afterCode); // what is open ends with its paragraph
   const settled = text.slice(0, start);
   return settled + completedLine(withoutOpenLine(text.slice(start)));
 }

@@ -1,7 +1,8 @@
 // The cards of tool calls that wait for the user: what is asked, and a way to answer. Both pages use them. Everything is
 // set as text, never as markup: what a card shows comes from a model.
 
-import { element, link, pretty } from "./bubbles.js";
+import { pretty } from "./bubbles.js";
+import { element, link } from "./elements.js";
 
 const CONFIRMATION = "adk_request_confirmation";
 const CREDENTIAL = "adk_request_credential";

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from google.adk.events import Event
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 
 from adk_relay.adk.tools import jsonable
 from adk_relay.core.messages import ToolStart
+from adk_relay.core.times import iso
 
 MOST = 64
 """Calls of one conversation that wait at most: the oldest is forgotten."""
@@ -96,7 +96,7 @@ def waiting_in(events: Iterable[Event]) -> list[ToolStart]:
 
 def when(event: Event) -> str:
     """When an event happened, as messages tell it (ISO 8601)."""
-    return datetime.fromtimestamp(event.timestamp, UTC).isoformat(timespec="milliseconds")
+    return iso(event.timestamp)
 
 
 def _asks_for(call: types.FunctionCall, events: list[Event]) -> Iterator[Event]:

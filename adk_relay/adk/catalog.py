@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from adk_relay.adk.archive import Archive, Counts
 from adk_relay.adk.calls import waiting_in, with_waiting
+from adk_relay.adk.lines import with_unanswered
 from adk_relay.adk.reading import CREATED_AT, Brief, Key, Reader, brief
 from adk_relay.adk.state import shown
 from adk_relay.core.interfaces import Summary
@@ -57,7 +58,10 @@ class Catalog:
             return None
         archive = self._archive(key, session.state.get(CREATED_AT))
         counts = await archive.count()
-        lines = await archive.before(min(before or counts.messages + 1, counts.messages + 1))
+        end = min(before or counts.messages + 1, counts.messages + 1)
+        lines = await archive.before(end)
+        if end > counts.messages:
+            lines = with_unanswered(lines)
         pending = tuple(waiting_in(with_waiting(session)))
         summary = _summary(brief(session), counts)
         return replace(summary, pending=pending, state=shown(session.state)), lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from adk_relay.adk.catalog import Catalog
 from adk_relay.adk.conversation import Conversation
 from adk_relay.adk.failing import Failing
 from adk_relay.adk.fence import Check, Fence
+from adk_relay.adk.ids import new_id
 from adk_relay.adk.lock import lock_of
 from adk_relay.adk.models import run_config, voice_of
 from adk_relay.adk.probe import Probe
@@ -287,7 +287,7 @@ class Conversations:
 
     async def create(self, user_id: str) -> str:
         """Makes a conversation of a user, and returns its id: see `core.interfaces.Conversations`."""
-        session_id = secrets.token_hex(16)
+        session_id = await of_store(new_id(self.reader, self.app_name, user_id, self._open))
         await of_store(create_session(self.service, self.app_name, user_id, session_id))
         self.stats.created += 1
         return session_id

@@ -26,6 +26,8 @@ class DatabaseReader(AnyReader):
         ImportError: this version of ADK has other tables.
     """
 
+    finds_owners = True
+
     def __init__(self, service: BaseSessionService, engine: Any) -> None:
         super().__init__(service)
         self._engine = engine

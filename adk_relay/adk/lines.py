@@ -9,12 +9,17 @@ from typing import Any, NamedTuple
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.core.answer import ToolCall
 from adk_relay.core.messages import Line, Place, UserText
+from adk_relay.core.times import iso
 from adk_relay.core.titles import beginning
+from adk_relay.core.used_tools import shortened, with_result
 
 GOES_ON = "relay_goes_on"
 """Marks an event, in its metadata: a lost connection has cut this answer, and the next event is its rest."""
 
+CUT = "relay_cut"
+"""Marks an event, in its metadata: the rest of this answer was not said, or a user has stopped it before."""
 
 PLACE = "relay_place"
 """Marks an event with the place of its words among all that the listeners were told, as a list.
@@ -56,6 +61,16 @@ class Said(NamedTuple):
     """The `UserText.key` of a text; None: it is not known."""
     rewinds: Place | None = None
     """All from this place on is taken back."""
+    timestamp: float = 0.0
+    """As `time.time()`; 0: it is not known."""
+    is_cut: bool = False
+    """The rest of the answer was not said."""
+    completes: bool = False
+    """It ends a turn, or a part of one."""
+    calls: tuple[ToolCall, ...] = ()
+    """Tools that are called."""
+    results: tuple[tuple[str, Any], ...] = ()
+    """The ids of the calls that have returned, and their results."""
 
     @property
     def user_text(self) -> UserText | None:
@@ -66,12 +81,15 @@ class Said(NamedTuple):
         return UserText(self.text, text_id, member=member)
 
     def lines(self) -> Iterator[Line]:
-        if self.text:
-            yield Line("user", self.text, name=self.name) if self.by_user else Line("agent", self.text)
+        when = iso(self.timestamp) if self.timestamp else ""
+        if self.text and not self.by_user:
+            yield Line("agent", self.text, timestamp=when, interrupted=self.is_cut)
+        elif self.text:
+            yield Line("user", self.text, name=self.name, timestamp=when)
         if self.heard:
-            yield Line("user", self.heard, name=self.name)
+            yield Line("user", self.heard, name=self.name, timestamp=when)
         if self.spoken:
-            yield Line("agent", self.spoken)
+            yield Line("agent", self.spoken, timestamp=when, interrupted=self.is_cut)
 
 
 _NOTHING = Said(False, "", "", "", False, False)
@@ -83,14 +101,30 @@ def said_by(event: Event) -> Said:
         return _NOTHING
     parts = (event.content and event.content.parts) or ()
     heard, spoken = event.input_transcription, event.output_transcription
+    metadata, by_user = event.custom_metadata or {}, event.author == "user"
+    waiting = {*(event.long_running_tool_ids or ())}
+    asked = {*event.actions.requested_tool_confirmations, *event.actions.requested_auth_configs}
     return Said(
-        event.author == "user",
+        by_user,
         "".join(part.text or "" for part in parts if not part.thought),
         (heard and heard.text) or "",
         (spoken and spoken.text) or "",
-        bool((event.custom_metadata or {}).get(GOES_ON)),
+        bool(metadata.get(GOES_ON)),
         bool(event.interrupted),
         *_marks(event.actions.state_delta, event.custom_metadata),
+        event.timestamp,
+        bool(metadata.get(CUT)),
+        bool(event.turn_complete),
+        tuple(
+            ToolCall(call.id or "", call.name or "", call.args, None, call.id in waiting)
+            for part in parts
+            if (call := part.function_call)
+        ),
+        tuple(
+            (answer.id or "", answer.response)
+            for part in parts
+            if (answer := part.function_response) and answer.id not in asked
+        ),
     )
 
 
@@ -99,14 +133,34 @@ def said_in(stored: Mapping[str, Any]) -> Said:
     if stored.get("partial"):
         return _NOTHING
     parts = (stored.get("content") or {}).get("parts") or ()
+    metadata, actions = stored.get("custom_metadata") or {}, stored.get("actions") or {}
+    waiting = {*(stored.get("long_running_tool_ids") or ())}
+    asked = {
+        *(actions.get("requested_tool_confirmations") or ()),
+        *(actions.get("requested_auth_configs") or ()),
+    }
     return Said(
         stored.get("author") == "user",
         "".join(part.get("text") or "" for part in parts if not part.get("thought")),
         (stored.get("input_transcription") or {}).get("text") or "",
         (stored.get("output_transcription") or {}).get("text") or "",
-        bool((stored.get("custom_metadata") or {}).get(GOES_ON)),
+        bool(metadata.get(GOES_ON)),
         bool(stored.get("interrupted")),
-        *_marks((stored.get("actions") or {}).get("state_delta"), stored.get("custom_metadata")),
+        *_marks(actions.get("state_delta"), stored.get("custom_metadata")),
+        float(stored.get("timestamp") or 0),
+        bool(metadata.get(CUT)),
+        bool(stored.get("turn_complete")),
+        tuple(
+            ToolCall(tool_id, call.get("name") or "", call.get("args"), None, tool_id in waiting)
+            for part in parts
+            if (call := part.get("function_call"))
+            for tool_id in [call.get("id") or ""]
+        ),
+        tuple(
+            (answer.get("id") or "", answer.get("response"))
+            for part in parts
+            if (answer := part.get("function_response")) and answer.get("id") not in asked
+        ),
     )
 
 
@@ -125,21 +179,28 @@ def marks_of(text: UserText) -> dict[str, Any]:
     return marks(text.place, text.name) | ({TEXT_KEY: [*text.key]} if text.id else {})
 
 
-def cut_answer(author: str, text: str, place: Place | None, *, goes_on: bool) -> Event:
+def cut_answer(author: str, text: str, place: Place | None, *, goes_on: bool, is_cut: bool) -> Event:
     """The event of an answer that ADK has not stored, because its connection was lost.
 
     Args:
         goes_on: another run says the rest.
+        is_cut: nobody says it.
     """
     content = types.Content(role="model", parts=[types.Part(text=text)])
-    event = Event(author=author, content=content, custom_metadata={GOES_ON: goes_on})
+    metadata = {GOES_ON: goes_on} | ({CUT: True} if is_cut else {})
+    event = Event(author=author, content=content, custom_metadata=metadata)
     if place:
         mark(event, place)
     return event
 
 
+def mark_cut(event: Event) -> None:
+    """Marks an event of an answer that a user has stopped."""
+    event.custom_metadata = {**(event.custom_metadata or {}), CUT: True}
+
+
 def mark(event: Event, place: Place | None, name: str = "") -> None:
-    """Marks an event with words."""
+    """Marks an event with words, or with what belongs to them."""
     event.custom_metadata = {**(event.custom_metadata or {}), **marks(place, name)}
 
 
@@ -174,12 +235,16 @@ class Lines:
     Invariants:
         `first` is the number of the first message in `kept`; the numbers begin with 1.
         `kept` and `places` have the same length.
+        `loose` is empty after a message of the agent.
     """
 
     def __init__(self) -> None:
         self.kept: list[Line] = []
         self.places: list[Place | None] = []
         self.first = 1
+        self.loose: tuple[ToolCall, ...] = ()
+        """Tools that were called, until there are words of the agent: these, or those of its next answer."""
+        self._is_over = False  # the turn of those has ended
         self.by_user = 0
         """How many messages are a user's, also of those that are not kept any more."""
         self.first_text = ""
@@ -197,12 +262,20 @@ class Lines:
         if said.rewinds:
             self._take_back(said.rewinds)
         for line in said.lines():
+            if line.role == "user" and self._is_over:
+                self.loose = ()
             self._add(line, said.place)
             if line.role == "user":
                 self.by_user += 1
                 self.first_text = self.first_text or beginning(line.text)
             self._goes_on = said.goes_on
+        if said.calls:
+            self._call(said.calls, said.place)
+        for tool_id, result in said.results:
+            self._return(tool_id, result, by_user=said.by_user)
+        self._is_over = said.completes or (self._is_over and not said.calls)
         if said.interrupted:
+            self._interrupt(said.place)
             kept = self.kept
             is_unplaced = kept and not self.places[-1]  # stored before places were marked
             roles = [line.role for line in kept[-3:]]
@@ -217,6 +290,7 @@ class Lines:
         del self.kept[first:], self.places[first:]
         self.first_text = self.first_text if self.by_user else ""
         self._goes_on, self._cut = False, min(self._cut, self.count)
+        self.loose, self._is_over = (), False
 
     def _add(self, line: Line, place: Place | None) -> None:
         kept, places, at = self.kept, self.places, len(self.kept)
@@ -224,10 +298,56 @@ class Lines:
             at -= 1
         is_rest = self._goes_on or (at and place and places[at - 1] == place)
         if is_rest and at and line.role == kept[at - 1].role == "agent":
-            kept[at - 1] = replace(line, text=kept[at - 1].text + line.text)
+            before = kept[at - 1]
+            is_cut = before.interrupted or line.interrupted
+            kept[at - 1] = replace(before, text=before.text + line.text, interrupted=is_cut)
+        else:
+            kept.insert(at, line)
+            places.insert(at, place)
+            at += 1
+        if line.role == "agent" and self.loose:
+            kept[at - 1] = replace(kept[at - 1], tools=shortened([*kept[at - 1].tools, *self.loose]))
+            self.loose = ()
+
+    def _at(self, place: Place | None) -> int | None:
+        """The index of the agent's message at a place; None: it is not known, or not there."""
+        for index in range(len(self.kept))[::-1] if place else ():
+            if self.places[index] == place and self.kept[index].role == "agent":
+                return index
+        return None
+
+    def _call(self, calls: tuple[ToolCall, ...], place: Place | None) -> None:
+        """Tools are called. Their event has the place of their answer's words, if there are any yet."""
+        index = self._at(place)
+        if index is None:
+            self.loose = shortened([*self.loose, *calls])
+        else:
+            line = self.kept[index]
+            self.kept[index] = replace(line, tools=shortened([*line.tools, *calls]))
+
+    def _return(self, tool_id: str, result: Any, *, by_user: bool) -> None:
+        """A tool has returned. One that waits for a user has not until the user has answered."""
+        if found := self._returned(self.loose, tool_id, result, by_user):
+            self.loose = found
             return
-        kept.insert(at, line)
-        places.insert(at, place)
+        for index in range(len(self.kept))[::-1]:
+            if found := self._returned(self.kept[index].tools, tool_id, result, by_user):
+                self.kept[index] = replace(self.kept[index], tools=found)
+                return
+
+    def _returned(
+        self, calls: tuple[ToolCall, ...], tool_id: str, result: Any, by_user: bool
+    ) -> tuple[ToolCall, ...] | None:
+        if not by_user and any(call.tool_id == tool_id and call.is_pending for call in calls):
+            return calls
+        return with_result(calls, tool_id, result)
+
+    def _interrupt(self, place: Place | None) -> None:
+        """An answer was interrupted; its event has the place of its words, if there were any."""
+        self.loose = ()
+        index = self._at(place)
+        if index is not None:
+            self.kept[index] = replace(self.kept[index], interrupted=True)
 
     def forget(self, keep: int) -> None:
         """Keeps only the last messages."""
@@ -241,6 +361,13 @@ class Lines:
         copy = Lines()
         copy.__dict__.update(self.__dict__, kept=[*self.kept], places=[*self.places])
         return copy
+
+
+def with_unanswered(lines: list[Line]) -> list[Line]:
+    """The messages of a stored session to which no answer will come any more: the last one is marked."""
+    if not lines or lines[-1].role == "agent":
+        return lines
+    return [*lines[:-1], replace(lines[-1], unanswered=True)]
 
 
 def _is_later(place: Place | None, than: Place) -> bool:

@@ -14,6 +14,8 @@ from adk_relay.adk.reading import PAGE, AnyReader, Brief, Key, Stored, brief
 class MemoryReader(AnyReader):
     """Reads an `InMemorySessionService`, which copies whatever it returns, and for a list all."""
 
+    finds_owners = True
+
     def __init__(self, service: InMemorySessionService) -> None:
         super().__init__(service)
         self._memory = service

@@ -49,6 +49,9 @@ class Stored(NamedTuple):
 class Reader(Protocol):
     """Reads a session store. All methods raise what the store raises."""
 
+    finds_owners: bool
+    """Whether `owner` takes a moment only, however many sessions there are."""
+
     async def owner(self, app_name: str, session_id: str, probably: str) -> str | None:
         """The user whose session has this id; None: there is none.
 
@@ -94,6 +97,8 @@ class AnyReader:
     They find a session only by its user and its id, and give its last events or all: a list of all sessions
     has to be read to find an owner, and the whole session to read what is not at its end.
     """
+
+    finds_owners = False
 
     def __init__(self, service: BaseSessionService) -> None:
         self._service = service

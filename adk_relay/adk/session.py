@@ -16,12 +16,13 @@ from google.genai import types
 
 from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
-from adk_relay.adk.lines import Lines, marks_of, said_by
+from adk_relay.adk.lines import Lines, marks_of, said_by, with_unanswered
 from adk_relay.adk.reading import CREATED_AT, TITLE, Key, Reader, created_at, title_in
 from adk_relay.adk.rewound import rewound
 from adk_relay.adk.state import SetState, delta_of, shown
 from adk_relay.adk.waiting import ends_in_answer, skip
-from adk_relay.core.history import History, limited
+from adk_relay.core.at_once import limited
+from adk_relay.core.history import History
 from adk_relay.core.messages import Line, ToolStart, UserText
 from adk_relay.core.stats import Stats
 from adk_relay.core.visitor import GUEST
@@ -100,7 +101,7 @@ class StoredSession:
         for said in map(said_by, session.events if session else ()):
             lines.add(said)
             texts += [text] if (text := said.user_text) else []
-        history.load(lines.kept, has_more=self.has_more(session))
+        history.load(with_unanswered(lines.kept), has_more=self.has_more(session))
         await self.loaded(session, lines.kept, history)
         return texts
 

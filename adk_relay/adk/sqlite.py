@@ -169,6 +169,8 @@ class SqliteReader:
     There is one thread, so that many who read at once leave the processor to the conversations.
     """
 
+    finds_owners = True
+
     def __init__(self, service: BaseSessionService, path: str) -> None:
         self._service = service
         self._path = path

@@ -13,7 +13,7 @@ class Stop(IntEnum):
     LEFT = auto()
     """The last listener has left, and the grace is over."""
     RESET = auto()
-    """The conversation is to be emptied."""
+    """The conversation is to be emptied, or what was said last taken back."""
     UNREADABLE = auto()
     """The session could not be read: the conversation never began."""
     CLOSING = auto()

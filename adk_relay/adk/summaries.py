@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from adk_relay.adk.catalog import Catalog
 from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.session import StoredSession
-from adk_relay.core.history import limited
+from adk_relay.core.at_once import limited
 from adk_relay.core.interfaces import StoreError, Summary, UnknownConversationError
 from adk_relay.core.logs import failure
 from adk_relay.core.messages import Line

@@ -159,7 +159,9 @@ class Takeover:
             if each.seq and (rest := stored.rest_of(each)):
                 goes_on = each is answer and any(owing.is_rest for owing in owed)
                 place = Place(self._past.epoch, stored.place_of(each) or each.seq)
-                yield cut_answer(self._past.state.agent or self._agent, rest, place, goes_on=goes_on)
+                author = self._past.state.agent or self._agent
+                is_cut = each.interrupted or (each is answer and not goes_on)
+                yield cut_answer(author, rest, place, goes_on=goes_on, is_cut=is_cut)
 
     def _restore_history(
         self, lines: Lines, unsaid: list[TextSaid], stored: _Stored, has_more: bool
@@ -173,18 +175,18 @@ class Takeover:
         answer = past.answer if past.answer and past.answer.seq else None
         open_at = stored.place_of(answer) if answer else None
         kept: list[Line] = []
-        index = 0
+        index, tools = 0, lines.loose
         for line, place in zip(lines.kept, lines.places, strict=True):
             seq = place.seq if place and place.epoch == past.epoch else 0
             if line.role == "agent" and seq and seq == open_at:
-                index = len(kept)
+                index, tools = len(kept), line.tools
             elif seq <= past.seq:
                 kept.append(replace(line, id=ids.get(seq, "")) if line.role == "user" else line)
         history = self._room.history
         end = past.lines - (past.rewinding.messages if past.rewinding else 0)
         history.load(kept, has_more=has_more, end=end)
         if past.answer:
-            history.reopen(past.answer, index)
+            history.reopen(past.answer, index, tools)
         return self._untold(stored, open_at)
 
     def _untold(self, stored: _Stored, open_at: int | None) -> list[Numbered]:

@@ -16,7 +16,7 @@ from google.genai import types
 
 from adk_relay.adk.calls import when
 from adk_relay.adk.credits import Credits
-from adk_relay.adk.lines import cut_answer, has_words, mark
+from adk_relay.adk.lines import cut_answer, has_words, mark, mark_cut
 from adk_relay.adk.models import gemini_major
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn
@@ -98,14 +98,18 @@ class Translator:
         Args:
             goes_on: another run says the rest.
         """
-        return cut_answer(self._author, self.unstored, self._place, goes_on=goes_on)
+        return cut_answer(self._author, self.unstored, self._place, goes_on=goes_on, is_cut=not goes_on)
 
     def note_place(self, event: Event) -> None:
         """An event is about to be stored: it is marked with the place of its words, and whose they are."""
+        is_of_answer = self.turn.is_open and event.author != "user"
         if has_words(event):
-            is_of_answer = self.turn.is_open and event.author != "user"
             place = (is_of_answer and self._place) or self._next_place(is_of_answer)
             mark(event, place, self._speaker() if event.input_transcription else "")
+            if is_of_answer and self.turn.is_muted:
+                mark_cut(event)
+        elif is_of_answer and self._place and (event.interrupted or event.get_function_calls()):
+            mark(event, self._place)
 
     def messages(self, event: Event) -> list[Message]:
         """The messages that an event becomes, in order."""

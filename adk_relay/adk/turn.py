@@ -184,6 +184,11 @@ class Turn:
         return self.state is State.SPEAKING
 
     @property
+    def is_muted(self) -> bool:
+        """A user has stopped the open answer."""
+        return self._is_muted
+
+    @property
     def is_cut(self) -> bool:
         """The model has said that an answer was interrupted, and its `turn_complete` is still to come."""
         return self.state is State.CUT

@@ -30,6 +30,10 @@ class Line:
     """How many chunks an open answer has."""
     name: str = ""
     """What the user is called who wrote it; "": that is not known."""
+    is_cut: bool = False
+    """It is an answer that was interrupted."""
+    is_unanswered: bool = False
+    """It is a text to which no answer will come any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,4 +122,6 @@ def _line(line: Json) -> Line:
         is_open=bool(line.get("open")),
         chunks=int(line.get("chunks", 0)),
         name=one_line(str(line.get("name") or "")),
+        is_cut=line.get("interrupted") is True,
+        is_unanswered=line.get("unanswered") is True,
     )

@@ -182,9 +182,7 @@ class Link:
             raise
         self.calls.complete(call.id, result)
         if self.state is State.HTTP:
-            self._view.notice(
-                f"What the agent says to it is not shown without a WebSocket: /join {self.session_id}"
-            )
+            self._view.notice(f"The answer is not shown without a WebSocket: /join {self.session_id}")
 
     # ---- frames ----
 
@@ -231,6 +229,8 @@ class Link:
                 self._updated(update, frame)
             case {"type": "status", "message": str(text), "ahead": int(ahead)} if ahead > 0:
                 self._view.notice(text)
+            case {"type": "ping"}:
+                self._connection.send(type="pong")
             case {"type": "pong"} if self._pong and not self._pong.done():
                 self._pong.set_result(None)
             case {"type": "token_expiring", "expires_in": int(seconds)}:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from prompt_toolkit.application import run_in_terminal
 
+from adk_relay.client.http import Json
 from adk_relay.client.link import Link
 from adk_relay.client.view import Problem, name_of
 
@@ -177,8 +178,11 @@ class Commands:
     async def _sessions(self, _: str) -> None:
         sessions = (await self._link.http.request("GET", "/sessions"))["sessions"]
         names = ["session_id", "message_count", "connected_clients", "last_activity"]
-        rows = [[session[name] for name in names[:3]] + [str(session[names[3]])[:16]] for session in sessions]
-        self._screen.table(rows, "session", "messages", "clients", "last activity")
+        rows = [
+            [*(session[name] for name in names[:3]), str(session[names[3]])[:16], _title(session)]
+            for session in sessions
+        ]
+        self._screen.table(rows, "session", "messages", "clients", "last activity", "about")
 
     async def _whole_id(self, beginning: str) -> str:
         """The id that begins like this, if only one of the listed ones does; else the text as it is."""
@@ -199,3 +203,8 @@ class Commands:
 
 def _mean(seconds: list[float]) -> str:
     return f"{sum(seconds) / len(seconds):.2f} s" if seconds else "-"
+
+
+def _title(session: Json) -> str:
+    """What a conversation is called, or how it began."""
+    return str(session.get("title") or session.get("first_text", ""))[:40]

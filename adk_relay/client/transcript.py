@@ -130,7 +130,8 @@ class Transcript:
             if line.is_user:
                 asked = self._requests.find(number, line.id, line.text)
                 if not asked:
-                    self._view.line("user", line.text, line.name)
+                    fate = " (not answered)" * line.is_unanswered
+                    self._view.line("user", f"{line.text}{fate}", line.name)
                 elif not line.id:
                     unanswered.append(asked)
                 continue
@@ -145,9 +146,9 @@ class Transcript:
                 answer.chunks = line.chunks
                 self.seen = count - 1
             else:
-                self._end(interrupted=False)
+                self._end(interrupted=line.is_cut)
                 if asked:
-                    self._requests.close(asked, succeeded=True)
+                    self._requests.close(asked, succeeded=not line.is_cut)
         if cut:
             self._answer = cut
             self._end(interrupted=True)

@@ -48,3 +48,5 @@ class ToolCall:
     result: Any
     is_pending: bool = False
     """It waits for an answer of a user."""
+    is_truncated: bool = False
+    """The arguments, or the result, are the beginning of their JSON."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from adk_relay.core.answer import Answer, Asked, ToolCall
+from adk_relay.core.at_once import LINES_BYTES, limited, short, size_of_line
 from adk_relay.core.credits import Usage
 from adk_relay.core.messages import (
     Line,
@@ -22,19 +23,12 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.recorded import OpenAnswer
 from adk_relay.core.rewind import Rewound
+from adk_relay.core.times import now
 from adk_relay.core.titles import beginning
+from adk_relay.core.used_tools import shortened, with_result
 
 KEPT = 200
 """How many messages are in memory. Those before them are read from the session when they are asked for."""
-
-_LINES_BYTES = 1024 * 1024
-"""Bytes of text that a client gets at once: of a longer conversation, its end."""
-
-_LINE_BYTES = 512 * 1024
-"""Bytes of one message that a client gets: of a longer message, its end.
-
-Many clients accept frames of 1 MiB. This leaves room for the characters that JSON escapes.
-"""
 
 
 @dataclass(slots=True)
@@ -48,7 +42,10 @@ class _OpenAnswer:
     seq: int = 0
     """The `seq` of its first text."""
     chunks: list[str] = field(default_factory=list)
+    timestamp: str = field(default_factory=now)
     tools: dict[str, ToolCall] = field(default_factory=dict)
+    earlier: tuple[ToolCall, ...] = ()
+    """Tools of the answers before it that had no words, and of what an owner before has begun of it."""
     usage: Usage | None = None
     """Of the parts of it before a connection was lost."""
 
@@ -83,6 +80,8 @@ class History:
         self._by_user = 0
         """How many of the messages since those are a user's."""
         self._open: _OpenAnswer | None = None
+        self._loose: tuple[ToolCall, ...] = ()
+        """The tools of answers without words since the last message: they are shown with the next one."""
         self._questions = deque[int](maxlen=KEPT)
         """The numbers of the users' messages that were recorded."""
         self._question_at: float | None = None
@@ -91,7 +90,7 @@ class History:
     def check(self) -> None:
         """Asserts the invariants."""
         assert not any(line.open for line in self._lines), "a stored line is open"
-        assert self._size == sum(len(line.text) for line in self._lines), "the size is not right"
+        assert self._size == sum(map(size_of_line, self._lines)), "the size is not right"
         assert len(self._lines) <= KEPT or (self._open and self._open.line == self._forgotten), "too many"
         if answer := self._open:
             if answer.line is None:
@@ -127,23 +126,24 @@ class History:
             end: the place after the last one, if an owner before has told clients of places; None: the first
                 one's is 0.
         """
-        self._lines = [_shortened(line) for line in lines]
+        self._lines = [short(line) for line in lines]
         self._has_more = has_more
         self._base = 0 if end is None else max(0, end - len(lines))
         self._by_user = sum(line.role == "user" for line in lines)
-        self._size = sum(len(line.text) for line in self._lines)
+        self._size = sum(map(size_of_line, self._lines))
         by_user = (line.text for line in lines if line.role == "user")
         self.first_text = "" if has_more else beginning(next(by_user, ""))
         self._forget()
 
-    def reopen(self, answer: OpenAnswer, index: int) -> None:
+    def reopen(self, answer: OpenAnswer, index: int, tools: tuple[ToolCall, ...] = ()) -> None:
         """Goes on with an answer that an owner before has begun.
 
         Args:
             index: that of its line among those that were loaded; the line is added there.
+            tools: those that it has used so far.
         """
         chunks = [answer.text, *[""] * (answer.chunks - 1)] if answer.chunks else []
-        self._open = _OpenAnswer(time.monotonic(), answer.asked, seq=answer.seq, chunks=chunks)
+        self._open = _OpenAnswer(time.monotonic(), answer.asked, seq=answer.seq, chunks=chunks, earlier=tools)
         if chunks:
             self._open.line = max(index, self._forgotten)
             self._lines.insert(self._open.line - self._forgotten, Line("agent", ""))
@@ -188,7 +188,7 @@ class History:
         lines = [*self._lines]
         if self._open and self._open.line is not None:
             chunks = self._open.chunks
-            line = Line("agent", "".join(chunks), open=True, chunks=len(chunks))
+            line = replace(_line_of(self._open), open=True, chunks=len(chunks))
             lines[self._open.line - self._forgotten] = line
         return limited(lines)
 
@@ -208,27 +208,33 @@ class History:
                 answer = self._open or self._begin(asked, start)
                 if answer.line is None:
                     answer.line, answer.seq = self._forgotten + len(self._lines), message.seq
+                    self._answered()
                     self._add(Line("agent", ""))
                 answer.chunks.append(message.text)
                 return [*start, replace(message, number=len(answer.chunks))]
             case Written() | Transcript(final=True):
                 text_id = message.id if isinstance(message, Written) else ""
-                self._add(Line("user", message.text, id=text_id, name=message.name))
+                self._add(Line("user", message.text, id=text_id, name=message.name, timestamp=now()))
+                self._loose = ()
                 self._questions.append(message.seq)
                 self._question_at = time.monotonic()
                 if not (self.first_text or self._has_more):
                     self.first_text = beginning(message.text)
                 return [replace(message, message_count=self.message_count)]
-            case ToolStart(late=False):  # a late one is shown, but is not part of an answer
+            case ToolStart(late=True):  # it is shown with the last answer, but is not part of it
+                self._add_late(_call_of(message))
+                return [message]
+            case ToolStart():
                 answer = self._open or self._begin(asked, start)
-                call = ToolCall(
-                    message.tool_id, message.tool_name, message.arguments, message.interim, message.is_pending
-                )
-                answer.tools[message.tool_id] = call
+                answer.tools[message.tool_id] = _call_of(message)
                 return [*start, message]
             case ToolComplete():
                 if self._open and (call_ := self._open.tools.get(message.tool_id)):
-                    self._open.tools[message.tool_id] = replace(call_, result=message.result)
+                    self._open.tools[message.tool_id] = replace(
+                        call_, result=message.result, is_pending=False
+                    )
+                else:
+                    self._returned(message)
                 return [message]
             case Rewound():
                 messages = self._take_back()
@@ -270,8 +276,8 @@ class History:
 
     def _begin(self, asked: Asked | None, start: list[Numbered | TurnStart]) -> _OpenAnswer:
         """Opens an answer, and adds a `TurnStart` to `start`."""
-        self._open = _OpenAnswer(self._question_at or time.monotonic(), asked)
-        self._question_at = None
+        self._open = _OpenAnswer(self._question_at or time.monotonic(), asked, earlier=self._loose)
+        self._question_at, self._loose = None, ()
         start.append(TurnStart(asked))
         return self._open
 
@@ -279,9 +285,10 @@ class History:
         self._open = None
         text = "".join(answer.chunks)
         if answer.line is not None:
-            line = _shortened(Line("agent", text))
-            self._lines[answer.line - self._forgotten] = line
-            self._size += len(line.text)
+            line = short(replace(_line_of(answer), interrupted=interrupted))
+            self._change(answer.line - self._forgotten, line)
+        elif not interrupted:
+            self._loose = _tools_of(answer)
         return Answer(
             text,
             len(answer.chunks),
@@ -321,7 +328,8 @@ class History:
         gone = self._lines[first:]
         del self._lines[first:]
         self._by_user -= 1
-        self._size -= sum(len(line.text) for line in gone)
+        self._size -= sum(map(size_of_line, gone))
+        self._loose = ()
         if not (self.user_messages or self._has_more):
             self.first_text = ""
         return count
@@ -329,8 +337,40 @@ class History:
     def _add(self, line: Line) -> None:
         self._lines.append(line)
         self._by_user += line.role == "user"
-        self._size += len(line.text)
+        self._size += size_of_line(line)
         self._forget()
+
+    def _change(self, index: int, line: Line) -> None:
+        self._size += size_of_line(line) - size_of_line(self._lines[index])
+        self._lines[index] = line
+
+    def _answered(self) -> None:
+        """The last message is answered after all."""
+        if self._lines and self._lines[-1].unanswered:
+            self._lines[-1] = replace(self._lines[-1], unanswered=False)
+
+    def _add_late(self, call: ToolCall) -> None:
+        """Adds a tool to the last answer that has ended."""
+        open_at = self._open and self._open.line
+        for index in range(len(self._lines) - 1, -1, -1):
+            line = self._lines[index]
+            if line.role == "agent" and self._forgotten + index != open_at:
+                others = [each for each in line.tools if each.tool_id != call.tool_id]
+                self._change(index, replace(line, tools=shortened([*others, call])))
+                return
+
+    def _returned(self, message: ToolComplete) -> None:
+        """A tool has returned that no answer waits for any more."""
+        if loose := with_result(self._loose, message.tool_id, message.result):
+            self._loose = loose
+            return
+        if self._open and (earlier := with_result(self._open.earlier, message.tool_id, message.result)):
+            self._open.earlier = earlier
+            return
+        for index in range(len(self._lines) - 1, -1, -1):
+            if tools := with_result(self._lines[index].tools, message.tool_id, message.result):
+                self._change(index, replace(self._lines[index], tools=tools))
+                return
 
     def _forget(self) -> None:
         """Forgets the oldest lines, but not that of the open answer."""
@@ -338,28 +378,22 @@ class History:
         if self._open and self._open.line is not None:
             end = self._open.line - self._forgotten
         first = 0
-        while first < end and (len(self._lines) - first > KEPT or self._size > _LINES_BYTES):
-            self._size -= len(self._lines[first].text)
+        while first < end and (len(self._lines) - first > KEPT or self._size > LINES_BYTES):
+            self._size -= size_of_line(self._lines[first])
             first += 1
         del self._lines[:first]
         self._forgotten += first
 
 
-def limited(lines: list[Line]) -> list[Line]:
-    """The last of these messages, at most 1 MiB of text."""
-    limited: list[Line] = []
-    left = _LINES_BYTES
-    for line in map(_shortened, reversed(lines)):
-        left -= len(line.text.encode(errors="replace"))
-        if left < 0:
-            break
-        limited.append(line)
-    return limited[::-1]
+def _call_of(message: ToolStart) -> ToolCall:
+    name, arguments = message.tool_name, message.arguments
+    return ToolCall(message.tool_id, name, arguments, message.interim, message.is_pending)
 
 
-def _shortened(line: Line) -> Line:
-    """The same, or the end of it that a client can get."""
-    if len(line.text) <= _LINE_BYTES // 4:  # a character has four bytes at most
-        return line
-    text = line.text.encode(errors="replace")[-_LINE_BYTES:]
-    return replace(line, text=text.decode(errors="ignore"))
+def _tools_of(answer: _OpenAnswer) -> tuple[ToolCall, ...]:
+    """The tools that are shown with an answer."""
+    return shortened([*answer.earlier, *answer.tools.values()])
+
+
+def _line_of(answer: _OpenAnswer) -> Line:
+    return Line("agent", "".join(answer.chunks), timestamp=answer.timestamp, tools=_tools_of(answer))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from adk_relay.core.answer import Answer, Asked
+from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
 from adk_relay.core.rewind import Rewind, Rewound
@@ -121,7 +121,6 @@ Input = ForModel | Interrupt | UserTyping | ToolResult | Configure | Rewind
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------
-#
 # `seq` counts them within an epoch, from 1. A listener does not get every number, but they always rise.
 
 
@@ -253,6 +252,14 @@ class Line:
     """If it is open: the number of `Text` messages that it has come in so far."""
     name: str = ""
     """What the user is called who wrote or said it; "": that is not known."""
+    timestamp: str = field(default="", compare=False)
+    """When it was written or said (ISO 8601); "": that is not known."""
+    interrupted: bool = False
+    """The agent did not say the rest."""
+    unanswered: bool = False
+    """It is a user's, and no answer will come any more."""
+    tools: tuple[ToolCall, ...] = ()
+    """The tools that the answer has used: see `core.used_tools`."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -260,11 +267,9 @@ class Gap:
     """Numbered messages that cannot be replayed. The conversation follows in whole messages (`Line`)."""
 
     first: int
-    """The `seq` of the first message that cannot be replayed."""
     last: int
-    """The `seq` of the last one."""
     lines: int
-    """How many `Line` messages follow."""
+    """The `seq` of the first and the last message that is lost, and how many `Line` messages follow."""
     older: str = ""
     """Names the place before those, for `ReadOlder`; "": there are no older messages."""
     epoch: str = ""
@@ -304,9 +309,8 @@ class Presence:
     """Listeners came or left."""
 
     joined: tuple[str, ...]
-    """The connection ids of those that came."""
     left: tuple[str, ...]
-    """The connection ids of those that left."""
+    """The connection ids of those that came, and of those that left."""
     connections: int
     """How many listeners there are now."""
     names: tuple[tuple[str, str], ...] = ()

@@ -230,7 +230,8 @@ class Past:
                     self._recall_audio()
                 if not message.goes_on:
                     if self._open and self._open.seq:
-                        self.ended.append(self._open.frozen())
+                        ended = replace(self._open.frozen(), interrupted=message.interrupted)
+                        self.ended.append(ended)
                     self._open = None
         if self._keeps_messages:
             if not self.messages and not self.epoch:

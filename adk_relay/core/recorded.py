@@ -143,6 +143,8 @@ class OpenAnswer:
     """How many messages the text came in."""
     asked: Asked | None
     """The request that it answers."""
+    interrupted: bool = False
+    """It has ended so."""
 
 
 @dataclass(slots=True, frozen=True)

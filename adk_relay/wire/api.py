@@ -24,6 +24,7 @@ from adk_relay.core.interfaces import (
 )
 from adk_relay.core.logs import connection_id, conversation_id
 from adk_relay.core.requests import BusyError
+from adk_relay.core.times import iso, now
 from adk_relay.core.titles import MAX_TITLE_CHARS, one_line
 from adk_relay.core.visitor import Visitor
 from adk_relay.core.whole import Counts, Role, Whole, counts_of, total
@@ -38,7 +39,7 @@ from adk_relay.wire.http import HttpError, Response, as_json, event_stream, retr
 from adk_relay.wire.http_listener import ClientGoneError, HttpListener, busy, ended, while_connected
 from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
-from adk_relay.wire.shown import in_list, iso, with_history
+from adk_relay.wire.shown import in_list, with_history
 from adk_relay.wire.targets import NoSuchTargetError, as_user
 
 _DEFAULT_LIMIT = 100
@@ -220,7 +221,7 @@ class Api:
         if not isinstance(fields.get("model_id"), str | None):
             raise HttpError(400, "model_id must be a string.")
         session_id, model = await self._conversations.create(visitor.owner), self._conversations.model
-        return as_json({"session_id": session_id, "model": model, "timestamp": iso(time.time())})
+        return as_json({"session_id": session_id, "model": model, "timestamp": now()})
 
     async def _list(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
         limit = query_of(scope).get("limit", str(_DEFAULT_LIMIT))
@@ -294,8 +295,7 @@ class Api:
         if not is_session_id(session_id):
             raise UnknownConversationError(session_id)
         await self._conversations.check(visitor.owner, session_id)
-        token = self._guard.invite(visitor, session_id, ttl, role, name)
-        expires_at = iso(time.time() + ttl)
+        token, expires_at = self._guard.invite(visitor, session_id, ttl, role, name), iso(time.time() + ttl)
         return as_json({"token": token, "session_id": session_id, "role": role, "expires_at": expires_at})
 
     # ---- one turn ----

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Line, ToolStart
-from adk_relay.wire.dialects import id_field, name_field, start_fields, title_field, tool_fields
+from adk_relay.core.times import iso
+from adk_relay.wire.dialects import (
+    id_field,
+    line_fields,
+    name_field,
+    start_fields,
+    title_field,
+    tool_fields,
+)
 
 
 def in_list(summary: Summary, model: str) -> dict[str, Any]:
@@ -43,17 +50,12 @@ def with_history(summary: Summary, model: str, lines: list[Line], first: int) ->
     }
 
 
-def iso(seconds: float) -> str:
-    """A time in ISO 8601; `seconds`: as `time.time()`."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
-
-
 def _line(line: Line) -> dict[str, Any]:
     fields: dict[str, Any] = {"role": line.role, "text": line.text}
     fields |= id_field(line.id) | name_field(line.name)
     if line.open:
         fields |= {"open": True, "chunks": line.chunks}
-    return fields
+    return fields | line_fields(line)
 
 
 def _waiting(call: ToolStart) -> dict[str, Any]:

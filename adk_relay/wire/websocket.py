@@ -103,7 +103,7 @@ class Socket:
         self._traffic = traffic = conversations.stats.traffic_of(dialect.name)
         self._outbox = Outbox(dialect.encoder(""), limits.queue_bytes, traffic)
         self._heartbeat = Heartbeat(limits, time.monotonic(), knows_pings=knows_pings)
-        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.ping, dialect.name, pace, traffic)
+        self._writer = Writer(self._outbox, send, self._heartbeat, dialect.name, pace, traffic)
         parts = self._outbox, self._heartbeat, traffic, limits.state_delta
         self._reader = Reader(self, conversations, dialect, admission, receive, *parts)
         self._label = dialect.name
@@ -318,5 +318,6 @@ class Socket:
             if token.expires_in and (told := self._dialect.expiring(round(token.expires_in))):
                 self._outbox.enqueue_frame(told)
             if due.ping and self._dialect.ping:
-                self._outbox.enqueue_first("ping", self._dialect.ping)
+                self._writer.ping = self._dialect.ping()
+                self._outbox.enqueue_first("ping", self._writer.ping)
             await asyncio.sleep(max(min(due.again - now, token.again), 0.001))

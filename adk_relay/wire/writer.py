@@ -42,7 +42,6 @@ class Writer:
         While it is parked, nothing waits in the outbox and no `send` goes on. So no frame overtakes another.
 
     Args:
-        ping: the frame that the heartbeat has to know of; None: the dialect has none.
         label: what the socket is called in the log.
         pace: holds back what is sent, because `send` never waits; None: `send` waits for a slow peer.
         traffic: counts what is sent.
@@ -53,7 +52,6 @@ class Writer:
         outbox: Outbox,
         send: Send,
         heartbeat: Heartbeat,
-        ping: Frame | None,
         label: str,
         pace: Pace | None = None,
         traffic: Traffic | None = None,
@@ -61,11 +59,12 @@ class Writer:
         self.label = label
         self.frames = 0
         """How many were sent."""
+        self.ping: Frame | None = None
+        """The last ping: the heartbeat is told when it was sent."""
         self._outbox = outbox
         self._send = send
         self._begin = begin_with(send)
         self._heartbeat = heartbeat
-        self._ping = ping
         self._pace = pace
         self._traffic = traffic or Traffic()
         self._debug = log.isEnabledFor(logging.DEBUG)
@@ -120,7 +119,7 @@ class Writer:
             await sending
         except Exception as error:
             await self._failed(error)
-        self._heartbeat.send_ended(time.monotonic(), is_ping=frame is self._ping)
+        self._heartbeat.send_ended(time.monotonic(), is_ping=frame is self.ping)
         self._count(frame)
         if self._pace:
             self._pace.sent(size(frame))

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from adk.test_takeover import an_owner, lines, the_next, told
 from google.adk.agents import LlmAgent
+from google.adk.events import Event
+from google.adk.sessions import Session
 
 from adk_relay.adk.lines import said_by
 from adk_relay.adk.state import KEYS, MAX_BYTES, SetState, StateFullError, delta_of, shown
@@ -54,6 +56,27 @@ async def test_the_next_owner_knows_it(gemini: GeminiLive, tmp_path: Path, at: s
             assert "Talk with Ann." in str(gemini.connections[-1].setup["systemInstruction"])
             if at == "stored":
                 assert await second.stored() == lines(ANN.text, "You said: I am Ann..")
+
+
+async def test_a_store_that_fails_after_it_has_stored(gemini: GeminiLive, tmp_path: Path) -> None:
+    async with an_owner(tmp_path, AGENT) as owner:
+        alice = owner.attend()
+        alice.say(UserText("one", id="1"))
+        await alice.turn()
+        append, failed = owner.service.append_event, asyncio.Event()
+
+        async def append_event(session: Session, event: Event) -> Event:
+            stored = await append(session, event)
+            if said_by(event).text == ANN.text and not failed.is_set():
+                failed.set()
+                raise OSError("the answer of the database is lost")
+            return stored
+
+        owner.service.append_event = append_event  # type: ignore[method-assign]
+        alice.say(ANN)
+        await alice.turn(2)
+        assert failed.is_set()
+        assert await owner.stored() == lines("one", "You said: one.", ANN.text, "You said: I am Ann..")
 
 
 def test_what_is_stored_and_shown() -> None:

@@ -98,9 +98,12 @@ def told(listener: Attendee, *kinds: type) -> list[Message]:
     return [message for message in listener.messages if isinstance(message, kinds)]
 
 
-def lines(*pairs: str) -> list[Line]:
-    """Messages of the user and the agent, in turns."""
-    return [Line("agent" if index % 2 else "user", text) for index, text in enumerate(pairs)]
+def lines(*pairs: str, interrupted: str = "") -> list[Line]:
+    """Messages of the user and the agent, in turns, one of which may have been interrupted."""
+    return [
+        Line("agent" if index % 2 else "user", text, interrupted=text == interrupted)
+        for index, text in enumerate(pairs)
+    ]
 
 
 def nothing(connection: Connection) -> bool:
@@ -217,11 +220,12 @@ async def test_a_stopped_answer_is_not_gone_on_with(gemini: GeminiLive, tmp_path
         async with the_next(first) as second:
             new = second.attend(after=alice)
             assert new.messages == []
-            assert await second.stored() == lines("Count.", "one two")
+            assert await second.stored() == lines("Count.", "one two", interrupted="one two")
             new.ask("And now?")
             await new.turn()
             assert text_of(alice, new) == "one twoYou said: And now?."
-            assert await second.stored() == lines("Count.", "one two", "And now?", "You said: And now?.")
+            after = lines("Count.", "one two", "And now?", "You said: And now?.", interrupted="one two")
+            assert await second.stored() == after
             history = [words(content) for content in gemini.connections[1].history]
             assert history == ["Count.", "one two"]
     assert len(gemini.connections) == 2
@@ -252,7 +256,8 @@ async def test_a_second_question_while_the_answer_to_the_first_is_given(
             new = second.attend(after=alice)
             await new.turn()
             assert text_of(alice, new) == "one twoAnswered."
-            assert await second.stored() == lines("first", "one two", "second", "Answered.")
+            answered = lines("first", "one two", "second", "Answered.", interrupted="one two")
+            assert await second.stored() == answered
             assert nothing(gemini.connections[1])
 
 

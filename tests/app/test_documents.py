@@ -126,7 +126,7 @@ def test_the_limits() -> None:
 
 
 def test_the_requests() -> None:
-    told = re.findall(r"`(GET|POST|DELETE) ([^`]+)`", section(WIRE, "## HTTP"))
+    told = re.findall(r"`(GET|POST|PATCH|DELETE) ([^`]+)`", section(WIRE, "## HTTP"))
     assert sorted(told) == sorted(
         (method.upper(), path)
         for path, methods in API["paths"].items()

@@ -12,6 +12,7 @@ import pytest
 from google.adk.agents import LlmAgent
 from websockets.exceptions import ConnectionClosed
 
+from support.chat import chat
 from support.client import Client, Json, client, words
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.server import a_relay, serving
@@ -95,6 +96,18 @@ async def test_a_client_that_never_answers_pings_is_left_alone(gemini: GeminiLiv
         said = await raw(alice)
         while not said.get("turn_complete"):
             said = await raw(alice)
+
+
+async def test_a_chat_client_that_has_sent_a_pong_is_found_dead(gemini: GeminiLive) -> None:
+    """One that has sent none is left alone: it may not know pings."""
+    relay = a_relay(ping_interval=0.1, pong_timeout=0.3)
+    async with serving(relay) as port, chat(port) as knows, chat(port) as ignores:
+        await knows.send(type="pong")  # unasked
+        assert await close_of(knows, answer_pings=False) == (4410, "no pong")
+        for _ in range(3):
+            ping = await raw(ignores)
+            assert ping["type"] == "ping" and ping["timestamp"]
+        assert await ignores.ask("hello") == "You said: hello."
 
 
 async def test_a_client_that_answers_stays(gemini: GeminiLive) -> None:

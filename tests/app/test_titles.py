@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime
 from pathlib import Path
 
@@ -89,6 +90,9 @@ async def test_a_conversation_has_a_title_as_long_as_it_is_there(gemini: GeminiL
             await who.until(lambda said: said.get("type") == "cleared")
             await who.ask("after")
             assert await called(web) == [("Numbers", "after")]
+        await stats_when(web, active_sessions=0)
+        async with client(port) as who:
+            assert await called(web) == [("Numbers", "after")]
             await rename(web, "")
             assert await renamed(who) == ""
             assert await called(web) == [("", "after")]
@@ -160,8 +164,10 @@ async def test_a_title_that_is_none(body: Json) -> None:
         assert "title" in refused(await web.patch("/sessions/kitchen", json=body), 400)
 
 
-async def test_titles_are_given_while_runs_begin_and_end(sessions: str) -> None:
+@pytest.mark.parametrize("scheme", ["memory", "sqlite", "sqlite+aiosqlite"])
+async def test_titles_are_given_while_runs_begin_and_end(scheme: str, tmp_path: Path) -> None:
     """Whoever writes into the session meanwhile, nothing is lost, and the last title counts."""
+    sessions = "memory://" if scheme == "memory" else f"{scheme}:///{tmp_path}/s.db"
     async with serving(a_relay(rehearsal(), sessions=sessions)) as port, http(port) as web:
         titles = [f"title {number}" for number in range(15)]
 
@@ -182,3 +188,18 @@ async def test_titles_are_given_while_runs_begin_and_end(sessions: str) -> None:
         assert [line["text"] for line in read["history"] if line["role"] == "user"] == said
         assert read["title"] == titles[-1]
         assert datetime.fromisoformat(read["created_at"])
+
+
+async def test_ids_that_the_server_makes_can_be_said(monkeypatch: pytest.MonkeyPatch, sessions: str) -> None:
+    told = iter(["calm-owl-10", "calm-owl-10", "calm-owl-10", "calm-owl-11"])
+    async with (
+        serving(a_relay(rehearsal(), secret=SECRET, sessions=sessions)) as port,
+        web(port, token("alice")) as alice,
+        web(port, token("bob")) as bob,
+    ):
+        made = (await alice.post("/sessions/new")).json()["session_id"]
+        assert re.fullmatch("[a-z]+-[a-z]+-[0-9]{2}", made)
+        monkeypatch.setattr("adk_relay.adk.ids.sayable", lambda: next(told, "calm-owl-10"))
+        made = [(await who.post("/sessions/new")).json()["session_id"] for who in (alice, bob, bob)]
+        assert made[:2] == ["calm-owl-10", "calm-owl-11"]  # no two users have the same
+        assert re.fullmatch("[0-9a-f]{32}", made[2])  # none was left

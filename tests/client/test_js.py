@@ -41,6 +41,14 @@ async def test_a_tool_and_an_answer(web_socket: str) -> None:
         await talk.until(lambda: not talk.state["messages"][0]["status"])  # it is stored
         assert talk.state["model"]
         assert talk.state["connection"]["name"] == "connected"
+        async with talking(port, user="alice", **options) as later:  # as after a reload
+            await later.until(lambda: later.state["messages"])
+            told = later.state["messages"]
+            assert [line["text"] for line in told] == [question["text"], answer["text"]]
+            [kept] = told[1]["tools"]
+            for name in ("tool_id", "tool_name", "arguments", "result"):
+                assert kept[name] == tool[name]
+            assert all(line["time"] for line in told)
 
 
 async def test_state_that_is_set_with_a_text(gemini: GeminiLive) -> None:

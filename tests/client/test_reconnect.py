@@ -65,7 +65,7 @@ async def test_it_goes_on_with_a_server_that_was_killed(tmp_path: Path) -> None:
         async with connected(port, tmp_path) as person:
             await person.says("my name is Anna")
             await person.sees("You said: my name is Anna")
-            session = (await person.sees(r"rehearsal · (\w+)"))[1]
+            session = (await person.sees(r"rehearsal · ([\w-]+)"))[1]
             await person.says("and I like tea")
             await person.sees("(?m)^agent(?s:.*)^agent")
             relay.kill()

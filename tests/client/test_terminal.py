@@ -87,7 +87,7 @@ async def test_every_command(tmp_path: Path) -> None:
         await person.says("/demo")
         await person.sees(rf"http://127\.0\.0\.1:{port}/demo\n")
         await person.says("/new")
-        second = (await person.sees(r"In the new conversation (\w+)\."))[1]
+        second = (await person.sees(r"In the new conversation ([\w-]+)\."))[1]
         assert second != first
         await person.says("here now")
         await person.sees("You said: here now")
@@ -152,7 +152,7 @@ async def test_two_in_a_room(tmp_path: Path) -> None:
     relay = talkative(words_per_second=30)
     async with serving(relay) as port, connected(port, tmp_path) as anna:
         await anna.says("/new")
-        room = (await anna.sees(r"In the new conversation (\w+)\."))[1]
+        room = (await anna.sees(r"In the new conversation ([\w-]+)\."))[1]
         async with connected(port, tmp_path, "--session", room) as bert:
             guest = (await anna.sees(r"(Guest \S{4}) came\."))[1]
             bert.types("let us")

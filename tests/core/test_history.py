@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import settings
@@ -36,6 +36,7 @@ class OpenAnswer:
     chunks: list[str] = field(default_factory=list)
     tools: dict[str, object] = field(default_factory=dict)
     line: Line | None = None
+    interrupted: bool = False
 
 
 class HistoryMachine(RuleBasedStateMachine):
@@ -125,7 +126,7 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule(interrupted=st.booleans())
     def turn_ends(self, interrupted: bool) -> None:
         open_answer, end = self.record_in_answer(TurnEnd(self.next(), interrupted))
-        self.open = None
+        self.open, open_answer.interrupted = None, interrupted
         assert isinstance(end, TurnEnd)
         assert (answer := end.answer)
         assert (answer.text, answer.chunks) == ("".join(open_answer.chunks), len(open_answer.chunks))
@@ -142,6 +143,8 @@ class HistoryMachine(RuleBasedStateMachine):
     @rule()
     def answer_is_given_up(self) -> None:
         self.history.interrupt()
+        if self.open:
+            self.open.interrupted = True
         self.open = None
 
     @rule(asked=st.none() | st.just(Asked("alice", "id")))
@@ -161,10 +164,13 @@ class HistoryMachine(RuleBasedStateMachine):
             if isinstance(line, OpenAnswer):
                 is_open = line is self.open
                 chunks = len(line.chunks) if is_open else 0
-                expected.append(Line("agent", "".join(line.chunks), open=is_open, chunks=chunks))
+                text = "".join(line.chunks)
+                expected.append(
+                    Line("agent", text, open=is_open, chunks=chunks, interrupted=line.interrupted)
+                )
             else:
                 expected.append(Line("user", line[1], id=line[2]))
-        assert self.history.lines() == expected
+        assert [replace(line, tools=()) for line in self.history.lines()] == expected
         assert self.history.message_count == len(expected)
         assert self.history.user_messages == sum(line.role == "user" for line in expected)
         assert self.history.is_answering == (self.open is not None)

@@ -93,7 +93,7 @@ def test_an_answer_is_open_until_its_end() -> None:
     assert cut.answer and cut.is_cut
     ended = past_of([cut.checkpoint(), Told(TurnEnd(4, interrupted=True))])
     assert ended.answer is None and not ended.is_cut
-    assert [*ended.ended] == [OpenAnswer(1, "onetwo", 2, asked)]
+    assert [*ended.ended] == [OpenAnswer(1, "onetwo", 2, asked, interrupted=True)]
 
 
 def test_sound_of_an_answer_that_was_interrupted_is_not_replayed() -> None:

@@ -63,9 +63,18 @@ async def test_on_a_phone_the_screen_is_for_the_conversation(browser: Browser) -
             assert box
             assert box["y"] < 180
             assert await tab.page.evaluate("() => document.documentElement.scrollWidth") == 390
+            await expect(tab.page.locator("#room-name")).to_be_in_viewport(ratio=1)
+            button = tab.page.get_by_role("button", name="Rooms")
+            await button.tap()
             await expect(tab.page.locator("#rooms [aria-current]")).to_be_in_viewport(ratio=1)
-            await join.scroll_into_view_if_needed()
             await expect(join).to_be_in_viewport(ratio=1)
+            await join.focus()
+            await tab.page.keyboard.press("Escape")
+            await expect(join).to_be_hidden()
+            await expect(button).to_be_focused()
+            await button.tap()
+            await tab.page.locator("#rooms a").last.tap()  # another room
+            await expect(join).to_be_hidden()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

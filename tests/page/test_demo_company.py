@@ -155,7 +155,7 @@ async def test_what_is_said_while_the_history_is_read_is_shown_once(
         room = await created(port)
         async with window(browser, port, room) as one, window(browser, port) as two:
             await two.page.route(f"**/sessions/{room}", history)
-            await two.page.get_by_label("Id of a room").fill(room)
+            await two.page.get_by_label("Name of a room").fill(room)
             await two.page.keyboard.press("Enter")
             await asyncio.wait_for(history.asked.wait(), 15)
             await one.say("a")
@@ -189,7 +189,7 @@ async def test_who_comes_in_while_two_answers_are_given_sees_each_word_once(
             await one.say("a")
             await expect(one.page.locator(".message.agent .text")).to_have_text("a: one")
             await two.page.route(f"**/sessions/{room}", history)
-            await two.page.get_by_label("Id of a room").fill(room)
+            await two.page.get_by_label("Name of a room").fill(room)
             await two.page.keyboard.press("Enter")
             await asyncio.wait_for(history.asked.wait(), 15)
             # Of the one answer it is told the end, of the other the beginning, and the history has both.

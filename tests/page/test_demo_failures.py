@@ -122,7 +122,7 @@ async def test_a_history_that_does_not_come_holds_nobody_up(gemini: GeminiLive, 
             await one.say("a")
             await shows(one, "a", "You said: a.")
             await two.page.route(f"**/sessions/{room}", history)
-            await two.page.get_by_label("Id of a room").fill(room)
+            await two.page.get_by_label("Name of a room").fill(room)
             await two.page.keyboard.press("Enter")
             await asyncio.wait_for(history.asked.wait(), 15)
             await one.say("b")
@@ -143,7 +143,7 @@ async def test_a_long_history_is_laid_out_once(browser: Browser) -> None:
         room = await created(port)
         async with window(browser, port, script=COUNT_LAYOUTS) as tab:
             await tab.page.route(f"**/sessions/{room}", tell)
-            await tab.page.get_by_label("Id of a room").fill(room)
+            await tab.page.get_by_label("Name of a room").fill(room)
             await tab.page.keyboard.press("Enter")
             await shows(tab, *(f"line {number}" for number in range(500)))
             await expect(tab.page.locator(".message").last).to_be_in_viewport()

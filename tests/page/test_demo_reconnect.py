@@ -252,7 +252,7 @@ async def test_the_history_counts_that_was_read_after_coming_back(
         noise = f"{NO_SERVER}|ERR_FAILED"
         async with window(browser, port, room) as one, window(browser, near, noise=noise) as two:
             await two.page.route(f"**/sessions/{room}", history)
-            await two.page.get_by_label("Id of a room").fill(room)
+            await two.page.get_by_label("Name of a room").fill(room)
             await two.page.keyboard.press("Enter")
             await asyncio.wait_for(history.asked.wait(), 15)
             between.cut()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ async def test_rooms_are_made_listed_and_entered(browser: Browser) -> None:
         await expect(page.locator("#room-name")).to_have_text(f"Room {first}")
         await expect(page.locator("#rooms [aria-current]")).to_contain_text(first)
         await expect(page.locator(".message.user:not(.other) .text")).to_have_text("in the first")
-        await page.get_by_label("Id of a room").fill(second)
+        assert re.fullmatch("[a-z]+-[a-z]+-[0-9]{2}", second)
+        await page.get_by_label("Name of a room").fill(second.replace("-", " ").title())  # as it is told
         await page.keyboard.press("Enter")
         await expect(page.locator("#room-name")).to_have_text(f"Room {second}")
         await shows(tab)
@@ -85,7 +87,7 @@ async def test_who_asks_for_a_room_that_there_is_not_stays_where_they_are(browse
     async with serving(a_relay(rehearsal(pace=50))) as port:
         room = await created(port)
         async with window(browser, port, room) as tab:
-            await tab.page.get_by_label("Id of a room").fill("nosuch")
+            await tab.page.get_by_label("Name of a room").fill("nosuch")
             await tab.page.keyboard.press("Enter")
             await expect(tab.page.locator("#problem")).to_contain_text("nosuch")
             assert await room_of(tab) == room

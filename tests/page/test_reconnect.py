@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, expect
 
-from support.browser import NO_SERVER, RECORD, control, rehearsal, until, visit
+from support.browser import NO_SERVER, RECORD, Tab, control, rehearsal, until, visit
 from support.client import client
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
 from support.killable import a_process
@@ -77,20 +77,31 @@ async def test_what_the_killed_server_had_stored_is_not_said_again(tmp_path: Pat
             await stack.aclose()
 
 
+async def is_marked(tab: Tab) -> None:
+    """The question, and what was read of its answer."""
+    await expect(tab.page.locator(".message .mark")).to_have_text(["Not answered", "Cut off"])
+
+
 async def test_what_a_killed_server_has_not_answered_is_marked(tmp_path: Path, browser: Browser) -> None:
     port = free_port()
     async with contextlib.AsyncExitStack() as stack:
         async with a_process(port, tmp_path):
             tab = await stack.enter_async_context(visit(browser, port, "/?user=alice", noise=NO_SERVER))
             await tab.say("hello " * 200)
-            await expect(tab.page.locator(".message.open")).to_have_count(1)
+            await expect(tab.page.locator(".message.open .text")).to_have_text(re.compile("hello"))
         await tab.shows("waiting")
+        (read,) = await tab.texts("agent")
         async with a_process(port, tmp_path):
             await tab.online()
-            await expect(tab.page.locator(".message.user .mark")).to_have_text("Not answered")
-            await expect(tab.page.locator(".message.agent")).to_have_count(0)
+            await is_marked(tab)
+            assert (await tab.texts("agent"))[0].startswith(read.strip())
+            await tab.page.reload()
+            await is_marked(tab)
             await tab.say("hello?")
             await tab.answered(re.compile(r"You said: hello\?"))
+            await tab.page.reload()
+            await expect(tab.page.locator(".message .mark")).to_have_text(["Not answered", "Cut off", "", ""])
+            assert (await tab.texts())[2] == "hello?"
             await stack.aclose()
 
 

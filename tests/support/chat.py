@@ -27,6 +27,7 @@ CHAT = {
     "response_complete": "total_chunks processing_time message_count session_id full_response connection_id",
     "tool_start": "session_id tool_id tool_name arguments pending",
     "tool_complete": "session_id tool_id tool_name result",
+    "ping": "",
     "pong": "connection_id",
     "going_away": "after",
     "token_expiring": "expires_in",

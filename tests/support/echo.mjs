@@ -25,6 +25,16 @@ function speech(level = 0.1) {
 
 const during = (levels, isOn) => levels.map((level, i) => (isOn(i) ? level : 0));
 const echo = (levels, delay, gain) => levels.map((_, i) => (i < delay ? 0 : levels[i - delay] * gain));
+
+// Echo through a device that stutters: each second or two it comes later, or sooner.
+function stutter(levels, gain) {
+  let delay = 4;
+  return levels.map((_, i) => {
+    if (random() < 1 / 40) delay = upTo(0, 10);
+    return i < delay ? 0 : levels[i - delay] * gain;
+  });
+}
+
 const sum = (a, b) => a.map((level, i) => Math.hypot(level, b[i]));
 const room = (heard, noise = 0.0006) => heard.map((level) => Math.hypot(level, noise * (0.7 + 0.6 * random())));
 const silence = () => new Array(LEVELS).fill(0);
@@ -44,6 +54,10 @@ Object.assign(cases, {
   "echo, and each answer is interrupted": () => {
     const agent = during(speech(), (i) => i % 75 < 25);
     return [agent, room(echo(agent, 5, 0.3))];
+  },
+  "echo that stutters": () => {
+    const agent = speech();
+    return [agent, room(stutter(agent, 0.5))];
   },
   "echo, and the user speaks too": () => {
     const agent = speech();

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -50,6 +50,22 @@ class Pulse:
             yield
         finally:
             await self._control("unload-module", module)
+
+    @asynccontextmanager
+    async def headset(self) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """There is another microphone, which new recordings use; returns what pulls it out."""
+        what = ("source_name=headset", "master=room.monitor", "source_properties=device.description=Headset")
+        modules = [await self._control("load-module", "module-remap-source", *what)]
+        await self._control("set-default-source", "headset")
+
+        async def pull_out() -> None:
+            await self._control("unload-module", modules.pop())
+
+        try:
+            yield pull_out
+        finally:
+            if modules:
+                await pull_out()
 
     async def _control(self, *command: str) -> str:
         controller = await asyncio.create_subprocess_exec(

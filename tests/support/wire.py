@@ -21,6 +21,7 @@ from adk_relay.core.messages import (
     Message,
     Older,
     Presence,
+    Renamed,
     Reset,
     Status,
     Taken,
@@ -70,7 +71,15 @@ SAMPLES: list[Message] = [
     TurnEnd(8, True, False, _USAGE, _GROUNDING, _ANSWER),
     TurnEnd(9),
     TurnStart(_ASKED),
-    Line("agent", "Hello", open=True),
+    Line(
+        "agent",
+        "Hello",
+        open=True,
+        timestamp="2030-01-02T03:04:05+00:00",
+        interrupted=True,
+        tools=(ToolCall("call-1", "clock", {}, {}, is_pending=True, is_truncated=True),),
+    ),
+    Line("user", "Hello", unanswered=True),
     Gap(1, 9, 1, "e.0", "e"),
     Older(1, "e.-1"),
     Ack("c0ffee"),
@@ -79,6 +88,7 @@ SAMPLES: list[Message] = [
     Typing("b", True, "Ann"),
     Reset("e", deleted=False),
     Reset("e", deleted=True),
+    Renamed("Trip to Kyoto"),
     Rewound(10, "c0ffee", 2, 10),
     Configured(Voice("Puck", "de-DE")),
     Dropped("down", 480.0),
@@ -110,6 +120,7 @@ _WELCOMES = [
             {"c": "Bob"},
         ),
         choices=Choices(("Puck",), ("de-DE",)),
+        title="Trip to Kyoto",
     )
     for is_new in (True, False)
 ]
@@ -150,7 +161,12 @@ def taken(name: str) -> set[str]:
 def emitted(name: str) -> dict[str, set[str]]:
     """The fields of each kind of frame that a dialect makes; without `timestamp` where each frame has one."""
     dialect = DIALECTS[name]
-    made: list[Any] = [dialect.connected("b", "m", {}), dialect.ping, dialect.pong("b"), dialect.expiring(30)]
+    made: list[Any] = [
+        dialect.connected("b", "m", {}),
+        dialect.ping and dialect.ping(),
+        dialect.pong("b"),
+        dialect.expiring(30),
+    ]
     made += [dialect.welcome(welcome) for welcome in _WELCOMES]
     encode = dialect.encoder("s")
     for sample in SAMPLES:

@@ -16,6 +16,7 @@ from adk_relay.core.answer import Answer, ToolCall
 from adk_relay.core.messages import (
     Error,
     Input,
+    Line,
     Message,
     ReadOlder,
     ToolComplete,
@@ -131,7 +132,7 @@ class Dialect:
         connected: makes the first frame from the connection's id, the model's name and the limits of the
             `Welcome`; None: there is none.
         welcome: makes the frame that tells a client it has entered a conversation; None: there is none.
-        ping: the frame that asks for a sign of life; None: the dialect has none.
+        ping: makes the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
         expiring: makes the frame that says when, in seconds, the client's token expires; None: there is none.
         is_audio: the client wants sound.
@@ -143,7 +144,7 @@ class Dialect:
     encoder: Callable[[str], Encode]
     connected: Callable[[str, str, Mapping[str, float]], Frame | None]
     welcome: Callable[[Welcome], Frame | None]
-    ping: Frame | None
+    ping: Callable[[], Frame] | None
     pong: Callable[[str], Frame]
     expiring: Callable[[int], Frame | None]
     is_audio: bool
@@ -314,6 +315,23 @@ def start_fields(message: ToolStart) -> dict[str, Any]:
         fields["pending"] = True
     if message.interim is not None:
         fields |= cut("interim", message.interim)
+    return fields
+
+
+def line_fields(line: Line) -> dict[str, Any]:
+    """What is told of a whole message besides its words; there are no fields for what is not known."""
+    fields: dict[str, Any] = {**({"timestamp": line.timestamp} if line.timestamp else {})}
+    for name, holds in (("interrupted", line.interrupted), ("unanswered", line.unanswered)):
+        fields |= {name: True} if holds else {}
+    if line.tools:
+        fields["tools"] = [_used_tool(call) for call in line.tools]
+    return fields
+
+
+def _used_tool(call: ToolCall) -> dict[str, Any]:
+    fields = {**tool_fields(call), "arguments": call.arguments, "result": call.result}
+    for name, holds in (("truncated", call.is_truncated), ("pending", call.is_pending)):
+        fields |= {name: True} if holds else {}
     return fields
 
 

@@ -59,7 +59,9 @@ from adk_relay.wire.dialects import (
 from adk_relay.wire.dialects.state_delta import with_state
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
-_TYPES = "create_session, join_session, chat, rewind, tool_result, typing_start, typing_stop, token, ping"
+_TYPES = (
+    "create_session, join_session, chat, rewind, tool_result, typing_start, typing_stop, token, ping, pong"
+)
 _PREVIEW = 80
 """Characters in the preview of a message."""
 
@@ -95,6 +97,8 @@ def decode(frame: Frame) -> Command:
             return new_token(fields)
         case "ping":
             return "ping"
+        case "pong":
+            return "pong"
         case _:
             raise BadFrameError("bad_message", f"The type must be one of these: {_TYPES}.")
 
@@ -239,7 +243,7 @@ CHAT = Dialect(
     encoder=encoder,
     connected=_connected,
     welcome=_welcome,
-    ping=None,
+    ping=lambda: _frame("ping"),
     pong=lambda connection_id: _frame("pong", connection_id=connection_id),
     expiring=lambda seconds: _frame("token_expiring", expires_in=seconds),
     is_audio=False,

@@ -50,6 +50,7 @@ from adk_relay.wire.dialects import (
     error_fields,
     id_field,
     json_object,
+    line_fields,
     name_field,
     names_field,
     new_token,
@@ -272,9 +273,9 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return gap | ({"epoch": epoch} if epoch else {})
         case Older(lines, older):
             return {"type": "history", "messages": lines} | _older_field(older)
-        case Line(role, text, is_open, text_id, name=name):
+        case Line(role, text, is_open, text_id, name=name) as whole:
             line = {"type": "message", "role": role, **name_field(name), "text": text}
-            return line | id_field(text_id) | ({"open": True} if is_open else {})
+            return line | id_field(text_id) | ({"open": True} if is_open else {}) | line_fields(whole)
         case Ack(text_id):
             return {"type": "ack", "id": text_id}
         case Presence(joined, left, connections):
@@ -348,7 +349,7 @@ def _dialect(encode: Encode, *, is_audio: bool) -> Dialect:
         encoder=lambda session_id: encode,
         connected=lambda connection_id, model, limits: None,
         welcome=_welcome,
-        ping=PING,
+        ping=lambda: PING,
         pong=lambda connection_id: PONG,
         expiring=lambda seconds: to_json({"type": "token_expiring", "expires_in": seconds}),
         is_audio=is_audio,

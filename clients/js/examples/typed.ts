@@ -9,6 +9,10 @@ conversation.on("sound", ({ samples }) => console.log(samples.length / 24_000, "
 conversation.on("confirmed", ({ id }) => console.log(id.length));
 conversation.on("turn_end", ({ usage }) => console.log((usage?.total_tokens ?? 0) + 1));
 conversation.on("*", (message: Message) => console.log(message.type));
+conversation.on("showing", ({ what, why }) => console.log(what === "camera", why.length));
+conversation.choose({ microphone: "", mode: "push_to_talk" });
+// @ts-expect-error: there is no such mode
+conversation.choose({ mode: "loud" });
 // @ts-expect-error: there is no such message
 conversation.on("nonsense", () => {});
 // @ts-expect-error: a text has no samples

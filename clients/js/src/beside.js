@@ -10,17 +10,16 @@ export class Beside {
   #emit;
   #isUsed = false; // since texts go here, one has
 
-  // `options` are the fallback's. `emit(message)` tells what becomes of texts; `received(frame)` gets the answers, and
-  // `notify()` is called when all texts are answered.
-  /**
-   * @param {any} connection
-   * @param {any} options
-   */
-  constructor(connection, { emit, received, notify, ...options }) {
+  // `url`, `token`, `session` and `fetch` are the fallback's. `emit(message)` tells what becomes of texts; `received(frame)`
+  // gets the answers, and `notify()` is called when all texts are answered.
+  constructor(connection, { url, token, session, fetch, emit, received, notify }) {
     this.#connection = connection;
     this.#emit = emit;
     this.#fallback = new Fallback({
-      ...options,
+      url,
+      token,
+      session,
+      fetch,
       on: {
         sent: (id) => emit({ type: "sent", id }),
         refused: (id) => emit({ type: "refused", id }),

@@ -121,7 +121,7 @@ export class Call {
     this.#connection.sendControl(isTalking ? "activity_start" : "activity_end");
   }
 
-  greeted({ limits }) {
+  greeted(/** @type {import("./types.js").HelloMessage} */ { limits }) {
     this.talk(false);
     this.#messagesPerSecond = limits?.messages_per_second ?? Infinity;
   }

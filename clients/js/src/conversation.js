@@ -6,12 +6,14 @@
 import { stats } from "./audio.js";
 import { Beside } from "./beside.js";
 import { Call } from "./call.js";
+import { Caller } from "./caller.js";
 import { Connection } from "./connection.js";
+import { CutAnswers, lastAnswer } from "./cut.js";
 import { randomId } from "./ids.js";
 import { observer } from "./observer.js";
 import { base64 } from "./pictures.js";
-import { Teller } from "./teller.js";
-import { baseOf } from "./urls.js";
+import { fates } from "./texts.js";
+import { baseOf, socketOf } from "./urls.js";
 
 /**
  * @typedef {import("./types.js").ConnectOptions} ConnectOptions
@@ -30,26 +32,24 @@ export function connect(options) {
 }
 
 // Invariant: `beside` is true while the connection is blocked.
-export class Conversation extends Teller {
+export class Conversation extends Caller {
   #connection;
   #beside;
   #token;
-  #call;
   // After a stop, sound that was already on its way is thrown away until the server confirms the end of that turn.
   #isDiscarding = false;
   #owesStop = false; // a stop has to be sent as soon as there is a connection
+  #cut; // the answers that the server has lost
 
   /** @param {ConnectOptions} options */
   constructor({ url, user = randomId(), session = "", name = "", audio = false, token = "", worklets, choices, debug, ...given }) {
-    const { fallbackSession = randomId(), WebSocket = globalThis.WebSocket, fetch = globalThis.fetch } = given;
+    const { fallbackSession = randomId(), WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, storage } = given;
     super();
     if (!WebSocket) throw new Error("There is no WebSocket here. Pass one as the option `WebSocket`: the package `ws` has it.");
     const base = baseOf(url);
     const at = (path) => new URL(path, base);
-    const socketURL = at(`ws/${encodeURIComponent(user)}`);
-    socketURL.protocol = base.protocol.replace("http", "ws"); // and https → wss
-    if (session) socketURL.searchParams.set("session_id", session);
-    if (name) socketURL.searchParams.set("name", name);
+    const socketURL = socketOf(base, { user, session, name });
+    this.#cut = new CutAnswers(storage, `relay.cut ${socketURL.pathname} ${session}`, () => lastAnswer(this.state.messages));
     this.#token = token;
     const currentToken = () => (typeof this.#token === "function" ? this.#token() : this.#token);
     this.#connection = new Connection({
@@ -69,18 +69,19 @@ export class Conversation extends Teller {
         history: (lines, told) => {
           this.#isDiscarding = false;
           this.voice?.endOfTurn(); // the next sound does not continue the last one
-          this.emit({ type: "history", lines, ...told });
+          this.emit({ type: "history", ...told, lines: this.#cut.into(lines, told.isAnother) });
         },
         older: (lines, older) => this.emit({ type: "older", lines, older }),
         cleared: (how, ids) => {
           this.#isDiscarding = false;
           this.voice?.flush();
+          this.#cut.forget();
           this.emit({ type: "cleared", how, ids });
         },
         ...fates((type, id) => this.emit({ type, id })),
       },
     });
-    this.#call = new Call({
+    const call = new Call({
       connection: this.#connection,
       name: `relay call ${at(encodeURIComponent(user))}`,
       worklets: worklets ? new URL(worklets, base) : undefined,
@@ -92,7 +93,8 @@ export class Conversation extends Teller {
         interrupt: () => this.interrupt(),
       },
     });
-    if (choices) this.#call.choose(choices);
+    this.begin(call);
+    if (choices) this.choose(choices);
     // Without a token, there are only the guest's conversations over HTTP.
     const isReachable = session && (user === "guest" || currentToken());
     this.#beside = new Beside(this.#connection, {
@@ -214,73 +216,7 @@ export class Conversation extends Teller {
     return place !== "" && this.#connection.askOlder(place);
   }
 
-  // ---- speaking
-
-  /**
-   * Opens the microphone and the loudspeaker. Must be called from a click: browsers let a page make sound only after the
-   * user has touched it. `call` messages tell of it. When the call is in another window (`state.call` is "elsewhere"),
-   * this one takes it back.
-   *
-   * @returns {Promise<void>} rejects with an Error whose message can be shown
-   */
-  speak() {
-    return this.#call.start();
-  }
-
-  /**
-   * Closes the microphone, the loudspeaker and the camera. The answer under way goes on in writing.
-   *
-   * @param {string} [why] for people
-   */
-  hangUp(why = "") {
-    this.#call.end(why);
-  }
-
-  /** @param {boolean} muted */
-  mute(muted) {
-    this.#call.mute(muted);
-  }
-
-  /**
-   * With push to talk (`state.pushToTalk`): the user begins to speak, or has finished. The microphone is sent only
-   * meanwhile. An answer that is being played is stopped.
-   *
-   * @param {boolean} isTalking
-   */
-  talk(isTalking) {
-    this.#call.talk(isTalking);
-  }
-
-  /**
-   * Chooses devices, and when the microphone is sent: in the call that is, and in those that follow. What is left out
-   * stays as it is.
-   *
-   * @param {import("./types.js").Choices} choices
-   */
-  choose(choices) {
-    this.#call.choose(choices);
-  }
-
-  /**
-   * Shows the agent the camera or the screen: in a call, a picture a second. It ends with the call, with `hide()`, or when
-   * the user ends it in the browser; `showing` messages tell of it. A screen must be asked for from a click.
-   *
-   * @param {"camera" | "screen"} what
-   * @returns {Promise<void>} rejects with an Error whose message can be shown, and is empty if the user did not want it
-   */
-  show(what) {
-    return this.#call.show(what);
-  }
-
-  /** Ends what `show()` has begun. */
-  hide() {
-    this.#call.hide();
-  }
-
-  /** What the camera or the screen gives that is shown, for a `<video>`. */
-  get shown() {
-    return this.#call.shown;
-  }
+  // ---- sound and pictures of the program's own
 
   /**
    * Shows the agent a picture.
@@ -301,11 +237,6 @@ export class Conversation extends Teller {
    */
   sendSound(samples) {
     return this.#connection.sendSound(samples);
-  }
-
-  /** The microphone and the loudspeaker of the call: its levels, and whether the agent is to be heard. */
-  get voice() {
-    return this.#call.voice;
   }
 
   // ---- the connection
@@ -334,6 +265,7 @@ export class Conversation extends Teller {
 
   /** Ends it for good. */
   close() {
+    this.#cut.close();
     this.#beside.close();
     this.#connection.close();
     this.endFeeds();
@@ -361,7 +293,7 @@ export class Conversation extends Teller {
   }
 
   #greeted(frame) {
-    this.#call.greeted(frame);
+    this.greeted(frame);
     this.emit(frame);
     if (frame.role === "listen") this.hangUp();
     if (this.#owesStop) this.#owesStop = !this.#connection.sendControl("interrupt");
@@ -388,10 +320,4 @@ export class Conversation extends Teller {
     this.voice?.play(samples.slice()); // what is played is moved away
     this.emit({ type: "sound", samples });
   }
-}
-
-// What becomes of a text: a handler for each.
-function fates(tell) {
-  const types = /** @type {const} */ (["sent", "unsent", "placed", "confirmed", "refused"]);
-  return Object.fromEntries(types.map((type) => [type, (/** @type {string} */ id) => tell(type, id)]));
 }

@@ -8,8 +8,10 @@ const MAX_DELAY = 15; // until sound comes back: through Bluetooth it may take h
 const SETTLING = 25; // those that are not looked at: a canceller first learns how the room sounds
 const ENOUGH = 50; // of played sound that make a judgement
 const ALL = 250; // what has not come back after so many does not come back
+const WINDOW = 100; // that a judgement looks at: a device that stutters has another delay afterwards
 const STEP = 5; // between two judgements
 
+const CERTAIN = 3; // judgements in a row that must agree
 const SAME = 0.75; // correlation from which both levels rise and fall in the same way
 const FLOOR = -55; // decibels of full scale: what is quieter disturbs nobody
 const PLAYED = -45; // decibels of sound that can be heard
@@ -39,8 +41,9 @@ export class EchoMeter {
     this.#played.push(loud);
     this.#heard.push(decibels(heard));
     if (this.#audible < SETTLING + ENOUGH || this.#played.length % STEP) return false;
-    this.#confirmed = echoOf(this.#played, this.#heard) > SAME ? this.#confirmed + 1 : 0;
-    if (this.#confirmed > 1) this.verdict = "echo";
+    const isSame = echoOf(this.#played.slice(-WINDOW), this.#heard.slice(-WINDOW)) > SAME;
+    this.#confirmed = isSame ? this.#confirmed + 1 : 0;
+    if (this.#confirmed === CERTAIN) this.verdict = "echo";
     else if (this.#audible > SETTLING + ALL) this.verdict = "none";
     return this.verdict !== "unknown";
   }

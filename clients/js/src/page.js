@@ -17,3 +17,18 @@ export function watchPage(on) {
   addEventListener("pageshow", ({ persisted }) => persisted && on.returned(), { signal });
   return () => controller.abort();
 }
+
+/**
+ * Calls `hidden()` when the page is left, for good or not, or is not looked at any more.
+ *
+ * @param {() => void} hidden
+ * @returns {() => void} ends it
+ */
+export function whenLeft(hidden) {
+  if (typeof document === "undefined") return () => {};
+  const controller = new AbortController();
+  const { signal } = controller;
+  addEventListener("pagehide", hidden, { signal });
+  document.addEventListener("visibilitychange", () => document.hidden && hidden(), { signal });
+  return () => controller.abort();
+}

@@ -68,7 +68,8 @@ let made = 0; // makes the keys of lines unique
 /** @returns {Line} */
 function line(role, text, fields = {}) {
   const key = `line-${++made}`;
-  const more = { id: "", name: "", mine: false, status: "", open: false, spoken: false, interrupted: false };
+  const none = { id: "", name: "", mine: false, status: "", open: false, spoken: false };
+  const more = { ...none, interrupted: false, unanswered: false, cut: false, time: new Date().toISOString() };
   return { key, role, text, beside: false, tools: [], .../** @type {any} */ (more), ...fields };
 }
 
@@ -285,7 +286,12 @@ function turnEnd(/** @type {State} */ state, /** @type {import("./types.js").Tur
   return { ...state, messages: [...state.messages.slice(0, at), ended, ...state.messages.slice(at + 1)], expecting };
 }
 
-const known = ({ role, text, id = "", name = "", mine = false, open = false }) => line(role, text, { id, name, mine, open });
+function known(/** @type {import("./types.js").HistoryLine} */ { role, text, id = "", name = "", mine = false, open = false, ...more }) {
+  const tools = (more.tools ?? []).filter(({ pending }) => !pending); // those are in `waiting`
+  return line(role, text, { id, name, mine, open, tools, time: more.timestamp ?? "", ...marks(more) });
+}
+
+const marks = ({ interrupted = false, unanswered = false, cut = false }) => ({ interrupted, unanswered, cut });
 
 const letters = (/** @type {string} */ text) => text.replace(/\s+/g, ""); // white space is not the same in a history
 
@@ -307,7 +313,8 @@ function history(state, { lines, ids, isAnother, older }) {
   const messages = lines.filter(({ text }) => text.trim()).map((each, index) => {
     const before = shown[index];
     const isSame = before && !each.open && before.role === each.role && letters(before.text) === letters(each.text);
-    return isSame ? { ...before, id: each.id ?? before.id, status: "", open: false } : known(each);
+    const marked = { ...marks(each), interrupted: Boolean(each.interrupted || before?.interrupted) };
+    return isSame ? { ...before, id: each.id ?? before.id, status: "", open: false, ...marked } : known(each);
   });
   return {
     ...state,

@@ -115,3 +115,9 @@ function tally(counts, words) {
 function times(counts, words) {
   return counts.get(words.trim()) ?? 0;
 }
+
+// What becomes of a text: a handler for each.
+export function fates(tell) {
+  const types = /** @type {const} */ (["sent", "unsent", "placed", "confirmed", "refused"]);
+  return Object.fromEntries(types.map((type) => [type, (/** @type {string} */ id) => tell(type, id)]));
+}

@@ -57,6 +57,11 @@
  * @property {string} [name]
  * @property {boolean} [open]
  * @property {boolean} [mine]
+ * @property {string} [timestamp] ISO 8601
+ * @property {boolean} [interrupted]
+ * @property {boolean} [unanswered] no answer will come to it any more
+ * @property {boolean} [cut] the server has lost this answer: it is what was read of it here
+ * @property {(Tool & { pending?: boolean })[]} [tools] pending: it waits for a user
  */
 
 /**
@@ -86,6 +91,9 @@
  * @property {readonly Picture[]} [pictures] that were sent with a text, by this client
  * @property {boolean} [unpictured] they could not be sent
  * @property {boolean} interrupted
+ * @property {boolean} unanswered no answer will come to it any more: the server was stopped or killed before
+ * @property {boolean} cut the server has lost this answer: it is what was read of it here
+ * @property {string} time when it was written or said, or began (ISO 8601); empty: that is not known
  * @property {boolean} beside it is in the separate conversation over HTTP
  * @property {readonly Tool[]} tools that an answer has called
  * @property {Grounding} [grounding]
@@ -233,6 +241,8 @@
  * @property {Choices} [choices] the same as `choose()`
  * @property {any} [WebSocket] a WebSocket class, for Node before 22 (the package `ws` has one)
  * @property {typeof globalThis.fetch} [fetch]
+ * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage] keeps what was read of answers that the server
+ *   has lost over a reload: `sessionStorage`
  * @property {boolean} [debug] write all frames to the console, and tell `frame` and `closed` messages
  */
 

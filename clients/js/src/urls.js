@@ -11,3 +11,18 @@ export function baseOf(url) {
   base.search = base.hash = "";
   return base;
 }
+
+/**
+ * The address of the live dialect.
+ *
+ * @param {URL} base see baseOf()
+ * @param {{ user: string, session: string, name: string }} whose
+ * @returns {URL}
+ */
+export function socketOf(base, { user, session, name }) {
+  const url = new URL(`ws/${encodeURIComponent(user)}`, base);
+  url.protocol = base.protocol.replace("http", "ws"); // and https → wss
+  if (session) url.searchParams.set("session_id", session);
+  if (name) url.searchParams.set("name", name);
+  return url;
+}
