@@ -46,7 +46,7 @@ async def has_room(tab: Tab, lines: int) -> None:
 
 @pytest.mark.parametrize(
     ("width", "height", "lines"),
-    [(640, 400, 5), (360, 640, 7), (390, 844, 12)],
+    [(640, 400, 6), (360, 640, 7), (390, 844, 12)],
     ids=["twice as large", "a small phone", "a phone"],
 )
 async def test_the_conversation_has_room(
