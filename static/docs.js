@@ -91,7 +91,8 @@ function draw(api) {
 }
 
 function curl(path, method, example) {
-  const verb = method === "get" || example ? "" : ` -X ${method.toUpperCase()}`;
+  const isDefault = method === (example ? "post" : "get"); // curl's own choice
+  const verb = isDefault ? "" : ` -X ${method.toUpperCase()}`;
   const body = example ? ` -H 'content-type: application/json' \\\n  -d '${JSON.stringify(example)}'` : "";
   return `curl -s${verb}${body} '${base.href.replace(/\/$/, "")}${path}'`;
 }

@@ -6,7 +6,9 @@ import { remember, remembered } from "./settings.js";
 const KINDS = ["microphone", "loudspeaker", "camera"];
 const KEY = "sound"; // remembered: {microphone: {id, label}, loudspeaker, camera, mode}
 
-const HINT = "Automatic: always on, but off while the agent speaks if the microphone hears it.";
+const HINT =
+  "Automatic: always on, but off while the agent speaks if the microphone hears it. Push to talk: on while you hold a " +
+  "button or the space bar.";
 
 const selects = Object.fromEntries(KINDS.map((kind) => [kind, document.getElementById(`${kind}-choice`)]));
 const modes = document.getElementById("mode-choice");

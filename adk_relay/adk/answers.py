@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
@@ -107,8 +106,6 @@ class Answers:
         self._context: InvocationContext | None = None
         self._open: set[str] = set()
         self._must_pause = False  # a call has opened, and the turn goes on for the users
-        self.begun = asyncio.Event()
-        """Set when ADK has prepared the run's session, or the run has ended before."""
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -165,14 +162,6 @@ class Answers:
         self._unstored.remove(answer)
         self._translator.turn.take_result()
         return LiveRequest(content=types.Content(role="user", parts=[answer]))
-
-    async def append(self, event: Event) -> bool:
-        """Stores an event in the run's own session when the run has begun; False: it has not."""
-        await self.begun.wait()
-        if self._context:
-            event.timestamp = self._context.session.last_update_time
-            await self._append(event)
-        return self._context is not None
 
     async def _append(self, event: Event) -> None:
         """Stores an event in the run's own session, as ADK's tasks do."""

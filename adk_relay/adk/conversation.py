@@ -106,7 +106,7 @@ class Conversation:
         self.tell, self.crossed, self.lost_speech = room.broadcast, ends.crossed, self._speaking.lost
         self.waiting = Waiting(room, self, runs)
         self.older = OlderReader(room, self.session)
-        self.title = Title(self.session, room, runs)
+        self.title = Title(self.session, room)
         self.rename = self.title.set
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
         parts = self._speaking, writing, ends, self.waiting, voices, meter, self._idleness

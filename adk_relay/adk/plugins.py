@@ -91,7 +91,6 @@ class Plugins(PluginManager):
         if len(kept) < len(session.events):
             # A copy: the session may be the one that the session service itself keeps.
             invocation_context.session = session.model_copy(update={"events": kept})
-        self._run().answers.begun.set()
         return content
 
     async def run_before_model_callback(

@@ -148,7 +148,6 @@ class Run:
                 await self._translate(events)
         finally:
             self._holding.end()
-            self.answers.begun.set()
 
     async def _translate(self, events: AsyncGenerator[Event, None]) -> None:
         async with aclosing(events):

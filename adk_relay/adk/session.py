@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
-from google.adk.events import Event
+from google.adk.events import Event, EventActions
 from google.adk.sessions import BaseSessionService, Session
 from google.genai import types
 
@@ -36,6 +36,9 @@ them, at each connection to the model."""
 
 _FOR_MODEL = 256 * 1024
 """Characters of text that the model is given at most: what the context of the larger models takes."""
+
+_TRIES = 10
+"""How often a title is stored while others write into the session."""
 
 _AT_HAND_FOR = 1.0
 """Seconds after which a session that was read is read again before it is used."""
@@ -107,7 +110,7 @@ class StoredSession:
 
     async def read(self) -> Session | None:
         """The session with its last events; None: there is none."""
-        return await self._reader.session(Key(self._app_name, self.user_id, self.session_id), _RECENT)
+        return await self._reader.session(self._key, _RECENT)
 
     def has_more(self, session: Session | None) -> bool:
         """Whether a session that was read may have messages before those events: or these are just all."""
@@ -149,7 +152,7 @@ class StoredSession:
 
     async def state(self) -> dict[str, Any]:
         """What clients have set in the session's state."""
-        session = await self._reader.session(Key(self._app_name, self.user_id, self.session_id), 0)
+        session = await self._reader.session(self._key, 0)
         return shown(session.state) if session else {}
 
     def touch(self) -> None:
@@ -202,22 +205,6 @@ class StoredSession:
         """The session with its last events, as the model is given them; it is made if there is none."""
         async with self._finding:
             return await self._find()
-
-    async def append_aside(self, event: Event, is_free: Callable[[], bool]) -> bool:
-        """Stores an event if the session `is_free` of runs; none finds it meanwhile.
-
-        It does not count as a use of the conversation.
-
-        Returns:
-            Whether it was.
-        """
-        async with self._finding:
-            if not is_free():
-                return False
-            session = await self._find()
-            event.timestamp = session.last_update_time
-            await self.append(session, event)
-            return True
 
     async def write(self, make: Callable[[Session], Awaitable[Event | None]]) -> Session:
         """Stores the event that `make` makes of the session, if any, while there is no run.
@@ -274,7 +261,11 @@ class StoredSession:
         self.archive = self._new_archive()
 
     def _new_archive(self) -> Archive:
-        return Archive(self._reader, Key(self._app_name, self.user_id, self.session_id))
+        return Archive(self._reader, self._key)
+
+    @property
+    def _key(self) -> Key:
+        return Key(self._app_name, self.user_id, self.session_id)
 
     def _keep_at_hand(self, session: Session | None) -> None:
         self._take_at_hand()
@@ -300,12 +291,26 @@ class StoredSession:
     async def append(self, session: Session, event: Event) -> None:
         """Stores an event."""
         keep(event, session)
-        try:
-            await self._service.append_event(session, event)
-        except StaleSessionError:  # a title was stored since it was read
-            if not (fresh := await self.read()):
-                raise
-            await self._service.append_event(fresh, event)
+        await self._service.append_event(session, event)
+
+    async def rename(self, title: str) -> None:
+        """Stores the title, as a change of the state, in an event without words.
+
+        A run may write into the session, too. ADK refuses an event from who has read the session before
+        another was stored, and knows that by the time of the last one. So this one has the same time: no
+        other is refused because of it.
+        """
+        event = Event(author="relay", actions=EventActions(state_delta={TITLE: title}))
+        for left in reversed(range(_TRIES)):
+            session = await self._reader.session(self._key, 0) or await self.find()
+            event.timestamp = session.last_update_time
+            try:
+                await self._service.append_event(session, event)
+                break
+            except StaleSessionError:
+                if not left:
+                    raise
+        self.title = title
 
 
 def event_of(text: UserText, session: Session) -> Event:

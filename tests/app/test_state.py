@@ -136,7 +136,7 @@ async def test_what_the_agent_has_set_is_told_only_under_the_clients_keys(gemini
 
     def provider(context: Any) -> str:
         provided.append(context.state.get("name", ""))
-        return f"The user is called {context.state.get('name')}."
+        return f"The user is called {context.state.get('name')}.\nYou were told {len(provided)} times."
 
     async with serving(a_relay(agent(provider))) as port:
         name = await created(port)
@@ -145,8 +145,9 @@ async def test_what_the_agent_has_set_is_told_only_under_the_clients_keys(gemini
             await who.turn()
             assert await state(port, name) == {**ANN, "name": "Zoe"}
             # The model was told Ann: it is told Zoe only now.
-            await who.send(mime_type="text/plain", data="Who am I?", state_delta={"city": "Rome"})
-            await who.turn()
+            for _ in range(2):  # the second one changes nothing, though the instruction would be another one
+                await who.send(mime_type="text/plain", data="Who am I?", state_delta={"city": "Rome"})
+                await who.turn()
         assert [*map(instruction, gemini.connections)] == [
             "The user is called Ann.",
             "The user is called Zoe.",

@@ -9,7 +9,7 @@ import struct
 import pytest
 from playwright.async_api import Browser, expect
 
-from support.browser import LONG, NO_SERVER, Tab, control, rehearsal, until, visit
+from support.browser import LONG, NO_SERVER, Tab, control, rehearsal, until, violations, visit
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.microphone import Microphone, quiet, voice
 from support.proxy import network
@@ -44,16 +44,14 @@ async def test_push_to_talk_where_the_server_does_not_ask_for_it(
         if turn.text == "tell":
             await connection.say("Once upon a time", audio=False, complete=False)
             await connection.send_audio(LONG)
-            await asyncio.Event().wait()
+            return await connection.turn_complete()  # it is played long after that
         await connection.say("I heard you." if turn.audio else "Yes.")
 
     gemini.answer = answer
     async with serving(a_relay()) as port, visit(browser, port) as tab:
         page = tab.page
         await page.get_by_role("button", name="Settings").click()
-        await page.get_by_label("The microphone in a call").select_option(
-            label="Push to talk: on while you hold a button or the space bar"
-        )
+        await page.get_by_label("The microphone in a call").select_option(label="Push to talk")
         await page.keyboard.press("Escape")
         await page.get_by_role("button", name="Start audio").click()
         await expect(page.locator("#speaker")).to_have_text("Hold the button to talk")
@@ -96,6 +94,14 @@ async def test_push_to_talk_where_the_server_does_not_ask_for_it(
         await page.mouse.up()
         await gemini.wait_for(lambda: model.audio_stream_ends == 2)
         await tab.answered("I heard you.")
+
+        # Who chooses it in mid sentence has finished, too.
+        mode = page.get_by_label("The microphone in a call")
+        await page.get_by_role("button", name="Settings").click()
+        await mode.select_option("Always on")
+        await when(tab, 10)
+        await mode.select_option("Push to talk")
+        await gemini.wait_for(lambda: model.audio_stream_ends == 3)
 
 
 async def test_captions_can_be_switched_off(
@@ -164,6 +170,8 @@ async def test_camera_and_screen_are_shown(gemini: GeminiLive, browser: Browser)
         await expect(page.locator("#shown")).to_be_visible()
         await gemini.wait_for(lambda: len(model.images) >= 2)
         assert {size(image) for image in model.images} == {(768, 432)}
+
+        assert await violations(page) == []
 
         # One a second; sound goes on meanwhile: 25 frames a second.
         await when(tab, 1, pictures)

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
-from support.browser import Tab, rehearsal, until, visit
+from support.browser import Tab, rehearsal, until, violations, visit
 from support.gemini import GeminiLive
 from support.microphone import Microphone, quiet, voice
 from support.server import a_relay, serving
@@ -143,6 +143,7 @@ async def test_devices_are_chosen_and_come_and_go(browser: Browser) -> None:
         await page.get_by_role("button", name="Settings").click()
         await page.get_by_label("Microphone", exact=True).select_option("Fake Audio Input 2")
         await page.get_by_label("Loudspeaker").select_option("Fake Audio Output 2")
+        assert await violations(page) == []
         await page.keyboard.press("Escape")
         await uses("Fake Audio Input 2", "Fake Audio Output 2")
 
@@ -198,7 +199,7 @@ async def test_of_two_windows_one_has_the_call(
         assert (stats["playedSamples"], stats["sentFrames"]) == (0, sent)
         assert stats["receivedAudioBytes"] > 0
 
-        await first.page.get_by_role("button", name="Take it here").click()
+        await first.page.get_by_role("button", name="Continue here").click()
         await expect(second.page.locator("#speaker")).to_have_text("In another window")
         await expect(first.page.locator("#speaker")).to_have_text("Listening")
         played = (await second.stats())["playedSamples"]
@@ -209,8 +210,8 @@ async def test_of_two_windows_one_has_the_call(
 
         # The one that has it ends it: nothing goes on by itself where nobody looks.
         await first.page.get_by_role("button", name="End audio").click()
-        await expect(second.page.get_by_role("button", name="Take it here")).to_be_visible()
-        await second.page.get_by_role("button", name="Take it here").click()
+        await expect(second.page.get_by_role("button", name="Continue here")).to_be_visible()
+        await second.page.get_by_role("button", name="Continue here").click()
         await expect(second.page.locator("#speaker")).to_have_text("Listening")
         assert second.console == []
 

@@ -91,7 +91,7 @@ async def test_tools_times_and_marks_are_there_after_a_reload(gemini: GeminiLive
 async def test_a_room_keeps_the_draft_and_what_was_read(tmp_path: Path, browser: Browser) -> None:
     port = free_port()
     async with contextlib.AsyncExitStack() as stack:
-        async with a_process(port, tmp_path):
+        async with a_process(port, tmp_path, speed=4):
             tab = await stack.enter_async_context(visit(browser, port, "/demo", noise=NO_SERVER))
             page = tab.page
             box = page.locator("#text")

@@ -9,7 +9,7 @@ from page.test_pictures import give
 from playwright.async_api import Browser, expect
 
 from support.browser import NO_SERVER, Tab, violations, visit
-from support.chat import created
+from support.chat import created, guest
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.proxy import network
 from support.rooms import window
@@ -139,3 +139,8 @@ async def test_a_room_sees_what_is_taken_back(gemini: GeminiLive, browser: Brows
             await says(tab, "two", "Answer 2 to two.", "three", "Answer 3 to three.")
             await expect(tab.page.get_by_role("button", name="Edit this message")).to_have_count(0)
             await expect(tab.page.get_by_role("button", name="Answer this again")).to_have_count(0)
+            # Nothing need follow.
+            async with guest(port, room) as live:
+                await live.send(type="rewind")
+                await says(tab, "two", "Answer 2 to two.")
+                await says(other, "two", "Answer 2 to two.")

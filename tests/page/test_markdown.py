@@ -61,8 +61,7 @@ GROW = """async ({ text, seed }) => {
       const size = 1 + Math.floor(random() * 9);
       grown.append(text.slice(at, at + size));
       at += size;
-      // The address of a link comes last, and is used at the end.
-      if (/^\\[1\\]/m.test(text.slice(0, at))) continue;
+      if (/^\\[1\\]/m.test(text.slice(0, at))) continue; // the address of a link comes last, and counts then
       const anew = new AnswerText();
       anew.append(text.slice(0, at));
       if (anew.element.innerHTML !== grown.element.innerHTML) different.push(text.slice(0, at));

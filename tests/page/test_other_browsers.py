@@ -83,12 +83,12 @@ async def test_a_voice_is_heard_and_answered_aloud(
             await window.say("tell")
             await window.answered("^(word ?){25}$")
             assert (await window.heard_out())["playedSamples"] == 48_000
-            await until(heard, lambda seconds: seconds > 1.8)
-            # A machine that is busy may be late a few times, but not after each chunk.
+            # A busy browser is late a few times, and throws sound away; but not after each chunk.
+            await until(heard, lambda seconds: seconds > 1.2)
             assert len(recording.sounds()) < 10
 
             await window.say("tell more")
-            await until(heard, lambda seconds: seconds > 2.2)
+            await until(window.stats, lambda stats: stats["playedSamples"] > 60_000)
             await window.click("#stop")
             await window.sees(".message.agent.interrupted .text", "^Once upon a time$")
             assert (await window.heard_out())["flushedSamples"] > 24_000 * 3

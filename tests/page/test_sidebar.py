@@ -82,11 +82,14 @@ async def test_conversations_are_begun_renamed_deleted_and_gone_back_to(browser:
         await names(tab).nth(2).click()
         await expect(current(tab)).to_have_text("one")
         await expect(page.locator(".message.user .text")).to_have_text("one")
-        await expect(page.locator(".message.other")).to_have_count(0)  # it is one's own
         assert "session=" not in page.url
         await page.go_back()
         await expect(current(tab)).to_have_text("three")
         await expect(page.locator(".message.user .text")).to_have_text("three")
+        await tab.shows("connected")
+        await page.reload()
+        await expect(page.locator(".message.user .text")).to_have_text("three")
+        await expect(page.locator(".message.other")).to_have_count(0)  # it is one's own
         await tab.shows("connected")
         await page.go_forward()
         await expect(current(tab)).to_have_text("one")

@@ -128,8 +128,11 @@ export class Call {
 
   choose(/** @type {Choices} */ choices) {
     const { camera } = this.#choices;
+    const { pushToTalk } = this.#state;
     this.#choices = { ...this.#choices, ...choices };
     this.#host.emit({ type: "choices", choices: this.#choices });
+    // The user may have been speaking: the server must not wait for the rest of it.
+    if (this.voice && this.#state.pushToTalk && !pushToTalk) this.#connection.sendControl("audio_end");
     this.voice?.use(this.#devices);
     const isAnother = this.#choices.camera !== camera && this.#state.showing === "camera";
     if (isAnother) this.show("camera").catch(() => {}); // a message tells

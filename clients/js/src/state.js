@@ -3,7 +3,8 @@
 // A state is never changed. What stays the same is shared with the state before, so that a view need not draw it again.
 //
 // Invariants, which check() tests: the keys of lines are unique; at most one answer is open, and `answering` says so; at
-// most one utterance of each speaker is open; each tool that waits is there once.
+// most one utterance of each speaker is open; each tool that waits is there once; something is shown only in a call; one
+// rule says when the microphone is sent.
 
 /**
  * @typedef {import("./types.js").State} State
@@ -49,7 +50,7 @@ export const EMPTY = {
  *
  * @param {State} state
  */
-export function check({ messages, answering, waiting }) {
+export function check({ messages, answering, waiting, call, showing, pushToTalk, halfDuplex }) {
   const areUnique = (values) => new Set(values).size === values.length;
   const open = messages.filter((each) => each.open);
   const answers = open.filter(({ role }) => role === "agent");
@@ -59,6 +60,8 @@ export function check({ messages, answering, waiting }) {
     answering !== answers.length > 0 && "answering is wrong",
     !areUnique(open.map(({ role, speaker }) => `${role} ${speaker}`)) && "one speaker has two open utterances",
     !areUnique(waiting.map(({ tool_id }) => tool_id)) && "a tool waits twice",
+    showing && call === "off" && "something is shown, and there is no call",
+    pushToTalk && halfDuplex && "two rules say when the microphone is sent",
   ].filter(Boolean);
   if (broken.length) throw new Error(broken.join(", "));
 }
