@@ -62,7 +62,8 @@ async def test_the_next_owner_takes_it_back(gemini: GeminiLive, tmp_path: Path, 
             await bobs.turn(1)
             assert await second.stored() == lines("one", "You said: one.", "three", "You said: three.")
             assert second.conversation
-            assert second.conversation.room.history.message_count == 4
+            history = second.conversation.room.history
+            assert history.message_count == history.next_place == 4
             asked = [text for role, text in gemini.connections[-1].context if role == "user"]
             assert asked == ["one", "three"]
 

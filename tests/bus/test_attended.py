@@ -14,8 +14,9 @@ from adk_relay.bus.hub import Hub
 from adk_relay.bus.ownership import Owner
 from adk_relay.core.answer import Answer, Asked
 from adk_relay.core.inbox import InboxFullError
-from adk_relay.core.messages import Ack, Gap, Message, Text, TurnEnd, TurnStart, UserImage, UserText
+from adk_relay.core.messages import Ack, Gap, Message, Renamed, Text, TurnEnd, TurnStart, UserImage, UserText
 from adk_relay.core.room import After, Standing
+from adk_relay.core.voice import Configured, Voice
 from support.redis_server import RedisServer
 
 
@@ -69,6 +70,15 @@ async def test_a_gap_tells_an_epoch_that_the_listener_does_not_know(attended: At
     attended.attend_anew()
     attended.take(["a"], Replay((gap,), "newer", 10))
     assert a.told == [gap, Gap(1, 10, 0, epoch="newer")]
+
+
+async def test_who_comes_is_told_the_voice_and_the_title_that_others_were_told(attended: Attended) -> None:
+    """The owner may have answered the one who comes a moment before."""
+    attended.attach(Listener("a"), After("epoch", 10))
+    attended.take([], Configured(Voice("Puck", "de-DE")))
+    attended.take([], Renamed("Trip"))
+    standing = attended.standing(None)
+    assert (standing.voice, standing.title) == (Voice("Puck", "de-DE"), "Trip")
 
 
 async def test_an_ack_is_told_also_after_the_answer(attended: Attended) -> None:

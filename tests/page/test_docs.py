@@ -242,7 +242,8 @@ async def test_the_frames_are_those_of_the_dialect(browser: Browser, name: str) 
         "live": "activity_start|activity_end|audio_end|configure|history|interrupt|rewind|tool_result"
         "|typing_start|typing_stop"
         "|token|ping|pong|text/plain|audio/pcm|image/jpeg",
-        "chat": r"create_session|join_session|chat|rewind|tool_result|typing_start|typing_stop|token|ping|pong",
+        "chat": "create_session|join_session|chat|rewind|tool_result|typing_start|typing_stop"
+        "|token|ping|pong",
         "turn": "turn",
     }[name]
     assert {kind(frame) for frame in asked} == set(types.split("|"))

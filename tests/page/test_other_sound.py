@@ -19,9 +19,9 @@ from support.window import visited
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def test_the_page_finds_out_whether_echo_is_cancelled(other: Firefox | WebKit, pulse: Pulse) -> None:
-    """Firefox cancels it. WebKitGTK only says so."""
-    told = "#notice [data-kind=echo]"
+@pytest.mark.parametrize("other", ["webkit"], indirect=True)
+async def test_who_hears_itself_is_told(other: WebKit, pulse: Pulse) -> None:
+    """WebKitGTK says that it cancels echo, and does not."""
     async with (
         serving(a_relay(rehearsal(words_per_second=3.0))) as port,
         other.window() as window,
@@ -29,15 +29,11 @@ async def test_the_page_finds_out_whether_echo_is_cancelled(other: Firefox | Web
         pulse.echo(),
     ):
         await window.call()
+        assert await window.evaluate("navigator.mediaDevices.getSupportedConstraints().echoCancellation")
         await window.say(
             "a b c d e f g h i j k l m n o p q r s t u v w x y z one two three four five six seven"
         )
-        if isinstance(other, WebKit):
-            await window.sees(told, "^The microphone hears the agent")
-        else:
-            await until(window.stats, lambda stats: stats["playedNonSilent"] > 4 * 24_000)
-            assert await window.all(told) == []
-        await window.sees("#speaker", "^Agent is speaking$")
+        await window.sees("#notice [data-kind=echo]", "^The microphone hears the agent", timeout=30)
 
 
 async def test_a_headset_that_is_pulled_out_does_not_end_the_call(
@@ -55,9 +51,14 @@ async def test_a_headset_that_is_pulled_out_does_not_end_the_call(
         if isinstance(other, Firefox):
             said = "^The microphone was disconnected. Now this one is used: Remapped Monitor"
             await window.sees("#notice [data-kind=microphone]", said)
-        await window.sees("#speaker", "^Listening$")
-        await pulse.hears(quiet(300), voice(1200), quiet(500))
+
+        async def heard() -> list[str]:
+            await pulse.hears(quiet(300), voice(1200), quiet(900))
+            return await window.all(".message.user.heard .text")
+
+        await until(heard, bool, timeout=60)  # it takes a while until the other one is open
         await window.sees(".message.user.heard .text", r"^\(\d\.\d seconds of speech\)$")
+        await window.sees("#audio-label", "^End audio$")
 
 
 async def test_firefox_without_a_loudspeaker_says_what_is_missing(tmp_path: Path) -> None:
