@@ -216,11 +216,11 @@ function rehearsal(rehearsing) {
   view.notice(
     "rehearsal",
     [
-      "This is the offline rehearsal agent: it repeats what it hears. For a real agent, set ",
+      "A rehearsal, offline: it repeats what it hears. For a real agent, set ",
       view.code("GOOGLE_API_KEY"),
       " in ",
       view.code(".env"),
-      " and restart. If you have, the server’s log says what is missing.",
+      " and restart.",
     ],
     { onDismiss: () => store.setItem("relay.rehearsal", "known") },
   );

@@ -48,11 +48,19 @@ export class Sidebar {
       this.#limit = Math.min(this.#limit + PAGE, MOST);
       this.#read();
     });
-    $("new-conversation").href = this.#address(randomId());
+    this.#offerNew();
     this.#drawer.addEventListener("close", () => this.#show(false));
     this.#isWide.addEventListener("change", () => this.#show(this.#opensByItself));
     // Another tab may have changed the list, or this page was left and is shown again.
     for (const event of ["focus", "pageshow"]) addEventListener(event, () => this.#refresh());
+  }
+
+  // Each time that the link is followed it leads to another one: also in a new tab, and after the way back to this page.
+  #offerNew() {
+    const link = $("new-conversation");
+    const renew = () => (link.href = this.#address(randomId()));
+    for (const event of ["click", "auxclick", "contextmenu"]) link.addEventListener(event, renew);
+    renew();
   }
 
   get #isOpen() {
@@ -203,8 +211,8 @@ export class Sidebar {
     }
     announce("Deleted.");
     if (id !== this.#session) return this.#read();
-    const { href } = $("new-conversation");
-    location.replace(isSignedIn() ? withToken(href) : href);
+    const address = this.#address(randomId());
+    location.replace(isSignedIn() ? withToken(address) : address);
   }
 
   #path(id) {

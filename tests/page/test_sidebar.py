@@ -68,6 +68,16 @@ async def test_conversations_are_begun_renamed_deleted_and_gone_back_to(browser:
         await expect(names(tab)).to_have_text(["three", "two", "one"])
         await expect(current(tab)).to_have_text("three")
 
+        # Each new tab is another one.
+        urls = []
+        for _ in range(2):
+            async with page.context.expect_page() as opened:
+                await page.locator("#new-conversation").click(modifiers=["Control"])
+            other = await opened.value
+            urls.append(other.url)
+            await other.close()
+        assert len({*urls, page.url}) == 3
+
         # Each is an address: the browser's history goes through them.
         await names(tab).nth(2).click()
         await expect(current(tab)).to_have_text("one")
