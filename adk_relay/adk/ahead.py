@@ -8,7 +8,7 @@ from functools import partial
 from google.adk.events import Event
 from google.adk.sessions import Session
 
-from adk_relay.adk.lines import said_by
+from adk_relay.adk.lines import Said, said_by
 from adk_relay.adk.session import StoredSession, event_of
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import UserText
@@ -60,5 +60,10 @@ class Ahead:
 
 async def _event_of(text: UserText, session: Session) -> Event | None:
     """The event of a text; None: it was stored, though the service has reported a failure."""
-    is_stored = any(text.place and said_by(event).place == text.place for event in session.events)
+    is_stored = text.place and any(_is_of(said_by(event), text) for event in session.events)
     return None if is_stored else event_of(text, session)
+
+
+def _is_of(said: Said, text: UserText) -> bool:
+    # Not only the place: an answer that was stopped before its first word has that of what is told next.
+    return said.by_user and (said.text, said.place) == (text.text, text.place)

@@ -109,7 +109,7 @@ class Conversations:
         self.choices = choices_of(voices, languages, voice_of(self.config))
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
         self._lost = set[str]()  # those that still end
-        self.writer = Fence(self.service, may_write, self.lose, self._lost) if may_write else self.service
+        self.writer = Fence(self.service, may_write, self.lose, self._lost)
         self.reader = reader_of(self.service)
         self.app_name = app_name or app.name
         services = Services(

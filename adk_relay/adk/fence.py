@@ -1,9 +1,11 @@
-"""The fence: a process that does not own a conversation any more writes nothing into its session."""
+"""The fence: what is written into a session passes here, one event after the other, and only by its owner."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any
+from weakref import WeakValueDictionary
 
 from google.adk.events import Event
 from google.adk.sessions import BaseSessionService, Session
@@ -21,14 +23,18 @@ class NotOwnerError(Exception):
 
 
 class Fence(BaseSessionService):
-    """A session service that asks before each write whether this process may do it.
+    """A session service that takes one write into a session after the other, if this process may do it.
+
+    ADK's services want one writer, who knows the last event: they refuse an event of anybody else. A session
+    has one at a time: its run, and between two runs the conversation's task. What comes at any other time is
+    stored with `append_aside`, and the writer notices nothing of it.
 
     A writer that stood still may come back late, when another process has the conversation. Some services
-    notice that its session is stale, and others do not.
+    notice that its session is stale, and others do not. So `check` is asked before each write.
 
     Args:
         service: what it writes to. All it has besides ADK's interface is found here, too.
-        check: asked before each write.
+        check: whether this process owns a conversation; None: it owns all.
         lose: called with a conversation that may not be written any more, before NotOwnerError is raised.
         lost: conversations that have not ended here: nothing more of them is written, also if this process
             owns them again by now.
@@ -37,7 +43,7 @@ class Fence(BaseSessionService):
     def __init__(
         self,
         service: BaseSessionService,
-        check: Check,
+        check: Check | None,
         lose: Callable[[str], None],
         lost: Collection[str] = (),
     ) -> None:
@@ -45,6 +51,7 @@ class Fence(BaseSessionService):
         self._check = check
         self._lose = lose
         self._lost = lost
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._service, name)
@@ -74,21 +81,47 @@ class Fence(BaseSessionService):
         return await self._service.list_sessions(app_name=app_name, user_id=user_id)
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
-        await self._may_write(session_id)
-        await self._service.delete_session(app_name=app_name, user_id=user_id, session_id=session_id)
+        async with self._turn(session_id):
+            await self._may_write(session_id)
+            await self._service.delete_session(app_name=app_name, user_id=user_id, session_id=session_id)
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         return await self._service.get_user_state(app_name=app_name, user_id=user_id)
 
     async def append_event(self, session: Session, event: Event) -> Event:
-        if not event.partial:  # which is not stored
+        if event.partial:  # which is not stored
+            return await self._service.append_event(session=session, event=event)
+        async with self._turn(session.id):
             await self._may_write(session.id)
-        return await self._service.append_event(session=session, event=event)
+            return await self._service.append_event(session=session, event=event)
+
+    async def append_aside(
+        self, session_id: str, read: Callable[[], Awaitable[Session | None]], event: Event
+    ) -> None:
+        """Stores an event without words while somebody else may be writing into the session.
+
+        The services know by the time of a session's last event whether somebody else has written. So this
+        event has the time of the one before it.
+
+        Args:
+            read: returns the session as it is stored. None: it was deleted, and nothing is stored.
+        """
+        async with self._turn(session_id):
+            if session := await read():
+                event.timestamp = session.last_update_time
+                await self._may_write(session_id)
+                await self._service.append_event(session=session, event=event)
 
     async def flush(self) -> None:
         await self._service.flush()
 
+    def _turn(self, session_id: str) -> asyncio.Lock:
+        """Held while one event of a session is stored, and what it depends on is read."""
+        return self._turns.setdefault(session_id, asyncio.Lock())
+
     async def _may_write(self, session_id: str) -> None:
+        if self._check is None:
+            return
         if session_id in self._lost or not await self._check(session_id) or session_id in self._lost:
             self._lose(session_id)
             raise NotOwnerError(session_id)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from google.adk.agents.run_config import RunConfig
-from google.adk.sessions import BaseSessionService
 
 from adk_relay.adk.failing import Failing
+from adk_relay.adk.fence import Fence
 from adk_relay.adk.reading import Reader
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.core.moderation import OnInput
@@ -22,8 +22,8 @@ class Home(Protocol):
     """What a conversation needs from `Conversations`."""
 
     runner: WatchedRunner
-    writer: BaseSessionService
-    """The session service, behind the fence if there is one."""
+    writer: Fence
+    """The session service, behind the fence."""
     reader: Reader
     app_name: str
     config: RunConfig

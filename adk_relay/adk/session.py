@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, NamedTuple
 
-from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
 from google.adk.events import Event, EventActions
 from google.adk.sessions import BaseSessionService, Session
@@ -16,6 +15,7 @@ from google.genai import types
 
 from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
+from adk_relay.adk.fence import Fence
 from adk_relay.adk.lines import Lines, marks_of, said_by, with_unanswered
 from adk_relay.adk.reading import CREATED_AT, TITLE, Key, Reader, created_at, title_in
 from adk_relay.adk.rewound import rewound
@@ -37,9 +37,6 @@ them, at each connection to the model."""
 _FOR_MODEL = 256 * 1024
 """Characters of text that the model is given at most: what the context of the larger models takes."""
 
-_TRIES = 10
-"""How often a title is stored while others write into the session."""
-
 _AT_HAND_FOR = 1.0
 """Seconds after which a session that was read is read again before it is used."""
 
@@ -59,11 +56,13 @@ class StoredSession:
 
     Invariants:
         A session that was found or made is kept until it is deleted.
+        One at a time writes into it: its run, which has it from `find`, or between two runs the task of the
+        conversation, with `append` and `write`. Only a title is stored at any time: see `Fence.append_aside`.
     """
 
     def __init__(
         self,
-        service: BaseSessionService,
+        service: Fence,
         reader: Reader,
         stats: Stats,
         app_name: str,
@@ -238,10 +237,11 @@ class StoredSession:
 
     async def create(self) -> None:
         """Makes the session."""
-        session = await self._create()
-        self._keep_at_hand(session)
-        self.created_at = created_at(session)
-        self.is_kept = True
+        async with self._finding:
+            session = await self._create()
+            self._keep_at_hand(session)
+            self.created_at = created_at(session)
+            self.is_kept = True
 
     async def _create(self) -> Session:
         return await create_session(
@@ -251,11 +251,12 @@ class StoredSession:
     async def delete(self) -> None:
         """Deletes the session. The conversation begins anew, with none; the next one gets its title."""
         self._stop_counting()
-        self._take_at_hand()
-        await self._service.delete_session(
-            app_name=self._app_name, user_id=self.user_id, session_id=self.session_id
-        )
-        self.is_kept = False
+        async with self._finding:
+            self._take_at_hand()
+            await self._service.delete_session(
+                app_name=self._app_name, user_id=self.user_id, session_id=self.session_id
+            )
+            self.is_kept = False
         self.set_state = SetState()
         self.created_at = self.last_activity = time.time()
         self.archive = self._new_archive()
@@ -294,23 +295,14 @@ class StoredSession:
         await self._service.append_event(session, event)
 
     async def rename(self, title: str) -> None:
-        """Stores the title, as a change of the state, in an event without words.
-
-        A run may write into the session, too. ADK refuses an event from who has read the session before
-        another was stored, and knows that by the time of the last one. So this one has the same time: no
-        other is refused because of it.
-        """
+        """Stores the title beside a run; without a session, the next one gets it."""
         event = Event(author="relay", actions=EventActions(state_delta={TITLE: title}))
-        for left in reversed(range(_TRIES)):
-            session = await self._reader.session(self._key, 0) or await self.find()
-            event.timestamp = session.last_update_time
-            try:
-                await self._service.append_event(session, event)
-                break
-            except StaleSessionError:
-                if not left:
-                    raise
-        self.title = title
+        async with self._finding:  # no session is made or deleted meanwhile
+            if self.is_kept:
+                await self._service.append_aside(
+                    self.session_id, lambda: self._reader.session(self._key, 0), event
+                )
+            self.title = title
 
 
 def event_of(text: UserText, session: Session) -> Event:

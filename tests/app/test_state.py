@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+import sqlite3
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from websockets.asyncio.client import connect
 from support.chat import asking, chat, created, end, guest, http
 from support.client import Client, Json, client, words
 from support.gemini import Connection, GeminiLive, UserTurn
+from support.process import HANGS
 from support.server import a_relay, serving
 
 pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.bus]
 
+_STORED = "SELECT count(*) FROM events WHERE event_data LIKE '%You said: Count.%'"
 ANN, BOB = {"name": "Ann", "age": 7, "vip": True}, {"name": "Bob"}
 
 
@@ -241,3 +245,33 @@ async def test_there_is_no_room_for_any_amount(gemini: GeminiLive) -> None:
         assert (told["code"], told["id"]) == ("busy", "4")
         await who.send(mime_type="text/plain", data="less", state_delta={"key-0": None})
         await who.turn()
+
+
+async def test_an_answer_that_nobody_heard_is_not_taken_for_the_text(
+    gemini: GeminiLive, tmp_path: Path
+) -> None:
+    """An answer that was stopped before its first word has the place of what is told next."""
+    begin = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text == "Count.":
+            await begin.wait()
+        await connection.say(f"You said: {turn.text}")
+
+    gemini.answer = answer
+    async with serving(a_relay(agent(), sessions=f"sqlite:///{tmp_path}/s.db")) as port:
+        name = await created(port)
+        async with guest(port, name) as who:
+            await who.say("Count.")
+            await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)
+            await who.send(type="interrupt")
+            await who.turn()
+            begin.set()
+            with closing(sqlite3.connect(tmp_path / "s.db")) as database:
+                async with asyncio.timeout(HANGS):
+                    while not database.execute(_STORED).fetchone()[0]:
+                        await asyncio.sleep(0.01)
+            await who.send(mime_type="text/plain", data="I am Ann.", state_delta=ANN)
+            await who.turn()
+            assert await state(port, name) == ANN
+            assert instruction(gemini.connections[-1]) == "The user is called Ann."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -12,7 +13,8 @@ from adk_relay.wire.dialects import BadFrameError, to_json
 MAX_STATE_BYTES = 16 * 1024
 """Bytes that a `state_delta` may have, as compact JSON in UTF-8."""
 
-_MAX_KEY_CHARS = 128
+_KEY = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
+"""`static/openapi.json` has the same pattern."""
 
 _MAX_NUMBER = 2**53
 """What JavaScript and all databases hold exactly."""
@@ -67,8 +69,8 @@ def check_state(text: UserText, allowed: Allowed, *, is_users_own: bool) -> None
 
 def _what_is_wrong(key: str, value: Any) -> str:
     """What is wrong with a key or its value; "": nothing is."""
-    if not key or len(key) > _MAX_KEY_CHARS or not key.isprintable():
-        return f"Each key of state_delta must have 1 to {_MAX_KEY_CHARS} printable characters."
+    if not _KEY.fullmatch(key):
+        return "Each key of state_delta must have 1 to 128 characters, and no control characters."
     if key.startswith("temp:"):
         return "ADK keeps no temp: keys from one run to the next, so state_delta can't have them."
     if key.rpartition(":")[2].startswith("relay_"):
