@@ -103,7 +103,9 @@ class Conversation:
             set_state=lambda delta: self.session.set_state.add(delta),
         )
         self._turn_ends = ends = TurnEnds(home, self.session, room, requests, inbox, runs, writing, meter)
-        self.tell, self.crossed, self.lost_speech = room.broadcast, ends.crossed, self._speaking.lost
+        self.tell = room.broadcast
+        self.crossed = ends.crossed
+        self.lost_speech = self._speaking.lost
         self.waiting = Waiting(room, self, runs)
         self.older = OlderReader(room, self.session)
         self.title = Title(self.session, room)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.summaries import of_store
 from adk_relay.core.listener import Listener
-from adk_relay.core.messages import Renamed
 from adk_relay.core.room import Room, Standing
+from adk_relay.core.titles import Renamed
 
 
 class Title:

@@ -28,7 +28,6 @@ from adk_relay.core.messages import (
     Message,
     Numbered,
     ReadOlder,
-    Renamed,
     Reset,
     Status,
     TurnEnd,
@@ -39,6 +38,7 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.own_ids import is_own, with_id
 from adk_relay.core.room import After, Standing
+from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Configured
 
 _MAX_UNACKED = 256

@@ -13,6 +13,7 @@ from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
 from adk_relay.core.rewind import Rewind, Rewound
+from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Configure, Configured
 
 # ---- from the user ---------------------------------------------------------------------------
@@ -267,9 +268,11 @@ class Gap:
     """Numbered messages that cannot be replayed. The conversation follows in whole messages (`Line`)."""
 
     first: int
+    """The `seq` of the first message that cannot be replayed."""
     last: int
+    """The `seq` of the last one."""
     lines: int
-    """The `seq` of the first and the last message that is lost, and how many `Line` messages follow."""
+    """How many `Line` messages follow."""
     older: str = ""
     """Names the place before those, for `ReadOlder`; "": there are no older messages."""
     epoch: str = ""
@@ -309,8 +312,9 @@ class Presence:
     """Listeners came or left."""
 
     joined: tuple[str, ...]
+    """The connection ids of those that came."""
     left: tuple[str, ...]
-    """The connection ids of those that came, and of those that left."""
+    """The connection ids of those that left."""
     connections: int
     """How many listeners there are now."""
     names: tuple[tuple[str, str], ...] = ()
@@ -334,13 +338,6 @@ class Reset:
     epoch: str
     deleted: bool
     """There is no session until something is said. If False, there is a new session already."""
-
-
-@dataclass(slots=True, frozen=True)
-class Renamed:
-    """The conversation has another title; "": it has none any more."""
-
-    title: str
 
 
 @dataclass(slots=True, frozen=True)

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 MAX_TITLE_CHARS = 80
 """Characters of a title, and of the beginning of a text that stands in its place."""
+
+
+@dataclass(slots=True, frozen=True)
+class Renamed:
+    """The conversation has another title; "": it has none any more."""
+
+    title: str
 
 
 def one_line(text: str) -> str:

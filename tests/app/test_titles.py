@@ -203,3 +203,25 @@ async def test_ids_that_the_server_makes_can_be_said(monkeypatch: pytest.MonkeyP
         made = [(await who.post("/sessions/new")).json()["session_id"] for who in (alice, bob, bob)]
         assert made[:2] == ["calm-owl-10", "calm-owl-11"]  # no two users have the same
         assert re.fullmatch("[0-9a-f]{32}", made[2])  # none was left
+
+
+@pytest.mark.parametrize("scheme", ["memory", "sqlite", "sqlite+aiosqlite"])
+async def test_titles_are_given_while_a_conversation_is_emptied(scheme: str, tmp_path: Path) -> None:
+    """One comes after the other, and no session is made in between."""
+    sessions = "memory://" if scheme == "memory" else f"{scheme}:///{tmp_path}/s.db"
+    async with serving(a_relay(rehearsal(), sessions=sessions)) as port, http(port) as web:
+        async with client(port) as who:
+            await who.ask("first")
+            for number in range(8):
+                clearing = asyncio.create_task(web.post(ALICE.replace("?", "/clear?")))
+                naming = [asyncio.create_task(rename(web, f"title {number}.{each}")) for each in range(6)]
+                assert (await clearing).status_code == 200
+                told = [await each for each in naming]
+                assert {each["title"] for each in told} == {f"title {number}.{each}" for each in range(6)}
+                read = await get(web, ALICE)
+                assert read["history"] == []
+                assert re.fullmatch(rf"title {number}\.\d", read["title"])
+            await who.ask("after")
+            title = (await get(web, ALICE))["title"]
+        await stats_when(web, active_sessions=0)
+        assert await called(web) == [(title, "after")]

@@ -14,8 +14,9 @@ from adk_relay.bus.hub import Hub
 from adk_relay.bus.ownership import Owner
 from adk_relay.core.answer import Answer, Asked
 from adk_relay.core.inbox import InboxFullError
-from adk_relay.core.messages import Ack, Gap, Message, Renamed, Text, TurnEnd, TurnStart, UserImage, UserText
+from adk_relay.core.messages import Ack, Gap, Message, Text, TurnEnd, TurnStart, UserImage, UserText
 from adk_relay.core.room import After, Standing
+from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Configured, Voice
 from support.redis_server import RedisServer
 

@@ -21,7 +21,6 @@ from adk_relay.core.messages import (
     Message,
     Older,
     Presence,
-    Renamed,
     Reset,
     Status,
     Taken,
@@ -36,6 +35,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.core.rewind import Rewound
+from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Choices, Configured, Voice
 from adk_relay.wire import closing
 from adk_relay.wire.closing import CloseFrame

@@ -14,7 +14,6 @@ from adk_relay.core.messages import (
     Error,
     Message,
     Presence,
-    Renamed,
     Reset,
     Taken,
     Text,
@@ -28,6 +27,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.core.rewind import Rewound
+from adk_relay.core.titles import Renamed
 from adk_relay.wire.dialects import (
     MAX_TEXT_BYTES,
     Ask,

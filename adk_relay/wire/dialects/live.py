@@ -23,7 +23,6 @@ from adk_relay.core.messages import (
     Older,
     Presence,
     ReadOlder,
-    Renamed,
     Reset,
     Status,
     Text,
@@ -38,6 +37,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.core.rewind import Rewound
+from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Configure, Configured
 from adk_relay.wire.dialects import (
     MAX_TEXT_BYTES,
