@@ -5,7 +5,7 @@
 
 import { copyButton } from "./copy.js";
 import { element } from "./elements.js";
-import { icon } from "./icons.js";
+import { iconButton } from "./icons.js";
 
 const LOST = "There is no connection now. Please try again.";
 
@@ -16,16 +16,6 @@ export function answerActions(source) {
   return place;
 }
 
-function action(name, label, onclick) {
-  const button = element("button", "action");
-  button.type = "button";
-  button.title = label;
-  button.setAttribute("aria-label", label);
-  button.append(icon(name));
-  button.addEventListener("click", onclick);
-  return button;
-}
-
 // Invariants: the two buttons are under the last text of the user and its answer, and only while these can be taken back.
 // While a text is edited, its line in the client's state is #edited, and a line above the box says so.
 export class LastActions {
@@ -33,8 +23,8 @@ export class LastActions {
   #root;
   #box;
   #bar = document.getElementById("editing");
-  #again = action("again", "Answer this again", () => this.#sayAgain());
-  #edit = action("edit", "Edit this message", () => this.#begin());
+  #again = iconButton("again", "Answer this again", "action", () => this.#sayAgain());
+  #edit = iconButton("edit", "Edit this message", "action", () => this.#begin());
   #edited = null;
   #draft = ""; // what was in the box before
   #write;

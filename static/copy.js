@@ -2,7 +2,7 @@
 
 import { announce } from "./announcer.js";
 import { element } from "./elements.js";
-import { icon } from "./icons.js";
+import { icon, iconButton } from "./icons.js";
 
 const SHOWN = 2000; // ms for which a button says that it has copied
 
@@ -32,13 +32,8 @@ function copySelected(text) {
 
 // A button that copies what `text()` returns; `label` says what that is.
 export function copyButton(label, text) {
-  const button = element("button", "action");
-  button.type = "button";
-  button.title = label;
-  button.setAttribute("aria-label", label);
-  button.append(icon("copy"));
   let timer = 0;
-  button.addEventListener("click", async () => {
+  const button = iconButton("copy", label, "action", async () => {
     const isDone = await copy(text());
     announce(isDone ? "Copied" : "This browser does not let the page copy.");
     if (!isDone) return;

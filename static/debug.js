@@ -3,7 +3,7 @@
 
 import { here } from "./api.js";
 import { copyButton } from "./copy.js";
-import { element } from "./elements.js";
+import { button, element } from "./elements.js";
 import { Timings } from "./timings.js";
 
 const KEPT = 300; // frames
@@ -138,13 +138,13 @@ export class Drawer {
   }
 
   #buttons() {
-    const pause = button("Pause", () => {
+    const pause = button("Pause", "small-button", () => {
       this.#isPaused = !this.#isPaused;
       pause.setAttribute("aria-pressed", String(this.#isPaused));
       this.#draw();
     });
     pause.setAttribute("aria-pressed", "false");
-    const clear = button("Clear", () => {
+    const clear = button("Clear", "small-button", () => {
       this.#frames = [];
       this.#fresh = [];
       this.#list.replaceChildren();
@@ -152,7 +152,7 @@ export class Drawer {
     const bar = element("div", "debug-bar");
     bar.append(
       title("Frames"),
-      button("Ping", () => this.#live.ping()),
+      button("Ping", "small-button", () => this.#live.ping()),
       pause,
       clear,
       copyButton("Copy the frames", () => JSON.stringify(this.#frames, null, 1)),
@@ -219,11 +219,4 @@ function add(list, what, most) {
   item.append(what);
   list.append(item);
   if (list.children.length > most) list.firstElementChild.remove();
-}
-
-function button(label, pressed) {
-  const made = element("button", "small-button", label);
-  made.type = "button";
-  made.addEventListener("click", pressed);
-  return made;
 }

@@ -6,6 +6,7 @@
 import { answerActions } from "./actions.js";
 import { announce } from "./announcer.js";
 import { AnswerText } from "./answer.js";
+import { element } from "./elements.js";
 
 const NEAR = 100; // pixels from the bottom: the reader sees the newest message
 const LEVEL = 2; // of the heading that the messages stand under
@@ -63,7 +64,7 @@ export class Messages {
 
   // A line that is not a message.
   note(text) {
-    this.add(element("system", text));
+    this.add(element("div", "system", text));
     announce(text);
   }
 
@@ -108,17 +109,17 @@ export class Messages {
   }
 
   #bubble(kind, text, who = "") {
-    const node = element(`message ${kind === "other" ? "user other" : kind}`, "");
-    const inner = node.appendChild(element("bubble", ""));
-    if (who) inner.append(element("who", who));
+    const node = element("div", `message ${kind === "other" ? "user other" : kind}`);
+    const inner = node.appendChild(element("div", "bubble"));
+    if (who) inner.append(element("div", "who", who));
     if (kind === "agent") {
       const answer = new AnswerText({ level: LEVEL, around: (draw) => this.#follow(draw) });
       this.#answers.set(node, answer);
       if (text) answer.finish(text);
       inner.append(answer.element);
-    } else inner.append(element("text", text));
-    const meta = node.appendChild(element("meta", ""));
-    meta.append(element("mark", ""));
+    } else inner.append(element("div", "text", text));
+    const meta = node.appendChild(element("div", "meta"));
+    meta.append(element("div", "mark"));
     if (kind === "agent") meta.append(answerActions(() => this.#answers.get(node).source));
     return node;
   }
@@ -135,11 +136,4 @@ export class Messages {
 // The small line below a message.
 export function setMeta(node, text) {
   node.querySelector(".meta .mark").textContent = text;
-}
-
-export function element(className, text) {
-  const node = document.createElement("div");
-  node.className = className;
-  node.textContent = text;
-  return node;
 }

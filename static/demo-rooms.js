@@ -1,7 +1,7 @@
 // The list of all rooms, with how many messages and people are in each, and the box for the name of another one.
 
 import { ask } from "./api.js";
-import { element } from "./demo-messages.js";
+import { element } from "./elements.js";
 
 const REFRESH = 10000; // ms between two requests
 const DELAY = 200; // ms in which several reasons to refresh become one request
@@ -85,6 +85,6 @@ function entry({ session_id, message_count, connected_clients }) {
   const link = item.appendChild(document.createElement("a"));
   link.href = `#${session_id}`;
   const messages = message_count === 1 ? "1 message" : `${message_count} messages`;
-  link.append(element("name", session_id), element("facts", `${messages} · ${connected_clients} here`));
+  link.append(element("div", "name", session_id), element("div", "facts", `${messages} · ${connected_clients} here`));
   return item;
 }

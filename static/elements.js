@@ -7,6 +7,14 @@ export function element(name, className = "", text = "") {
   return node;
 }
 
+// A button that submits nothing.
+export function button(text, className, onclick) {
+  const node = element("button", className, text);
+  node.type = "button";
+  node.addEventListener("click", onclick);
+  return node;
+}
+
 // A link to another site or to a mailbox, in a window of its own; plain text, if it is neither.
 export function link(address, text) {
   const url = URL.canParse(address) ? new URL(address) : null;

@@ -1,4 +1,6 @@
-// Small drawings for buttons that are made by the program.
+// Small drawings, and buttons that show one, for what is made by the program.
+
+import { button } from "./elements.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -8,6 +10,7 @@ const PATHS = {
   close: "m7 7 10 10M17 7 7 17",
   edit: "m4 20 1-4L16 5l3 3L8 19zM14 7l3 3",
   done: "m5 13 4.5 4.5L19 7",
+  more: "M6 12h.01M12 12h.01M18 12h.01",
 };
 
 export function icon(name) {
@@ -19,4 +22,13 @@ export function icon(name) {
   path.setAttribute("d", PATHS[name]);
   svg.append(path);
   return svg;
+}
+
+// `label` says what it does.
+export function iconButton(name, label, className, onclick) {
+  const node = button("", className, onclick);
+  node.title = label;
+  node.setAttribute("aria-label", label);
+  node.append(icon(name));
+  return node;
 }

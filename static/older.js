@@ -1,6 +1,6 @@
 // Messages from before those that are shown: the button above the first message reads them, and scrolling up does.
 
-import { element } from "./elements.js";
+import { button } from "./elements.js";
 import { itemOf } from "./history.js";
 
 const NEAR = 200; // pixels from the top
@@ -11,7 +11,7 @@ export class OlderMessages {
   #root;
   #ask;
   #announce;
-  #button = element("button", "small-button older", LABEL);
+  #button = button(LABEL, "small-button older", () => this.#read());
   #place = ""; // where the messages that are shown begin; empty: there are no older ones
   #asked = false; // the answer is still to come
   #failed = false; // it is not asked again until the button is pressed
@@ -23,8 +23,6 @@ export class OlderMessages {
     this.#root = root;
     this.#ask = ask;
     this.#announce = announce;
-    this.#button.type = "button";
-    this.#button.addEventListener("click", () => this.#read());
     root.addEventListener("scroll", () => this.#look(), { passive: true });
   }
 

@@ -1,6 +1,6 @@
 // The pictures that go with the next text: chosen, pasted or dropped on the page, and shown above the box until then.
 
-import { element } from "./elements.js";
+import { button, element } from "./elements.js";
 import { icon } from "./icons.js";
 import { pictureOf } from "./picture.js";
 
@@ -99,10 +99,8 @@ export class Pictures {
     const image = element("img");
     image.src = picture.preview;
     image.alt = "";
-    const remove = element("button", "round");
-    remove.type = "button";
+    const remove = button("", "round", () => this.#remove(picture, item));
     remove.append(icon("close"));
-    remove.addEventListener("click", () => this.#remove(picture, item));
     item.append(image, remove);
     this.#row.append(item);
     this.#update();

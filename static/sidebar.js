@@ -6,7 +6,8 @@
 import { randomId } from "../clients/js/src/ids.js";
 import { announce } from "./announcer.js";
 import { ask } from "./api.js";
-import { element } from "./elements.js";
+import { button, element } from "./elements.js";
+import { iconButton } from "./icons.js";
 import { remember, remembered } from "./settings.js";
 import { isSignedIn, withToken } from "./token.js";
 
@@ -28,6 +29,7 @@ export class Sidebar {
   #isWide = matchMedia("(min-width: 56rem)");
   #limit = PAGE;
   #timer = 0;
+  #reads = 0; // only what was asked for last is shown
   #shown = ""; // the JSON of what is shown
   #isOffered = false;
 
@@ -105,12 +107,15 @@ export class Sidebar {
 
   async #read() {
     clearTimeout(this.#timer);
+    const mine = ++this.#reads;
     let found;
     try {
       found = await ask("GET", `sessions?limit=${this.#limit}&user_id=${encodeURIComponent(this.#user)}`);
     } catch (error) {
-      return this.#problem(error.message);
+      if (mine === this.#reads) this.#problem(error.message);
+      return;
     }
+    if (mine !== this.#reads) return;
     this.#problem("");
     const shown = JSON.stringify([found.sessions.map(facts), this.#session]);
     // What is being renamed, or asked about, stays until that is done.
@@ -136,21 +141,15 @@ export class Sidebar {
     link.dataset.token = "";
     link.append(element("span", "name", name), element("span", "when", dateOf(session.last_activity)));
     if (id === this.#session) link.setAttribute("aria-current", "page");
-    const more = button("round quiet more", "");
-    more.append(document.querySelector("#sidebar-close .icon").cloneNode(true));
-    more.querySelector("use").setAttribute("href", "#icon-more");
-    more.setAttribute("aria-label", `Rename or delete “${name}”`);
-    more.setAttribute("aria-expanded", "false");
     const actions = element("div", "actions");
     actions.hidden = true;
-    more.addEventListener("click", () => {
+    const more = iconButton("more", `Rename or delete “${name}”`, "round quiet more", () => {
       actions.hidden = !actions.hidden;
       more.setAttribute("aria-expanded", String(!actions.hidden));
     });
-    const rename = button("rename", "Rename");
-    rename.addEventListener("click", () => this.#rename(item, session));
-    const remove = button("delete", "Delete");
-    remove.addEventListener("click", () => this.#delete(id, name));
+    more.setAttribute("aria-expanded", "false");
+    const rename = button("Rename", "rename", () => this.#rename(item, session));
+    const remove = button("Delete", "delete", () => this.#delete(id, name));
     actions.append(rename, remove);
     item.append(link, more, actions);
     return item;
@@ -174,7 +173,7 @@ export class Sidebar {
     input.value = nameOf(session);
     input.maxLength = MAX_TITLE;
     input.setAttribute("aria-label", "Name of the conversation");
-    form.append(input, button("small-button", "Save", "submit"));
+    form.append(input, element("button", "small-button", "Save"));
     item.replaceChildren(form);
     input.select();
     const done = () => {
@@ -233,10 +232,4 @@ function dateOf(iso) {
   const when = new Date(iso);
   const isToday = when.toDateString() === new Date().toDateString();
   return when.toLocaleString([], isToday ? { hour: "2-digit", minute: "2-digit" } : { dateStyle: "medium" });
-}
-
-function button(className, text, type = "button") {
-  const node = element("button", className, text);
-  node.type = type;
-  return node;
 }

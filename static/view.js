@@ -1,6 +1,8 @@
 // What the main page shows around the conversation: the connection's state, notices, the call, the box to write in.
 
 import { announce } from "./announcer.js";
+import { button, element } from "./elements.js";
+import { iconButton } from "./icons.js";
 import { areTyping, list } from "./people.js";
 import { fit } from "./textbox.js";
 
@@ -103,44 +105,23 @@ export function showWriting(names) {
 export function notice(kind, text, { onDismiss, actions = [] } = {}) {
   document.querySelector(`#notice [data-kind="${kind}"]`)?.remove();
   if (!text) return;
-  const card = document.createElement("div");
-  card.className = "card";
+  const card = element("div", "card");
   card.dataset.kind = kind;
   const paragraph = document.createElement("p");
   paragraph.append(...[text].flat());
-  const close = document.createElement("button");
-  close.type = "button";
-  close.className = "round quiet";
-  close.setAttribute("aria-label", "Dismiss");
-  close.append(document.querySelector("#mute .icon").cloneNode(true));
-  close.querySelector("use").setAttribute("href", "#icon-close");
-  close.onclick = () => {
+  const endedBy = (handler) => () => {
     card.remove();
     focusText();
-    onDismiss?.();
+    handler?.();
   };
-  const buttons = actions.map(([label, handler]) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "small-button";
-    button.textContent = label;
-    button.onclick = () => {
-      card.remove();
-      focusText();
-      handler();
-    };
-    return button;
-  });
+  const buttons = actions.map(([label, handler]) => button(label, "small-button", endedBy(handler)));
+  const close = iconButton("close", "Dismiss", "round quiet", endedBy(onDismiss));
   card.append(paragraph, ...buttons, close);
   $("notice").append(card);
   announce(paragraph.textContent);
 }
 
-export function code(text) {
-  const node = document.createElement("code");
-  node.textContent = text;
-  return node;
-}
+export const code = (text) => element("code", "", text);
 
 // ---- the call
 

@@ -2,7 +2,7 @@
 // set as text, never as markup: what a card shows comes from a model.
 
 import { pretty } from "./bubbles.js";
-import { element, link } from "./elements.js";
+import { button, element, link } from "./elements.js";
 
 const CONFIRMATION = "adk_request_confirmation";
 const CREDENTIAL = "adk_request_credential";
@@ -161,13 +161,13 @@ export class WaitingCards {
         if (more.error) return this.#correct(card, field, more.error);
         answer(field ? { confirmed, payload: more.value } : { confirmed });
       };
-      buttons.append(button("Allow", "primary", confirm(true)), button("Do not allow", "", confirm(false)));
+      buttons.append(button("Allow", "small-button primary", confirm(true)), button("Do not allow", "small-button", confirm(false)));
     } else {
       const give = () => {
         const { value, error } = parsed(field.area.value, false);
         return error ? this.#correct(card, field, error) : answer(value);
       };
-      buttons.append(button("Answer", "primary", give));
+      buttons.append(button("Answer", "small-button primary", give));
     }
     card.controls.append(buttons);
     item.append(card.controls, card.state);
@@ -212,11 +212,4 @@ function parsed(text, mustBeJson) {
     const isMeantAsJson = mustBeJson || /^\s*[{["]/.test(text);
     return isMeantAsJson ? { error: "This is not valid JSON. Please correct it." } : { value: text.trim() };
   }
-}
-
-function button(text, className, onclick) {
-  const node = element("button", `small-button ${className}`.trim(), text);
-  node.type = "button";
-  node.onclick = onclick;
-  return node;
 }

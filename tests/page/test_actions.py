@@ -65,6 +65,7 @@ async def test_answers_and_code_can_be_copied(gemini: GeminiLive, browser: Brows
 async def breaks_lines(tab: Tab) -> None:
     """On a touch keyboard Enter does, and the box grows with them up to a limit."""
     box = tab.page.get_by_label("Message", exact=True)
+    await expect(tab.page.locator(".message.user")).not_to_have_count(0)  # the history is shown
     count = await tab.page.locator(".message.user").count()
     await expect(box).to_have_attribute("enterkeyhint", "enter")
     await box.fill("one")

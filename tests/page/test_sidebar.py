@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Dialog, Locator, expect
+from playwright.async_api import Browser, Dialog, Locator, Route, expect
 
 from support.browser import Tab, rehearsal, violations, visit
 from support.server import a_relay, serving
@@ -175,3 +176,24 @@ async def test_only_ones_own_are_listed(browser: Browser) -> None:
         async with visit(browser, port, f"/#token={made['token']}") as tab:
             await expect(tab.page.locator(".message.user .text")).to_have_text("one")
             await expect(tab.page.locator(TOGGLE)).to_be_hidden()
+
+
+async def test_a_late_answer_does_not_replace_a_newer_list(browser: Browser) -> None:
+    go_on = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        response = await route.fetch()
+        await go_on.wait()
+        await route.fulfill(response=response)
+
+    async with serving(a_relay(rehearsal())) as port, visit(browser, port) as tab:
+        page = tab.page
+        await page.route("**/sessions?*", late, times=1)
+        async with page.expect_request("**/sessions?*"):
+            await page.locator(TOGGLE).click()
+        await ask(tab, "one")
+        await expect(names(tab)).to_have_text(["one"])
+        async with page.expect_response("**/sessions?*"):
+            go_on.set()
+        await page.evaluate("() => new Promise((resolve) => setTimeout(resolve))")  # it has been read by then
+        await expect(names(tab)).to_have_text(["one"])
