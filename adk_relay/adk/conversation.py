@@ -100,7 +100,7 @@ class Conversation:
             is_owed=lambda: bool(runs.owed),
             would_cut_in=self._would_cut_in,
             want=runs.want,
-            set_state=lambda delta: self.session.set_state.add(delta),
+            sets_state=lambda delta: self.session.set_state.added(delta),
         )
         self._turn_ends = ends = TurnEnds(home, self.session, room, requests, inbox, runs, writing, meter)
         self.tell = room.broadcast

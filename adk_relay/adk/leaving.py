@@ -19,10 +19,9 @@ class Leaving:
         """The next run is to begin with a new connection, and the history."""
         self.needs_run = False
         """A new connection within this run does not do: ADK reads something when a run begins."""
-        self._by: float | None = None  # the deadline
-
         self.is_stale = False
         """The next turn needs a new connection."""
+        self._by: float | None = None  # the deadline
 
     def __bool__(self) -> bool:
         return self._by is not None or self.is_renewed or self.is_stale

@@ -34,7 +34,6 @@ NAME = "relay_name"
 TEXT_KEY = "relay_text"
 """Marks the event of a text that has an id with its `UserText.key`, as a list: it is not said again."""
 
-
 REWIND = "relay_rewind"
 """Marks an event, in its metadata, with a place: all from there on is taken back (see `adk.rewound`)."""
 

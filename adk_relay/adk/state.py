@@ -7,7 +7,8 @@ list of the keys that clients have set. Others are the agent's own, and nobody i
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from adk_relay.core.inbox import InboxFullError
@@ -47,18 +48,24 @@ class SetState:
         self._values = shown(state)
         self._most = max(MAX_BYTES, _size(self._values))
 
-    def add(self, delta: Mapping[str, Any] | None) -> None:
-        """A text with this delta is taken.
+    @contextmanager
+    def added(self, delta: Mapping[str, Any] | None) -> Iterator[None]:
+        """A text with this delta is taken, unless the body raises an exception.
 
         Raises:
             StateFullError: there is no room for it.
         """
-        if not delta:
-            return
-        values = {**self._values, **delta}
-        if _size(values) > self._most:
-            raise StateFullError
-        self._values = values
+        before = self._values
+        if delta:
+            values = {**before, **delta}
+            if _size(values) > self._most:
+                raise StateFullError
+            self._values = values
+        try:
+            yield
+        except BaseException:
+            self._values = before
+            raise
 
 
 def delta_of(text: UserText, state: Mapping[str, Any]) -> dict[str, Any]:

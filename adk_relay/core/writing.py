@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +35,8 @@ class Writing:
         is_owed: returns whether the model owes the user an answer.
         would_cut_in: returns whether the model could take a new request for a part of something else.
         want: asks for a run.
-        set_state: takes the `state_delta` of each text; raises InboxFullError if there is no room for it.
+        sets_state: entered with the `state_delta` of a text while it is taken; raises InboxFullError if there
+            is no room for it.
 
     Only `requests.current` says which request is being answered.
 
@@ -52,7 +54,7 @@ class Writing:
         is_owed: Callable[[], bool],
         would_cut_in: Callable[[], bool],
         want: Callable[[], None],
-        set_state: Callable[[Any], None] = lambda delta: None,
+        sets_state: Callable[[Any], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         self.requests = requests
         self._texts = Texts()
@@ -61,7 +63,7 @@ class Writing:
         self._is_owed = is_owed
         self._would_cut_in = would_cut_in
         self._want = want
-        self._set_state = set_state
+        self._sets_state = sets_state
         self._next: asyncio.Handle | None = None  # the scheduled call of `begin_next`
 
     # ---- for the listeners ----
@@ -74,8 +76,8 @@ class Writing:
         """
         text = replace(text, member=listener.member)
         if not self._is_repeated(text, listener):
-            self._set_state(text.state_delta)
-            self._say(text, listener)
+            with self._sets_state(text.state_delta):
+                self._say(text, listener)
             self._texts.add(text, listener)
 
     def ask(self, text: UserText, listener: Listener) -> None:
@@ -92,8 +94,8 @@ class Writing:
             if not self._hand_over(text, listener) and listener.attends == "own":
                 self._answer_again(text, listener)
             return
-        self._set_state(text.state_delta)
-        request, before = self.requests.take(text, listener)
+        with self._sets_state(text.state_delta):
+            request, before = self.requests.take(text, listener)
         self._texts.add(text, listener)
         self._room.set_typing(listener, False)
         self._tell_taken(request, before)

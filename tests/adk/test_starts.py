@@ -19,6 +19,7 @@ from google.adk.sessions.base_session_service import GetSessionConfig
 from google.adk.telemetry import ContentCapturingMode
 from google.genai import types
 
+from adk_relay.adk.fence import Fence
 from adk_relay.adk.models import telemetry
 from adk_relay.adk.reading import AnyReader
 from adk_relay.adk.rehearsal import Rehearsal
@@ -101,7 +102,8 @@ async def test_a_configuration_that_limits_what_is_read_is_obeyed(gemini: Gemini
 
 
 def alices(service: BaseSessionService) -> StoredSession:
-    return StoredSession(service, AnyReader(service), Stats(), "tester", "alice", "live-alice")
+    fence = Fence(service, None, lambda _: None)
+    return StoredSession(fence, AnyReader(service), Stats(), "tester", "alice", "live-alice")
 
 
 async def test_a_session_that_another_process_has_just_made_is_used() -> None:

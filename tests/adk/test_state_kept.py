@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 from adk.test_takeover import an_owner, lines, the_next, told
+from core.test_writing import Client
 from google.adk.agents import LlmAgent
 from google.adk.events import Event
 from google.adk.sessions import Session
 
 from adk_relay.adk.lines import said_by
 from adk_relay.adk.state import KEYS, MAX_BYTES, SetState, StateFullError, delta_of, shown
-from adk_relay.core.messages import Ack, UserText
+from adk_relay.core.inbox import Inbox, InboxFullError
+from adk_relay.core.messages import Ack, UserImage, UserText
+from adk_relay.core.requests import Requests, Stats
+from adk_relay.core.room import Room
+from adk_relay.core.writing import Writing
 from support.gemini import GeminiLive, Plan
 from support.owners import Owner
 from support.process import HANGS
@@ -92,10 +97,37 @@ def test_what_is_stored_and_shown() -> None:
 
 def test_there_is_room_for_so_much() -> None:
     kept = SetState()
-    kept.add({"a": "x" * (MAX_BYTES - 100)})
+
+    def add(**delta: str) -> None:
+        with kept.added(delta):
+            pass
+
+    add(a="x" * (MAX_BYTES - 100))
     with pytest.raises(StateFullError, match="use fewer keys"):
-        kept.add({"b": "x" * 100})
-    kept.add({"a": "y"})
-    kept.add({"b": "x" * 100})
+        add(b="x" * 100)
+    add(a="y")
+    add(b="x" * 100)
     kept.load({"a": "z" * 2 * MAX_BYTES, KEYS: ["a"]})  # an agent has made it longer
-    kept.add({"a": "shorter"})
+    add(a="shorter")
+
+
+def test_a_text_that_is_refused_takes_no_room() -> None:
+    kept, requests = SetState(), Requests(Stats())
+    room = Room(requests, replay_bytes=0, replay_seconds=0.0)
+    writing = Writing(
+        room,
+        requests,
+        inbox := Inbox(on_dropped=lambda _: None),
+        is_owed=lambda: True,
+        would_cut_in=lambda: False,
+        want=lambda: None,
+        sets_state=kept.added,
+    )
+    inbox.add(UserImage(b"x" * (8 * 1024 * 1024 - 1024), "image/png"))
+    alice = Client("alice")
+    for number in range(8):
+        with pytest.raises(InboxFullError, match="waits for the model"):
+            writing.say(UserText("x", state_delta={f"{number}": "x" * 16_000}), alice)
+    kept.check()
+    with kept.added({"a": "x" * (MAX_BYTES - 100)}):
+        pass
