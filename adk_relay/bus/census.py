@@ -148,4 +148,5 @@ def _about(told: Any) -> About | None:
 
 def _known(kind: Any, told: dict[str, Any]) -> Any:
     """An object with those of its fields that were told: another version of relay may have more, or fewer."""
-    return kind(**{each.name: told[each.name] for each in fields(kind) if each.name in told})
+    values = {each.name: told[each.name] for each in fields(kind) if each.name in told}
+    return kind(**{name: tuple(it) if isinstance(it, list) else it for name, it in values.items()})

@@ -153,7 +153,7 @@ class Conversations:
     def _agent(self) -> Agent | None:
         """What the agent is; None: no process is known that runs it."""
         if own := self._own:
-            choices = own.choices.voices, own.choices.languages
+            choices = tuple(own.choices.voices), tuple(own.choices.languages)
             return Agent(own.app_name, own.model, own.is_rehearsal, own.push_to_talk, *choices)
         return self.together.agent
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
@@ -36,8 +36,8 @@ class Agent:
     model: str = ""
     is_rehearsal: bool = False
     push_to_talk: bool = False
-    voices: Sequence[str] = ()
-    languages: Sequence[str] = ()
+    voices: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
     """Those that users may choose."""
 
 

@@ -176,7 +176,7 @@ async def test_who_joins_is_shown_what_waits_and_what_others_answer(
 async def test_a_pipe_says_that_a_call_waits(gemini: GeminiLive) -> None:
     async with serving(asking(gemini)) as port:
         url = f"http://127.0.0.1:{port}"
-        here = rf"Answer at a terminal: relay-client --url {url} --session \w+\n"
+        here = rf"Answer at a terminal: relay-client --url {url} --session [\w-]+\n"
         code, out, err = await piped("--url", url, text="ask_manager amount 5")
         assert (code, out) == (1, "")
         assert re.fullmatch(rf"relay-client: ask_manager\(amount=5\) waits for your answer\. {here}", err), (

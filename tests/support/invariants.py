@@ -143,7 +143,7 @@ _seen: set[str] = set()
 
 def install() -> None:
     """Wraps the classes of all modules of relay that are imported by now and were not before."""
-    for name, module in list(sys.modules.items()):
+    for name, module in sys.modules.copy().items():  # a thread may be importing one
         if name.startswith(LAYERS) and name not in _seen:
             _seen.add(name)
             for kind in [*vars(module).values()]:  # a thread may be importing it
