@@ -275,8 +275,9 @@ const last = new LastActions(live, {
   tell: (text) => view.notice("last", text),
 });
 
-elements.composer.addEventListener("submit", (event) => {
+elements.composer.addEventListener("submit", async (event) => {
   event.preventDefault();
+  await pictures.ready; // a large one may still be read, and belongs to this text
   if (write(elements.text.value)) fill(last.takeDraft());
   view.focusText();
 });

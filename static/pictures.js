@@ -19,6 +19,7 @@ export class Pictures {
   #input = $("picture-file");
   #pictures = [];
   #why = ""; // none can be sent now
+  #reading = Promise.resolve(); // those that were given so far: one is read after the other, so that MOST holds
   #tell;
   #focusText;
   #announce;
@@ -80,7 +81,16 @@ export class Pictures {
     else this.#tell("Only pictures can be sent.");
   }
 
-  async #add(files) {
+  // Settles when all that was given so far is in the row, or was told to be none.
+  get ready() {
+    return this.#reading;
+  }
+
+  #add(files) {
+    this.#reading = this.#reading.then(() => this.#read(files));
+  }
+
+  async #read(files) {
     if (this.#why) return this.#tell(this.#why);
     this.#tell("");
     for (const file of files) {

@@ -178,3 +178,29 @@ async def test_without_a_websocket_nobody_thinks_that_a_picture_was_sent(browser
             notice = tab.page.locator("#notice [data-kind=picture]")
             await expect(notice).to_contain_text("Pictures need a WebSocket")
             await expect(tab.page.locator("#pictures li")).to_have_count(0)
+
+
+async def test_pictures_that_come_at_once(gemini: GeminiLive, browser: Browser) -> None:
+    """Reading one takes time: a text that is sent meanwhile waits for it, and no more come than may."""
+    gemini.answer = see
+    async with serving(a_relay()) as port, visit(browser, port) as tab:
+        page = tab.page
+        await page.get_by_label("Message", exact=True).fill("What is it?")
+        await page.evaluate(
+            """async () => {
+              const canvas = new OffscreenCanvas(5000, 4000);
+              canvas.getContext("2d");
+              const blob = await canvas.convertToBlob({ type: "image/png" });
+              const clipboardData = new DataTransfer();
+              clipboardData.items.add(new File([blob], "a.png", { type: blob.type }));
+              const box = document.getElementById("text");
+              box.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+              box.form.requestSubmit();
+            }"""
+        )
+        await tab.answered("I see 1.")
+        await asyncio.gather(*(give(tab) for _ in range(7)))
+        await expect(page.locator("#notice")).to_contain_text("At most 4 pictures")
+        await tab.say("And now?")
+        await tab.answered("I see 5.")  # in all
+        await expect(page.locator("#pictures li")).to_have_count(0)
