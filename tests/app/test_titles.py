@@ -211,8 +211,8 @@ async def test_titles_are_given_while_a_conversation_is_emptied(scheme: str, tmp
     sessions = "memory://" if scheme == "memory" else f"{scheme}:///{tmp_path}/s.db"
     async with serving(a_relay(rehearsal(), sessions=sessions)) as port, http(port) as web:
         async with client(port) as who:
-            await who.ask("first")
-            for number in range(8):
+            for number in range(6):
+                await who.ask("before")
                 clearing = asyncio.create_task(web.post(ALICE.replace("?", "/clear?")))
                 naming = [asyncio.create_task(rename(web, f"title {number}.{each}")) for each in range(6)]
                 assert (await clearing).status_code == 200
