@@ -213,13 +213,7 @@ class History:
                 answer.chunks.append(message.text)
                 return [*start, replace(message, number=len(answer.chunks))]
             case Written() | Transcript(final=True):
-                text_id = message.id if isinstance(message, Written) else ""
-                self._add(Line("user", message.text, id=text_id, name=message.name, timestamp=now()))
-                self._loose = ()
-                self._questions.append(message.seq)
-                self._question_at = time.monotonic()
-                if not (self.first_text or self._has_more):
-                    self.first_text = beginning(message.text)
+                self._ask(message)
                 return [replace(message, message_count=self.message_count)]
             case ToolStart(late=True):  # it is shown with the last answer, but is not part of it
                 self._add_late(_call_of(message))
@@ -229,12 +223,7 @@ class History:
                 answer.tools[message.tool_id] = _call_of(message)
                 return [*start, message]
             case ToolComplete():
-                if self._open and (call_ := self._open.tools.get(message.tool_id)):
-                    self._open.tools[message.tool_id] = replace(
-                        call_, result=message.result, is_pending=False
-                    )
-                else:
-                    self._returned(message)
+                self._returned(message)
                 return [message]
             case Rewound():
                 messages = self._take_back()
@@ -242,9 +231,8 @@ class History:
             case TurnEnd(goes_on=False):
                 answer = self._open or self._begin(asked, start)
                 usage = message.usage.plus(answer.usage) if message.usage else answer.usage
-                whole = replace(
-                    self._end(answer, message.interrupted), usage=usage, grounding=message.grounding
-                )
+                ended = self._end(answer, message.interrupted)
+                whole = replace(ended, usage=usage, grounding=message.grounding)
                 return [*start, replace(message, answer=whole)]
             case TurnEnd():
                 if self._open and message.usage:
@@ -359,8 +347,21 @@ class History:
                 self._change(index, replace(line, tools=shortened([*others, call])))
                 return
 
+    def _ask(self, message: Written | Transcript) -> None:
+        """A user has written or said something."""
+        text_id = message.id if isinstance(message, Written) else ""
+        self._add(Line("user", message.text, id=text_id, name=message.name, timestamp=now()))
+        self._loose = ()
+        self._questions.append(message.seq)
+        self._question_at = time.monotonic()
+        if not (self.first_text or self._has_more):
+            self.first_text = beginning(message.text)
+
     def _returned(self, message: ToolComplete) -> None:
-        """A tool has returned that no answer waits for any more."""
+        """A tool has returned: one of the answer under way, or one that no answer waits for any more."""
+        if self._open and (call := self._open.tools.get(message.tool_id)):
+            self._open.tools[message.tool_id] = replace(call, result=message.result, is_pending=False)
+            return
         if loose := with_result(self._loose, message.tool_id, message.result):
             self._loose = loose
             return
