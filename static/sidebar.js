@@ -51,7 +51,8 @@ export class Sidebar {
       this.#read();
     });
     this.#offerNew();
-    this.#drawer.addEventListener("close", () => this.#show(false));
+    // This event comes some time after Escape: the drawer may be open again.
+    this.#drawer.addEventListener("close", () => this.#drawer.open || this.#show(false));
     this.#isWide.addEventListener("change", () => this.#show(this.#opensByItself));
     // Another tab may have changed the list, or this page was left and is shown again.
     for (const event of ["focus", "pageshow"]) addEventListener(event, () => this.#refresh());
@@ -66,7 +67,7 @@ export class Sidebar {
   }
 
   get #isOpen() {
-    return !this.#nav.hidden;
+    return !this.#nav.hidden && (this.#drawer.open || this.#nav.parentElement !== this.#drawer);
   }
 
   get #opensByItself() {
@@ -118,8 +119,8 @@ export class Sidebar {
     if (mine !== this.#reads) return;
     this.#problem("");
     const shown = JSON.stringify([found.sessions.map(facts), this.#session]);
-    // What is being renamed, or asked about, stays until that is done.
-    if (shown === this.#shown || this.#list.querySelector("form")) return;
+    // What is being renamed, or has its buttons open, stays until that is done.
+    if (shown === this.#shown || this.#list.querySelector("form, .actions:not([hidden])")) return;
     this.#shown = shown;
     const focused = this.#list.contains(document.activeElement) ? document.activeElement : null;
     const place = focused && [focused.closest("li").dataset.id, focused.className];
@@ -146,10 +147,11 @@ export class Sidebar {
     const more = iconButton("more", `Rename or delete “${name}”`, "round quiet more", () => {
       actions.hidden = !actions.hidden;
       more.setAttribute("aria-expanded", String(!actions.hidden));
+      this.#refresh();
     });
     more.setAttribute("aria-expanded", "false");
     const rename = button("Rename", "rename", () => this.#rename(item, session));
-    const remove = button("Delete", "delete", () => this.#delete(id, name));
+    const remove = button("Delete", "delete", () => this.#delete(item, id, name));
     actions.append(rename, remove);
     item.append(link, more, actions);
     return item;
@@ -201,7 +203,7 @@ export class Sidebar {
     });
   }
 
-  async #delete(id, name) {
+  async #delete(item, id, name) {
     if (!confirm(`Delete “${name}”, and all that was said in it?`)) return;
     try {
       await ask("DELETE", this.#path(id));
@@ -209,6 +211,7 @@ export class Sidebar {
       if (error.status !== 404) return this.#problem(error.message); // 404: another tab has done it
     }
     announce("Deleted.");
+    item.remove();
     if (id !== this.#session) return this.#read();
     const address = this.#address(randomId());
     location.replace(isSignedIn() ? withToken(address) : address);

@@ -319,16 +319,21 @@ export class ReconnectingSocket {
     else if (this.state.name === "blocked") this.become({ name: "waiting", delay });
   }
 
-  // Finds out whether the server takes no connections, or whether only WebSockets do not get through.
+  // Finds out whether the server takes no connections, or whether only WebSockets do not get through. The next try waits
+  // for that.
   async #findCause(delay) {
+    clearTimeout(this.#timer);
+    const question = (this.#question = {});
     const isServed = await this.#answers(this.#canServe);
-    // While this waited, the next try has begun, or tries have been stopped.
-    if (this.#socket || this.#question || this.#paused || !["waiting", "blocked"].includes(this.state.name)) return;
+    if (this.#question !== question) return; // the next try has begun, or tries have been stopped
+    this.#question = null;
     if (isServed) {
-      clearTimeout(this.#timer);
       this.#timer = setTimeout(() => this.open(), BLOCKED_DELAY);
       if (this.state.name !== "blocked") this.become({ name: "blocked" });
-    } else if (this.state.name === "blocked") this.become({ name: "waiting", delay });
+      return;
+    }
+    this.#timer = setTimeout(() => this.open(), delay);
+    if (this.state.name === "blocked") this.become({ name: "waiting", delay });
   }
 
   // The page was left, and the browser keeps it. Its socket would stay open for minutes, and somebody be there who is
