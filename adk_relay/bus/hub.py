@@ -258,7 +258,7 @@ class Hub:
     def _link(self, to: str) -> Link:
         if to not in self._links:
             given_up = partial(self.on_given_up, to)
-            link = Link(self.server, self.process, to, self.before_pack, given_up, self.lease.assure)
+            link = Link(self.server, self.process, to, self.before_pack, given_up)
             self._links[to] = link, asyncio.create_task(self._carry(link), name=f"link to {to}")
             self._watcher.watch(to)
         return self._links[to][0]

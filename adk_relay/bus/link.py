@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from adk_relay.bus import keys
 from adk_relay.bus.packs import Item, Outgoing, pack
@@ -41,8 +40,6 @@ class Link:
         process: this one.
         to: the process that it sends to.
         before_pack: awaited before a pack is sent.
-        assure: awaited before each attempt to send it: makes sure that nobody takes this process for dead.
-            The receiver would have dropped what the packs are about.
         on_dropped: called with each item of sound that was given up.
     """
 
@@ -53,7 +50,6 @@ class Link:
         to: str,
         before_pack: Callable[[], Awaitable[None]] | None = None,
         on_dropped: Callable[[Item], None] = lambda _: None,
-        assure: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.to = to
         self.is_idle = asyncio.Event()
@@ -61,7 +57,6 @@ class Link:
         self._server = server
         self._process = process
         self._before_pack = before_pack
-        self._assure = assure
         self._since = time.monotonic_ns()
         self._number = 0
         self._outgoing = Outgoing(_CONTENT_BYTES, _SOUND_BYTES, _SOUND_SECONDS, on_dropped)
@@ -118,14 +113,8 @@ class Link:
 
     async def _put(self, data: bytes) -> None:
         command = ("XADD", keys.inbox(self.to), "NOMKSTREAM", "MAXLEN", "~", _MAX_PACKS, "*", "p", data)
-
-        async def once() -> list[Any]:
-            if self._assure:
-                await self._assure()
-            return await self._server.ask(command)
-
         # Only the receiver makes its inbox: one that nobody reads any more would stay for ever.
-        while await self._server.attempt(once) == [None]:
+        while await self._server.attempt(lambda: self._server.ask(command)) == [None]:
             await asyncio.sleep(_NO_INBOX_PAUSE)
 
     def _note(self) -> None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from adk_relay.bus import inbox as inbox_module
-from adk_relay.bus import keys
-from adk_relay.bus import lease as lease_module
 from adk_relay.bus import link as link_module
 from adk_relay.bus import server as server_module
 from adk_relay.bus.inbox import Inbox
-from adk_relay.bus.lease import Lease
 from adk_relay.bus.link import Link
 from adk_relay.bus.packs import Item
 from adk_relay.bus.server import Server
@@ -62,40 +58,6 @@ async def test_many_chunks_are_few_entries(redis: RedisServer, server: Server) -
     assert receiver.packs <= 50
     assert receiver.gaps == []
     assert {item.conversation for item in receiver.items} == {*"abcdefghij"}
-
-
-async def test_nothing_is_sent_before_the_lease_is_extended(
-    redis: RedisServer, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a time without Redis, too: others would take the sender for dead, and drop what it is about."""
-    receiver = Receiver(server, "web")
-    monkeypatch.setattr(lease_module, "_LEASE_MS", 300)
-    async with network(redis.port, is_http=False) as (between, port):
-        far = Server(f"redis://127.0.0.1:{port}")
-        lease = Lease(far, "worker")
-        link = Link(far, "worker", "web", assure=lease.assure)
-        leases: list[Any] = []
-        ask = far.ask
-
-        async def noted(*commands: Sequence[Any]) -> list[Any]:
-            had_lease = await server.run("EXISTS", keys.lease("worker"))
-            answers = await ask(*commands)
-            leases.append(had_lease)
-            return answers
-
-        monkeypatch.setattr(far, "ask", noted)
-        async with running(receiver.inbox.run(), link.run()):
-            await receiver.inbox.is_made.wait()
-            link.send("a", 1, "", b"0 ")
-            await until(lambda: len(receiver.items) == 1)
-            between.cut()
-            link.send("a", 1, "", b"1 ")
-            await until(lambda: far.is_away)
-            await until(lambda: not lease.lasts)
-            between.mend()
-            await until(lambda: len(receiver.items) == 2)
-        assert leases == [1, 1]
-        await far.close()
 
 
 async def test_one_alone_goes_at_once_and_the_next_waits(
