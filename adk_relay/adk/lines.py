@@ -70,6 +70,8 @@ class Said(NamedTuple):
     """Tools that are called."""
     results: tuple[tuple[str, Any], ...] = ()
     """The ids of the calls that have returned, and their results."""
+    is_stopped: bool = False
+    """A user had stopped the answer before: nobody was to hear this."""
 
     @property
     def user_text(self) -> UserText | None:
@@ -124,6 +126,7 @@ def said_by(event: Event) -> Said:
             for part in parts
             if (answer := part.function_response) and answer.id not in asked
         ),
+        bool(metadata.get(CUT)) and GOES_ON not in metadata,
     )
 
 
@@ -160,6 +163,7 @@ def said_in(stored: Mapping[str, Any]) -> Said:
             for part in parts
             if (answer := part.get("function_response")) and answer.get("id") not in asked
         ),
+        bool(metadata.get(CUT)) and GOES_ON not in metadata,
     )
 
 

@@ -51,7 +51,7 @@ class _Stored:
             self.placed.append((seq, said))
             if said.by_user:
                 self.places.add(seq)
-            elif words := said.text + said.spoken:
+            elif (words := said.text + said.spoken) and not said.is_stopped:
                 self.answers[seq] = self.answers.get(seq, "") + words
 
     def place_of(self, answer: OpenAnswer) -> int | None:
@@ -202,7 +202,7 @@ class Takeover:
                 untold.append(Transcript(0, said.heard, final=True, name=said.name))
             if said.text and said.by_user:
                 untold.append(Written(0, said.text, "", said.key[1] if said.key else "", 0, said.name))
-            elif (words := said.text + said.spoken) and not said.is_cut:  # if it is, nobody was to hear it
+            elif (words := said.text + said.spoken) and not said.is_stopped:
                 untold.append(Text(0, words, is_transcript=bool(said.spoken)))
         return untold
 
