@@ -135,7 +135,7 @@ class Conversation:
 
     def standing(self, listener: Listener | None) -> Standing:
         """How the conversation stands, for a listener that is about to come, or is there."""
-        return replace(self.title.standing(listener), voice=self._voices.present)
+        return replace(self.room.standing(listener), title=self.title.text, voice=self._voices.present)
 
     def is_attended_by(self, listener: Listener) -> bool:
         """Whether a listener is in the room."""

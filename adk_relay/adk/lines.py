@@ -288,7 +288,7 @@ class Lines:
             self._cut = self.count
 
     def _take_back(self, rewinds: Place) -> None:
-        first = next((at for at, place in enumerate(self.places) if _is_at(place, rewinds)), len(self.kept))
+        first = next((at for at, place in enumerate(self.places) if is_from(place, rewinds)), len(self.kept))
         self.by_user -= sum(line.role == "user" for line in self.kept[first:])
         del self.kept[first:], self.places[first:]
         self.first_text = self.first_text if self.by_user else ""
@@ -377,7 +377,8 @@ def _is_later(place: Place | None, than: Place) -> bool:
     return place is not None and place.epoch == than.epoch and place.seq > than.seq
 
 
-def _is_at(place: Place | None, begin: Place) -> bool:
+def is_from(place: Place | None, begin: Place) -> bool:
+    """Whether a place is this one, or a later one of its epoch."""
     return place is not None and place.epoch == begin.epoch and place.seq >= begin.seq
 
 

@@ -86,9 +86,10 @@ class Resets:
 
     def add_rewind(self, rewind: Rewind, listener: Listener) -> bool:
         """Asks for what was said last to be taken back; returns whether the listener may do so."""
-        if self._rewinds.allows(rewind, listener):
-            self._rewinder = listener
-        return self._rewinder is not None
+        if not self._rewinds.allows(rewind, listener):
+            return False
+        self._rewinder = listener
+        return True
 
     def hold(self, user_input: Input, listener: Listener) -> None:
         """Keeps an input for later. Sound and interruptions are dropped: later they are stale.

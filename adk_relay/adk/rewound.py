@@ -7,13 +7,13 @@ else. ADK's own rewinding takes back whole invocations, and in live mode one of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from google.adk.events import Event
 
 from adk_relay.adk.calls import WAITING
-from adk_relay.adk.lines import MARKS, REWIND, Said, said_by
+from adk_relay.adk.lines import MARKS, REWIND, Said, is_from, said_by
 from adk_relay.core.messages import Place
 
 _OTHERS = ("app:", "user:", "temp:")
@@ -28,7 +28,7 @@ def rewound(events: list[Event]) -> list[Event]:
         if said.rewinds is None:
             kept.append(event)
         else:
-            kept = [each for each, counts in zip(kept, _counting(kept, said.rewinds), strict=True) if counts]
+            kept, _ = _split(kept, said.rewinds)
     return kept
 
 
@@ -39,9 +39,7 @@ def rewinding(place: Place, events: list[Event], state: Mapping[str, Any], keep:
         events: all of the session that count.
         keep: keys of the state that stay.
     """
-    counting = _counting(events, place)
-    removed = [event for event, counts in zip(events, counting, strict=True) if not counts]
-    left = [event for event, counts in zip(events, counting, strict=True) if counts]
+    left, removed = _split(events, place)
     event = Event(author="relay", custom_metadata={REWIND: [*place]})
     changed = {key for each in removed for key in each.actions.state_delta}
     changed -= {*MARKS, WAITING, *keep}
@@ -49,41 +47,37 @@ def rewinding(place: Place, events: list[Event], state: Mapping[str, Any], keep:
         if not key.startswith(_OTHERS):
             before = (each.actions.state_delta for each in reversed(left))
             event.actions.state_delta[key] = next((delta[key] for delta in before if key in delta), None)
-    if waiting := _waiting(state, removed):
-        event.actions.state_delta[WAITING] = waiting.pop("")
+    calls: dict[str, Any] = state.get(WAITING) or {}
+    ids = {each.id for each in removed}
+    waiting = {tool_id: kept for tool_id, kept in calls.items() if kept[-1].get("id") not in ids}
+    if waiting != calls:
+        event.actions.state_delta[WAITING] = waiting
     return event
 
 
 def changes_state(place: Place, events: list[Event]) -> bool:
     """Whether something is taken back that has set more in the state than relay's own marks."""
-    removed = (event for event, counts in zip(events, _counting(events, place), strict=True) if not counts)
+    _, removed = _split(events, place)
     return any({*event.actions.state_delta} - MARKS for event in removed)
 
 
 def counts_from(place: Place, events: list[Event]) -> bool:
     """Whether any of these events would be taken back."""
-    return not all(_counting(events, place))
+    return bool(_split(events, place)[1])
 
 
-def _counting(events: list[Event], place: Place) -> list[bool]:
-    """Of each event: whether it counts when all from this place on is taken back."""
-    begun, counting = False, []
+def _split(events: list[Event], place: Place) -> tuple[list[Event], list[Event]]:
+    """The events that count when all from this place on is taken back, and the others."""
+    left: list[Event] = []
+    removed: list[Event] = []
     for event in events:
         at = _place(said_by(event))
-        is_placed = at is not None and at.epoch == place.epoch
-        begun = begun or (is_placed and at is not None and at.seq >= place.seq)
         # An answer that was cut may be stored after the text that has cut it.
-        counting.append(not begun or (is_placed and at is not None and at.seq < place.seq))
-    return counting
+        is_before = at is not None and at.epoch == place.epoch and at.seq < place.seq
+        is_taken_back = is_from(at, place) or (bool(removed) and not is_before)
+        (removed if is_taken_back else left).append(event)
+    return left, removed
 
 
 def _place(said: Said) -> Place | None:
     return said.place if any(said.lines()) else None
-
-
-def _waiting(state: Mapping[str, Any], removed: Iterable[Event]) -> dict[str, Any]:
-    """What is left of the calls that wait, as the value of ""; empty: nothing changes."""
-    calls: dict[str, Any] = state.get(WAITING) or {}
-    ids = {event.id for event in removed}
-    left = {tool_id: kept for tool_id, kept in calls.items() if kept[-1].get("id") not in ids}
-    return {"": left} if left != calls else {}

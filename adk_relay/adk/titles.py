@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.summaries import of_store
-from adk_relay.core.listener import Listener
-from adk_relay.core.room import Room, Standing
+from adk_relay.core.room import Room
 from adk_relay.core.titles import Renamed
 
 
@@ -26,10 +23,6 @@ class Title:
     def text(self) -> str:
         """The title; "": there is none."""
         return self._session.title
-
-    def standing(self, listener: Listener | None) -> Standing:
-        """See `core.interfaces.Conversation.standing`."""
-        return replace(self._room.standing(listener), title=self.text)
 
     async def set(self, title: str) -> None:
         """Stores it, and tells all listeners.

@@ -71,6 +71,12 @@ FLAGS = [
 ]
 
 
+def is_heard_out(stats: dict[str, int]) -> bool:
+    """Whether sound has come, and all of it has been played or flushed."""
+    received = stats["receivedAudioBytes"]
+    return received > 0 and stats["playedSamples"] + stats["flushedSamples"] == received // 2
+
+
 @asynccontextmanager
 async def chromium(*flags: str, **options: Any) -> AsyncIterator[Browser]:
     # Chromium without a window at all: a page costs it a quarter of the time that it costs the browser.
@@ -199,13 +205,7 @@ class Tab:
 
     async def heard_out(self) -> dict[str, int]:
         """The counters, when all the sound that came has been played or flushed."""
-        return await until(
-            self.stats,
-            lambda stats: (
-                stats["receivedAudioBytes"] > 0
-                and stats["playedSamples"] + stats["flushedSamples"] == stats["receivedAudioBytes"] // 2
-            ),
-        )
+        return await until(self.stats, is_heard_out)
 
 
 async def until(ask: Callable[[], Awaitable[T]], done: Callable[[T], Any], timeout: float = 15) -> T:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from support.browser import until
+from support.browser import is_heard_out, until
 from support.client import Json
 
 ENTER = "\ue007"
@@ -122,13 +122,7 @@ class Window(ABC):
 
     async def heard_out(self) -> dict[str, int]:
         """The counters, when all the sound that came has been played or flushed."""
-        return await until(
-            self.stats,
-            lambda stats: (
-                stats["receivedAudioBytes"] > 0
-                and stats["playedSamples"] + stats["flushedSamples"] == stats["receivedAudioBytes"] // 2
-            ),
-        )
+        return await until(self.stats, is_heard_out)
 
 
 @asynccontextmanager
