@@ -35,6 +35,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.core.rewind import Rewound
+from adk_relay.core.shape import ClientTool, Shape
 from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Choices, Configured, Voice
 from adk_relay.wire import closing
@@ -90,7 +91,9 @@ SAMPLES: list[Message] = [
     Reset("e", deleted=True),
     Renamed("Trip to Kyoto"),
     Rewound(10, "c0ffee", 2, 10),
-    Configured(Voice("Puck", "de-DE")),
+    Configured(
+        Voice("Puck", "de-DE"), Shape("Be brief.", (ClientTool("paint", "Paints.", {}),), True, 0.5), "b"
+    ),
     Dropped("down", 480.0),
     Status("live"),
     Error("busy", "Too much.", "c0ffee", "call-2"),
