@@ -61,6 +61,7 @@ _ANSWER = Answer(
     _USAGE,
     _GROUNDING,
 )
+SHAPE = Shape("Be brief.", (ClientTool("paint", "Paints.", {}),), True, 0.5)
 SAMPLES: list[Message] = [
     Written(1, "Hello", "b", "c0ffee", 1, "Ann"),
     Text(2, "Hel", number=1),
@@ -91,9 +92,7 @@ SAMPLES: list[Message] = [
     Reset("e", deleted=True),
     Renamed("Trip to Kyoto"),
     Rewound(10, "c0ffee", 2, 10),
-    Configured(
-        Voice("Puck", "de-DE"), Shape("Be brief.", (ClientTool("paint", "Paints.", {}),), True, 0.5), "b"
-    ),
+    Configured(Voice("Puck", "de-DE"), SHAPE, "b"),
     Dropped("down", 480.0),
     Status("live"),
     Error("busy", "Too much.", "c0ffee", "call-2"),
@@ -117,13 +116,13 @@ _WELCOMES = [
             9,
             2,
             is_new,
-            True,
             "Ann",
             "listen",
             {"c": "Bob"},
         ),
         choices=Choices(("Puck",), ("de-DE",)),
         title="Trip to Kyoto",
+        shape=SHAPE,
     )
     for is_new in (True, False)
 ]

@@ -319,7 +319,7 @@ def _welcome(welcome: Welcome) -> Frame:
             "epoch": welcome.epoch,
             "seq": welcome.seq,
             "limits": {**_SIZES, **welcome.limits},
-            **({"push_to_talk": True} if welcome.push_to_talk else {}),
+            **shape_fields(welcome.shape),
             **name_field(welcome.name),
             **role_field(welcome.role),
             **names_field(welcome.names),
