@@ -256,7 +256,8 @@ class Relay:
         self._sockets.add(socket)
         try:
             with traced(scope, socket):
-                await socket.serve(scope.get("client"), target.user_id, target.session_id, target.after)
+                place = target.user_id, target.session_id, target.after
+                await socket.serve(scope.get("client"), *place, is_new=target.is_new)
         finally:
             self._sockets.discard(socket)
 

@@ -22,7 +22,18 @@ from adk_relay.wire import frame_log
 from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive
 from adk_relay.wire.closing import BAD_FRAMES, BUSY, PeerGone
-from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, NewToken, text_id_of
+from adk_relay.wire.dialects import (
+    Ask,
+    BadFrameError,
+    Command,
+    Create,
+    Dialect,
+    Event,
+    Join,
+    NewToken,
+    Reply,
+    text_id_of,
+)
 from adk_relay.wire.dialects.state_delta import Allowed, check_state
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.outbox import Frame, Outbox, size
@@ -81,6 +92,8 @@ class Reader:
         self._is_own = dialect.attends == "own"
         """Whether the socket makes one request only."""
         self._debug = log.isEnabledFor(logging.DEBUG)
+        self._text_id = ""
+        """The id of the text that the frame is which was read last; "": it is none, or has none."""
 
     async def run(self) -> None:
         """Reads until the socket is over, or until nothing more is taken from it.
@@ -101,7 +114,7 @@ class Reader:
             self._traffic.bytes_in += size(frame)
             if self.frames % _FRAMES_A_TURN == 0:
                 await asyncio.sleep(0)  # `receive` returns at once while frames wait
-            text_id = ""
+            self._text_id = ""
             label = self.label if self._debug else None
             try:
                 if len(frame) <= _LONG_FRAME:
@@ -110,16 +123,11 @@ class Reader:
                     command = await asyncio.to_thread(frame_log.decode, self._dialect, frame, label)
                 bad_frames = bad_frames if isinstance(command, NewToken) else 0  # it may be a guess
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
-                    self._heartbeat.content_came()
-                    if self._admission.takes_sound(command, self._socket) and self._socket.conversation:
-                        self._socket.conversation.handle(command, self._socket)
-                        if self._admission.sound_is_early:
-                            await self._admission.slow_down(self._heartbeat)
-                    continue
-                text_id = text_id_of(command)
-                if command not in ("ping", "pong"):
-                    self._heartbeat.content_came()
-                await self._perform(command)
+                    await self._hear(command)
+                elif isinstance(command, Event):
+                    await self._act(command)
+                else:
+                    await self._take(command)
             except BadFrameError as bad:
                 self._outbox.enqueue(Error(bad.code, str(bad), bad.id, bad.tool_id))
                 bad_frames += 1
@@ -136,11 +144,37 @@ class Reader:
                 if isinstance(why, UnreachableError) and isinstance(command, Create | Join):
                     self._outbox.close(BUSY.because(str(why)))  # its client comes back, and tries again
                     return
-                refusal = refusal_of(why, text_id)
+                refusal = refusal_of(why, self._text_id)
                 self._outbox.enqueue(refusal.error)
                 if refusal.is_last or self._is_own:
                     self._outbox.close(refusal.close)
                     return
+
+    async def _hear(self, sound: UserAudio) -> None:
+        """Gives sound to the conversation."""
+        self._heartbeat.content_came()
+        if self._admission.takes_sound(sound, self._socket) and self._socket.conversation:
+            self._socket.conversation.handle(sound, self._socket)
+            if self._admission.sound_is_early:
+                await self._admission.slow_down(self._heartbeat)
+
+    async def _take(self, command: Command) -> None:
+        """Does what a command that is no sound asks for."""
+        self._text_id = text_id_of(command)
+        if command not in ("ping", "pong"):
+            self._heartbeat.content_came()
+        await self._perform(command)
+
+    async def _act(self, event: Event) -> None:
+        """Does what an event means to a dialect with a state."""
+        assert self._dialect.act
+        for each in self._dialect.act(event):
+            if isinstance(each, UserAudio):
+                await self._hear(each)
+            elif isinstance(each, Reply):
+                self._outbox.enqueue_frames(each.frames, each.first)
+            else:
+                await self._take(each)
 
     async def _perform(self, command: Command) -> None:
         """Does what a command asks for."""

@@ -25,13 +25,15 @@ class Target(NamedTuple):
     """What the URL of a WebSocket asks for: a dialect, and in the live dialect a user, a conversation and
     the last message that the client has.
 
-    `session_id` None: the user's default conversation, or the one that the client's frames will name.
+    `session_id` None: the user's default conversation, or the one that the client's frames will name;
+    `is_new`: a conversation of this user is made for the socket.
     """
 
     dialect: Dialect
     user_id: str | None = None
     session_id: str | None = None
     after: After | None = None
+    is_new: bool = False
 
 
 _TARGET = re.compile(r"/ws|/ws/[^/]*|/api/v1/chat/stream")

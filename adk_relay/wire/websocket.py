@@ -169,6 +169,8 @@ class Socket:
         user_id: str | None = None,
         session_id: str | None = None,
         after: After | None = None,
+        *,
+        is_new: bool = False,
     ) -> None:
         """Serves the socket until it is over, then closes it if the peer is still there.
 
@@ -176,6 +178,7 @@ class Socket:
             client: the peer's address, for the log.
             user_id, session_id: the conversation that its URL names; None: its commands name one.
             after: the last message that the client has got.
+            is_new: a conversation of this user is made for it.
         """
         began, address = time.monotonic(), client[0] if client else "?"
         self._traffic.opened += 1
@@ -190,7 +193,9 @@ class Socket:
                 self._is_bound = True
                 self._comes_back = bool(after and not after.is_first)
                 try:
-                    self.enter(await self._conversations.open(user_id, session_id), after)
+                    if is_new:
+                        session_id = await self._conversations.create(user_id)
+                    self.enter(await self._conversations.open(user_id, session_id), after, is_new=is_new)
                     self._conversations.stats.opening.observe(time.monotonic() - began)
                 except StoreError:
                     self.fail()
@@ -279,8 +284,7 @@ class Socket:
                 voice=standing.voice,
             )
         )
-        if welcome:
-            self._outbox.enqueue_frame(welcome)
+        self._outbox.enqueue_frames(welcome)
         self.session_id = conversation.session_id
         conversation_id.set(self.session_id)
         if not is_inside:

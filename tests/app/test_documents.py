@@ -17,7 +17,8 @@ from adk_relay.client.connection import comes_back
 from adk_relay.core.messages import Message
 from adk_relay.settings import SETTINGS
 from adk_relay.wire.body import MAX_BODY_BYTES
-from adk_relay.wire.dialects import MAX_TEXT_BYTES, MAX_TOOL_BYTES
+from adk_relay.wire.dialects import MAX_TEXT_BYTES
+from adk_relay.wire.dialects.fields import MAX_TOOL_BYTES
 from adk_relay.wire.dialects.media import MAX_AUDIO_BYTES, MAX_IMAGE_BYTES
 from support.client import Json, client
 from support.gemini import GeminiLive
