@@ -21,6 +21,7 @@ from adk_relay.core.messages import (
     UserText,
 )
 from adk_relay.core.rewind import Rewind
+from adk_relay.core.shape import PLAIN, Shape
 from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Voice
 from adk_relay.wire.dialects.fields import MAX_TOOL_BYTES, to_json
 from adk_relay.wire.outbox import Encode, Frame, Frames
@@ -103,7 +104,6 @@ class Welcome:
     seq: int
     message_count: int
     is_new: bool
-    push_to_talk: bool = False
     name: str = ""
     role: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +111,7 @@ class Welcome:
     limits: Mapping[str, float] = field(default_factory=dict)
     choices: Choices = NO_CHOICES
     voice: Voice = MODELS_OWN
+    shape: Shape = PLAIN
 
 
 @dataclass(slots=True, frozen=True)
