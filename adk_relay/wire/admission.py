@@ -11,6 +11,7 @@ from typing import NamedTuple
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Error, ReadOlder, UserAudio
 from adk_relay.core.visitor import Visitor
+from adk_relay.core.voice import Configure
 from adk_relay.wire.closing import SIGN_IN, CloseFrame
 from adk_relay.wire.dialects import BadFrameError, Command, Join
 from adk_relay.wire.guard import Refused
@@ -21,6 +22,7 @@ _NOTICE = 30.0
 """Seconds before the end of its token that a client is told of it."""
 
 _LISTENS = "You were invited to listen only."
+_IS_NOT_USERS = "Only the user whose conversation this is may set instructions and tools."
 
 Renew = Callable[[Visitor, str], Awaitable[Visitor]]
 """Takes a new token in place of what the one before it said; raises Refused. See `Guard.renew`."""
@@ -49,10 +51,12 @@ class Admission:
         visitor: who the socket was opened by.
         renew: takes a new token.
         rates: how much it may send.
+        no_shape: why its client may not set instructions and tools; "": it may, if the visitor may.
     """
 
-    def __init__(self, visitor: Visitor, renew: Renew, rates: Rates) -> None:
+    def __init__(self, visitor: Visitor, renew: Renew, rates: Rates, no_shape: str = "") -> None:
         self.visitor = visitor
+        self._no_shape = no_shape
         self._renew = renew
         self._rates = rates
         self._is_warned = False
@@ -97,7 +101,8 @@ class Admission:
         """Counts a command that is no sound. Too many pings are only slowed down.
 
         Raises:
-            NotAllowedError: the visitor only listens, and the command does more than that.
+            NotAllowedError: the visitor only listens, and the command does more than that; or it may not set
+                instructions and tools.
             RateLimitedError: it sends too many of them.
         """
         if command in ("ping", "pong"):
@@ -107,6 +112,11 @@ class Admission:
         self._rates.take_message()
         if not (self.visitor.may_write or isinstance(command, Join | ReadOlder)):
             raise NotAllowedError(_LISTENS)
+        if isinstance(command, Configure) and command.shapes_agent:
+            if self._no_shape:
+                raise NotAllowedError(self._no_shape)
+            if not self.visitor.may_empty:  # the agent would take them for the user's own
+                raise NotAllowedError(_IS_NOT_USERS)
 
     def takes_sound(self, sound: UserAudio, listener: Listener) -> bool:
         """Counts sound, and returns whether the visitor may speak.
