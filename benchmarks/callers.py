@@ -58,7 +58,7 @@ class Caller(ABC):
         return array("h", [round(amplitude * math.sin(step * number)) for number in range(samples)]).tobytes()
 
     async def __aenter__(self) -> Self:
-        subprotocols = [Subprotocol(name) for name in self.subprotocols]
+        subprotocols = [Subprotocol(name) for name in self.subprotocols] or None
         self._ws = await connect(
             self._url,
             compression=None,
