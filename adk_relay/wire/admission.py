@@ -12,7 +12,7 @@ from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Error, ReadOlder, UserAudio
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.closing import SIGN_IN, CloseFrame
-from adk_relay.wire.dialects import BadFrameError, Command, Join
+from adk_relay.wire.dialects import Attend, BadFrameError, Command, Join
 from adk_relay.wire.guard import Refused
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.quotas import Rates
@@ -24,6 +24,9 @@ _LISTENS = "You were invited to listen only."
 
 Renew = Callable[[Visitor, str], Awaitable[Visitor]]
 """Takes a new token in place of what the one before it said; raises Refused. See `Guard.renew`."""
+
+SignIn = Callable[[Visitor, Attend], Awaitable[tuple[Visitor, str, str]]]
+"""Finds out who a client is that was admitted without that; raises Refused. See `Guard.sign_in`."""
 
 
 class NotAllowedError(Exception):
@@ -48,13 +51,18 @@ class Admission:
     Args:
         visitor: who the socket was opened by.
         renew: takes a new token.
-        rates: how much it may send.
+        rates: how much a visitor may send.
+        sign_in: finds out who the client is, if it says so in its frames.
     """
 
-    def __init__(self, visitor: Visitor, renew: Renew, rates: Rates) -> None:
+    def __init__(
+        self, visitor: Visitor, renew: Renew, rates: Callable[[Visitor], Rates], sign_in: SignIn
+    ) -> None:
         self.visitor = visitor
         self._renew = renew
-        self._rates = rates
+        self._rates = rates(visitor)
+        self._rates_of = rates
+        self._sign_in = sign_in
         self._is_warned = False
         self._is_told = False
         self._was_heard = False
@@ -92,6 +100,16 @@ class Admission:
         except Refused as refused:
             raise BadFrameError("bad_token", refused.reason) from None
         self._is_told = False
+
+    async def attend(self, command: Attend) -> tuple[str, str]:
+        """Who the client is, as it says in its frames: the user and the conversation that it reaches.
+
+        Raises:
+            Refused: it is nobody.
+        """
+        self.visitor, user_id, session_id = await self._sign_in(self.visitor, command)
+        self._rates = self._rates_of(self.visitor)
+        return user_id, session_id
 
     async def check(self, command: Command, heartbeat: Heartbeat) -> None:
         """Counts a command that is no sound. Too many pings are only slowed down.
