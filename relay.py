@@ -38,6 +38,7 @@ from adk_relay.wire.files import Files
 from adk_relay.wire.guard import Authenticate, Refused, guard_of
 from adk_relay.wire.handshake import accept, refuse, send_close
 from adk_relay.wire.limits import Limits
+from adk_relay.wire.local import refusal_of_shape
 from adk_relay.wire.pacing import pace_for
 from adk_relay.wire.responding import send_response
 from adk_relay.wire.targets import offers_subprotocol, path_of
@@ -250,7 +251,8 @@ class Relay:
             Admission(
                 visitor,
                 partial(self._guard.renew, scope),
-                self._guard.quotas.rates,
+                self._guard.quotas.rates(visitor),
+                refusal_of_shape(scope, self._limits.client_tools),
                 partial(self._guard.sign_in, scope),
             ),
             receive,

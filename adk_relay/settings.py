@@ -46,6 +46,7 @@ class Options(TypedDict, total=False):
     voices: str | None
     languages: str | None
     state_delta: str
+    client_tools: str
     mic_ms: float
     grace: float
     replay_bytes: int
@@ -267,6 +268,13 @@ SETTINGS = {
             "session",
             "Which state clients may set with a text: session; all: ADK's app: and user: keys too; off: none",
             choices=("session", "all", "off"),
+        ),
+        Setting(
+            "client_tools",
+            str,
+            "loopback",
+            "Who may set instructions and tools: loopback: clients on this machine; on: all; off: none",
+            choices=("loopback", "on", "off"),
         ),
         Setting("mic_ms", float, 40.0, "Milliseconds of sound that are sent to the model at once", ">= 0"),
         Setting(

@@ -33,7 +33,7 @@ from adk_relay.wire.dialects import NAME, SESSION_ID, Attend, is_name, is_sessio
 from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
 from adk_relay.wire.origin import Origins
-from adk_relay.wire.quotas import OverQuotaError, Quotas, address_of, quotas_of
+from adk_relay.wire.quotas import OverQuotaError, Quotas, Rates, address_of, quotas_of
 from adk_relay.wire.sharing import Sharing
 from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
 from adk_relay.wire.twilio.signature import is_signed
@@ -204,8 +204,10 @@ class Guard:
         await self._use(scope, token)
         return visitor
 
-    async def sign_in(self, scope: Scope, visitor: Visitor, wanted: Attend) -> tuple[Visitor, str, str]:
-        """Who a call is, and the user and the conversation that it attends.
+    async def sign_in(
+        self, scope: Scope, visitor: Visitor, wanted: Attend
+    ) -> tuple[Visitor, Rates, str, str]:
+        """Who a call is, how much it may send, and the user and the conversation that it attends.
 
         A token says who it is, and may say which conversation. Where no token is needed, what the call's own
         TwiML says counts if Twilio has signed: only the operator's account can have made that.
@@ -229,12 +231,12 @@ class Guard:
             await self._enter(scope, visitor)
             await self._use(scope, token)
         if visitor.user_id is None and not self.knows_twilio:
-            return visitor, wanted.own, wanted.own
+            return visitor, self.quotas.rates(visitor), wanted.own, wanted.own
         user_id = visitor.user_id or wanted.user_id or wanted.own
         session_id = visitor.session_id or wanted.session_id or wanted.own
         if not (is_name(user_id) and is_session_id(session_id)):
             raise Refused(404, NOT_FOUND, f"user_id is {NAME}, and session_id is {SESSION_ID}.")
-        return visitor, user_id, session_id
+        return visitor, self.quotas.rates(visitor), user_id, session_id
 
     def leave(self, scope: Scope) -> None:
         """A WebSocket or a request is over, whether it was admitted or not."""

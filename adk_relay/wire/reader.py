@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from adk_relay.core.heard import Heard
 from adk_relay.core.interfaces import (
     Conversation,
     Conversations,
@@ -15,7 +16,7 @@ from adk_relay.core.interfaces import (
     UnknownConversationError,
     UnreachableError,
 )
-from adk_relay.core.messages import Error, Heard, Interrupt, ReadOlder, UserAudio, UserText
+from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio, UserText
 from adk_relay.core.requests import BusyError
 from adk_relay.core.rewind import Rewind
 from adk_relay.core.stats import Traffic

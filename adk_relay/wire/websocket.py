@@ -286,7 +286,6 @@ class Socket:
                 seq=standing.seq,
                 message_count=standing.message_count,
                 is_new=is_new,
-                push_to_talk=self._conversations.push_to_talk,
                 name=self.name,
                 role=self._admission.visitor.role,
                 names=dict(standing.names),
@@ -294,6 +293,7 @@ class Socket:
                 limits=self._admission.limits,
                 choices=self._conversations.choices,
                 voice=standing.voice,
+                shape=standing.shape,
             )
         )
         self._outbox.enqueue_frames(welcome)

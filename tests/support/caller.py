@@ -2,11 +2,11 @@
 
     async with calling(port) as caller:
         caller.says(speech(800, RATE))
-        await caller.until(lambda: caller.words_heard == 4)
+        await caller.until(lambda: caller.heard_ms >= 240)
 
-It speaks the frames that Twilio has published, and does what Twilio does with those it gets: sound is kept and
-played in real time, a mark comes back when all before it was played, and `clear` forgets what is left and
-sends its marks back. Frames of 20 ms come with jitter, as over a network.
+It speaks the frames that Twilio has published, and does what Twilio does with those it gets: sound is kept
+and played in real time, a mark comes back when all before it was played, and `clear` forgets what is left
+and sends its marks back. Frames of 20 ms come with jitter, as over a network.
 Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 """
 
@@ -120,7 +120,12 @@ class Caller:
     async def send(self, event: str, fields: Json) -> None:
         """Sends a frame."""
         self._sequence += 1
-        frame = {"event": event, "sequenceNumber": str(self._sequence), event: fields, "streamSid": STREAM_SID}
+        frame = {
+            "event": event,
+            "sequenceNumber": str(self._sequence),
+            event: fields,
+            "streamSid": STREAM_SID,
+        }
         await self.socket.send(json.dumps(frame))
 
     async def until(self, done: Callable[[], T], timeout: float = 60) -> T:
@@ -245,7 +250,11 @@ class Caller:
 
 @asynccontextmanager
 async def calling(
-    port: int, path: str = "/twilio", call_sid: str = CALL_SID, params: dict[str, str] | None = None, **options: Any
+    port: int,
+    path: str = "/twilio",
+    call_sid: str = CALL_SID,
+    params: dict[str, str] | None = None,
+    **options: Any,
 ) -> AsyncIterator[Caller]:
     """A call that has begun; it hangs up in the end."""
     options = {"max_queue": None, "open_timeout": 60, "proxy": None} | options

@@ -21,7 +21,8 @@ from adk_relay.core.messages import (
     UserText,
 )
 from adk_relay.core.rewind import Rewind
-from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Voice
+from adk_relay.core.shape import PLAIN, Shape
+from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Configure, Voice
 from adk_relay.wire.closing import CloseFrame
 from adk_relay.wire.dialects.fields import MAX_TOOL_BYTES, to_json
 from adk_relay.wire.outbox import Encode, Frame, Frames
@@ -118,7 +119,6 @@ class Welcome:
     seq: int
     message_count: int
     is_new: bool
-    push_to_talk: bool = False
     name: str = ""
     role: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -126,6 +126,7 @@ class Welcome:
     limits: Mapping[str, float] = field(default_factory=dict)
     choices: Choices = NO_CHOICES
     voice: Voice = MODELS_OWN
+    shape: Shape = PLAIN
 
 
 @dataclass(slots=True, frozen=True)
@@ -295,9 +296,9 @@ def new_token(fields: dict[str, Any]) -> NewToken:
 
 
 def text_id_of(command: Command) -> str:
-    """The id that a client has given its text, if the command is a text with one."""
+    """The id that a client has given its text or its choice, if the command is one of them."""
     text = command.text if isinstance(command, Ask) else command
-    return text.id if isinstance(text, UserText) else ""
+    return text.id if isinstance(text, UserText | Configure) else ""
 
 
 def session_id_of(fields: dict[str, Any]) -> str:

@@ -15,21 +15,22 @@ import time
 from collections.abc import Iterator
 from enum import Enum, auto
 
+from adk_relay.core.heard import Heard
 from adk_relay.core.messages import (
     Audio,
     Dropped,
-    Heard,
     Message,
     Reset,
-    Rewound,
     TurnEnd,
     UserAudio,
     UserText,
 )
+from adk_relay.core.rewind import Rewound
 from adk_relay.wire.closing import BAD_FRAMES, DONE, TOO_SLOW, Close, CloseFrame
 from adk_relay.wire.dialects import Attend, BadFrameError, Command, Dialect, Event, Reply
 from adk_relay.wire.outbox import Encode, Frame, Frames, Sound
-from adk_relay.wire.sound import Resampler, ulaw_of
+from adk_relay.wire.sound import Resampler, is_installed, ulaw_of
+from adk_relay.wire.twilio import NotInstalledError
 from adk_relay.wire.twilio.barge_in import BargeIn
 from adk_relay.wire.twilio.frames import Key, Mark, Media, Out, Start, Stop, decode
 from adk_relay.wire.twilio.keys import Keys
@@ -174,8 +175,7 @@ class Call:
                 self._heard = Heard(self._playout.heard_ms if self._playout.state is State.SPEAKING else 0.0)
                 return self._cut()
             case TurnEnd():  # if it goes on, the agent says the rest: what has come is not stale
-                rest, self._down = self._down.flush(), Resampler(_MODEL_RATE, RATE)
-                return self._say(self._playout.end(ulaw_of(rest)))
+                return self._say(self._playout.end(ulaw_of(self._down.flush())))
             case Reset() | Rewound():
                 return self._cut()
         return None
@@ -195,7 +195,7 @@ class Call:
 
     def _cut(self) -> Frames:
         assert self._out
-        self._down = Resampler(_MODEL_RATE, RATE)
+        self._down.reset()
         return self._out.clear if self._playout.cut() else None
 
 
@@ -204,7 +204,12 @@ def twilio(limit: int) -> Dialect:
 
     Args:
         limit: how many bytes of sound may wait, as it is encoded.
+
+    Raises:
+        NotInstalledError: the packages for it are missing.
     """
+    if not is_installed():
+        raise NotInstalledError
     call = Call(limit)
 
     def encoder(session_id: str) -> Encode:
