@@ -126,6 +126,9 @@ async def test_after_a_restart_and_in_an_emptied_conversation(gemini: GeminiLive
         await who.ask("one")
         await who.send(type="configure", **DRESSED, push_to_talk=True)
         await told(who)
+        await gemini.connection(1)  # it is stored
+        await who.send(type="rewind")  # what was said before is taken back, and not this
+        await told(who, "rewound")
     async with serving(a_relay(agent(), **settings)) as port, client(port, "guest") as who:
         assert {name: who.hello.get(name) for name in DRESSED} == DRESSED
         assert who.hello["push_to_talk"] is True
@@ -187,6 +190,7 @@ async def test_push_to_talk_in_one_conversation(gemini: GeminiLive) -> None:
             assert (await told(ann))["push_to_talk"] is True
             for _ in range(2):
                 await ann.send(type="activity_start")
+                await gemini.wait_for(lambda: any(each.is_listening for each in gemini.connections))
                 await ann.socket.send(speech(200))
                 await ann.socket.send(silence(400))  # ends nothing
                 await ann.send(type="activity_end")
