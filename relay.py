@@ -234,7 +234,7 @@ class Relay:
             if self._is_worker:
                 raise Refused(404, NOT_FOUND, "A worker has no WebSockets.")
             # Who is this, and which conversation is it to attend? The path and the query choose the dialect.
-            visitor, target = await admit(scope, self._guard, self._draining, self.served)
+            visitor, target = await admit(scope, self._guard, self._draining, self.served, self._limits)
         except Refused as no:
             await refuse(scope, receive, send, no, self.served.stats.refused)
             return
@@ -253,6 +253,7 @@ class Relay:
                 partial(self._guard.renew, scope),
                 self._guard.quotas.rates(visitor),
                 refusal_of_shape(scope, self._limits.client_tools),
+                partial(self._guard.sign_in, scope),
             ),
             receive,
             send,

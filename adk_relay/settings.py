@@ -58,6 +58,7 @@ class Options(TypedDict, total=False):
     secret: str | None
     jwks: str | None
     one_use: str
+    twilio_token: str | None
     origins: str | None
     hosts: str | None
     max_sockets: int
@@ -327,6 +328,12 @@ SETTINGS = {
             "false",
             "true: tokens open one WebSocket; without a bus, one a process",
             choices=("false", "true"),
+        ),
+        Setting(
+            "twilio_token",
+            str,
+            None,
+            "Auth token of the Twilio account whose calls are taken; if set, each has to be signed with it",
         ),
         Setting(
             "origins",

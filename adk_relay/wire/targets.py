@@ -15,6 +15,7 @@ from adk_relay.wire.dialects import NAME, SESSION_ID, Dialect, is_name, is_sessi
 from adk_relay.wire.dialects.chat import CHAT
 from adk_relay.wire.dialects.live import SUBPROTOCOL, live
 from adk_relay.wire.dialects.turn import TURN
+from adk_relay.wire.twilio.call import twilio
 
 
 class NoSuchTargetError(Exception):
@@ -36,28 +37,45 @@ class Target(NamedTuple):
     is_new: bool = False
 
 
-_TARGET = re.compile(r"/ws|/ws/[^/]*|/api/v1/chat/stream")
+_TARGET = re.compile(r"/ws|/ws/[^/]*|/api/v1/chat/stream|/twilio/?")
 """The paths of WebSockets."""
 
 
-def target_of(scope: Scope) -> Target:
-    """What a WebSocket's path and query ask for.
-
-    Raises:
-        NoSuchTargetError: they are not valid.
-    """
+def _target_path(scope: Scope) -> str:
+    """The path of a WebSocket below the mount point."""
     path = path_of(scope)
     if not _TARGET.fullmatch(path) and _TARGET.fullmatch(scope["path"]):
         # Only uvicorn puts `root_path` before the path. That can be seen only here: with the mount point
         # /ws, the path /ws/alice may be the whole one, or that below the mount point.
-        path = scope["path"]
+        return str(scope["path"])
+    return path
+
+
+def is_call(scope: Scope) -> bool:
+    """Whether a WebSocket is a telephone call: its client says in its frames who it is."""
+    return _target_path(scope) in ("/twilio", "/twilio/")
+
+
+def target_of(scope: Scope, queue_bytes: int = 0) -> Target:
+    """What a WebSocket's path and query ask for.
+
+    Args:
+        queue_bytes: how much may wait in a dialect with a queue of its own.
+
+    Raises:
+        NoSuchTargetError: they are not valid.
+        NotInstalledError: something is not installed that the dialect needs.
+    """
+    path = _target_path(scope)
+    if is_call(scope):
+        return Target(twilio(queue_bytes))
     if path == "/ws":
         return Target(CHAT)
     if path == "/api/v1/chat/stream":
         return Target(TURN)
     found = re.fullmatch(r"/ws/([^/]*)", path)
     if not found:
-        raise NoSuchTargetError("the paths are /ws/{user_id}, /ws and /api/v1/chat/stream")
+        raise NoSuchTargetError("the paths are /ws/{user_id}, /ws, /api/v1/chat/stream and /twilio")
     query = query_of(scope)
     session_id, after = query.get("session_id"), query.get("after")
     if not is_name(found[1]):
