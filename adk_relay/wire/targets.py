@@ -17,6 +17,7 @@ from adk_relay.wire.dialects.live import SUBPROTOCOL, live
 from adk_relay.wire.dialects.turn import TURN
 from adk_relay.wire.openai.realtime import SUBPROTOCOL as REALTIME
 from adk_relay.wire.openai.realtime import realtime
+from adk_relay.wire.twilio.call import twilio
 
 
 class NoSuchTargetError(Exception):
@@ -38,21 +39,38 @@ class Target(NamedTuple):
     is_new: bool = False
 
 
-_TARGET = re.compile(r"/ws|/ws/[^/]*|/api/v1/chat/stream|/v1/realtime")
+_TARGET = re.compile(r"/ws|/ws/[^/]*|/api/v1/chat/stream|/twilio/?|/v1/realtime")
 """The paths of WebSockets."""
 
 
-def target_of(scope: Scope) -> Target:
-    """What a WebSocket's path and query ask for.
-
-    Raises:
-        NoSuchTargetError: they are not valid.
-    """
+def _target_path(scope: Scope) -> str:
+    """The path of a WebSocket below the mount point."""
     path = path_of(scope)
     if not _TARGET.fullmatch(path) and _TARGET.fullmatch(scope["path"]):
         # Only uvicorn puts `root_path` before the path. That can be seen only here: with the mount point
         # /ws, the path /ws/alice may be the whole one, or that below the mount point.
-        path = scope["path"]
+        return str(scope["path"])
+    return path
+
+
+def is_call(scope: Scope) -> bool:
+    """Whether a WebSocket is a telephone call: its client says in its frames who it is."""
+    return _target_path(scope) in ("/twilio", "/twilio/")
+
+
+def target_of(scope: Scope, queue_bytes: int = 0) -> Target:
+    """What a WebSocket's path and query ask for.
+
+    Args:
+        queue_bytes: how much may wait in a dialect with a queue of its own.
+
+    Raises:
+        NoSuchTargetError: they are not valid.
+        NotInstalledError: something is not installed that the dialect needs.
+    """
+    path = _target_path(scope)
+    if is_call(scope):
+        return Target(twilio(queue_bytes))
     if path == "/ws":
         return Target(CHAT)
     if path == "/api/v1/chat/stream":
@@ -61,7 +79,9 @@ def target_of(scope: Scope) -> Target:
         return _realtime(scope)
     found = re.fullmatch(r"/ws/([^/]*)", path)
     if not found:
-        raise NoSuchTargetError("the paths are /ws/{user_id}, /ws, /api/v1/chat/stream and /v1/realtime")
+        raise NoSuchTargetError(
+            "the paths are /ws/{user_id}, /ws, /api/v1/chat/stream, /v1/realtime and /twilio"
+        )
     query = query_of(scope)
     session_id, after = query.get("session_id"), query.get("after")
     if not is_name(found[1]):
