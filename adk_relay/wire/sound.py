@@ -1,10 +1,12 @@
 """Sound of other rates and codings: what the telephone and the OpenAI Realtime API use.
 
-It needs the extra `telephony`, whose libraries are imported when they are first used.
+It needs the extra `telephony`. Its libraries are imported only where they are used.
 """
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import warnings
 from functools import cache
 from importlib.util import find_spec
@@ -23,8 +25,13 @@ def is_installed() -> bool:
     return all(find_spec(name) for name in ("audioop", "numpy", "soxr"))
 
 
-def load() -> None:
-    """Imports the libraries. It takes a tenth of a second: let a thread do it."""
+async def prepare() -> None:
+    """Imports the libraries, if they are there: in a thread, because it takes a tenth of a second."""
+    if is_installed() and "soxr" not in sys.modules:
+        await asyncio.to_thread(_load)
+
+
+def _load() -> None:
     _audioop()
     _resample(bytes(2), 8_000, 8_000)
 
