@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import warnings
 from functools import cache
 from importlib.util import find_spec
 from math import gcd
 from types import ModuleType
+from typing import Any
 
 HOW_TO_INSTALL = "pip install 'adk-relay[telephony]'"
 
@@ -97,10 +99,19 @@ class Resampler:
 
 def _resample(pcm: bytes, from_rate: int, to_rate: int) -> bytes:
     import numpy
+
+    stream = _stream(from_rate, to_rate, threading.get_ident())
+    stream.clear()
+    resampled: bytes = stream.resample_chunk(numpy.frombuffer(pcm, "<i2"), last=True).tobytes()
+    return resampled
+
+
+@cache
+def _stream(from_rate: int, to_rate: int, thread: int) -> Any:
+    """A stream of soxr, for one thread. To clear it is cheaper than to make one."""
     import soxr
 
-    resampled: bytes = soxr.resample(numpy.frombuffer(pcm, "<i2"), from_rate, to_rate, "LQ").tobytes()
-    return resampled
+    return soxr.ResampleStream(from_rate, to_rate, 1, dtype="int16", quality="LQ")
 
 
 # ---- G.711: a byte for a sample, at 8 kHz ----------------------------------------------------
