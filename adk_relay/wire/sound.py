@@ -24,7 +24,7 @@ def is_installed() -> bool:
 
 
 def load() -> None:
-    """Imports the libraries. That takes a quarter of a second, in which a thread lets the others run."""
+    """Imports the libraries. It takes a tenth of a second: let a thread do it."""
     _audioop()
     _resample(bytes(2), 8_000, 8_000)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from adk_relay.core.credits import Usage
@@ -46,6 +47,8 @@ class Answering:
         """What the open part is; "": none is open."""
         self._words: list[str] = []
         """Those of the open part."""
+        self.metadata: Mapping[str, Any] | None = None
+        """What the client has asked to see in the response again."""
         self.problem: dict[str, str] | None = None
         """Why the response will have failed when it ends."""
 
@@ -61,6 +64,11 @@ class Answering:
     def is_begun(self) -> bool:
         """Whether something of a response has come."""
         return bool(self._output)
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the response has a message: it is not about functions alone."""
+        return any(item.type == "message" for item in self._output)
 
     @property
     def has_sound(self) -> bool:
@@ -120,7 +128,7 @@ class Answering:
         elif status == "failed":
             details = {"type": status, "error": self.problem}
         response = self._object(status) | {"status_details": details, "usage": _usage(usage)}
-        self.id, self._output, self.problem = "", [], None
+        self.id, self._output, self.problem, self.metadata = "", [], None, None
         return *told, *self._events.event("response.done", response=response)
 
     def _part(self, kind: Literal["audio", "text"]) -> Told:
@@ -197,9 +205,9 @@ class Answering:
             "status_details": None,
             "output": [item.object(is_beta=is_beta) for item in self._output],
             "conversation_id": self._settings.conversation_id,
-            **self._settings.of_response(is_beta=is_beta),
+            **self._settings.of_response(),
             "usage": None,
-            "metadata": None,
+            "metadata": self.metadata,
         }
 
 

@@ -102,3 +102,19 @@ class Items:
     def last_of_user(self) -> Item | None:
         """The last message of a user."""
         return next((each for each in reversed(self._items.values()) if each.role == "user"), None)
+
+    def last_of_agent(self) -> Item | None:
+        """The last message of the agent."""
+        return next((each for each in reversed(self._items.values()) if each.role == "assistant"), None)
+
+    def call(self, call_id: str) -> Item | None:
+        """The call of a function with this id."""
+        return self._of_call("function_call", call_id)
+
+    def output(self, call_id: str) -> Item | None:
+        """The result of the call with this id."""
+        return self._of_call("function_call_output", call_id)
+
+    def _of_call(self, item_type: str, call_id: str) -> Item | None:
+        found = (each for each in self._items.values() if each.type == item_type and each.call_id == call_id)
+        return next(found, None)

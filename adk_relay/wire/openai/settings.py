@@ -1,7 +1,7 @@
 """The session object: what a client may set by `session.update`, and how it is shown.
 
-What relay can't do is refused by name, and the rest of the event holds. Some fields have no meaning for an ADK
-agent and change nothing that it says; they are taken, and the session object shows that they have no effect.
+What relay can't do is refused by name, and the rest of the event holds. Some fields have no meaning for an
+ADK agent and change nothing that it says; they are taken, and the session object shows their real value.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from adk_relay.wire.openai.formats import (
     NAMES_IN_BETA,
     NOT_INSTALLED,
     Format,
-    is_installed,
 )
 from adk_relay.wire.openai.refused import RefusedError
+from adk_relay.wire.sound import is_installed
 
-_VOICES = frozenset("alloy ash ballad cedar coral echo fable marin nova onyx sage shimmer verse".split())
+_VOICES = frozenset(
+    {"alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer"}
+    | {"verse"}
+)
 """OpenAI's own voices. No agent here has them, and many clients name one: the agent then keeps its own."""
 
 Detection = Literal["server_vad", "semantic_vad"]
@@ -72,8 +75,7 @@ class Settings:
         """The socket attends a conversation."""
         self.session_id, self._model = welcome.session_id, welcome.model
         self._choices, self.voice = welcome.choices, welcome.voice
-        shape = getattr(welcome, "shape", PLAIN)
-        self.shape = replace(shape, push_to_talk=bool(shape.push_to_talk or welcome.push_to_talk))
+        self.shape = welcome.shape
 
     @property
     def conversation_id(self) -> str:
@@ -366,7 +368,8 @@ def _only(*allowed: Any, why: str) -> Callable[[_Draft, Any, str], None]:
     """A field that can have these values only, because others can't be had from an ADK agent."""
 
     def take(draft: _Draft, value: Any, param: str) -> None:
-        if value not in allowed or isinstance(value, bool) != any(value is each for each in (True, False)):
+        is_bool = isinstance(value, bool)
+        if not any(value == each and isinstance(each, bool) == is_bool for each in allowed):
             draft.refuse("unsupported", why, param)
 
     return take
