@@ -142,9 +142,8 @@ async def test_a_client_that_comes_back_gets_the_call_again(gemini: GeminiLive) 
             assert [tool.name for tool in client.events[0].session.tools] == ["paint"]
             events = await client.response()
             assert [each.call_id for each in calls(events)] == [call.call_id]
-            assert [each.item.content[0].text for each in events if each.type == "conversation.item.added"][
-                0
-            ] == "paint"
+            before = next(each for each in events if each.type == "conversation.item.added").item
+            assert before.content[0].text == "paint"
             await give(client, call.call_id, "done")
             await client.connection.response.create()
             assert words(await client.response()) == "It is done."
