@@ -143,7 +143,7 @@ async def test_the_names_of_the_beta(gemini: GeminiLive, way: str) -> None:
             assert socket.subprotocol == ("realtime" if way == "subprotocol" else None)
 
             async def until(event_type: str) -> list[dict[str, Any]]:
-                got = []
+                got: list[dict[str, Any]] = []
                 while not got or got[-1]["type"] != event_type:
                     got.append(json.loads(await socket.recv()))
                 return got
