@@ -28,9 +28,9 @@ from adk_relay.adk.run import Run
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.settling import settle
+from adk_relay.adk.shaping import Shaping
 from adk_relay.adk.stops import Stop
 from adk_relay.adk.turn import Owed, Question
-from adk_relay.adk.voices import Voices
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import Status, TurnEnd, UserText
 from adk_relay.core.recorded import AgentState
@@ -59,7 +59,7 @@ class Runs:
 
     Args:
         runner: runs the agent.
-        voices: those of the conversation: they have the run configuration.
+        shaping: that of the conversation: it has the run configuration.
         session: the conversation's session.
         inbox: where the user's input comes from.
         host: the conversation.
@@ -74,14 +74,14 @@ class Runs:
     def __init__(
         self,
         runner: WatchedRunner,
-        voices: Voices,
+        shaping: Shaping,
         session: StoredSession,
         inbox: Inbox,
         host: RunsHost,
         label: str,
     ) -> None:
         self._runner = runner
-        self._voices = voices
+        self._shaping = shaping
         self._session = session
         self._inbox = inbox
         self._host = host
@@ -146,7 +146,7 @@ class Runs:
         """The session is a new one. No run is wanted any more, and no tool call waits."""
         self._wanted = False
         self.answers.parts.clear()
-        self._voices.emptied()
+        self._shaping.emptied()
 
     async def needed(self) -> Stop | None:
         """Waits until a run is wanted (returns None) or the runs are stopped (returns the reason)."""
@@ -195,7 +195,7 @@ class Runs:
         ahead = [self._ahead.storing] if self._ahead.storing else []
         owing += map(Question, [*self._inbox.stored_texts, *ahead])
         owed = tuple(question.recorded() for question in owing)
-        return AgentState(owed, agent, handle or "", self.answers.recorded(), self._voices.chosen)
+        return AgentState(owed, agent, handle or "", self.answers.recorded(), self._shaping.voice)
 
     def restore(
         self, state: AgentState, owed: Owed, text: UserText | None, *, resumes: bool, is_cut: bool
@@ -257,7 +257,7 @@ class Runs:
         ):
             with attempt:
                 while self.stop_reason is None:
-                    if await self._voices.store():
+                    if await self._shaping.store():
                         self._at_hand = self._handle = None
                     if await self.answers.store():
                         self._at_hand = None
@@ -281,7 +281,8 @@ class Runs:
         session = self._session
         self.run = run = Run(
             self._runner,
-            self._voices.config,
+            self._shaping.config,
+            self._shaping.shape,
             session.user_id,
             session.session_id,
             self._inbox,

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
+from adk_relay.core.heard import Heard
 from adk_relay.core.rewind import Rewind, Rewound
 from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Configure, Configured
@@ -118,7 +119,7 @@ class ReadOlder:
 ForModel = UserText | UserImage | UserAudio | ActivityStart | AudioEnd
 """The input that the model is given."""
 
-Input = ForModel | Interrupt | UserTyping | ToolResult | Configure | Rewind
+Input = ForModel | Interrupt | UserTyping | ToolResult | Configure | Rewind | Heard
 """What a listener sends."""
 
 # ---- to listeners, numbered: the content of the conversation, in order -------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from adk_relay.core.logs import one_line
-from adk_relay.wire.dialects import Command, Dialect, NewToken
+from adk_relay.wire.dialects import Command, Dialect, Event, NewToken
 from adk_relay.wire.outbox import Frame
 
 log = logging.getLogger("relay")
@@ -18,8 +18,8 @@ def brief(frame: Frame) -> str:
     return one_line(frame, 300) + (f"… ({len(frame)} characters)" if len(frame) > 300 else "")
 
 
-def decode(dialect: Dialect, frame: Frame, label: str | None) -> Command:
-    """The command in a client's frame, which is logged; but no token is.
+def decode(dialect: Dialect, frame: Frame, label: str | None) -> Command | Event:
+    """The command or the event in a client's frame, which is logged; but no token is.
 
     Args:
         label: what the socket is called in the log; None: nothing is logged.

@@ -106,8 +106,9 @@ class HttpListener:
             except Close:
                 if not (self.answer or self.error):  # the queue has overflowed
                     encoded = self._outbox.encode(Error("too_slow", "You read too slowly to get the answer."))
-                    for frame in encoded if isinstance(encoded, tuple) else ():
-                        yield frame
+                    for last in encoded if isinstance(encoded, tuple) else ():
+                        if isinstance(last, str | bytes):
+                            yield last
                 return
             yield frame
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from adk_relay.core.merging import merge, merge_dropped
 from adk_relay.core.messages import Audio, Dropped, Error, Message, TurnEnd
@@ -22,8 +23,18 @@ from adk_relay.wire.closing import TOO_SLOW, Close, CloseFrame
 Frame = str | bytes
 """One WebSocket message: str goes as a text frame, bytes as a binary one."""
 
-Frames = Frame | tuple[Frame, ...] | None
-"""How a message is encoded: one frame, several frames that are never merged, or nothing."""
+
+class Sound(NamedTuple):
+    """A frame of sound among several frames: it may be dropped."""
+
+    frame: Frame
+    ms: float
+    """How long it is."""
+
+
+Frames = Frame | tuple[Frame | Sound | Dropped, ...] | None
+"""How a message is encoded: one frame, several frames that are never merged, or nothing. `Dropped` is sound
+that a dialect with a queue of its own has dropped: it is counted here."""
 
 Encode = Callable[[Message], Frames]
 
@@ -33,13 +44,15 @@ _NOTE_BYTES = 64
 """About the size of a frame that tells how much sound was dropped."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry:
     frame: Frame | None
     """None: it is encoded when it is sent, because `message` was merged. So the queue does not hold the
     sound twice, and the cache of `dialects.once` still has the message that all sockets share."""
     size: int
     message: Message | None = None
+    ms: float = 0.0
+    """How much sound it holds."""
 
 
 class Outbox:
@@ -49,7 +62,7 @@ class Outbox:
 
     Invariants:
         - `bytes` is the sum of the sizes of all entries, and at most the limit.
-        - `_audio` has the entries that hold sound, in the order of `_entries`.
+        - `_audio` has the entries that hold sound (`ms` is not 0), in the order of `_entries`.
         - Only an entry with a message can lack its frame.
         - Nothing is added once `_close` is set.
 
@@ -83,7 +96,7 @@ class Outbox:
         """Raises AssertionError if an invariant does not hold."""
         assert self.bytes == sum(entry.size for entry in self._entries)
         assert self.bytes <= self._limit
-        assert [*map(id, self._audio)] == [id(e) for e in self._entries if isinstance(e.message, Audio)]
+        assert [*self._audio] == [entry for entry in self._entries if entry.ms]
         assert all(entry.message for entry in self._entries if entry.frame is None)
 
     def enqueue(self, message: Message) -> None:
@@ -98,8 +111,7 @@ class Outbox:
         if encoded is None:
             return
         if isinstance(encoded, tuple):
-            for frame in encoded:
-                self.enqueue_frame(frame)
+            self.enqueue_frames(encoded)
             return
         if self.send_now(encoded):
             return
@@ -110,7 +122,7 @@ class Outbox:
             else:  # the merged frame will be a little smaller than this sum: it has one header less
                 self._replace(last, merged, None, last.size + size(encoded))
         else:
-            self._append(_Entry(encoded, size(encoded), message))
+            self._append(_Entry(encoded, size(encoded), message, _ms_of(message)))
         self._make_room()
 
     def replay(self, messages: Sequence[Message]) -> None:
@@ -121,11 +133,23 @@ class Outbox:
             self.enqueue(message)
         self._limit = limit + self.bytes - before
 
-    def enqueue_frame(self, frame: Frame) -> None:
-        """Queues a frame that is not a message of the conversation."""
+    def enqueue_frame(self, frame: Frame, ms: float = 0.0) -> None:
+        """Queues a frame that is never merged; `ms`: how much sound it holds."""
         if not (self._close or self.send_now(frame)):
-            self._append(_Entry(frame, size(frame)))
+            self._append(_Entry(frame, size(frame), ms=ms))
             self._make_room()
+
+    def enqueue_frames(self, frames: Frames, first: str = "") -> None:
+        """Queues frames that are never merged; with `first`, the one frame as `enqueue_first` does."""
+        for frame in frames if isinstance(frames, tuple) else (frames,):
+            if isinstance(frame, Sound):
+                self.enqueue_frame(frame.frame, frame.ms)
+            elif isinstance(frame, Dropped):
+                self._count_dropped(frame.audio_ms)
+            elif frame is not None and first:
+                self.enqueue_first(first, frame)
+            elif frame is not None:
+                self.enqueue_frame(frame)
 
     def enqueue_first(self, kind: str, frame: Frame) -> None:
         """Queues a ping or pong before all other frames: behind sound it would measure the queue.
@@ -175,7 +199,7 @@ class Outbox:
             return None
         entry = self._entries.popleft()
         self.bytes -= entry.size
-        if isinstance(entry.message, Audio):
+        if entry.ms:
             self._audio.popleft()
         elif isinstance(entry.message, Dropped):
             self._add_up(entry)
@@ -201,31 +225,39 @@ class Outbox:
         if self._audio:
             self.bytes -= sum(entry.size for entry in self._audio)
             self._audio.clear()
-            self._entries = deque(e for e in self._entries if not isinstance(e.message, Audio))
+            self._entries = deque(entry for entry in self._entries if not entry.ms)
 
     def _replace(self, entry: _Entry, message: Message, frame: Frame | None, new_size: int) -> None:
         """Puts another message into a queued entry."""
         self.bytes += new_size - entry.size
-        entry.frame, entry.size, entry.message = frame, new_size, message
+        entry.frame, entry.size, entry.message, entry.ms = frame, new_size, message, _ms_of(message)
 
     def _append(self, entry: _Entry) -> None:
         self._entries.append(entry)
         self.bytes += entry.size
-        if isinstance(entry.message, Audio):
+        if entry.ms:
             self._audio.append(entry)
         self.wake()
 
     def _make_room(self) -> None:
-        """Over the bound, replaces the oldest sound with a note of how much was dropped."""
+        """Over the bound, replaces the oldest sound with a note of how much was dropped.
+
+        Frames that are never merged (`Sound`) are of dialects that have no such note.
+        """
         while self.bytes > self._limit and self._audio:
             entry = self._audio.popleft()
-            assert isinstance(entry.message, Audio)
-            ms = len(entry.message.pcm) / _PCM_BYTES_PER_MS
-            self.dropped_ms += ms
-            self._traffic.dropped_ms += ms
-            self._replace(entry, Dropped("down", ms), None, _NOTE_BYTES)
+            self._count_dropped(entry.ms)
+            if entry.message:
+                self._replace(entry, Dropped("down", entry.ms), None, _NOTE_BYTES)
+            else:
+                self._entries.remove(entry)
+                self.bytes -= entry.size
         if self.bytes > self._limit:
             self.discard(TOO_SLOW)
+
+    def _count_dropped(self, ms: float) -> None:
+        self.dropped_ms += ms
+        self._traffic.dropped_ms += ms
 
     def _add_up(self, entry: _Entry) -> None:
         """Merges the notes of dropped sound that follow this one into it."""
@@ -237,6 +269,11 @@ class Outbox:
 def size(frame: Frame) -> int:
     """A frame's payload in bytes, as it goes over the wire."""
     return len(frame) if isinstance(frame, bytes) or frame.isascii() else len(frame.encode())
+
+
+def _ms_of(message: Message) -> float:
+    """How much sound a message holds, in milliseconds."""
+    return len(message.pcm) / _PCM_BYTES_PER_MS if isinstance(message, Audio) else 0.0
 
 
 def _resolve(waiting: asyncio.Future[None]) -> None:

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from adk_relay.core.heard import Heard
 from adk_relay.core.interfaces import (
     Conversation,
     Conversations,
@@ -16,14 +17,28 @@ from adk_relay.core.interfaces import (
     UnreachableError,
 )
 from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio, UserText
+from adk_relay.core.requests import BusyError
 from adk_relay.core.rewind import Rewind
 from adk_relay.core.stats import Traffic
 from adk_relay.wire import frame_log
 from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive
-from adk_relay.wire.closing import BAD_FRAMES, BUSY, PeerGone
-from adk_relay.wire.dialects import Ask, BadFrameError, Command, Create, Dialect, Join, NewToken, text_id_of
+from adk_relay.wire.closing import BAD_FRAMES, BUSY, NOT_FOUND, RATE_LIMITED, Close, PeerGone
+from adk_relay.wire.dialects import (
+    Ask,
+    Attend,
+    BadFrameError,
+    Command,
+    Create,
+    Dialect,
+    Event,
+    Join,
+    NewToken,
+    Reply,
+    text_id_of,
+)
 from adk_relay.wire.dialects.state_delta import Allowed, check_state
+from adk_relay.wire.guard import Refused
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.outbox import Frame, Outbox, size
 from adk_relay.wire.refusals import REFUSALS, refusal_of
@@ -81,6 +96,8 @@ class Reader:
         self._is_own = dialect.attends == "own"
         """Whether the socket makes one request only."""
         self._debug = log.isEnabledFor(logging.DEBUG)
+        self._text_id = ""
+        """The id of the text that the frame is which was read last; "": it is none, or has none."""
 
     async def run(self) -> None:
         """Reads until the socket is over, or until nothing more is taken from it.
@@ -101,7 +118,7 @@ class Reader:
             self._traffic.bytes_in += size(frame)
             if self.frames % _FRAMES_A_TURN == 0:
                 await asyncio.sleep(0)  # `receive` returns at once while frames wait
-            text_id = ""
+            self._text_id = ""
             label = self.label if self._debug else None
             try:
                 if len(frame) <= _LONG_FRAME:
@@ -110,16 +127,11 @@ class Reader:
                     command = await asyncio.to_thread(frame_log.decode, self._dialect, frame, label)
                 bad_frames = bad_frames if isinstance(command, NewToken) else 0  # it may be a guess
                 if isinstance(command, UserAudio):  # the short way, for dozens of frames a second
-                    self._heartbeat.content_came()
-                    if self._admission.takes_sound(command, self._socket) and self._socket.conversation:
-                        self._socket.conversation.handle(command, self._socket)
-                        if self._admission.sound_is_early:
-                            await self._admission.slow_down(self._heartbeat)
-                    continue
-                text_id = text_id_of(command)
-                if command not in ("ping", "pong"):
-                    self._heartbeat.content_came()
-                await self._perform(command)
+                    await self._hear(command)
+                elif isinstance(command, Event):
+                    await self._act(command)
+                else:
+                    await self._take(command)
             except BadFrameError as bad:
                 self._outbox.enqueue(Error(bad.code, str(bad), bad.id, bad.tool_id))
                 bad_frames += 1
@@ -136,11 +148,37 @@ class Reader:
                 if isinstance(why, UnreachableError) and isinstance(command, Create | Join):
                     self._outbox.close(BUSY.because(str(why)))  # its client comes back, and tries again
                     return
-                refusal = refusal_of(why, text_id)
+                refusal = refusal_of(why, self._text_id)
                 self._outbox.enqueue(refusal.error)
                 if refusal.is_last or self._is_own:
                     self._outbox.close(refusal.close)
                     return
+
+    async def _hear(self, sound: UserAudio) -> None:
+        """Gives sound to the conversation."""
+        self._heartbeat.content_came()
+        if self._admission.takes_sound(sound, self._socket) and self._socket.conversation:
+            self._socket.conversation.handle(sound, self._socket)
+            if self._admission.sound_is_early:
+                await self._admission.slow_down(self._heartbeat)
+
+    async def _take(self, command: Command) -> None:
+        """Does what a command that is no sound asks for."""
+        self._text_id = text_id_of(command)
+        if command not in ("ping", "pong"):
+            self._heartbeat.content_came()
+        await self._perform(command)
+
+    async def _act(self, event: Event) -> None:
+        """Does what an event means to a dialect with a state."""
+        assert self._dialect.act
+        for each in self._dialect.act(event):
+            if isinstance(each, UserAudio):
+                await self._hear(each)
+            elif isinstance(each, Reply):
+                self._outbox.enqueue_frames(each.frames, each.first)
+            else:
+                await self._take(each)
 
     async def _perform(self, command: Command) -> None:
         """Does what a command asks for."""
@@ -148,6 +186,9 @@ class Reader:
         visitor = self._admission.visitor
         if isinstance(command, NewToken):
             await self._admission.renew(command.token)
+            return
+        if isinstance(command, Attend):
+            await self._attend(command)
             return
         await self._admission.check(command, self._heartbeat)
         text = command.text if isinstance(command, Ask) else command
@@ -179,11 +220,24 @@ class Reader:
                 if conversation:
                     conversation.older.read(command, self._socket)
             case _ if conversation:
-                if isinstance(command, Interrupt | Rewind):  # also an answer that is over but still queued
+                if isinstance(command, Interrupt | Rewind | Heard):  # also an answer that is over but queued
                     self._outbox.recall_audio()
                 if isinstance(command, Rewind):
                     command = replace(command, may_all=visitor.may_empty)
                 conversation.handle(command, self._socket)
+
+    async def _attend(self, command: Attend) -> None:
+        """Lets the client say who it is, and attends the conversation that it may."""
+        try:
+            await self._socket.bind(*await self._admission.attend(command))
+        except Refused as refused:
+            raise Close(refused.frame.because(refused.reason)) from None
+        except UnknownConversationError as unknown:  # another user's
+            raise Close(NOT_FOUND.because(str(unknown))) from None
+        except UnreachableError as away:
+            raise Close(BUSY.because(str(away))) from None
+        except BusyError as full:
+            raise Close(RATE_LIMITED.because(str(full))) from None
 
     async def _open(self, session_id: str) -> Conversation:
         """The conversation that a command names. Clients of the turn dialect may name a new one."""

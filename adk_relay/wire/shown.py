@@ -7,7 +7,7 @@ from typing import Any
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Line, ToolStart
 from adk_relay.core.times import iso
-from adk_relay.wire.dialects import (
+from adk_relay.wire.dialects.fields import (
     id_field,
     line_fields,
     name_field,

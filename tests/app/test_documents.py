@@ -17,7 +17,8 @@ from adk_relay.client.connection import comes_back
 from adk_relay.core.messages import Message
 from adk_relay.settings import SETTINGS
 from adk_relay.wire.body import MAX_BODY_BYTES
-from adk_relay.wire.dialects import MAX_TEXT_BYTES, MAX_TOOL_BYTES
+from adk_relay.wire.dialects import MAX_TEXT_BYTES
+from adk_relay.wire.dialects.fields import MAX_TOOL_BYTES
 from adk_relay.wire.dialects.media import MAX_AUDIO_BYTES, MAX_IMAGE_BYTES
 from support.client import Json, client
 from support.gemini import GeminiLive
@@ -202,7 +203,9 @@ def test_the_named_states() -> None:
         assert [state.name for state in machine] == re.findall(r"`(\w+)`", states), name
 
 
-@pytest.mark.parametrize("folder", ["core", "wire", "wire/dialects", "adk", "bus", "client", ""])
+@pytest.mark.parametrize(
+    "folder", ["core", "wire", "wire/dialects", "wire/openai", "adk", "bus", "client", ""]
+)
 def test_all_files_are_named(folder: str) -> None:
     path = f"adk_relay/{folder}".rstrip("/")
     files = " ".join(files for _, files in rows(section(ARCHITECTURE, f"### `{path}`")))

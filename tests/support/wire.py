@@ -35,6 +35,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.core.rewind import Rewound
+from adk_relay.core.shape import ClientTool, Shape
 from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Choices, Configured, Voice
 from adk_relay.wire import closing
@@ -60,6 +61,7 @@ _ANSWER = Answer(
     _USAGE,
     _GROUNDING,
 )
+SHAPE = Shape("Be brief.", (ClientTool("paint", "Paints.", {}),), True, 0.5)
 SAMPLES: list[Message] = [
     Written(1, "Hello", "b", "c0ffee", 1, "Ann"),
     Text(2, "Hel", number=1),
@@ -90,7 +92,7 @@ SAMPLES: list[Message] = [
     Reset("e", deleted=True),
     Renamed("Trip to Kyoto"),
     Rewound(10, "c0ffee", 2, 10),
-    Configured(Voice("Puck", "de-DE")),
+    Configured(Voice("Puck", "de-DE"), SHAPE, "b"),
     Dropped("down", 480.0),
     Status("live"),
     Error("busy", "Too much.", "c0ffee", "call-2"),
@@ -114,13 +116,13 @@ _WELCOMES = [
             9,
             2,
             is_new,
-            True,
             "Ann",
             "listen",
             {"c": "Bob"},
         ),
         choices=Choices(("Puck",), ("de-DE",)),
         title="Trip to Kyoto",
+        shape=SHAPE,
     )
     for is_new in (True, False)
 ]

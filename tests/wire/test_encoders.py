@@ -11,13 +11,13 @@ from adk_relay.core.answer import Asked
 from adk_relay.core.messages import Audio, Error, Presence, Taken, Text, TurnStart, UserText
 from adk_relay.wire.dialects.chat import encoder
 from adk_relay.wire.dialects.live import live
-from adk_relay.wire.outbox import Frames
+from adk_relay.wire.outbox import Frames, Sound
 
 
 def chat(frames: Frames) -> list[dict[str, Any]]:
     """The frames of the chat dialect, without their times."""
     assert isinstance(frames, tuple)
-    decoded = [json.loads(frame) for frame in frames]
+    decoded = [json.loads(frame) for frame in frames if not isinstance(frame, Sound)]
     for frame in decoded:
         del frame["timestamp"]
     return decoded

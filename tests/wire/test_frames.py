@@ -17,7 +17,8 @@ from adk_relay.core.messages import (
     UserImage,
     UserText,
 )
-from adk_relay.wire.dialects import BadFrameError, to_json
+from adk_relay.wire.dialects import BadFrameError
+from adk_relay.wire.dialects.fields import to_json
 from adk_relay.wire.dialects.live import _plain_content, decode
 
 CODES = {"bad_message", "unsupported_mime_type", "bad_data", "too_large"}

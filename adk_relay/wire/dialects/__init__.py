@@ -1,33 +1,30 @@
 """The dialects: how a client's frames become commands, and how messages become frames.
 
-A dialect is a table of pure functions. It has no state and decides nothing: `decode` turns a frame into a
-command, and an encoder turns a message into frames. Every listener gets the same messages in any dialect.
+A dialect is a table of functions: `decode` turns a frame into a command, and an encoder turns a message into
+frames. Every listener gets the same messages in any dialect. relay's own dialects have no state and decide
+nothing. A dialect that others have made may need a state for each socket: see `Dialect.act`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from adk_relay.core.answer import Answer, ToolCall
 from adk_relay.core.messages import (
-    Error,
     Input,
-    Line,
     Message,
     ReadOlder,
-    ToolComplete,
     ToolResult,
-    ToolStart,
-    TurnEnd,
     UserText,
 )
-from adk_relay.core.own_ids import is_own
 from adk_relay.core.rewind import Rewind
-from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Voice
+from adk_relay.core.shape import PLAIN, Shape
+from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Configure, Voice
+from adk_relay.wire.closing import CloseFrame
+from adk_relay.wire.dialects.fields import MAX_TOOL_BYTES, to_json
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
 MAX_TEXT_BYTES = 32 * 1024
@@ -37,9 +34,6 @@ _MAX_ID_CHARS = 64
 
 _MAX_PLAIN_CHARS = 256 * 1024
 """The longest text fits, even with each byte escaped as \\u00xx. A longer frame is sound or a picture."""
-
-MAX_TOOL_BYTES = 64 * 1024
-"""The arguments or the result of a tool are cut to this on the wire."""
 
 
 class BadFrameError(Exception):
@@ -85,7 +79,21 @@ class NewToken:
     token: str = field(repr=False)
 
 
-Command = Input | ReadOlder | Create | Join | Ask | NewToken | Literal["ping", "pong"]
+@dataclass(slots=True, frozen=True)
+class Attend:
+    """Enter a conversation, for a client that was admitted without having said who it is.
+
+    All but `own` is what the client says, which the guard need not believe; "": it does not say it.
+    """
+
+    own: str
+    """The user and the conversation of a client that is nobody else."""
+    user_id: str
+    session_id: str
+    token: str = field(repr=False)
+
+
+Command = Input | ReadOlder | Create | Join | Attend | Ask | NewToken | Literal["ping", "pong"]
 """Everything that a client's frame can ask for."""
 
 
@@ -111,7 +119,6 @@ class Welcome:
     seq: int
     message_count: int
     is_new: bool
-    push_to_talk: bool = False
     name: str = ""
     role: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -119,6 +126,22 @@ class Welcome:
     limits: Mapping[str, float] = field(default_factory=dict)
     choices: Choices = NO_CHOICES
     voice: Voice = MODELS_OWN
+    shape: Shape = PLAIN
+
+
+@dataclass(slots=True, frozen=True)
+class Event:
+    """A client's frame whose meaning depends on what its socket has seen before: see `Dialect.act`."""
+
+
+@dataclass(slots=True, frozen=True)
+class Reply:
+    """What the client gets at once for an event."""
+
+    frames: Frames
+    first: str = ""
+    """It overtakes all that waits, and takes the place of another one with this name; "": it waits its turn.
+    Only one frame can do that."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -127,28 +150,35 @@ class Dialect:
 
     Attributes:
         name: the dialect's name in the log.
-        decode: turns a frame into a command; raises BadFrameError.
+        decode: turns a frame into a command or an event; raises BadFrameError. It may be called in a thread.
         encoder: given a session id, returns the function that encodes this conversation's messages.
         connected: makes the first frame from the connection's id, the model's name and the limits of the
             `Welcome`; None: there is none.
-        welcome: makes the frame that tells a client it has entered a conversation; None: there is none.
+        welcome: makes the frames that tell a client it has entered a conversation; None: there are none.
         ping: makes the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
         expiring: makes the frame that says when, in seconds, the client's token expires; None: there is none.
         is_audio: the client wants sound.
         attends: which messages its sockets get (see `adk_relay.core.listener.Listener`).
+        act: for a dialect with a state, which is made for one socket: given an event, yields the commands
+            that it means and the replies to it, in order; raises BadFrameError. What has come
+            before it is done already, and each command is done when the next one is asked for.
+        look: asked every second for how the socket is to be closed now, given `time.monotonic()`; it returns
+            None if it is not.
     """
 
     name: str
-    decode: Callable[[Frame], Command]
+    decode: Callable[[Frame], Command | Event]
     encoder: Callable[[str], Encode]
     connected: Callable[[str, str, Mapping[str, float]], Frame | None]
-    welcome: Callable[[Welcome], Frame | None]
+    welcome: Callable[[Welcome], Frames]
     ping: Callable[[], Frame] | None
     pong: Callable[[str], Frame]
     expiring: Callable[[int], Frame | None]
     is_audio: bool
     attends: Literal["all", "newest", "own"]
+    act: Callable[[Any], Iterable[Command | Reply]] | None = None
+    look: Callable[[float], CloseFrame | None] | None = None
 
 
 def once(encode: Encode) -> Encode:
@@ -220,38 +250,6 @@ def text_of(fields: dict[str, Any], field: str, text_id: str = "") -> str:
     return text
 
 
-def id_field(text_id: str) -> dict[str, Any]:
-    """The `id` of a text on the wire; there is no such field for a text whose client gave it none."""
-    return {"id": text_id} if text_id and not is_own(text_id) else {}
-
-
-def error_fields(error: Error) -> dict[str, Any]:
-    """What is wrong, with which text or tool call, and when the client may try again, if that is known."""
-    fields = {"code": error.code, "message": error.message, **id_field(error.id)}
-    fields |= {"tool_id": error.tool_id} if error.tool_id else {}
-    return fields | ({"retry_after": error.retry_after} if error.retry_after else {})
-
-
-def name_field(name: str) -> dict[str, Any]:
-    """The `name` of a person on the wire; there is no such field for a person without one."""
-    return {"name": name} if name else {}
-
-
-def title_field(title: str) -> dict[str, Any]:
-    """The `title` of a conversation on the wire; there is no such field for one without."""
-    return {"title": title} if title else {}
-
-
-def names_field(names: Mapping[str, str]) -> dict[str, Any]:
-    """The `names` of several connections on the wire; there is no such field if none has one."""
-    return {"names": dict(names)} if names else {}
-
-
-def role_field(role: str) -> dict[str, Any]:
-    """The `role` of somebody who was invited; there is no such field for the user itself."""
-    return {"role": role} if role else {}
-
-
 _MAX_TOOL_ID_CHARS = 256
 
 
@@ -298,60 +296,9 @@ def new_token(fields: dict[str, Any]) -> NewToken:
 
 
 def text_id_of(command: Command) -> str:
-    """The id that a client has given its text, if the command is a text with one."""
+    """The id that a client has given its text or its choice, if the command is one of them."""
     text = command.text if isinstance(command, Ask) else command
-    return text.id if isinstance(text, UserText) else ""
-
-
-def tool_fields(tool: ToolStart | ToolComplete | ToolCall) -> dict[str, Any]:
-    """Which tool call it is."""
-    return {"tool_id": tool.tool_id, "tool_name": tool.tool_name}
-
-
-def start_fields(message: ToolStart) -> dict[str, Any]:
-    """The arguments of a tool call, and what a call that waits has besides."""
-    fields = cut("arguments", message.arguments)
-    if message.is_pending:
-        fields["pending"] = True
-    if message.interim is not None:
-        fields |= cut("interim", message.interim)
-    return fields
-
-
-def line_fields(line: Line) -> dict[str, Any]:
-    """What is told of a whole message besides its words; there are no fields for what is not known."""
-    fields: dict[str, Any] = {**({"timestamp": line.timestamp} if line.timestamp else {})}
-    for name, holds in (("interrupted", line.interrupted), ("unanswered", line.unanswered)):
-        fields |= {name: True} if holds else {}
-    if line.tools:
-        fields["tools"] = [_used_tool(call) for call in line.tools]
-    return fields
-
-
-def _used_tool(call: ToolCall) -> dict[str, Any]:
-    fields = {**tool_fields(call), "arguments": call.arguments, "result": call.result}
-    for name, holds in (("truncated", call.is_truncated), ("pending", call.is_pending)):
-        fields |= {name: True} if holds else {}
-    return fields
-
-
-def credit_fields(of: TurnEnd | Answer) -> dict[str, Any]:
-    """The token usage and the grounding of an answer; there are no fields for what is not known."""
-    fields: dict[str, Any] = {}
-    if usage := of.usage:
-        fields["usage"] = {
-            "input_tokens": usage.input,
-            "output_tokens": usage.output,
-            "thought_tokens": usage.thoughts,
-            "total_tokens": usage.total,
-        }
-    if grounding := of.grounding:
-        fields["grounding"] = {
-            "sources": [{"title": source.title, "url": source.url} for source in grounding.sources],
-            "searches": [*grounding.searches],
-            "suggestions": grounding.suggestions,
-        }
-    return fields
+    return text.id if isinstance(text, UserText | Configure) else ""
 
 
 def session_id_of(fields: dict[str, Any]) -> str:
@@ -378,21 +325,3 @@ def is_name(name: str) -> bool:
 def is_session_id(name: str) -> bool:
     """Whether it is a valid session id: /sessions/{id} must lead to the session."""
     return is_name(name) and name not in ("new", ".", "..")
-
-
-def cut(field: str, value: Any, limit: int = MAX_TOOL_BYTES) -> dict[str, Any]:
-    """The arguments or the result of a tool. If it is too long: the beginning of its JSON, as a string."""
-    encoded = to_json(value).encode()
-    if len(encoded) <= limit:
-        return {field: value}
-    return {field: encoded[:limit].decode(errors="ignore"), "truncated": True}
-
-
-def to_json(value: Any) -> str:
-    """Compact JSON. Characters are not escaped, unless one of them is half of a surrogate pair."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
-    return text

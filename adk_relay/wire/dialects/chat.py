@@ -37,24 +37,26 @@ from adk_relay.wire.dialects import (
     Dialect,
     Join,
     Welcome,
+    json_object,
+    new_token,
+    once,
+    rewind,
+    session_id_of,
+    tool_result,
+    user_text,
+)
+from adk_relay.wire.dialects.fields import (
     credit_fields,
     cut,
     error_fields,
     id_field,
-    json_object,
     name_field,
     names_field,
-    new_token,
-    once,
-    rewind,
     role_field,
-    session_id_of,
     start_fields,
     title_field,
     to_json,
     tool_fields,
-    tool_result,
-    user_text,
 )
 from adk_relay.wire.dialects.state_delta import with_state
 from adk_relay.wire.outbox import Encode, Frame, Frames

@@ -38,31 +38,33 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.rewind import Rewound
 from adk_relay.core.titles import Renamed
-from adk_relay.core.voice import Configure, Configured
+from adk_relay.core.voice import Configured
 from adk_relay.wire.dialects import (
     MAX_TEXT_BYTES,
     BadFrameError,
     Command,
     Dialect,
     Welcome,
+    json_object,
+    new_token,
+    once,
+    rewind,
+    tool_result,
+    user_text,
+)
+from adk_relay.wire.dialects.fields import (
     credit_fields,
     cut,
     error_fields,
     id_field,
-    json_object,
     line_fields,
     name_field,
     names_field,
-    new_token,
-    once,
-    rewind,
     role_field,
     start_fields,
     title_field,
     to_json,
     tool_fields,
-    tool_result,
-    user_text,
 )
 from adk_relay.wire.dialects.media import (
     MAX_AUDIO_BYTES,
@@ -73,6 +75,7 @@ from adk_relay.wire.dialects.media import (
     pcm_of,
     rate_of,
 )
+from adk_relay.wire.dialects.shaping import configure, shape_fields
 from adk_relay.wire.dialects.state_delta import with_state
 from adk_relay.wire.outbox import Encode, Frame
 
@@ -124,7 +127,7 @@ def decode(frame: Frame) -> Command:
         case "history":
             return _read_older(fields)
         case "configure":
-            return _configure(fields)
+            return configure(fields)
         case "interrupt":
             return Interrupt()
         case "rewind":
@@ -187,13 +190,6 @@ def _read_older(fields: dict[str, Any]) -> ReadOlder:
     if isinstance(before, str) and re.fullmatch(r"[\w-]{1,64}\.-?[0-9]{1,9}", before, re.ASCII):
         return ReadOlder(before)
     raise BadFrameError("bad_data", "before must be the `older` of the last gap or history.")
-
-
-def _configure(fields: dict[str, Any]) -> Configure:
-    chosen = fields.get("voice"), fields.get("language")
-    if chosen == (None, None) or not all(isinstance(each, str | None) for each in chosen):
-        raise BadFrameError("bad_data", "voice and language must be strings; one of them may be left out.")
-    return Configure(*chosen)
 
 
 def _data(fields: dict[str, Any]) -> str:
@@ -285,8 +281,9 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "typing", "connection_id": connection_id, **name_field(name), "typing": typing}
         case Rewound(seq, text_id, messages):
             return {"type": "rewound", **id_field(text_id), "messages": messages, "seq": seq}
-        case Configured(voice):
-            return {"type": "configured", "voice": voice.name, "language": voice.language}
+        case Configured(voice, shape):
+            chosen = {"type": "configured", "voice": voice.name, "language": voice.language}
+            return chosen | shape_fields(shape)
         case Reset(epoch, deleted):
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
         case Renamed(title):
@@ -324,7 +321,7 @@ def _welcome(welcome: Welcome) -> Frame:
             "epoch": welcome.epoch,
             "seq": welcome.seq,
             "limits": {**_SIZES, **welcome.limits},
-            **({"push_to_talk": True} if welcome.push_to_talk else {}),
+            **shape_fields(welcome.shape),
             **name_field(welcome.name),
             **role_field(welcome.role),
             **names_field(welcome.names),

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from adk_relay.core.messages import UserText
-from adk_relay.wire.dialects import BadFrameError, to_json
+from adk_relay.wire.dialects import BadFrameError
+from adk_relay.wire.dialects.fields import to_json
 
 MAX_STATE_BYTES = 16 * 1024
 """Bytes that a `state_delta` may have, as compact JSON in UTF-8."""

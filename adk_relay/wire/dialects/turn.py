@@ -8,16 +8,12 @@ from typing import Any
 
 from adk_relay.core.answer import ToolCall
 from adk_relay.core.messages import Error, Message, Taken, ToolComplete, ToolStart, TurnEnd, UserText
-from adk_relay.wire.dialects import (
+from adk_relay.wire.dialects import Ask, Dialect, json_object, session_id_of, text_of
+from adk_relay.wire.dialects.fields import (
     MAX_TOOL_BYTES,
-    Ask,
-    Dialect,
     credit_fields,
     cut,
-    json_object,
-    session_id_of,
     start_fields,
-    text_of,
     to_json,
     tool_fields,
 )
