@@ -27,6 +27,7 @@ from google.genai import types
 from adk_relay.adk.calls import keep, keep_change
 from adk_relay.adk.connection import Observer, watched
 from adk_relay.adk.queue import RequestQueue
+from adk_relay.adk.rewound import rewound
 from adk_relay.adk.screening import text_of
 from adk_relay.adk.session import shorten_if_long
 from adk_relay.adk.sound import ShortWay
@@ -157,6 +158,8 @@ class Plugins(PluginManager):
                 "on_tool_error_callback": [*agent.canonical_on_tool_error_callbacks, on_tool_error],
             }
         )
+        if unheard := self._run().leaving.unheard:
+            context.session.events = rewound([*context.session.events, *unheard])
         resumes = self._run().begins(agent.name)
         if await copy.canonical_live_model_async(where) is not copy.model:  # its class chooses the model
 
