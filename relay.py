@@ -38,6 +38,7 @@ from adk_relay.wire.files import Files
 from adk_relay.wire.guard import Authenticate, Refused, guard_of
 from adk_relay.wire.handshake import accept, refuse, send_close
 from adk_relay.wire.limits import Limits
+from adk_relay.wire.local import refusal_of_shape
 from adk_relay.wire.pacing import pace_for
 from adk_relay.wire.responding import send_response
 from adk_relay.wire.targets import offers_subprotocol, path_of
@@ -233,7 +234,7 @@ class Relay:
             if self._is_worker:
                 raise Refused(404, NOT_FOUND, "A worker has no WebSockets.")
             # Who is this, and which conversation is it to attend? The path and the query choose the dialect.
-            visitor, target = await admit(scope, self._guard, self._draining, self.served)
+            visitor, target = await admit(scope, self._guard, self._draining, self.served, self._limits)
         except Refused as no:
             await refuse(scope, receive, send, no, self.served.stats.refused)
             return
@@ -247,7 +248,13 @@ class Relay:
             self.served,
             self._limits,
             target.dialect,
-            Admission(visitor, partial(self._guard.renew, scope), self._guard.quotas.rates(visitor)),
+            Admission(
+                visitor,
+                partial(self._guard.renew, scope),
+                self._guard.quotas.rates(visitor),
+                refusal_of_shape(scope, self._limits.client_tools),
+                partial(self._guard.sign_in, scope),
+            ),
             receive,
             send,
             knows_pings=offers_subprotocol(scope),

@@ -163,6 +163,7 @@ def _own(
         sound=values["sound"],
         voices=values["voices"],
         languages=values["languages"],
+        client_tools=values["client_tools"] != "off",
         most=values["max_conversations"],
         on_input=on_input,
         may_write=may_write,

@@ -46,6 +46,7 @@ class Options(TypedDict, total=False):
     voices: str | None
     languages: str | None
     state_delta: str
+    client_tools: str
     mic_ms: float
     grace: float
     replay_bytes: int
@@ -57,6 +58,7 @@ class Options(TypedDict, total=False):
     secret: str | None
     jwks: str | None
     one_use: str
+    twilio_token: str | None
     origins: str | None
     hosts: str | None
     max_sockets: int
@@ -267,6 +269,13 @@ SETTINGS = {
             "Which state clients may set with a text: session; all: ADK's app: and user: keys too; off: none",
             choices=("session", "all", "off"),
         ),
+        Setting(
+            "client_tools",
+            str,
+            "loopback",
+            "Who may set instructions and tools: loopback: clients on this machine; on: all; off: none",
+            choices=("loopback", "on", "off"),
+        ),
         Setting("mic_ms", float, 40.0, "Milliseconds of sound that are sent to the model at once", ">= 0"),
         Setting(
             "grace",
@@ -319,6 +328,12 @@ SETTINGS = {
             "false",
             "true: tokens open one WebSocket; without a bus, one a process",
             choices=("false", "true"),
+        ),
+        Setting(
+            "twilio_token",
+            str,
+            None,
+            "Auth token of the Twilio account whose calls are taken; if set, each has to be signed with it",
         ),
         Setting(
             "origins",

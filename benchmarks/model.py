@@ -11,6 +11,8 @@ The client's text is an order, a JSON object; what it leaves out is not done:
                       than real time
     interrupt_after   seconds after the last chunk, when the user interrupts the answer; what they say is
                       "interrupted at" and the time in nanoseconds
+
+Speech is answered with sound in real time: ten times as long as what was said after its first 100 ms.
 """
 
 from __future__ import annotations
@@ -24,8 +26,17 @@ from multiprocessing.sharedctypes import Synchronized
 from typing import Any, Self
 
 from benchmarks import peers
-from benchmarks.sound import CHUNK, MIC_FRAME, STAMP_BYTES, stamp, stamped_at
-from support.gemini import Connection, GeminiLive, UserTurn
+from benchmarks.sound import (
+    CHUNK,
+    MIC_FRAME,
+    REAL_TIME,
+    SHORTEST_MS,
+    STAMP_BYTES,
+    TIMES,
+    stamp,
+    stamped_at,
+)
+from support.gemini import CHUNK_MS, PAUSE_MS, Connection, GeminiLive, UserTurn
 
 _HEAD = b'{"serverContent":{"modelTurn":{"parts":[{"inlineData":{"mimeType":"audio/pcm;rate=24000","data":"'
 _TAIL = base64.b64encode(bytes(CHUNK - STAMP_BYTES)) + b'"}}]}}}'
@@ -60,7 +71,8 @@ def serve(pipe: Pipe, setups: Synchronized[int]) -> None:
 
 
 async def _answer(connection: Connection, turn: UserTurn) -> None:
-    arrived_at, order = time.monotonic_ns(), json.loads(turn.text)
+    arrived_at = time.monotonic_ns()
+    order = json.loads(turn.text) if turn.text else _order_of(turn.audio, max(connection.rates))
     if order.get("count"):
         text = str(len(connection.audio))
         await connection.send({"serverContent": {"outputTranscription": {"text": text}}})
@@ -83,6 +95,12 @@ async def _answer(connection: Connection, turn: UserTurn) -> None:
     if order.get("arrivals"):
         await connection.send({"serverContent": {"outputTranscription": {"text": json.dumps(ear.delays)}}})
     await connection.turn_complete()
+
+
+def _order_of(speech: bytes, rate: int) -> dict[str, Any]:
+    """What speech means that ends with a pause."""
+    ms = len(speech) / 2 / rate * 1000 - PAUSE_MS
+    return {"chunks": 1 + round(max(0.0, ms - SHORTEST_MS) * TIMES / CHUNK_MS), "every": REAL_TIME}
 
 
 class _Ear(bytearray):

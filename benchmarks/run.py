@@ -13,6 +13,7 @@ from benchmarks import peers
 from benchmarks.barge_in import barge_in
 from benchmarks.builds import EARLIER, HAS_LONG, check_out_earlier
 from benchmarks.bus import bus
+from benchmarks.dialects import dialects
 from benchmarks.down import down
 from benchmarks.exposed import exposed
 from benchmarks.fair import fair
@@ -36,6 +37,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "down": down,
     "up": up,
     "sessions": sessions,
+    "dialects": dialects,
     "memory": memory,
     "start": start,
     "rooms": rooms,
@@ -52,7 +54,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "web-start": web_start,
 }
 
-PROFILED = ("down", "up", "sessions", "memory", "start", "rooms", "exposed", "bus")
+PROFILED = ("down", "up", "sessions", "dialects", "memory", "start", "rooms", "exposed", "bus")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

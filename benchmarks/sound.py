@@ -18,6 +18,11 @@ MIC_FRAME = 40 * MIC_BYTES_PER_MS
 REAL_TIME = 1 / CHUNKS_PER_S
 """Seconds between two chunks."""
 
+SHORTEST_MS = 100
+"""Speech that the model answers with one chunk; what is longer, with TIMES as much sound."""
+
+TIMES = 10
+
 STAMP_BYTES = 9
 """How much of a chunk the time stamp takes: eight bytes are used, and nine are twelve characters of
 base64, so that the rest need not be encoded again."""

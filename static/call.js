@@ -36,6 +36,7 @@ export class Call {
     live.on("call", ({ state, why }) => this.#become(state, why));
     live.on("echo", ({ heard }) => this.#tellOfEcho(heard));
     for (const type of ["hello", "choices"]) live.on(type, () => this.#showPushToTalk());
+    live.on("configured", () => this.#live.state.pushToTalk === elements.talk.hidden && this.#showPushToTalk());
   }
 
   get active() {

@@ -26,7 +26,7 @@ export class SoundSettings {
     watchDevices(() => this.#list());
     // A call, or the camera in it, was allowed: then the names are told.
     for (const type of ["call", "showing"]) live.on(type, () => this.#list());
-    live.on("hello", () => this.#showMode());
+    for (const type of ["hello", "configured"]) live.on(type, () => this.#showMode());
     this.#choose();
     this.#list();
   }
@@ -55,7 +55,7 @@ export class SoundSettings {
     const { mustPushToTalk, mode } = this.#live.state;
     modes.value = mustPushToTalk ? "push_to_talk" : mode;
     modes.disabled = mustPushToTalk;
-    document.getElementById("mode-hint").textContent = mustPushToTalk ? "This agent needs push to talk." : HINT;
+    document.getElementById("mode-hint").textContent = mustPushToTalk ? "This conversation needs push to talk." : HINT;
   }
 
   async #list() {

@@ -27,9 +27,11 @@ from google.genai import types
 from google.genai.errors import APIError
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from adk_relay.adk.client_tools import instructed
 from adk_relay.adk.screening import Screened
 from adk_relay.adk.sound import Hearer, SoundSocket
 from adk_relay.core.messages import UserAudio
+from adk_relay.core.shape import Shape
 
 if TYPE_CHECKING:  # it is made of translated events, and those of a run
     from adk_relay.adk.answers import Answers
@@ -82,6 +84,9 @@ class Observer(Hearer, Screened, Protocol):
     meter: Meter
     """Measures the conversation."""
 
+    shape: Shape
+    """What clients have set."""
+
     def connected(self, connection: WatchedConnection) -> None:
         """The connection is set up."""
 
@@ -128,7 +133,9 @@ class _Watched(BaseLlm):
     @asynccontextmanager
     async def connect(self, llm_request: LlmRequest) -> AsyncIterator[BaseLlmConnection]:
         watcher, began = observer.get(), time.monotonic()
-        opening: AbstractAsyncContextManager[BaseLlmConnection] = super().connect(llm_request)
+        opening: AbstractAsyncContextManager[BaseLlmConnection] = super().connect(
+            instructed(llm_request, watcher.shape)
+        )
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT):
                 if isinstance(self, Gemini):

@@ -19,13 +19,13 @@ from adk_relay.adk.older import OlderReader
 from adk_relay.adk.playback import Playback
 from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
+from adk_relay.adk.shaping import Shaping
 from adk_relay.adk.speaking import Speaking
 from adk_relay.adk.stops import Stop
 from adk_relay.adk.summaries import of_store, summary_of
 from adk_relay.adk.takeover import Takeover
 from adk_relay.adk.titles import Title
 from adk_relay.adk.turn_ends import TurnEnds
-from adk_relay.adk.voices import Voices
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.interfaces import Summary, default_id
@@ -91,8 +91,8 @@ class Conversation:
         self._past = past if past and past.epoch else None
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = inbox = Inbox(on_dropped=self._dropped_up)
-        self._voices = voices = Voices(home.config, home.choices, self.session, room, self._refresh)
-        self._runs = runs = Runs(home.runner, voices, self.session, inbox, self, self._label)
+        self._shaping = shaping = Shaping(home, self.session, room, self._label, self._refresh)
+        self._runs = runs = Runs(home.runner, shaping, self.session, inbox, self, self._label)
         self._speaking = Speaking(home, room, requests, inbox, runs, meter)
         self._writing = writing = Writing(
             room,
@@ -115,7 +115,7 @@ class Conversation:
         self.title = Title(self.session, room)
         self.rename = self.title.set
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
-        parts = self._speaking, playback, writing, ends, self.waiting, voices, meter, self._idleness
+        parts = self._speaking, playback, writing, ends, self.waiting, shaping, meter, self._idleness
         self._intake = Intake(home, self.session, room, requests, inbox, runs, *parts)
         self._moderation, self._resets = self._intake.moderation, self._intake.resets
         self._attendance = Attendance(
@@ -139,7 +139,8 @@ class Conversation:
 
     def standing(self, listener: Listener | None) -> Standing:
         """How the conversation stands, for a listener that is about to come, or is there."""
-        return replace(self.room.standing(listener), title=self.title.text, voice=self._voices.present)
+        voice, shape = self._shaping.present_voice, self._shaping.present_shape
+        return replace(self.room.standing(listener), title=self.title.text, voice=voice, shape=shape)
 
     def is_attended_by(self, listener: Listener) -> bool:
         """Whether a listener is in the room."""
@@ -252,6 +253,8 @@ class Conversation:
         self._handover.changed()
 
     def connected(self) -> None:
+        if run := self._runs.run:
+            self._shaping.works(run.shape)
         self._runs.connected()
 
     def stored(self, text: UserText) -> None:
@@ -328,14 +331,15 @@ class Conversation:
                 agent = self._home.runner.agent.name
                 takeover = Takeover(self._past, self.session, self.room, self._writing, self._runs, agent)
                 await takeover.perform(self)
-                self._voices.load(self.session.loaded_state)
-                self._voices.restore(self._past.state.voice)
+                self._shaping.load(self.session.loaded_state)
+                self._shaping.restore(self._past.state.voice, self._past.shape)
                 self._turn_ends.end_unowed()
                 self._writing.begin_next()
             else:
                 self._writing.load(await self.session.load(self.room.history))
-                self._voices.load(self.session.loaded_state)
+                self._shaping.load(self.session.loaded_state)
                 self.room.recording.begin(self.room.epoch, self.room.history.next_place)
+                self._shaping.recorded()
             answered = {each.tool_id for each in self._runs.state.answers}
             self.waiting.load(call for call in self.session.waiting if call.tool_id not in answered)
         except Exception:
@@ -348,7 +352,7 @@ class Conversation:
         await self._runs.answers.keep()
         parts = self._inbox, self.session, self.stored, lambda: bool(self.room.listeners)
         await keep_unsaid(*parts, self._label)
-        await self._voices.keep(self._label)
+        await self._shaping.keep()
         await self._playback.keep()
 
     @property

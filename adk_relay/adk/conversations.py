@@ -24,7 +24,6 @@ from adk_relay.adk.probe import Probe
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.services import Credentials, Services, artifact_service, memory_service
 from adk_relay.adk.session import OLD_APP_NAME, create_session
-from adk_relay.adk.speech import is_push_to_talk
 from adk_relay.adk.starts import Starts, prepare
 from adk_relay.adk.store import has_sessions, make_tables, reader_of, session_service
 from adk_relay.adk.summaries import exists, newest, of_store, read
@@ -56,8 +55,7 @@ class Conversations:
         app_name: the name under which its sessions are kept; None: the App's name, or the agent's.
         config: the run configuration; None: `models.run_config()`.
         sessions: an ADK session-service URI, or a session service.
-        artifacts: the same for artifacts.
-        memory: the same for memories.
+        artifacts, memory: the same for artifacts and for memories.
         credentials: a credential service; None: in memory.
         grace: seconds that a conversation and its run go on after its last listener has left.
         idle_timeout: seconds without content in either direction after which a conversation ends; 0: never.
@@ -65,6 +63,7 @@ class Conversations:
         replay_bytes, replay_seconds: how much of each conversation is kept for sockets that come back.
         sound: "short": past ADK where nobody in ADK wants to see it; "long": always through ADK.
         voices, languages: those that users may choose, separated by commas; None: they have no choice.
+        client_tools: whether clients may have instructions and tools in any conversation.
         most: how many may be in memory; 0: any number.
         on_input: a host's function that is asked about the input of users.
         may_write: asked before each write whether this process owns the conversation; None: it owns all.
@@ -94,6 +93,7 @@ class Conversations:
         sound: str,
         voices: str | None = None,
         languages: str | None = None,
+        client_tools: bool = True,
         most: int = 0,
         on_input: OnInput | None = None,
         may_write: Check | None = None,
@@ -105,7 +105,6 @@ class Conversations:
         if (adk := logging.getLogger("google_adk")).level == logging.NOTSET:
             adk.setLevel(logging.CRITICAL)
         self.config = config or run_config()
-        self.push_to_talk = is_push_to_talk(self.config)
         self.choices = choices_of(voices, languages, voice_of(self.config))
         self.service = session_service(sessions) if isinstance(sessions, str) else sessions
         self._lost = set[str]()  # those that still end
@@ -119,6 +118,7 @@ class Conversations:
             credentials or Credentials(),
         )
         self.runner = WatchedRunner(app, self.app_name, services, self.config, short_way=sound == "short")
+        self.client_tools = client_tools
         for line in what_is_not_watched(self.runner.agent):
             log.warning("%s", line)
         self.grace = grace

@@ -28,6 +28,8 @@ class Home(Protocol):
     app_name: str
     config: RunConfig
     choices: Choices
+    client_tools: bool
+    """Whether clients may have instructions and tools in any conversation."""
     model: str
     stats: Stats
     failing: Failing
@@ -36,7 +38,6 @@ class Home(Protocol):
     mic_ms: float
     replay_bytes: int
     replay_seconds: float
-    push_to_talk: bool
     on_input: OnInput | None
 
     def forget(self, conversation: Conversation) -> None:

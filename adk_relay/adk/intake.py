@@ -10,10 +10,10 @@ from adk_relay.adk.resets import Resets
 from adk_relay.adk.rewinds import Rewinds
 from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
+from adk_relay.adk.shaping import Shaping
 from adk_relay.adk.speaking import Speaking
 from adk_relay.adk.stops import Stop
 from adk_relay.adk.turn_ends import TurnEnds
-from adk_relay.adk.voices import Voices
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.heard import Heard
 from adk_relay.core.inbox import Inbox
@@ -42,7 +42,7 @@ class Intake:
     """Takes the input of one conversation: first the host may look at it, and resets may hold it.
 
     Args:
-        session, room, requests, inbox, runs, speaking, playback, writing, turn_ends, waiting, voices, meter,
+        session, room, requests, inbox, runs, speaking, playback, writing, turn_ends, waiting, shaping, meter,
             idleness: those of the conversation.
     """
 
@@ -59,11 +59,10 @@ class Intake:
         writing: Writing,
         turn_ends: TurnEnds,
         waiting: Waiting,
-        voices: Voices,
+        shaping: Shaping,
         meter: Meter,
         idleness: Idleness,
     ) -> None:
-        self._push_to_talk = home.push_to_talk
         self._room = room
         self._inbox = inbox
         self._runs = runs
@@ -72,7 +71,7 @@ class Intake:
         self._writing = writing
         self._turn_ends = turn_ends
         self._waiting = waiting
-        self._voices = voices
+        self._shaping = shaping
         self._meter = meter
         self._idleness = idleness
         self._members = Members(requests, writing.is_under_way, room.has_others)
@@ -119,7 +118,7 @@ class Intake:
                 self._writing.say(user_input, listener)
             case AudioEnd():
                 self._speaking.end(listener)
-            case ActivityStart() if self._push_to_talk and not self.resets:
+            case ActivityStart() if self._shaping.push_to_talk and not self.resets:
                 self._speaking.begin(listener)
             case ToolResult():
                 self._waiting.take(user_input, listener)
@@ -127,4 +126,4 @@ class Intake:
                 self._inbox.add(user_input)
                 self._runs.want()
             case Configure():
-                self._voices.take(user_input, listener)
+                self._shaping.take(user_input, listener)

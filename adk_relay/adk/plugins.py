@@ -25,6 +25,7 @@ from google.adk.workflow import BaseNode
 from google.genai import types
 
 from adk_relay.adk.calls import keep, keep_change
+from adk_relay.adk.client_tools import shaped
 from adk_relay.adk.connection import Observer, watched
 from adk_relay.adk.queue import RequestQueue
 from adk_relay.adk.rewound import rewound
@@ -156,6 +157,7 @@ class Plugins(PluginManager):
                 "model": self._watched_model(await agent.canonical_live_model_async(where)),
                 "after_tool_callback": [*map(made_plain, agent.canonical_after_tool_callbacks), after_tool],
                 "on_tool_error_callback": [*agent.canonical_on_tool_error_callbacks, on_tool_error],
+                **shaped(agent, self._run().shape),
             }
         )
         if unheard := self._run().leaving.unheard:

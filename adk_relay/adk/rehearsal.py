@@ -7,6 +7,8 @@ microphone, relay and loudspeaker work. A text that is a tool's name, alone or w
 
     order_status {"number": 7}
 
+Of its instructions it follows one kind: a line `Say: …` is what each of its answers in words ends with.
+
 It has no task and no thread. Input only changes the state of the connection. `receive()` answers at the pace
 of speech, and checks before each chunk whether it was interrupted.
 """
@@ -20,7 +22,7 @@ import re
 import zoneinfo
 from array import array
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence, Set
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import datetime
 from functools import cache, lru_cache
@@ -35,6 +37,7 @@ from adk_relay.adk.hearing import Ear, Utterance
 
 _INTRODUCTION = "This is a rehearsal: no model is connected."
 _CLOCK = "get_current_time"
+_SAY = re.compile(r"^Say: (.+)$", re.MULTILINE)
 
 _RATE_OUT = 24_000
 """Samples a second of the answer, 16-bit mono; every Gemini Live model speaks at this rate."""
@@ -76,7 +79,8 @@ class Rehearsal(BaseLlm):
     @asynccontextmanager
     async def connect(self, llm_request: LlmRequest) -> AsyncIterator[BaseLlmConnection]:
         """A live connection, as `run_live` uses it."""
-        connection = _Connection(self, tools=frozenset(llm_request.tools_dict))
+        tools, told = frozenset(llm_request.tools_dict), llm_request.config.system_instruction
+        connection = _Connection(self, tools=tools, says=_SAY.findall(told) if isinstance(told, str) else [])
         try:
             yield connection
         finally:
@@ -98,8 +102,9 @@ class Rehearsal(BaseLlm):
 
 
 class _Connection(BaseLlmConnection):
-    def __init__(self, model: Rehearsal, *, tools: Set[str]) -> None:
+    def __init__(self, model: Rehearsal, *, tools: Set[str], says: Sequence[str]) -> None:
         self._model = model
+        self._says = says
         self._tools = tools
         self._ear = Ear()
         self._questions: deque[str | Utterance] = deque()
@@ -225,7 +230,7 @@ class _Connection(BaseLlmConnection):
             if call_id not in self._results:
                 return  # interrupted or closed
             answer = _reported(self._results.pop(call_id))
-        asides = " ".join(self._asides.values())
+        asides = " ".join([*self._asides.values(), *self._says])
         self._asides.clear()
         for word in _words(f"{answer} {asides}".strip()):
             yield await self._sound(_note(len(word), int(_RATE_OUT / self._model.words_per_second)))

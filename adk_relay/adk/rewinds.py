@@ -11,7 +11,7 @@ from adk_relay.adk.lines import said_by
 from adk_relay.adk.reading import TITLE
 from adk_relay.adk.rewound import changes_state, rewinding, rewound
 from adk_relay.adk.session import StoredSession
-from adk_relay.adk.voices import VOICE
+from adk_relay.adk.shaping import SHAPE, VOICE
 from adk_relay.adk.waiting import Waiting
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.listener import Listener
@@ -133,6 +133,6 @@ async def take_back(stored: StoredSession, where: Callable[[list[Event]], Place 
             return None
         if changes_state(place, events):
             events = rewound(await stored.all_events())
-        return rewinding(place, events, session.state, frozenset({VOICE, TITLE}))
+        return rewinding(place, events, session.state, frozenset({VOICE, SHAPE, TITLE}))
 
     stored.rewound(await stored.write(make))

@@ -35,6 +35,7 @@ from adk_relay.adk.turn import Owed
 from adk_relay.adk.waiting import show_to_model
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import ForModel, UserAudio, UserText
+from adk_relay.core.shape import Shape
 
 log = logging.getLogger("relay.agent")
 
@@ -48,6 +49,7 @@ class Run:
     Args:
         runner: runs the agent.
         config: the run configuration; the run works on a copy.
+        shape: what clients have set.
         user_id, session_id: the ADK session, which must exist.
         inbox: where the user's input comes from.
         host: the conversation.
@@ -66,6 +68,7 @@ class Run:
         self,
         runner: WatchedRunner,
         config: RunConfig,
+        shape: Shape,
         user_id: str,
         session_id: str,
         inbox: Inbox,
@@ -87,7 +90,7 @@ class Run:
                 "telemetry": config.telemetry or telemetry(),
             }
         )
-        self._user_id, self._session_id = user_id, session_id
+        self._user_id, self._session_id, self.shape = user_id, session_id, shape
         self._read, self._inbox = read, inbox
         self._host, self.meter = host, host.meter
         self._speech = Speech(push_to_talk=is_push_to_talk(config))
@@ -272,8 +275,7 @@ class Run:
 
     def begins(self, agent: str) -> bool:
         is_the_same = self._agents == 0 and agent == self.agent
-        self.agent = agent
-        self._agents += 1
+        self.agent, self._agents = agent, self._agents + 1
         self._connected_at = None
         self.leaving.connected()
         return is_the_same

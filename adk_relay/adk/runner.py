@@ -11,6 +11,7 @@ from google.adk.apps import App
 from google.adk.runners import Runner
 from google.adk.sessions import Session
 
+from adk_relay.adk.client_tools import tool_names
 from adk_relay.adk.connection import observer
 from adk_relay.adk.plugins import Plugins
 from adk_relay.adk.services import Services
@@ -42,6 +43,8 @@ class WatchedRunner(Runner):
     ) -> None:
         super().__init__(app=app, app_name=name, **services._asdict())
         sound = ShortWay(self.agent, config, observer.get, is_wanted=short_way)
+        self.tool_names = tool_names(self.agent)
+        """Those of the agent's own tools, without those in toolsets."""
         self.plugin_manager = Plugins(self.agent, app.plugins, sound, observer.get)
 
     def can_begin_with(self, name: str) -> bool:

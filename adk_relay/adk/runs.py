@@ -29,9 +29,9 @@ from adk_relay.adk.run import Run
 from adk_relay.adk.runner import WatchedRunner
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.settling import settle
+from adk_relay.adk.shaping import Shaping
 from adk_relay.adk.stops import Stop
 from adk_relay.adk.turn import Owed, Question
-from adk_relay.adk.voices import Voices
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.messages import Status, TurnEnd, UserText
 from adk_relay.core.recorded import AgentState
@@ -60,7 +60,7 @@ class Runs:
 
     Args:
         runner: runs the agent.
-        voices, session, inbox, host: those of the conversation, which is the host.
+        shaping, session, inbox, host: those of the conversation, which is the host.
         label: names the conversation in the log.
 
     Invariants:
@@ -72,14 +72,14 @@ class Runs:
     def __init__(
         self,
         runner: WatchedRunner,
-        voices: Voices,
+        shaping: Shaping,
         session: StoredSession,
         inbox: Inbox,
         host: RunsHost,
         label: str,
     ) -> None:
         self._runner = runner
-        self._voices = voices
+        self._shaping = shaping
         self._session = session
         self._inbox = inbox
         self._host = host
@@ -144,7 +144,7 @@ class Runs:
         """The session is a new one. No run is wanted any more, and no tool call waits."""
         self._wanted = False
         self.answers.parts.clear()
-        self._voices.emptied()
+        self._shaping.emptied()
 
     async def needed(self) -> Stop | None:
         """Waits until a run is wanted (returns None) or the runs are stopped (returns the reason)."""
@@ -181,10 +181,7 @@ class Runs:
         self._host.changed()
 
     def begin_with(self, owed: Owed, text: UserText | None = None) -> None:
-        """Sets what the next run owes, and the text that this is the answer to, if it was a text.
-
-        The run sends the history, because the service's own session lacks this.
-        """
+        """Sets what the next run owes, and the text that asked for it, if one did. It sends the history."""
         self._handle, self._owed, self._owed_text = None, owed, text
         self._host.changed()
 
@@ -199,7 +196,7 @@ class Runs:
         ahead = [self._ahead.storing] if self._ahead.storing else []
         owing += map(Question, [*self._inbox.stored_texts, *ahead])
         owed = tuple(question.recorded() for question in owing)
-        return AgentState(owed, agent, handle or "", self.answers.recorded(), self._voices.chosen)
+        return AgentState(owed, agent, handle or "", self.answers.recorded(), self._shaping.voice)
 
     def restore(
         self, state: AgentState, owed: Owed, text: UserText | None, *, resumes: bool, is_cut: bool
@@ -260,7 +257,7 @@ class Runs:
         ):
             with attempt:
                 while self.stop_reason is None:
-                    if await self._voices.store():
+                    if await self._shaping.store():
                         self._at_hand = self._handle = None
                     if await self.answers.store():
                         self._at_hand = None
@@ -284,7 +281,8 @@ class Runs:
         session = self._session
         self.run = run = Run(
             self._runner,
-            self._voices.config,
+            self._shaping.config,
+            self._shaping.shape,
             session.user_id,
             session.session_id,
             self._inbox,
@@ -341,6 +339,8 @@ class Runs:
         self._host.changed()
         if run.is_unconnected and not isinstance(error, LostConnection):
             await self._session.skip_answer()  # its tool may be gone: ADK would fail at each run
+        if run.is_unconnected and self._shaping.takes_back(run.shape, error):
+            return False
         raise error
 
     async def _read(self) -> Session:

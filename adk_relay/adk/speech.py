@@ -85,6 +85,17 @@ class Speech:
         self._is_active = goes_on
 
 
+def with_push_to_talk(config: RunConfig, push_to_talk: bool) -> RunConfig:
+    """A run configuration with push to talk, or without."""
+    if push_to_talk == is_push_to_talk(config):
+        return config
+    realtime = config.realtime_input_config or types.RealtimeInputConfig()
+    detection = realtime.automatic_activity_detection or types.AutomaticActivityDetection()
+    detection = detection.model_copy(update={"disabled": push_to_talk})
+    realtime = realtime.model_copy(update={"automatic_activity_detection": detection})
+    return config.model_copy(update={"realtime_input_config": realtime})
+
+
 def is_push_to_talk(config: RunConfig) -> bool:
     """Whether the clients have to tell when their users begin and stop to speak."""
     realtime = config.realtime_input_config

@@ -301,7 +301,7 @@ class Attended:
     def _note(self, message: Message) -> None:
         """Keeps how the conversation stands, for those who come."""
         if isinstance(message, Configured):
-            self._standing = replace(self._standing, voice=message.voice)
+            self._standing = replace(self._standing, voice=message.voice, shape=message.shape)
         elif isinstance(message, Renamed):
             self._standing = replace(self._standing, title=message.title)
         elif isinstance(message, Reset):

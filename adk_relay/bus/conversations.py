@@ -142,10 +142,6 @@ class Conversations:
         return self._known_agent().is_rehearsal
 
     @property
-    def push_to_talk(self) -> bool:
-        return self._known_agent().push_to_talk
-
-    @property
     def choices(self) -> Choices:
         agent = self._known_agent()
         return Choices(agent.voices, agent.languages)
@@ -154,7 +150,7 @@ class Conversations:
         """What the agent is; None: no process is known that runs it."""
         if own := self._own:
             choices = tuple(own.choices.voices), tuple(own.choices.languages)
-            return Agent(own.app_name, own.model, own.is_rehearsal, own.push_to_talk, *choices)
+            return Agent(own.app_name, own.model, own.is_rehearsal, *choices)
         return self.together.agent
 
     def _known_agent(self) -> Agent:

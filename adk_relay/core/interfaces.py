@@ -153,10 +153,6 @@ class Conversations(Protocol):
     def is_rehearsal(self) -> bool: ...
 
     @property
-    def push_to_talk(self) -> bool:
-        """Whether the clients have to tell when their users begin and stop to speak."""
-
-    @property
     def choices(self) -> Choices:
         """Which voices and languages users may choose."""
 

@@ -71,9 +71,9 @@ class Members:
         if isinstance(user_input, UserText) and not wait:
             self._writer = member
         if wait and not isinstance(user_input, UserTyping):
-            does = "change the voice" if isinstance(user_input, Configure) else "stop answers"
+            does = "change how the agent answers" if isinstance(user_input, Configure) else "stop answers"
             why = f"You {does} too often: wait {math.ceil(wait)} s."
-            text_id = user_input.id if isinstance(user_input, UserText) else ""
+            text_id = user_input.id if isinstance(user_input, UserText | Configure) else ""
             listener.deliver(Error("rate_limited", why, text_id, retry_after=math.ceil(wait)))
         return not wait
 

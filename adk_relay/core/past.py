@@ -31,12 +31,14 @@ from adk_relay.core.recorded import (
     Requested,
     RequestEnded,
     Rewinding,
+    Shaped,
     Stopped,
     TextDone,
     TextSaid,
     Told,
 )
 from adk_relay.core.rewind import Rewound
+from adk_relay.core.shape import PLAIN
 
 _ENDED = 2
 """How many of the answers that have ended are known: an interrupted one may not be in the session yet."""
@@ -96,6 +98,8 @@ class Past:
         self.current: Requested | None = None
         """The request that is being answered."""
         self.state = AgentState()
+        self.shape = PLAIN
+        """What clients have set."""
         self.is_cut = False
         """The listeners know that the connection was lost in the middle of an answer."""
         self.ended: deque[OpenAnswer] = deque(maxlen=_ENDED)
@@ -137,6 +141,8 @@ class Past:
             case AgentState():
                 self.state = entry
                 self._forget_texts()
+            case Shaped(shape):
+                self.shape = shape
             case Stopped():
                 self._recall_audio()
                 for seq in self.waiting:
@@ -172,6 +178,7 @@ class Past:
             self.is_cut,
             (*self.present.items(),),
             rewinding=self.rewinding,
+            shape=self.shape,
         )
 
     def _set(self, found: Checkpoint) -> None:
@@ -188,7 +195,7 @@ class Past:
         self.waiting = dict.fromkeys(found.waiting)
         self.current = next((each for each in found.requests if each.number == found.current), None)
         self.requests = [each for each in found.requests if each.number != found.current]
-        self.state = found.state
+        self.state, self.shape = found.state, found.shape
         answer, self.is_cut = found.answer, found.is_cut
         self._open = None
         if answer:

@@ -8,6 +8,7 @@ from typing import Any
 from adk_relay.core.answer import Asked
 from adk_relay.core.listener import Member
 from adk_relay.core.messages import Numbered, Place, TurnStart, UserText
+from adk_relay.core.shape import PLAIN, Shape
 from adk_relay.core.voice import MODELS_OWN, Voice
 
 # ---- what the listeners were told ----------------------------------------------------------------
@@ -129,6 +130,13 @@ class AgentState:
     """What users have chosen."""
 
 
+@dataclass(slots=True, frozen=True)
+class Shaped:
+    """Clients have changed how the agent answers. It is large, so it is recorded only then."""
+
+    shape: Shape
+
+
 # ---- the conversation ----------------------------------------------------------------------------
 
 
@@ -203,6 +211,7 @@ class Checkpoint:
     has_gap: bool = False
     """Some of what was recorded before is missing: the messages before this can't be replayed."""
     rewinding: Rewinding | None = None
+    shape: Shape = PLAIN
 
 
 @dataclass(slots=True, frozen=True)
@@ -221,6 +230,7 @@ Recorded = (
     | RequestBegan
     | RequestEnded
     | AgentState
+    | Shaped
     | Checkpoint
     | Emptying
     | Rewinding

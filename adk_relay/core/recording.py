@@ -73,12 +73,13 @@ class Recording:
             return
         self._sound.clear()
         self._sound_bytes = 0
-        present = self._now.present
+        present, shape = self._now.present, self._now.shape
         self._now = Past(keeps_messages=False)
         if past:
             self._now.apply(past.checkpoint())
         else:
             self._now.epoch, self._now.lines, self._now.present = epoch, lines, present
+            self._now.shape = shape
         self._checkpoint(is_new=not past)
 
     def told(self, message: Numbered | TurnStart) -> None:

@@ -35,6 +35,7 @@ from adk_relay.core.past import Past
 from adk_relay.core.recorded import Came, Left
 from adk_relay.core.recording import Recording
 from adk_relay.core.requests import Requests
+from adk_relay.core.shape import PLAIN, Shape
 from adk_relay.core.voice import MODELS_OWN, Voice
 
 _MAX_NAMES = 100
@@ -61,19 +62,18 @@ class After(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Standing:
-    """How a conversation stands when a listener comes."""
+    """How a conversation stands when a listener comes. `seq`: the number of the last message."""
 
     epoch: str
     seq: int
-    """The number of the last message."""
     message_count: int
     others: int
     """How many others attend."""
     names: tuple[tuple[str, str], ...]
     """The connection ids and the names of those that have one, of at most `_MAX_NAMES`."""
-    voice: Voice = MODELS_OWN
-    """How the agent speaks."""
     title: str = ""
+    voice: Voice = MODELS_OWN
+    shape: Shape = PLAIN
 
 
 class Room:

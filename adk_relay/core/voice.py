@@ -1,10 +1,12 @@
-"""The agent's voice and its language, which users may choose if the operator lets them."""
+"""How the agent answers in one conversation, as its clients choose it: voice, language and shape."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from adk_relay.core.shape import PLAIN, ClientTool, Shape
 
 
 class ChoiceError(ValueError):
@@ -26,19 +28,39 @@ MODELS_OWN = Voice()
 
 @dataclass(slots=True, frozen=True)
 class Configure:
-    """A user chooses how the agent speaks in this conversation."""
+    """A user chooses how the agent answers in this conversation. What is None stays as it is."""
 
     voice: str | None = None
-    """None: it stays; "": the operator's own choice."""
+    """"": the operator's own choice."""
     language: str | None = None
-    """None: it stays; "": the operator's own choice."""
+    """"": the operator's own choice."""
+    instructions: str | None = None
+    """"": none besides the agent's own."""
+    tools: tuple[ClientTool, ...] | None = None
+    """All that clients have in this conversation; (): none."""
+    push_to_talk: bool | None = None
+    """Whether the clients tell when their users begin and stop to speak."""
+    temperature: float | None = None
+    id: str = ""
+    """Chosen by the client: an error about it, and the `Configured` that follows, have it, too."""
+
+    @property
+    def shapes_agent(self) -> bool:
+        """Whether it changes what the agent is told, and what it can call: not everybody may."""
+        return self.instructions is not None or self.tools is not None
 
 
 @dataclass(slots=True, frozen=True)
 class Configured:
-    """How the agent speaks from its next turn on."""
+    """How the agent answers from its next turn on."""
 
     voice: Voice
+    shape: Shape = PLAIN
+    """Its `push_to_talk` is never None."""
+    by: str = ""
+    """The connection id of who has chosen it; "": that is not known."""
+    id: str = ""
+    """That of the `Configure`."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -35,7 +35,6 @@ class Agent:
     app_name: str = ""
     model: str = ""
     is_rehearsal: bool = False
-    push_to_talk: bool = False
     voices: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     """Those that users may choose."""

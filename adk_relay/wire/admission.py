@@ -11,8 +11,9 @@ from typing import NamedTuple
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Error, ReadOlder, UserAudio
 from adk_relay.core.visitor import Visitor
+from adk_relay.core.voice import Configure
 from adk_relay.wire.closing import SIGN_IN, CloseFrame
-from adk_relay.wire.dialects import BadFrameError, Command, Join
+from adk_relay.wire.dialects import Attend, BadFrameError, Command, Join
 from adk_relay.wire.guard import Refused
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.quotas import Rates
@@ -21,9 +22,13 @@ _NOTICE = 30.0
 """Seconds before the end of its token that a client is told of it."""
 
 _LISTENS = "You were invited to listen only."
+_IS_NOT_USERS = "Only the user whose conversation this is may set instructions and tools."
 
 Renew = Callable[[Visitor, str], Awaitable[Visitor]]
 """Takes a new token in place of what the one before it said; raises Refused. See `Guard.renew`."""
+
+SignIn = Callable[[Visitor, Attend], Awaitable[tuple[Visitor, Rates, str, str]]]
+"""Finds out who a client is that was admitted without that; raises Refused. See `Guard.sign_in`."""
 
 
 class NotAllowedError(Exception):
@@ -49,12 +54,18 @@ class Admission:
         visitor: who the socket was opened by.
         renew: takes a new token.
         rates: how much it may send.
+        no_shape: why its client may not set instructions and tools; "": it may, if the visitor may.
+        sign_in: finds out who the client is, if it says so in its frames; None: it does not.
     """
 
-    def __init__(self, visitor: Visitor, renew: Renew, rates: Rates) -> None:
+    def __init__(
+        self, visitor: Visitor, renew: Renew, rates: Rates, no_shape: str = "", sign_in: SignIn | None = None
+    ) -> None:
         self.visitor = visitor
+        self._no_shape = no_shape
         self._renew = renew
         self._rates = rates
+        self._sign_in = sign_in
         self._is_warned = False
         self._is_told = False
         self._was_heard = False
@@ -93,11 +104,22 @@ class Admission:
             raise BadFrameError("bad_token", refused.reason) from None
         self._is_told = False
 
+    async def attend(self, command: Attend) -> tuple[str, str]:
+        """Who the client is, as it says in its frames: the user and the conversation that it reaches.
+
+        Raises:
+            Refused: it is nobody.
+        """
+        assert self._sign_in
+        self.visitor, self._rates, user_id, session_id = await self._sign_in(self.visitor, command)
+        return user_id, session_id
+
     async def check(self, command: Command, heartbeat: Heartbeat) -> None:
         """Counts a command that is no sound. Too many pings are only slowed down.
 
         Raises:
-            NotAllowedError: the visitor only listens, and the command does more than that.
+            NotAllowedError: the visitor only listens, and the command does more than that; or it may not set
+                instructions and tools.
             RateLimitedError: it sends too many of them.
         """
         if command in ("ping", "pong"):
@@ -107,6 +129,11 @@ class Admission:
         self._rates.take_message()
         if not (self.visitor.may_write or isinstance(command, Join | ReadOlder)):
             raise NotAllowedError(_LISTENS)
+        if isinstance(command, Configure) and command.shapes_agent:
+            if self._no_shape:
+                raise NotAllowedError(self._no_shape)
+            if not self.visitor.may_empty:  # the agent would take them for the user's own
+                raise NotAllowedError(_IS_NOT_USERS)
 
     def takes_sound(self, sound: UserAudio, listener: Listener) -> bool:
         """Counts sound, and returns whether the visitor may speak.

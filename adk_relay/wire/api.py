@@ -41,6 +41,7 @@ from adk_relay.wire.limits import Limits
 from adk_relay.wire.outbox import Frame, Outbox
 from adk_relay.wire.shown import in_list, with_history
 from adk_relay.wire.targets import NoSuchTargetError, as_user
+from adk_relay.wire.twilio.voice import answer_call
 
 _DEFAULT_LIMIT = 100
 _MAX_LIMIT = 1000
@@ -54,6 +55,8 @@ OPEN = ("/health", "/ready")
 
 _DRAINING = ("/health", "/stats", "/metrics")
 """The paths that are served also while the server drains."""
+
+_VOICE = "/twilio/voice"
 
 Handler = Callable[[Visitor, Scope, Receive, Send], Awaitable[Response | None]]
 
@@ -106,7 +109,9 @@ class Api:
                 raise HttpError(413, TOO_LONG)
             if path not in _DRAINING and (later := self._later()):
                 raise HttpError(503, CONVERSATION_ENDED_TEXT["stopping"], *later)
-            visitor = Visitor() if path in self._open else await self._guard.admit(scope)
+            # A call is signed, body and all.
+            is_admitted = path in self._open or path == _VOICE
+            visitor = Visitor() if is_admitted else await self._guard.admit(scope)
             if path.startswith("/sessions"):
                 visitor = as_user(visitor, scope)
             return await handler(visitor, scope, receive, send)
@@ -158,6 +163,8 @@ class Api:
                 return {"POST": partial(self._answer_tool, session_id)}
             case ["api", "v1", "chat"]:
                 return {"POST": self._chat}
+            case ["twilio", "voice"]:
+                return {"POST": self._answer_call}
         return {}
 
     # ---- health and statistics ----
@@ -297,6 +304,9 @@ class Api:
         await self._conversations.check(visitor.owner, session_id)
         token, expires_at = self._guard.invite(visitor, session_id, ttl, role, name), iso(time.time() + ttl)
         return as_json({"token": token, "session_id": session_id, "role": role, "expires_at": expires_at})
+
+    async def _answer_call(self, visitor: Visitor, scope: Scope, receive: Receive, send: Send) -> Response:
+        return await answer_call(self._guard, scope, receive, self._limits.slow_timeout)
 
     # ---- one turn ----
 

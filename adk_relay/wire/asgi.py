@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
@@ -21,3 +21,9 @@ def query_of(scope: Scope) -> dict[str, str]:
     """The fields of a URL's query. If there are several of a name, the last one counts."""
     query = parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
     return {name: values[-1] for name, values in query.items()}
+
+
+def raw_path(scope: Scope) -> str:
+    """The path as the client has sent it, mount point and escapes included."""
+    raw: bytes = scope.get("raw_path") or b""
+    return raw.partition(b"?")[0].decode("latin-1") or quote(scope["path"])

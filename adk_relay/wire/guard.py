@@ -6,13 +6,11 @@ interface (`api.py`) that is not open to everybody (`api.OPEN`). Nothing else de
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 import inspect
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,17 +23,21 @@ from adk_relay.wire.closing import (
     BUSY,
     FORBIDDEN,
     INTERNAL_ERROR,
+    NOT_FOUND,
     RATE_LIMITED,
     SIGN_IN,
     STORE_FAILED,
     CloseFrame,
 )
+from adk_relay.wire.dialects import NAME, SESSION_ID, Attend, is_name, is_session_id
 from adk_relay.wire.http import Headers, HttpError, Response
 from adk_relay.wire.jwks import KeysUnavailableError
 from adk_relay.wire.origin import Origins
-from adk_relay.wire.quotas import OverQuotaError, Quotas, address_of, quotas_of
+from adk_relay.wire.quotas import OverQuotaError, Quotas, Rates, address_of, quotas_of
 from adk_relay.wire.sharing import Sharing
 from adk_relay.wire.tokens import ROLES, BadTokenError, Token, Tokens, token_of, with_token
+from adk_relay.wire.twilio.signature import is_signed
+from adk_relay.wire.used_tokens import Used, digest
 
 log = logging.getLogger("relay")
 
@@ -44,9 +46,6 @@ Authenticate = Callable[[Scope], "Visitor | str | Awaitable[Visitor | str | None
 
 _FOREIGN = FORBIDDEN.because("foreign page or host")
 """The client comes from a page, or asks for a host, that is not allowed."""
-
-_MAX_USED = 100_000
-"""How many tokens that were used and have not expired are remembered: about 20 MB."""
 
 _MAX_TTL = 30 * 24 * 3600
 """Seconds that an invitation holds at most."""
@@ -111,6 +110,7 @@ class Guard:
         origins: asked before all that; None: only pages of the server's own host may use it.
         quotas: asked after all that; None: there are none.
         shared: where they count in all processes, and tokens that were used; None: there is one process.
+        twilio_token: the auth token of the Twilio account whose calls are admitted; None: any call is.
 
     Raises:
         ValueError: the arguments contradict each other, or the secret or the keys can't be used.
@@ -126,6 +126,7 @@ class Guard:
         origins: Origins | None = None,
         quotas: Quotas | None = None,
         shared: Shared | None = None,
+        twilio_token: str | None = None,
     ) -> None:
         self.origins = origins or Origins()
         self.quotas = quotas or Quotas()
@@ -136,8 +137,9 @@ class Guard:
         if one_use and not self._tokens:
             raise ValueError("one_use needs tokens: set the secret or jwks")
         self._authenticate = authenticate
+        self._twilio_token = twilio_token
         self._one_use = one_use
-        self._used = _Used()
+        self._used = Used()
 
     @property
     def is_on(self) -> bool:
@@ -150,20 +152,91 @@ class Guard:
         Raises:
             Refused: it is not admitted.
         """
+        self._check_origin(scope)
+        visitor, token = await self._identify(scope)
+        await self._enter(scope, visitor)
+        await self._use(scope, token)  # last: a client that is to try again needs its token for that
+        return visitor
+
+    def _check_origin(self, scope: Scope) -> None:
         if problem := self.origins.problem(scope):
             if scope["type"] == "http":  # WebSockets that are refused are logged by `handshake.refuse`
                 client = scope.get("client")
                 log.info("a request from %s was refused: 403 %s", client[0] if client else "?", problem)
             raise Refused(403, _FOREIGN, problem, is_told=False)
-        visitor, token = await self._identify(scope)
+
+    async def _enter(self, scope: Scope, visitor: Visitor) -> None:
+        """Takes a place among the sockets and requests that are open."""
         try:
             self.quotas.enter(scope, visitor)
             if self.sharing and scope["type"] == "websocket":
                 await self.sharing.enter(scope, visitor)
         except OverQuotaError as over:
             raise too_many(str(over), over.status, over.retry_after) from None
-        await self._use(scope, token)  # last: a client that is to try again needs its token for that
+
+    # ---- telephone calls: Twilio can send no token before the call has begun ----
+
+    @property
+    def knows_twilio(self) -> bool:
+        """Whether a call that is admitted is one of the operator's own account."""
+        return self._twilio_token is not None
+
+    async def admit_call(self, scope: Scope, params: Iterable[tuple[str, str]] = ()) -> Visitor:
+        """Who the client of a telephone call is, or the one that asks what to do with a call.
+
+        Its `user_id` is None if it is nobody yet: then `sign_in` finds that out, when the call begins.
+
+        Args:
+            params: the fields of the request's body.
+
+        Raises:
+            Refused: it is not admitted.
+        """
+        self._check_origin(scope)
+        if self._twilio_token and not is_signed(self._twilio_token, scope, params):
+            raise forbidden("The X-Twilio-Signature is missing, or wrong for this URL and this account.")
+        if self.is_on and (token_of(scope) or not (self._twilio_token or scope["type"] == "websocket")):
+            visitor, token = await self._identify(scope)
+        else:
+            # All calls come from few addresses of Twilio.
+            visitor, token = Visitor(address="" if self._twilio_token else address_of(scope)), None
+        await self._enter(scope, visitor)
+        await self._use(scope, token)
         return visitor
+
+    async def sign_in(
+        self, scope: Scope, visitor: Visitor, wanted: Attend
+    ) -> tuple[Visitor, Rates, str, str]:
+        """Who a call is, how much it may send, and the user and the conversation that it attends.
+
+        A token says who it is, and may say which conversation. Where no token is needed, what the call's own
+        TwiML says counts if Twilio has signed: only the operator's account can have made that.
+
+        Args:
+            scope: that of the socket.
+            visitor: what `admit_call` has found.
+            wanted: what its `start` says.
+
+        Raises:
+            Refused: it is nobody.
+        """
+        if self.is_on and visitor.user_id is None:
+            if not wanted.token:
+                raise sign_in("Sign in first: the call needs a <Parameter> token.", had_token=False)
+            try:
+                visitor, token = await self._identify(with_token(scope, wanted.token))
+            except BadTokenError as bad:
+                raise sign_in(str(bad), had_token=True) from None
+            self.quotas.leave(scope)
+            await self._enter(scope, visitor)
+            await self._use(scope, token)
+        if visitor.user_id is None and not self.knows_twilio:
+            return visitor, self.quotas.rates(visitor), wanted.own, wanted.own
+        user_id = visitor.user_id or wanted.user_id or wanted.own
+        session_id = visitor.session_id or wanted.session_id or wanted.own
+        if not (is_name(user_id) and is_session_id(session_id)):
+            raise Refused(404, NOT_FOUND, f"user_id is {NAME}, and session_id is {SESSION_ID}.")
+        return visitor, self.quotas.rates(visitor), user_id, session_id
 
     def leave(self, scope: Scope) -> None:
         """A WebSocket or a request is over, whether it was admitted or not."""
@@ -249,7 +322,7 @@ class Guard:
         if not token.jti:
             raise sign_in("The token has no jti, so it can't be used once only.", had_token=True)
         assert token.visitor.expires_at is not None
-        is_used = (used := _digest(token)) in self._used
+        is_used = (used := digest(token)) in self._used
         if not is_used and self.sharing:
             left = token.visitor.expires_at - time.time()
             is_used = await self.sharing.take_once(f"token {used.hex()}", left) is False
@@ -275,6 +348,7 @@ def guard_of(
         origins=Origins(values["origins"], values["hosts"]),
         quotas=quotas_of(values),
         shared=shared,
+        twilio_token=values["twilio_token"],
     )
 
 
@@ -292,39 +366,3 @@ def invitation(fields: dict[str, Any]) -> tuple[float, str, str]:
     if not isinstance(name, str):
         raise HttpError(400, "name must be a string.")
     return ttl, role, name_of(name)
-
-
-class _Used:
-    """The tokens that were used and have not expired.
-
-    Invariants: `_until` and `_ids` have the same ids, at most `_MAX_USED`.
-    """
-
-    def __init__(self) -> None:
-        self._ids: set[bytes] = set()
-        self._until: list[tuple[float, bytes]] = []
-
-    def check(self) -> None:
-        """Asserts the invariants."""
-        assert {each for _, each in self._until} == self._ids
-        assert len(self._until) == len(self._ids) <= _MAX_USED
-
-    def __contains__(self, digest: bytes) -> bool:
-        return digest in self._ids
-
-    def add(self, digest: bytes, expires_at: float) -> bool:
-        """Remembers a token that was not used before. False: no more can be remembered."""
-        now = time.time()
-        while self._until and self._until[0][0] < now:
-            self._ids.discard(heapq.heappop(self._until)[1])
-        if len(self._ids) >= _MAX_USED:
-            return False
-        self._ids.add(digest)
-        heapq.heappush(self._until, (expires_at, digest))
-        return True
-
-
-def _digest(token: Token) -> bytes:
-    """What identifies a token, in few bytes, however long its `jti` is."""
-    text = f"{token.issuer}\n{token.jti}"
-    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:16]

@@ -12,7 +12,7 @@ from adk_relay.core.messages import Ended, Error, Message, TurnEnd
 from adk_relay.wire.asgi import Receive
 from adk_relay.wire.closing import BUSY, CONVERSATION_ENDED, CONVERSATION_ENDED_TEXT, DONE, Close
 from adk_relay.wire.http import HttpError, retry_after
-from adk_relay.wire.outbox import Frame, Outbox, Sound
+from adk_relay.wire.outbox import Frame, Outbox
 
 _ENDED_STATUS = {"idle": 504, "failed": 502, "stopping": 503, "moved": 503}
 """The HTTP status if the conversation of a request ends, by `Ended.why` (RFC 9110 section 15.6)."""
@@ -107,7 +107,7 @@ class HttpListener:
                 if not (self.answer or self.error):  # the queue has overflowed
                     encoded = self._outbox.encode(Error("too_slow", "You read too slowly to get the answer."))
                     for last in encoded if isinstance(encoded, tuple) else ():
-                        if not isinstance(last, Sound):
+                        if isinstance(last, str | bytes):
                             yield last
                 return
             yield frame

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from adk_relay.wire.dialects.state_delta import Allowed
+from adk_relay.wire.local import ClientTools
 
 
 @dataclass(slots=True, frozen=True)
 class Limits:
-    """Bytes that may wait in a queue, seconds, and the state that clients may set.
+    """Bytes that may wait in a queue, seconds, and what clients may set.
 
     `adk_relay/settings.py` has the meaning of each.
     """
@@ -22,6 +23,7 @@ class Limits:
     pong_timeout: float
     idle_timeout: float
     state_delta: Allowed = "session"
+    client_tools: ClientTools = "loopback"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:

@@ -49,7 +49,7 @@ class Origins:
 
     def problem(self, scope: Scope) -> str:
         """Why a WebSocket or a request is not allowed, for the log and the client; "": it is."""
-        hosts, origins = _values(scope, b"host"), _values(scope, b"origin")
+        hosts, origins = values(scope, b"host"), values(scope, b"origin")
         if len(hosts) > 1 or len(origins) > 1:
             return "There is more than one Host or Origin."
         host = hosts[0].lower() if hosts else ""
@@ -63,15 +63,14 @@ class Origins:
         )
 
     def _host_problem(self, host: str, scope: Scope) -> str:
-        found = _HOST.fullmatch(host)
-        name = found[1].rstrip(".") if found else ""
+        name = _name_in(host)
         if self._hosts:
             return "" if name in self._hosts else f"This server is not {one_line(host, 100)!r} (RELAY_HOSTS)."
         # `server` is the address at which the connection has arrived. Without a Host it is no browser's.
         server = scope.get("server")
-        if not host or not (server and _is_loopback(str(server[0]))):
+        if not host or not (server and is_loopback(str(server[0]))):
             return ""
-        if _is_loopback(name) or name.endswith(".localhost"):
+        if is_loopback(name) or name.endswith(".localhost"):
             return ""
         return (
             f"This server is reached as localhost, not as {one_line(host, 100)!r}:"
@@ -82,7 +81,7 @@ class Origins:
 
     def preflight(self, scope: Scope, methods: Collection[str]) -> Response | None:
         """The answer to a browser that asks what a page of another origin may send; None: it does not ask."""
-        asked = scope["method"] == "OPTIONS" and _values(scope, b"access-control-request-method")
+        asked = scope["method"] == "OPTIONS" and values(scope, b"access-control-request-method")
         if not asked or not self._is_listed(scope):
             return None
         return empty(
@@ -99,7 +98,7 @@ class Origins:
         added: Headers = [(b"vary", b"origin")]
         if self._is_listed(scope):
             added += [
-                (b"access-control-allow-origin", _values(scope, b"origin")[0].encode("latin-1")),
+                (b"access-control-allow-origin", values(scope, b"origin")[0].encode("latin-1")),
                 (b"access-control-allow-credentials", b"true"),  # for the cookies of a host's `authenticate`
                 (b"access-control-expose-headers", _READABLE),
             ]
@@ -112,7 +111,7 @@ class Origins:
         return with_headers
 
     def _is_listed(self, scope: Scope) -> bool:
-        origins = _values(scope, b"origin")
+        origins = values(scope, b"origin")
         return len(origins) == 1 and origins[0].lower() in self._origins
 
 
@@ -131,7 +130,18 @@ def _is_own(origin: str, host: str, scope: Scope) -> bool:
     return page[2] == server[1] and (page[3] or usual) == (server[2] or usual)
 
 
-def _is_loopback(name: str) -> bool:
+def host_of(scope: Scope) -> str:
+    """The name or the address in `Host`, without the port; "": there is none, or more than one."""
+    hosts = values(scope, b"host")
+    return _name_in(hosts[0].lower()) if len(hosts) == 1 else ""
+
+
+def _name_in(host: str) -> str:
+    found = _HOST.fullmatch(host)
+    return found[1].rstrip(".") if found else ""
+
+
+def is_loopback(name: str) -> bool:
     """Whether a name or an address is this machine's for itself (RFC 6761 section 6.3)."""
     if name == "localhost":
         return True
@@ -144,7 +154,8 @@ def _is_loopback(name: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _values(scope: Scope, name: bytes) -> list[str]:
+def values(scope: Scope, name: bytes) -> list[str]:
+    """The values of a header, whose name is in lower case."""
     return [value.decode("latin-1") for key, value in scope.get("headers", ()) if key.lower() == name]
 
 

@@ -32,8 +32,9 @@ class Sound(NamedTuple):
     """How long it is."""
 
 
-Frames = Frame | tuple[Frame | Sound, ...] | None
-"""How a message is encoded: one frame, several frames that are never merged, or nothing."""
+Frames = Frame | tuple[Frame | Sound | Dropped, ...] | None
+"""How a message is encoded: one frame, several frames that are never merged, or nothing. `Dropped` is sound
+that a dialect with a queue of its own has dropped: it is counted here."""
 
 Encode = Callable[[Message], Frames]
 
@@ -143,6 +144,8 @@ class Outbox:
         for frame in frames if isinstance(frames, tuple) else (frames,):
             if isinstance(frame, Sound):
                 self.enqueue_frame(frame.frame, frame.ms)
+            elif isinstance(frame, Dropped):
+                self._count_dropped(frame.audio_ms)
             elif frame is not None and first:
                 self.enqueue_first(first, frame)
             elif frame is not None:
@@ -243,8 +246,7 @@ class Outbox:
         """
         while self.bytes > self._limit and self._audio:
             entry = self._audio.popleft()
-            self.dropped_ms += entry.ms
-            self._traffic.dropped_ms += entry.ms
+            self._count_dropped(entry.ms)
             if entry.message:
                 self._replace(entry, Dropped("down", entry.ms), None, _NOTE_BYTES)
             else:
@@ -252,6 +254,10 @@ class Outbox:
                 self.bytes -= entry.size
         if self.bytes > self._limit:
             self.discard(TOO_SLOW)
+
+    def _count_dropped(self, ms: float) -> None:
+        self.dropped_ms += ms
+        self._traffic.dropped_ms += ms
 
     def _add_up(self, entry: _Entry) -> None:
         """Merges the notes of dropped sound that follow this one into it."""

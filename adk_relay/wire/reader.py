@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from adk_relay.core.heard import Heard
 from adk_relay.core.interfaces import (
     Conversation,
     Conversations,
@@ -16,14 +17,16 @@ from adk_relay.core.interfaces import (
     UnreachableError,
 )
 from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio, UserText
+from adk_relay.core.requests import BusyError
 from adk_relay.core.rewind import Rewind
 from adk_relay.core.stats import Traffic
 from adk_relay.wire import frame_log
 from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive
-from adk_relay.wire.closing import BAD_FRAMES, BUSY, PeerGone
+from adk_relay.wire.closing import BAD_FRAMES, BUSY, NOT_FOUND, RATE_LIMITED, Close, PeerGone
 from adk_relay.wire.dialects import (
     Ask,
+    Attend,
     BadFrameError,
     Command,
     Create,
@@ -35,6 +38,7 @@ from adk_relay.wire.dialects import (
     text_id_of,
 )
 from adk_relay.wire.dialects.state_delta import Allowed, check_state
+from adk_relay.wire.guard import Refused
 from adk_relay.wire.heartbeat import Heartbeat
 from adk_relay.wire.outbox import Frame, Outbox, size
 from adk_relay.wire.refusals import REFUSALS, refusal_of
@@ -183,6 +187,9 @@ class Reader:
         if isinstance(command, NewToken):
             await self._admission.renew(command.token)
             return
+        if isinstance(command, Attend):
+            await self._attend(command)
+            return
         await self._admission.check(command, self._heartbeat)
         text = command.text if isinstance(command, Ask) else command
         if isinstance(text, UserText):
@@ -213,11 +220,24 @@ class Reader:
                 if conversation:
                     conversation.older.read(command, self._socket)
             case _ if conversation:
-                if isinstance(command, Interrupt | Rewind):  # also an answer that is over but still queued
+                if isinstance(command, Interrupt | Rewind | Heard):  # also an answer that is over but queued
                     self._outbox.recall_audio()
                 if isinstance(command, Rewind):
                     command = replace(command, may_all=visitor.may_empty)
                 conversation.handle(command, self._socket)
+
+    async def _attend(self, command: Attend) -> None:
+        """Lets the client say who it is, and attends the conversation that it may."""
+        try:
+            await self._socket.bind(*await self._admission.attend(command))
+        except Refused as refused:
+            raise Close(refused.frame.because(refused.reason)) from None
+        except UnknownConversationError as unknown:  # another user's
+            raise Close(NOT_FOUND.because(str(unknown))) from None
+        except UnreachableError as away:
+            raise Close(BUSY.because(str(away))) from None
+        except BusyError as full:
+            raise Close(RATE_LIMITED.because(str(full))) from None
 
     async def _open(self, session_id: str) -> Conversation:
         """The conversation that a command names. Clients of the turn dialect may name a new one."""

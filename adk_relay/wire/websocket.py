@@ -48,6 +48,9 @@ from adk_relay.wire.writer import Writer
 
 log = logging.getLogger("relay")
 
+_LOOK_EVERY = 1.0
+"""Seconds until a dialect with a `look` is asked again."""
+
 
 class Socket:
     """One accepted WebSocket, which listens to at most one conversation at a time.
@@ -189,16 +192,7 @@ class Socket:
             self._outbox.enqueue_frame(connected)
         try:
             if user_id is not None:
-                self._label = self._writer.label = self._reader.label = f"{user_id} {self._label}"
-                self._is_bound = True
-                self._comes_back = bool(after and not after.is_first)
-                try:
-                    if is_new:
-                        session_id = await self._conversations.create(user_id)
-                    self.enter(await self._conversations.open(user_id, session_id), after, is_new=is_new)
-                    self._conversations.stats.opening.observe(time.monotonic() - began)
-                except StoreError:
-                    self.fail()
+                await self.bind(user_id, session_id, after, is_new=is_new)
             self._log(f": opened from {address}")
             await self._run()
         except StoppingError:
@@ -227,6 +221,24 @@ class Socket:
             self._is_over = True
             if not peer_is_gone:  # also if the server cancels this task: some do when they stop
                 await send_close(self._send, self.end)
+
+    async def bind(
+        self, user_id: str, session_id: str | None, after: After | None = None, *, is_new: bool = False
+    ) -> None:
+        """Attends a conversation until the socket is over. The arguments are those of `serve`."""
+        began = time.monotonic()
+        self._label = self._writer.label = self._reader.label = f"{user_id} {self._label}"
+        self._is_bound = True
+        self._comes_back = bool(after and not after.is_first)
+        visitor = self._admission.visitor
+        self.name, self.member, self.address = visitor.name, visitor.member, visitor.address
+        try:
+            if is_new:
+                session_id = await self._conversations.create(user_id)
+            self.enter(await self._conversations.open(user_id, session_id), after, is_new=is_new)
+            self._conversations.stats.opening.observe(time.monotonic() - began)
+        except StoreError:
+            self.fail()
 
     def _log(self, what: str) -> None:
         """Writes a line about the socket."""
@@ -274,7 +286,6 @@ class Socket:
                 seq=standing.seq,
                 message_count=standing.message_count,
                 is_new=is_new,
-                push_to_talk=self._conversations.push_to_talk,
                 name=self.name,
                 role=self._admission.visitor.role,
                 names=dict(standing.names),
@@ -282,6 +293,7 @@ class Socket:
                 limits=self._admission.limits,
                 choices=self._conversations.choices,
                 voice=standing.voice,
+                shape=standing.shape,
             )
         )
         self._outbox.enqueue_frames(welcome)
@@ -316,6 +328,11 @@ class Socket:
             token = self._admission.look(time.time())
             if due.close:
                 raise Close(due.close)
+            again = due.again
+            if look := self._dialect.look:
+                again = min(again, now + _LOOK_EVERY)
+                if over := look(now):
+                    raise Close(over)
             # A request that was made in time is answered.
             if token.close and not (self.attends == "own" and self.conversation):
                 raise Close(token.close)
@@ -324,4 +341,4 @@ class Socket:
             if due.ping and self._dialect.ping:
                 self._writer.ping = self._dialect.ping()
                 self._outbox.enqueue_first("ping", self._writer.ping)
-            await asyncio.sleep(max(min(due.again - now, token.again), 0.001))
+            await asyncio.sleep(max(min(again - now, token.again), 0.001))

@@ -73,6 +73,31 @@ async def test_a_voice_that_the_user_chooses(gemini: GeminiLive) -> None:
         assert "Kore" in str(gemini.connections[0].setup)
 
 
+async def test_what_a_client_sets_of_how_the_agent_answers(gemini: GeminiLive) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(str((await connection.call_tool("paint", {"color": "red"}))["result"]))
+
+    gemini.answer = answer
+    tool = {"name": "paint", "parameters": {"type": "object"}}
+    async with serving(a_relay()) as port, talking(port, user="alice") as talk:
+        await talk.until(lambda: talk.state["connection"]["name"] == "connected")
+        assert (talk.state["instructions"], talk.state["clientTools"]) == ("", [])
+        choice = {"instructions": "Be brief.", "tools": [tool], "pushToTalk": True, "temperature": 0.5}
+        assert await talk.do("configure", choice) is True
+        await talk.until(lambda: talk.state["pushToTalk"])
+        names = ("instructions", "clientTools", "mustPushToTalk", "temperature")
+        assert [talk.state[name] for name in names] == ["Be brief.", [tool], True, 0.5]
+        await talk.do("say", "go")
+        await talk.until(lambda: talk.state["waiting"])
+        [call] = talk.state["waiting"]
+        assert (call["tool_name"], call["arguments"]) == ("paint", {"color": "red"})
+        await talk.do("answerTool", call["tool_id"], "It is red.")
+        await talk.until(lambda: talk.lines[-1] == "It is red.")
+        assert await talk.do("configure", {"tools": [], "instructions": "", "pushToTalk": False}) is True
+        await talk.until(lambda: not talk.state["pushToTalk"])
+        assert [talk.state[name] for name in names] == ["", [], False, 0.5]
+
+
 async def test_a_text_is_taken_back_and_edited(gemini: GeminiLive) -> None:
     async def answer(connection: Connection, turn: UserTurn) -> None:
         await connection.say(f"You said: {turn.text}.", complete=turn.text != "two")

@@ -200,7 +200,7 @@ async def test_camera_and_screen_are_shown(gemini: GeminiLive, browser: Browser)
         await screen.click()
         await expect(screen).to_have_attribute("aria-pressed", "true")
         await expect(camera).to_have_attribute("aria-pressed", "false")
-        assert await page.evaluate("() => window.camera.active") is False
+        await until(lambda: page.evaluate("() => window.camera.active"), lambda active: active is False)
         await when(tab, 2, pictures)
         await page.evaluate(
             """() => {
@@ -221,7 +221,7 @@ async def test_camera_and_screen_are_shown(gemini: GeminiLive, browser: Browser)
         await page.evaluate("() => { window.camera = document.getElementById('shown').srcObject; }")
         await page.get_by_role("button", name="End audio").click()
         await tab.shows("connected")
-        assert await page.evaluate("() => window.camera.active") is False
+        await until(lambda: page.evaluate("() => window.camera.active"), lambda active: active is False)
         before = pictures(tab)
         await tab.say("no more")
         await tab.answered("You said: no more.")

@@ -60,6 +60,7 @@ async def test_what_goes_over_the_connection(browser: Browser) -> None:
         await until(kinds.count, lambda count: count > shown)
 
         await drawer.get_by_role("button", name="Copy the frames").click()
+        await expect(tab.page.locator("#announcer")).to_contain_text("Copied")
         copied = json.loads(await tab.page.evaluate("navigator.clipboard.readText()"))
         [text] = [each for each in copied if each["kind"] == "text/plain" and each["direction"] == "up"][:1]
         assert json.loads(text["text"])["data"] == "hello"
@@ -88,7 +89,7 @@ async def test_of_many_frames_the_last_ones_are_kept(browser: Browser) -> None:
         await tab.say("many " * 40 + "words")
         await tab.answered(re.compile("words$"))
         await expect(rows.last).to_contain_text("turn_complete")
-        assert await rows.count() == 20
+        await expect(rows).to_have_count(20)
 
 
 async def test_no_token_is_shown(browser: Browser) -> None:
@@ -100,10 +101,12 @@ async def test_no_token_is_shown(browser: Browser) -> None:
         await tab.page.evaluate(f"location.hash = 'token={second}'")
         kinds = tab.page.get_by_role("list", name="Frames").locator(".kind")
         await until(kinds.all_text_contents, lambda texts: "token" in texts)
-        for summary in await tab.page.locator(".frames summary").all():
-            await summary.click()
-        shown = await tab.page.locator("aside").last.inner_text()
-        assert '"type": "token"' in shown
+        for row in await tab.page.locator(".frames details").all():
+            await row.locator("summary").click()
+            await expect(row.locator("pre")).not_to_be_empty()  # it is made when the row has been opened
+        aside = tab.page.locator("aside").last
+        await expect(aside).to_contain_text('"type": "token"')
+        shown = await aside.inner_text()
         for secret in (first, second):
             assert secret not in shown + "".join(tab.console)
 
@@ -116,12 +119,15 @@ async def test_it_is_loaded_only_when_one_asks_for_it(path: str, browser: Browse
         visit(browser, port, path, noise=NOISE, viewport=phone) as tab,
     ):
         drawer = tab.page.locator("details.debug")
-        loaded = [url for url in tab.requests if "/debug." in url]
+
+        async def loaded() -> list[str]:
+            return [url for url in tab.requests if "/debug." in url]
+
         if path == "/":
-            assert loaded == []
+            assert await loaded() == []
             await expect(drawer).to_have_count(0)
             return
-        assert len(loaded) == 2
+        await until(loaded, lambda urls: len(urls) == 2)
         await expect(drawer).not_to_have_attribute("open", "")  # there is no room for it
         await drawer.get_by_text("Developer").click()
         await expect(tab.page.get_by_role("button", name="Ping")).to_be_visible()

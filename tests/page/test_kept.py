@@ -11,7 +11,7 @@ import pytest
 from google.adk.agents import LlmAgent
 from playwright.async_api import Browser, expect
 
-from support.browser import NO_SERVER, Tab, visit
+from support.browser import NO_SERVER, Tab, until, visit
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.killable import a_process
 from support.ports import free_port
@@ -66,7 +66,7 @@ async def test_tools_times_and_marks_are_there_after_a_reload(gemini: GeminiLive
         await page.get_by_label("Message", exact=True).fill("a draft\nof two lines")
         await page.reload()
         await expect(page.locator(".message")).to_have_count(6)
-        assert await shown(tab) == before
+        await until(lambda: shown(tab), before.__eq__)
         times = await page.locator("time").evaluate_all(
             "times => times.map(({ dateTime }) => Date.parse(dateTime))"
         )

@@ -116,7 +116,7 @@ async def test_a_page_that_was_left_is_not_there(browser: Browser, path: str) ->
             await happens("online", "false")  # a page that was left stays away
             await happens("pageshow", "true")
             await tab.shows("connected")
-            assert await sockets() == 1
+            await until(sockets, lambda count: count == 1)
         assert len(tab.sockets) == 3
         await happens("pagehide", "false")  # the browser ends the page by itself
         await happens("pageshow", "false")  # as after each load

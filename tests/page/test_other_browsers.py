@@ -45,7 +45,7 @@ async def test_texts_are_answered_and_a_page_that_was_left_holds_no_socket(other
         await window.shows("connected")
         if isinstance(other, WebKit):  # Firefox keeps no page that had a WebSocket
             assert await window.evaluate("window.isKept")
-        assert await sockets() == 1
+        await until(sockets, lambda count: count == 1)
         await window.answered("in Asia/Tokyo")
         assert await window.all(".message.user .text") == ["hello", "What time is it in Tokyo?"]
 

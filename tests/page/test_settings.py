@@ -78,9 +78,9 @@ async def test_voice_and_language_are_chosen_where_the_operator_lets_users(
             page = tab.page
             await page.get_by_role("button", name="Settings").click()
             voice, language = page.get_by_label("Voice", exact=True), page.get_by_label("Language")
-            assert await voice.locator("option").all_text_contents() == ["Automatic", "Puck", "Charon"]
+            await expect(voice.locator("option")).to_have_text(["Automatic", "Puck", "Charon"])
             languages = ["Automatic", "German (Germany)", "American English"]
-            assert await language.locator("option").all_text_contents() == languages
+            await expect(language.locator("option")).to_have_text(languages)
             await voice.select_option("Charon")
             await until(lambda: page.evaluate("() => 0"), lambda _: control(tab.got, "configured"))
             await language.select_option(label="German (Germany)")
@@ -130,7 +130,7 @@ async def test_an_answer_that_nobody_saw_is_marked_in_the_title(browser: Browser
                 await expect(tab.page).to_have_title(f"({count}) relay")
             await looks(tab, True)
             await expect(tab.page).to_have_title("relay")
-            assert (await tab.page.evaluate("() => window.badges"))[-3:] == [1, 2, 0]
+            await until(lambda: tab.page.evaluate("() => window.badges"), lambda told: told[-3:] == [1, 2, 0])
         async with window(browser, port, script=WATCHED) as tab:
             await looks(tab, False)
             await tab.say("one")

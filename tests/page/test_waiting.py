@@ -123,4 +123,10 @@ async def test_push_to_talk(microphone: Microphone, gemini: GeminiLive, browser:
             connection = await gemini.connection()
             await gemini.wait_for(lambda: len(connection.activities) == number)  # noqa: B023
             await tab.answered("I heard you.")
+        async with client(port) as other:  # it changes that for all in the conversation
+            await other.send(type="configure", push_to_talk=False)
+            await expect(tab.page.get_by_role("button", name="Mute")).to_be_visible()
+            await expect(talk).to_be_hidden()
+            await other.send(type="configure", push_to_talk=True)
+            await expect(talk).to_be_visible()
         assert await violations(tab.page) == []

@@ -90,14 +90,15 @@ async def client(
     subprotocol: bool = True,
     path: str = "",
     query: str = "",
+    host: str = "127.0.0.1",
     **options: Any,
 ) -> AsyncIterator[Client]:
-    """A connected client, which has got its hello; with `ssl`, over TLS."""
+    """A connected client, which has got its hello; with `ssl`, over TLS. `host`: in its URL."""
     scheme = "wss" if "ssl" in options else "ws"
-    url = f"{scheme}://127.0.0.1:{port}{path}/ws/{user}?is_audio={str(audio).lower()}{query}"
+    url = f"{scheme}://{host}:{port}{path}/ws/{user}?is_audio={str(audio).lower()}{query}"
     subprotocols = [Subprotocol("relay.v1")] if subprotocol else None
     # Frames are read at once, or closing a client that has not got all of them would take ten seconds.
-    options = {"open_timeout": 60, "max_queue": None} | options
+    options = {"open_timeout": 60, "max_queue": None, "host": "127.0.0.1"} | options
     async with connect(url, subprotocols=subprotocols, proxy=None, **options) as connection:
         hello = json.loads(await connection.recv())
         assert hello["type"] == "hello"

@@ -36,6 +36,7 @@ from adk_relay.core.messages import (
     Written,
 )
 from adk_relay.core.rewind import Rewound
+from adk_relay.core.shape import ClientTool, Shape
 from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Choices, Configured, Voice
 from adk_relay.wire import closing
@@ -61,6 +62,7 @@ _ANSWER = Answer(
     _USAGE,
     _GROUNDING,
 )
+SHAPE = Shape("Be brief.", (ClientTool("paint", "Paints.", {}),), True, 0.5)
 SAMPLES: list[Message] = [
     Written(1, "Hello", "b", "c0ffee", 1, "Ann"),
     Text(2, "Hel", number=1),
@@ -92,7 +94,7 @@ SAMPLES: list[Message] = [
     Renamed("Trip to Kyoto"),
     Rewound(10, "c0ffee", 2, 10),
     Shortened(11, "Hel", 2, 1),
-    Configured(Voice("Puck", "de-DE")),
+    Configured(Voice("Puck", "de-DE"), SHAPE, "b"),
     Dropped("down", 480.0),
     Status("live"),
     Error("busy", "Too much.", "c0ffee", "call-2"),
@@ -116,13 +118,13 @@ _WELCOMES = [
             9,
             2,
             is_new,
-            True,
             "Ann",
             "listen",
             {"c": "Bob"},
         ),
         choices=Choices(("Puck",), ("de-DE",)),
         title="Trip to Kyoto",
+        shape=SHAPE,
     )
     for is_new in (True, False)
 ]

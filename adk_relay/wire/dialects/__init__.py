@@ -21,7 +21,9 @@ from adk_relay.core.messages import (
     UserText,
 )
 from adk_relay.core.rewind import Rewind
-from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Voice
+from adk_relay.core.shape import PLAIN, Shape
+from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Configure, Voice
+from adk_relay.wire.closing import CloseFrame
 from adk_relay.wire.dialects.fields import MAX_TOOL_BYTES, to_json
 from adk_relay.wire.outbox import Encode, Frame, Frames
 
@@ -77,7 +79,21 @@ class NewToken:
     token: str = field(repr=False)
 
 
-Command = Input | ReadOlder | Create | Join | Ask | NewToken | Literal["ping", "pong"]
+@dataclass(slots=True, frozen=True)
+class Attend:
+    """Enter a conversation, for a client that was admitted without having said who it is.
+
+    All but `own` is what the client says, which the guard need not believe; "": it does not say it.
+    """
+
+    own: str
+    """The user and the conversation of a client that is nobody else."""
+    user_id: str
+    session_id: str
+    token: str = field(repr=False)
+
+
+Command = Input | ReadOlder | Create | Join | Attend | Ask | NewToken | Literal["ping", "pong"]
 """Everything that a client's frame can ask for."""
 
 
@@ -103,7 +119,6 @@ class Welcome:
     seq: int
     message_count: int
     is_new: bool
-    push_to_talk: bool = False
     name: str = ""
     role: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -111,6 +126,7 @@ class Welcome:
     limits: Mapping[str, float] = field(default_factory=dict)
     choices: Choices = NO_CHOICES
     voice: Voice = MODELS_OWN
+    shape: Shape = PLAIN
 
 
 @dataclass(slots=True, frozen=True)
@@ -147,6 +163,8 @@ class Dialect:
         act: for a dialect with a state, which is made for one socket: given an event, yields the commands
             that it means and the replies to it, in order; raises BadFrameError. What has come
             before it is done already, and each command is done when the next one is asked for.
+        look: asked every second for how the socket is to be closed now, given `time.monotonic()`; it returns
+            None if it is not.
     """
 
     name: str
@@ -160,6 +178,7 @@ class Dialect:
     is_audio: bool
     attends: Literal["all", "newest", "own"]
     act: Callable[[Any], Iterable[Command | Reply]] | None = None
+    look: Callable[[float], CloseFrame | None] | None = None
 
 
 def once(encode: Encode) -> Encode:
@@ -277,9 +296,9 @@ def new_token(fields: dict[str, Any]) -> NewToken:
 
 
 def text_id_of(command: Command) -> str:
-    """The id that a client has given its text, if the command is a text with one."""
+    """The id that a client has given its text or its choice, if the command is one of them."""
     text = command.text if isinstance(command, Ask) else command
-    return text.id if isinstance(text, UserText) else ""
+    return text.id if isinstance(text, UserText | Configure) else ""
 
 
 def session_id_of(fields: dict[str, Any]) -> str:

@@ -39,7 +39,7 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.rewind import Rewound
 from adk_relay.core.titles import Renamed
-from adk_relay.core.voice import Configure, Configured
+from adk_relay.core.voice import Configured
 from adk_relay.wire.dialects import (
     MAX_TEXT_BYTES,
     BadFrameError,
@@ -76,6 +76,7 @@ from adk_relay.wire.dialects.media import (
     pcm_of,
     rate_of,
 )
+from adk_relay.wire.dialects.shaping import configure, shape_fields
 from adk_relay.wire.dialects.state_delta import with_state
 from adk_relay.wire.outbox import Encode, Frame
 
@@ -129,7 +130,7 @@ def decode(frame: Frame) -> Command:
         case "history":
             return _read_older(fields)
         case "configure":
-            return _configure(fields)
+            return configure(fields)
         case "interrupt":
             return Interrupt()
         case "rewind":
@@ -201,13 +202,6 @@ def _heard(fields: dict[str, Any]) -> Heard:
     raise BadFrameError(
         "bad_data", "audio_ms must be milliseconds, from 0 on; seq, a number, may be left out."
     )
-
-
-def _configure(fields: dict[str, Any]) -> Configure:
-    chosen = fields.get("voice"), fields.get("language")
-    if chosen == (None, None) or not all(isinstance(each, str | None) for each in chosen):
-        raise BadFrameError("bad_data", "voice and language must be strings; one of them may be left out.")
-    return Configure(*chosen)
 
 
 def _data(fields: dict[str, Any]) -> str:
@@ -301,8 +295,9 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "rewound", **id_field(text_id), "messages": messages, "seq": seq}
         case Shortened(seq, text):
             return {"type": "heard", "text": text, "seq": seq}
-        case Configured(voice):
-            return {"type": "configured", "voice": voice.name, "language": voice.language}
+        case Configured(voice, shape):
+            chosen = {"type": "configured", "voice": voice.name, "language": voice.language}
+            return chosen | shape_fields(shape)
         case Reset(epoch, deleted):
             return {"type": "deleted" if deleted else "cleared", "epoch": epoch, "seq": 0}
         case Renamed(title):
@@ -340,7 +335,7 @@ def _welcome(welcome: Welcome) -> Frame:
             "epoch": welcome.epoch,
             "seq": welcome.seq,
             "limits": {**_SIZES, **welcome.limits},
-            **({"push_to_talk": True} if welcome.push_to_talk else {}),
+            **shape_fields(welcome.shape),
             **name_field(welcome.name),
             **role_field(welcome.role),
             **names_field(welcome.names),

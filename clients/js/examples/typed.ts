@@ -46,6 +46,8 @@ export const again = ({ id, text }: Line): string => (conversation.rewind(id) ? 
 conversation.on("rewound", ({ messages }) => console.log(messages + 1));
 export const choose = ({ state }: Conversation): boolean =>
   conversation.configure({ voice: state.voices[0], language: "" });
+export const shape = ({ state }: Conversation): boolean =>
+  conversation.configure({ tools: [...state.clientTools, { name: "paint" }], instructions: "Be brief.", pushToTalk: true });
 export const running = (line: Line): Tool[] => line.tools.filter(({ result }) => result === null);
 export const length = (message: MessageOf<"text">): number => message.text.length;
 

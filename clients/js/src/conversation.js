@@ -16,6 +16,7 @@ import { fates } from "./texts.js";
 import { baseOf, socketOf } from "./urls.js";
 
 /**
+ * @typedef {import("./types.js").ClientTool} ClientTool
  * @typedef {import("./types.js").ConnectOptions} ConnectOptions
  * @typedef {import("./types.js").Picture} Picture
  * @typedef {import("./types.js").StateDelta} StateDelta
@@ -159,13 +160,16 @@ export class Conversation extends Caller {
   }
 
   /**
-   * Chooses how the agent speaks from its next turn on, for all in the conversation: one of `state.voices` and
-   * `state.languages`, or "" for the operator's own choice. Returns whether there is a connection to send it.
+   * Chooses how the agent answers from its next turn on, for all in the conversation; what is left out stays. `voice` and
+   * `language`: one of `state.voices` and `state.languages`, or "" for the operator's own choice. `instructions` come after
+   * the agent's own; `tools` are all that clients have: a call of one waits in `state.waiting` for `answerTool()`. Where
+   * instructions and tools may not be set, an `error` follows. Returns whether there is a connection to send it.
    *
-   * @param {{ voice?: string, language?: string }} choice
+   * @param {{ voice?: string, language?: string, instructions?: string, tools?: readonly ClientTool[],
+   *   pushToTalk?: boolean, temperature?: number }} choice
    */
-  configure({ voice, language }) {
-    return this.#connection.sendControl("configure", { voice, language });
+  configure({ pushToTalk, ...choice }) {
+    return this.#connection.sendControl("configure", { ...choice, push_to_talk: pushToTalk });
   }
 
   /** Stops the answer that is being given. */

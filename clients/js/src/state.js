@@ -31,6 +31,9 @@ export const EMPTY = {
   voice: "",
   languages: [],
   language: "",
+  instructions: "",
+  clientTools: [],
+  temperature: null,
   messages: [],
   older: "",
   expecting: false,
@@ -107,7 +110,7 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
         rehearsal: message.rehearsal,
         name: message.name ?? "",
         role: message.role ?? "",
-        mustPushToTalk: Boolean(message.push_to_talk),
+        ...shape(message),
         voices: message.voices ?? [],
         voice: message.voice ?? "",
         languages: message.languages ?? [],
@@ -117,7 +120,7 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
         typing: [],
       });
     case "configured":
-      return { ...state, voice: message.voice, language: message.language };
+      return withDuplex({ ...state, voice: message.voice, language: message.language, ...shape(message) });
     case "history":
       return history(state, message);
     case "older":
@@ -217,6 +220,12 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
     }
   }
   return state;
+}
+
+// What clients have set of how the agent answers.
+function shape(/** @type {import("./types.js").ShapeFields} */ { instructions, tools, push_to_talk, temperature }) {
+  const mustPushToTalk = Boolean(push_to_talk);
+  return { instructions: instructions ?? "", clientTools: tools ?? [], mustPushToTalk, temperature: temperature ?? null };
 }
 
 // When the microphone is sent: always, but with push to talk or in half duplex.

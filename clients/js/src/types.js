@@ -129,7 +129,7 @@
  * @property {string} name what the others are told of this client
  * @property {"" | "listen" | "write" | "manage"} role empty: it was not invited
  * @property {Mode} mode the user's choice
- * @property {boolean} mustPushToTalk the server asks for it
+ * @property {boolean} mustPushToTalk all in this conversation need it: the operator has set it, or `configure()`
  * @property {boolean} pushToTalk the microphone is sent only between `talk(true)` and `talk(false)`
  * @property {boolean} halfDuplex the microphone is not sent while the agent is heard
  * @property {boolean} echo the microphone of this call hears its loudspeaker
@@ -137,6 +137,9 @@
  * @property {string} voice the agent's; empty: the model chooses, or there is no choice
  * @property {readonly string[]} languages those that can be chosen
  * @property {string} language
+ * @property {string} instructions those that clients have set, besides the agent's own
+ * @property {readonly ClientTool[]} clientTools the tools that clients have, besides the agent's own
+ * @property {number | null} temperature null: the operator's own
  * @property {readonly Line[]} messages
  * @property {string} older names the place before the first message, for `askOlder()`; empty: there are no older ones
  * @property {boolean} expecting an answer is to come
@@ -153,14 +156,25 @@
  */
 
 /**
+ * A tool that clients have: a call of it waits until one of them answers it (`state.waiting`, `answerTool()`).
+ *
+ * @typedef {object} ClientTool
+ * @property {string} name
+ * @property {string} [description]
+ * @property {Record<string, any>} [parameters] the JSON schema of its arguments, an object
+ */
+
+/**
+ * @typedef {{ instructions?: string, tools?: ClientTool[], push_to_talk?: boolean, temperature?: number }} ShapeFields what
+ *   clients have set of how the agent answers
  * @typedef {{ type: "state" } & ConnectionState} StateMessage
  * @typedef {{ type: "hello", session_id: string, user_id: string, connection_id: string, connections: number,
- *   model: string, rehearsal: boolean, is_audio: boolean, epoch: string, seq: number, push_to_talk?: boolean,
+ *   model: string, rehearsal: boolean, is_audio: boolean, epoch: string, seq: number,
  *   name?: string, role?: "listen" | "write" | "manage", names?: Record<string, string>,
  *   title?: string, limits?: Record<string, number>, voices?: string[], voice?: string, languages?: string[], language?: string
- *   }} HelloMessage
- * @typedef {{ type: "configured", voice: string, language: string }} ConfiguredMessage how the agent speaks from its next
- *   turn on, for all in the conversation
+ *   } & ShapeFields} HelloMessage
+ * @typedef {{ type: "configured", voice: string, language: string } & ShapeFields} ConfiguredMessage how the agent answers
+ *   from its next turn on, for all in the conversation
  * @typedef {{ type: "history", lines: HistoryLine[], ids: string[], isAnother: boolean, older: string }} HistoryMessage
  *   the conversation, which replaces all that is shown; the texts with these ids are not in it yet; isAnother: the server
  *   has begun a new epoch
