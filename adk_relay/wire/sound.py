@@ -6,7 +6,6 @@ It needs the extra `telephony`. Its libraries are imported only where they are u
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import warnings
 from functools import cache
@@ -29,13 +28,14 @@ def is_installed() -> bool:
 
 async def prepare() -> None:
     """Imports the libraries, if they are there: in a thread, because it takes a tenth of a second."""
-    if is_installed() and "soxr" not in sys.modules:
+    if is_installed():
         await asyncio.to_thread(_load)
 
 
 def _load() -> None:
+    import soxr  # noqa: F401
+
     _audioop()
-    _resample(bytes(2), 8_000, 8_000)
 
 
 class Resampler:
