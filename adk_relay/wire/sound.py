@@ -17,8 +17,8 @@ from typing import Any
 HOW_TO_INSTALL = "pip install 'adk-relay[telephony]'"
 
 _QUALITY = "LQ"
-"""It keeps what is below three quarters of what the lower rate can hold, which is 3 kHz of a telephone's 4, and
-nothing of what is above. `MQ` keeps nine tenths, and its filter reaches four times as far."""
+"""It keeps three quarters of what the lower rate can hold, 3 kHz of a telephone's 4, and nothing of what is
+above. `MQ` keeps nine tenths, and its filter reaches four times as far."""
 
 _REACH = 24
 """How far the filter reaches to either side, in samples of the lower rate."""
