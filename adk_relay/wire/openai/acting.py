@@ -41,7 +41,7 @@ from adk_relay.wire.openai.formats import Incoming, Outgoing
 from adk_relay.wire.openai.hearing import added
 from adk_relay.wire.openai.items import Item
 from adk_relay.wire.openai.refused import RefusedError
-from adk_relay.wire.openai.telling import State, Telling
+from adk_relay.wire.openai.telling import State, Telling, Update
 
 Done = Iterator[Command | Reply]
 
@@ -89,9 +89,16 @@ class Acting:
         shaping = Configure(instructions=configure.instructions, tools=configure.tools)
         parts = [part for part in (plain, shaping) if replace(part, id="") != Configure()]
         keys = [self._asking.note(event.event_id) for _ in parts]
-        state.updates[keys[-1]] = refused
-        for key, part in zip(keys, parts, strict=True):
-            yield replace(part, id=key)
+        update = Update({*keys}, refused)
+        state.updates |= dict.fromkeys(keys, update)
+        try:
+            for part in parts:
+                key = keys.pop(0)
+                yield replace(part, id=key)
+        finally:
+            for key in keys:  # the first part was refused here, and the second is not asked for
+                update.waiting.discard(key)
+                del state.updates[key]
 
     # ---- sound ----
 
@@ -157,12 +164,12 @@ class Acting:
             message = f"The output has {length} bytes; at most {MAX_TOOL_BYTES} are allowed."
             raise RefusedError("too_large", message, "item.output")
         self._asking.note(event.event_id, event.call_id)
-        yield ToolResult(event.call_id, _result(event.output))
         item = Item(event.id or self._events.new_id("item"), "function_call_output", call_id=event.call_id)
         item.output = event.output
         self._items.add(item)
         self._asking.goes_on = "waiting"
         yield Reply(added(self._events, item))
+        yield ToolResult(event.call_id, _result(event.output))
 
     def _check_new(self, item_id: str, previous: str | None) -> None:
         if item_id and item_id in self._items:

@@ -37,6 +37,17 @@ _SERVERS = frozenset({"agent_failed", "model_error", "busy", "idle", "moved", "s
 
 
 @dataclass(slots=True, eq=False)
+class Update:
+    """A `session.update` that the conversation has not confirmed in full.
+
+    `waiting`: the ids of its `Configure` commands that were not answered; `refused`: what can't be done.
+    """
+
+    waiting: set[str]
+    refused: list[RefusedError]
+
+
+@dataclass(slots=True, eq=False)
 class State:
     """The state of one socket, by subject. Each part has its own invariants."""
 
@@ -48,12 +59,12 @@ class State:
     asking: Asking
     incoming: Incoming = field(default_factory=Incoming)
     outgoing: Outgoing = field(default_factory=Outgoing)
-    updates: dict[str, list[RefusedError]] = field(default_factory=dict)
-    """The changes of the session that the conversation has not confirmed, by the id of the `Configure`, with
-    what was refused of them."""
+    updates: dict[str, Update] = field(default_factory=dict)
+    """By the ids that they wait for."""
 
     def check(self) -> None:
         """Asserts the invariants of all parts."""
+        assert all(key in update.waiting for key, update in self.updates.items()), "an update waits in vain"
         for part in (self.items, self.answering, self.hearing, self.asking):
             part.check()
 
@@ -205,9 +216,15 @@ class Telling:
 
     def _configured(self, message: Configured) -> Told:
         self._settings.voice, self._settings.shape = message.voice, message.shape
-        return self.updated(self._state.updates.pop(message.id, []))
+        return self._confirmed(message.id) if message.id in self._state.updates else self.updated()
 
-    def updated(self, refused: Iterable[RefusedError]) -> Told:
+    def _confirmed(self, key: str) -> Told:
+        """A part of a `session.update` was answered."""
+        update = self._state.updates.pop(key)
+        update.waiting.discard(key)
+        return () if update.waiting else self.updated(update.refused)
+
+    def updated(self, refused: Iterable[RefusedError] = ()) -> Told:
         """The session as it is now, and what could not be had of a `session.update`."""
         told: Told = self._events.event("session.updated", session=self._settings.object())
         for each in refused:
@@ -220,11 +237,9 @@ class Telling:
             return self._events.error(code, message.message, param, message.id)
         event_id = self._asking.event_of(message.id) or self._asking.event_of(message.tool_id) or ""
         told: Told = self._events.error(code, message.message, None, event_id, kind)
-        answering, updates = self._answering, self._state.updates
-        if message.id in updates:
-            told += self.updated(updates.pop(message.id))
-        elif code == "not_allowed" and updates:
-            told += self.updated(updates.pop(next(iter(updates))))
+        answering = self._answering
+        if message.id in self._state.updates:
+            told += self._confirmed(message.id)
         elif answering.id and (code == "model_error" or self._asking.event_of(message.id) is not None):
             answering.problem = {"type": kind or "invalid_request_error", "code": code}
             if not answering.is_begun and code != "model_error":  # no answer will come
