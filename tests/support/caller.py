@@ -196,6 +196,7 @@ class Caller:
                     self.cleared_ms += len(self._kept) / MS
                     self._come -= len(self._kept)
                     self._kept.clear()
+                    self._is_playing, self._begun = False, 0.0
                     self._marks = deque((self._come, name) for _, name in self._marks)
                 case other:
                     raise AssertionError(f"Twilio does not know {other!r}")
