@@ -273,7 +273,7 @@ async def calling(
             await asyncio.wait([running])
 
 
-def tones_in(ulaw: bytes) -> Iterator[int]:
+def tones_in(ulaw: bytes | bytearray) -> Iterator[int]:
     """Which chunks of the model's sound these are: the numbers of `support.gemini.tone`, modulo 40."""
     samples = np.frombuffer(pcm_of_ulaw(bytes(ulaw)), "<i2").astype(float)
     for start in range(0, len(samples) - 319, 320):  # 40 ms, so a line of the spectrum is 25 Hz
