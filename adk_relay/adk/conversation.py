@@ -90,7 +90,7 @@ class Conversation:
         self._past = past if past and past.epoch else None
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = inbox = Inbox(on_dropped=self._dropped_up)
-        self._shaping = shaping = Shaping(home, self.session, room, self._refresh)
+        self._shaping = shaping = Shaping(home, self.session, room, self._label, self._refresh)
         self._runs = runs = Runs(home.runner, shaping, self.session, inbox, self, self._label)
         self._speaking = Speaking(home, room, requests, inbox, runs, meter)
         self._writing = writing = Writing(
@@ -249,6 +249,8 @@ class Conversation:
         self._handover.changed()
 
     def connected(self) -> None:
+        if run := self._runs.run:
+            self._shaping.works(run.shape)
         self._runs.connected()
 
     def stored(self, text: UserText) -> None:
@@ -345,7 +347,7 @@ class Conversation:
         await self._runs.answers.keep()
         parts = self._inbox, self.session, self.stored, lambda: bool(self.room.listeners)
         await keep_unsaid(*parts, self._label)
-        await self._shaping.keep(self._label)
+        await self._shaping.keep()
 
     @property
     def _is_closing(self) -> bool:

@@ -339,6 +339,8 @@ class Runs:
         self._host.changed()
         if run.is_unconnected and not isinstance(error, LostConnection):
             await self._session.skip_answer()  # its tool may be gone: ADK would fail at each run
+        if run.is_unconnected and self._shaping.takes_back(run.shape, error):
+            return False
         raise error
 
     async def _read(self) -> Session:
