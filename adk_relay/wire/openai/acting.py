@@ -99,6 +99,7 @@ class Acting:
             for key in keys:  # the first part was refused here, and the second is not asked for
                 update.waiting.discard(key)
                 del state.updates[key]
+                self._settings.wanted = None
 
     # ---- sound ----
 
@@ -251,12 +252,11 @@ class Acting:
 
     def _say(self, event_id: str) -> Done:
         """Says what is held."""
-        items, text, audio = self._asking.take()
+        text, audio = self._asking.held
         key = self._asking.note(event_id)
-        for item in items:
-            item.text_id = key
         if text:
             yield UserText(text, key)
+        self._asking.said(key)  # if it is refused, it is still held
         if audio:
             yield from self._say_aloud(audio)
         elif self._settings.is_manual and self._asking.is_speaking:

@@ -9,6 +9,9 @@ from typing import Any, Literal
 MAX_ITEMS = 512
 """How many items are kept; the oldest are forgotten first."""
 
+_MAX_CHARS = 1024 * 1024
+"""Characters of all items together, as far as they are known when another one is added."""
+
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
@@ -31,6 +34,12 @@ class Item:
     """How much sound of it the client was sent."""
     previous: str | None = None
     """The id of the item before it when it was added."""
+
+    @property
+    def size(self) -> int:
+        """How many characters it has, about."""
+        words = sum(len(part.get("text") or part.get("transcript") or "") for part in self.content)
+        return 100 + words + len(self.arguments) + len(self.output)
 
     def object(self, *, is_beta: bool = False) -> dict[str, Any]:
         """The item as the API shows it."""
@@ -85,8 +94,9 @@ class Items:
         """Adds an item at the end."""
         item.previous, self.last = self.last, item.id
         self._items[item.id] = item
-        if len(self._items) > MAX_ITEMS:
-            del self._items[next(iter(self._items))]
+        size = sum(each.size for each in self._items.values())
+        while len(self._items) > MAX_ITEMS or (size > _MAX_CHARS and len(self._items) > 1):
+            size -= self._items.pop(next(iter(self._items))).size
 
     def remove(self, items: Iterable[Item]) -> None:
         """Removes items."""

@@ -158,6 +158,8 @@ class Telling:
             if answering.has_sound and (rest := outgoing.end()):
                 told = answering.sound(rest, outgoing.ms(rest))
             how = "completed"
+        if answering.is_begun:
+            self._hearing.settle()
         if asking.goes_on == "waiting" and answering.has_words:
             asking.goes_on = "answered"
         asking.is_canceled = False
@@ -222,7 +224,10 @@ class Telling:
         """A part of a `session.update` was answered."""
         update = self._state.updates.pop(key)
         update.waiting.discard(key)
-        return () if update.waiting else self.updated(update.refused)
+        if update.waiting:
+            return ()
+        self._settings.wanted = None
+        return self.updated(update.refused)
 
     def updated(self, refused: Iterable[RefusedError] = ()) -> Told:
         """The session as it is now, and what could not be had of a `session.update`."""
