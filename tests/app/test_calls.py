@@ -47,7 +47,9 @@ async def test_an_answer_is_heard_in_order_without_a_gap_and_never_a_second_ahea
         assert 500 < caller.most_ms <= 1000
         model = gemini.connections[0]
         assert model.rates == {RATE}
-        assert abs(model.audio.count(said[:320]) - len(said) / 320) <= 30  # the sound of the microphone, unchanged
+        assert (
+            abs(model.audio.count(said[:320]) - len(said) / 320) <= 30
+        )  # the sound of the microphone, unchanged
         caller.says(speech(400, RATE))
         await heard_all(caller, 4001)
         assert [*tones_in(caller.heard)][100:] == [20, 21, 22, 23]

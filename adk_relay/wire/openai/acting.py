@@ -208,10 +208,10 @@ class Acting:
         if end > item.audio_ms + 1:
             message = f"Audio content of {item.audio_ms:.0f}ms is already shorter than {end}ms."
             raise RefusedError("invalid_value", message, "audio_end_ms")
-        if item is not self._items.last_of_agent():
+        if item not in self._items.last_of_agent(2):  # the next answer may have begun meanwhile
             message = "Only the last answer can be truncated."
             raise RefusedError("unsupported", message, "item_id")
-        yield Heard(end)
+        yield Heard(end, item.seq)
         truncated = {"item_id": item.id, "content_index": event.content_index, "audio_end_ms": end}
         yield Reply(self._events.event("conversation.item.truncated", **truncated))
 

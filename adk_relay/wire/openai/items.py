@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 MAX_ITEMS = 512
@@ -32,6 +33,9 @@ class Item:
     """The id of the `UserText` that it is; "": it is none, or was not said yet."""
     audio_ms: float = 0.0
     """How much sound of it the client was sent."""
+    first_seq: int = 0
+    seq: int = 0
+    """The numbers of the first and of the last message of the conversation in it, if it is an answer."""
     previous: str | None = None
     """The id of the item before it when it was added."""
 
@@ -113,9 +117,13 @@ class Items:
         """The last message of a user."""
         return next((each for each in reversed(self._items.values()) if each.role == "user"), None)
 
-    def last_of_agent(self) -> Item | None:
-        """The last message of the agent."""
-        return next((each for each in reversed(self._items.values()) if each.role == "assistant"), None)
+    def last_of_agent(self, count: int) -> list[Item]:
+        """The last messages of the agent, the last one first."""
+        return [*islice((each for each in reversed(self._items.values()) if each.role == "assistant"), count)]
+
+    def answer_at(self, seq: int) -> Item | None:
+        """The message of the agent that has the message of the conversation with this number."""
+        return next((each for each in self.last_of_agent(8) if each.first_seq <= seq <= each.seq), None)
 
     def call(self, call_id: str) -> Item | None:
         """The call of a function with this id."""
