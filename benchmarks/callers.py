@@ -26,6 +26,10 @@ _LOUD, _QUIET = 8000, 32
 """Amplitudes: speech, and noise that is none."""
 
 
+_PATIENCE_MS = 10_000
+"""So much later than it should an answer may come: the machine may be busy."""
+
+
 class Caller(ABC):
     """A client with one socket.
 
@@ -76,23 +80,25 @@ class Caller(ABC):
         if self._reading:
             await self._reading
 
-    async def say(self, speech_ms: int, seconds: float) -> None:
-        """Says so much and is then quiet, for so many seconds in all.
+    async def say(self, speech_ms: int, answer_ms: float) -> None:
+        """Says so much, and is then quiet until so much of the answer has come.
 
         Raises:
-            AssertionError: there was no answer.
+            AssertionError: it did not come.
         """
         self._answered.clear()
         self.heard_ms = 0.0
-        begin = time.monotonic()
-        for number in range(round(seconds * 1000 / self._ms)):
+        begin, sent_ms = time.monotonic(), 0
+        while self.heard_ms < answer_ms:
+            late_ms = sent_ms - speech_ms - answer_ms - _PATIENCE_MS
+            assert late_ms < 0, f"{self._url}: {self.heard_ms} of {answer_ms} ms of an answer came"
             # A frame is sent when its sound is over.
-            await asyncio.sleep(begin + (number + 1) * self._ms / 1000 - time.monotonic())
-            is_loud = number * self._ms < speech_ms
-            await self._ws.send(self._frame(self._loud if is_loud else self._quiet))
-            if is_loud:
+            sent_ms += self._ms
+            await asyncio.sleep(begin + sent_ms / 1000 - time.monotonic())
+            is_speech = sent_ms <= speech_ms
+            await self._ws.send(self._frame(self._loud if is_speech else self._quiet))
+            if is_speech:
                 self._spoke_at = time.monotonic()
-        assert self._answered.is_set(), f"{self._url} got no answer"
 
     async def answered(self) -> None:
         """Waits for the first sound of the answer."""

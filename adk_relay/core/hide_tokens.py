@@ -11,6 +11,7 @@ _HIDDEN = re.compile(
         (?:t|%74|%54)(?:o|%6f|%4f)(?:k|%6b|%4b)(?:e|%65|%45)(?:n|%6e|%4e)   # token, also percent-encoded
         (?: = | %3d | \\?["'] \s* : \s* \\?["'] )                           # in a query, or in JSON
         | \bbearer (?: \. | \s+ | %2e | %20 )
+        | \binsecure-api-key (?: \. | %2e )
     )
     [^\s&;"'\\,)\]]+
     | \beyJ[\w-]{4,} (?: \. | %2e ) [\w=-]+ (?: \. | %2e ) [\w=-]*          # a JSON Web Token

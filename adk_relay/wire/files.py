@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,8 @@ _PLACES = {
 }
 """Files that are also served at a path of their own."""
 
+_NO_GZIP = re.compile(rb"q=0(\.0*)?")
+
 
 class Files:
     """All that is served over HTTP except the `Api`.
@@ -56,13 +60,28 @@ class Files:
             # with "./", because otherwise a prefix that contains a colon would be read as a URL scheme.
             target = f"./{mount_point(scope)}/"
             return http.text(307, f"See {target}", (b"location", target.encode()))
-        etags = b",".join(value for name, value in scope["headers"] if name == b"if-none-match")
-        return self._files[path].response(etags)
+        plain, packed = self._files[path]
+        file = packed if packed and _takes_gzip(_header(scope, b"accept-encoding")) else plain
+        return file.response(_header(scope, b"if-none-match"))
+
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    """The value of a header whose value is a list."""
+    return b",".join(value for each, value in scope["headers"] if each == name)
+
+
+def _takes_gzip(accepted: bytes) -> bool:
+    """Whether a client takes what is packed with gzip (RFC 9110 section 12.5.3)."""
+    for each in accepted.lower().split(b","):
+        coding, *parameters = (part.strip() for part in each.split(b";"))
+        if coding == b"gzip":
+            return not any(_NO_GZIP.fullmatch(parameter) for parameter in parameters)
+    return False
 
 
 @dataclass(slots=True, frozen=True)
 class _File:
-    """A file, read once, with its headers."""
+    """A file in one encoding, with its headers."""
 
     body: bytes
     etag: bytes
@@ -76,23 +95,38 @@ class _File:
         return with_length(200, self.body, self.headers)
 
 
-def _read(folders: Mapping[str, Path]) -> dict[str, _File]:
-    """The files of all folders by the path they are served at.
+def _read(folders: Mapping[str, Path]) -> dict[str, tuple[_File, _File | None]]:
+    """The files of all folders by the path they are served at: as they are, and packed if that saves much.
 
     They are read once and found by their whole path, so that a request can't name any other file.
     """
     files = {}
     for name, folder in folders.items():
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            body = file.read_bytes()
-            etag = b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
-            headers = [
-                (b"content-type", _TYPES.get(file.suffix, "application/octet-stream").encode()),
-                (b"etag", etag),
-                (b"cache-control", b"no-cache"),  # browsers ask each time, so a new version is seen at once
-                *SECURITY,
-            ]
-            files[f"/{name}/{file.relative_to(folder).as_posix()}"] = _File(body, etag, headers)
+            files[f"/{name}/{file.relative_to(folder).as_posix()}"] = _encodings(file)
     for path, name in _PLACES.items():
         files[path] = files[f"/static/{name}"]
     return files
+
+
+def _encodings(file: Path) -> tuple[_File, _File | None]:
+    body = file.read_bytes()
+    packed = gzip.compress(body, mtime=0)
+    digest = hashlib.sha256(body).hexdigest()[:32].encode()
+    headers = [
+        (b"content-type", _TYPES.get(file.suffix, "application/octet-stream").encode()),
+        (b"cache-control", b"no-cache"),  # browsers ask each time, so a new version is seen at once
+        *SECURITY,
+    ]
+    if len(packed) > 0.9 * len(body):
+        return _file(body, b'"%s"' % digest, headers), None
+    headers.append((b"vary", b"accept-encoding"))
+    # Each encoding has an ETag of its own (RFC 9110 section 8.8.3.3).
+    return (
+        _file(body, b'"%s"' % digest, headers),
+        _file(packed, b'"%s-gzip"' % digest, [*headers, (b"content-encoding", b"gzip")]),
+    )
+
+
+def _file(body: bytes, etag: bytes, headers: Headers) -> _File:
+    return _File(body, etag, [*headers, (b"etag", etag)])

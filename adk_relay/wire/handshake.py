@@ -14,10 +14,9 @@ from adk_relay.core.logs import failure, one_line
 from adk_relay.core.stats import Tally
 from adk_relay.wire.asgi import Event, Receive, Scope, Send
 from adk_relay.wire.closing import RATE_LIMITED, CloseFrame
-from adk_relay.wire.dialects.live import SUBPROTOCOL
 from adk_relay.wire.guard import Refused
 from adk_relay.wire.responding import attempt
-from adk_relay.wire.targets import offers_subprotocol
+from adk_relay.wire.targets import offers_subprotocol, subprotocol_of
 
 log = logging.getLogger("relay")
 
@@ -27,9 +26,8 @@ _CLOSE_WAIT = 1.0
 
 async def accept(scope: Scope, receive: Receive, send: Send) -> bool:
     """Accepts a WebSocket. False: the peer has gone."""
-    subprotocol = SUBPROTOCOL if offers_subprotocol(scope) else None
     return await _connected(receive) and await attempt(
-        send, {"type": "websocket.accept", "subprotocol": subprotocol}
+        send, {"type": "websocket.accept", "subprotocol": subprotocol_of(scope)}
     )
 
 

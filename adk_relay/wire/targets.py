@@ -9,12 +9,14 @@ from urllib.parse import quote
 
 from adk_relay.core.interfaces import UnknownConversationError
 from adk_relay.core.room import After
-from adk_relay.core.visitor import Visitor, name_of
+from adk_relay.core.visitor import GUEST, Visitor, name_of
 from adk_relay.wire.asgi import Scope, query_of
 from adk_relay.wire.dialects import NAME, SESSION_ID, Dialect, is_name, is_session_id
 from adk_relay.wire.dialects.chat import CHAT
 from adk_relay.wire.dialects.live import SUBPROTOCOL, live
 from adk_relay.wire.dialects.turn import TURN
+from adk_relay.wire.openai.realtime import SUBPROTOCOL as REALTIME
+from adk_relay.wire.openai.realtime import realtime
 from adk_relay.wire.twilio.call import twilio
 
 
@@ -37,7 +39,7 @@ class Target(NamedTuple):
     is_new: bool = False
 
 
-_TARGET = re.compile(r"/ws|/ws/[^/]*|/api/v1/chat/stream|/twilio/?")
+_TARGET = re.compile(r"/ws|/ws/[^/]*|/api/v1/chat/stream|/twilio/?|/v1/realtime")
 """The paths of WebSockets."""
 
 
@@ -73,9 +75,13 @@ def target_of(scope: Scope, queue_bytes: int = 0) -> Target:
         return Target(CHAT)
     if path == "/api/v1/chat/stream":
         return Target(TURN)
+    if path == "/v1/realtime":
+        return _realtime(scope)
     found = re.fullmatch(r"/ws/([^/]*)", path)
     if not found:
-        raise NoSuchTargetError("the paths are /ws/{user_id}, /ws, /api/v1/chat/stream and /twilio")
+        raise NoSuchTargetError(
+            "the paths are /ws/{user_id}, /ws, /api/v1/chat/stream, /v1/realtime and /twilio"
+        )
     query = query_of(scope)
     session_id, after = query.get("session_id"), query.get("after")
     if not is_name(found[1]):
@@ -88,6 +94,21 @@ def target_of(scope: Scope, queue_bytes: int = 0) -> Target:
     binary = offers_subprotocol(scope)
     dialect = live(is_audio=is_audio == "true", binary=binary, newest=not (binary or session_id))
     return Target(dialect, found[1], session_id, _after(after) if after is not None else None)
+
+
+def _realtime(scope: Scope) -> Target:
+    """What a client of OpenAI's Realtime API asks for: a new conversation, unless it names one.
+
+    It then gets the whole conversation first, whatever it knew before (see `After.is_first`).
+    """
+    query = query_of(scope)
+    user_id, session_id = query.get("user_id", GUEST), query.get("session_id")
+    if not is_name(user_id):
+        raise NoSuchTargetError(f"user_id is {NAME}")
+    if session_id is not None and not is_session_id(session_id):
+        raise NoSuchTargetError(f"session_id is {SESSION_ID}")
+    after = None if session_id is None else After("0", 0)
+    return Target(realtime(scope), user_id, session_id, after, is_new=session_id is None)
 
 
 def with_name(visitor: Visitor, scope: Scope) -> Visitor:
@@ -124,7 +145,8 @@ def for_visitor(target: Target, visitor: Visitor) -> Target:
         raise UnknownConversationError(target.session_id or "")
     # "newest" would take the conversation away from its owner.
     dialect = replace(target.dialect, attends="all")
-    return target._replace(dialect=dialect, session_id=visitor.session_id)
+    after = After("0", 0) if target.is_new else target.after
+    return target._replace(dialect=dialect, session_id=visitor.session_id, after=after, is_new=False)
 
 
 def _after(after: str) -> After:
@@ -133,6 +155,13 @@ def _after(after: str) -> After:
     if not found:
         raise NoSuchTargetError("after is <epoch>.<N>, or N")
     return After(found[1], int(found[2]))
+
+
+def subprotocol_of(scope: Scope) -> str | None:
+    """The subprotocol that is chosen of those that the client of a WebSocket offers; None: none is."""
+    if offers_subprotocol(scope):
+        return SUBPROTOCOL
+    return REALTIME if REALTIME in scope.get("subprotocols", ()) else None
 
 
 def offers_subprotocol(scope: Scope) -> bool:

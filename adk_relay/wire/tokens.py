@@ -41,8 +41,9 @@ MAX_TOKEN_CHARS = 8 * 1024
 ROLES = ("write", "listen", "manage")
 """What somebody who was invited may do: write, only listen, or write, clear and delete."""
 
-_SUBPROTOCOL = "bearer."
-"""Begins a subprotocol that has a token: all that a browser can send with a WebSocket."""
+_SUBPROTOCOLS = ("bearer.", "openai-insecure-api-key.")
+"""What begins a subprotocol that has a token: all that a browser can send with a WebSocket. The second one is
+that of OpenAI's clients."""
 
 
 class BadTokenError(Exception):
@@ -220,8 +221,9 @@ def token_of(scope: Scope) -> str | None:
             if scheme.lower() == "bearer":  # Basic, for example, may be for a proxy in front
                 return token.strip()
     for subprotocol in scope.get("subprotocols") or ():
-        if subprotocol.startswith(_SUBPROTOCOL):
-            return str(subprotocol.removeprefix(_SUBPROTOCOL))
+        for start in _SUBPROTOCOLS:
+            if subprotocol.startswith(start):
+                return str(subprotocol.removeprefix(start))
     return query_of(scope).get("token")
 
 

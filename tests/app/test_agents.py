@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from support.client import client
-from support.process import process
+from support.process import UVICORN, relay_process, warm_relay
 from support.server import ROOT
-
-UVICORN = [sys.executable, "-m", "uvicorn", "relay:app", "--port", "0"]
+from support.warm import warm
 
 ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 """The checkout, whose own `agent` is a package that `import agent` would find."""
@@ -72,50 +70,48 @@ def write(folder: Path, files: dict[str, str]) -> Path:
     return own
 
 
-def find(folder: Path, reference: str | None = None) -> tuple[str, str]:
+FIND = """
+import json, sys
+from pathlib import Path
+from adk_relay.agents import find_agent
+from adk_relay.settings import SettingsError
+try:
+    found = find_agent(json.loads(sys.argv[1]), Path.cwd())
+    print(json.dumps([found.agent.name, found.file]))
+except SettingsError as error:
+    print(json.dumps(["", str(error)]))
+"""
+
+
+async def find(folder: Path, reference: str | None = None) -> tuple[str, str]:
     """The name of the agent that is found, and its file; or "", and the error."""
-    program = (
-        "import json, sys\n"
-        "from pathlib import Path\n"
-        "from adk_relay.agents import find_agent\n"
-        "from adk_relay.settings import SettingsError\n"
-        "try:\n"
-        "    found = find_agent(json.loads(sys.argv[1]), Path.cwd())\n"
-        "    print(json.dumps([found.agent.name, found.file]))\n"
-        "except SettingsError as error:\n"
-        "    print(json.dumps(['', str(error)]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(reference)],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
-    name, text = json.loads(done.stdout)
+    started = await warm([sys.executable, "-c", FIND, json.dumps(reference)], folder, ENVIRONMENT)
+    assert started.stdout
+    told = (await started.stdout.read()).decode()
+    assert await started.wait() == 0, told
+    name, text = json.loads(told)  # nothing else was told, either
     return name, text
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_folder_of_any_layout_of_adks(tmp_path: Path, layout: str) -> None:
+async def test_a_folder_of_any_layout_of_adks(tmp_path: Path, layout: str) -> None:
     files, file = LAYOUTS[layout]
     own = write(tmp_path, files)
-    assert find(tmp_path) == ("mine", str(own / file))
+    assert await find(tmp_path) == ("mine", str(own / file))
 
 
-def test_an_app_goes_before_a_root_agent(tmp_path: Path) -> None:
+async def test_an_app_goes_before_a_root_agent(tmp_path: Path) -> None:
     own = write(tmp_path, {"agent.py": APP})
-    assert find(tmp_path) == ("agent", str(own / "agent.py"))  # the name of the App
+    assert await find(tmp_path) == ("agent", str(own / "agent.py"))  # the name of the App
 
 
 @pytest.mark.parametrize(
     "reference", [None, "adk_relay.agent:root_agent", "adk_relay.agent.agent:root_agent"]
 )
-def test_the_built_in_agent_in_a_checkout(tmp_path: Path, reference: str | None) -> None:
+async def test_the_built_in_agent_in_a_checkout(tmp_path: Path, reference: str | None) -> None:
     if reference:
         write(tmp_path, {"__init__.py": AGENT})  # what is named goes before what is here
-    name, file = find(tmp_path, reference)
+    name, file = await find(tmp_path, reference)
     assert name == "assistant"
     assert Path(file).parent == ROOT / "agent"
 
@@ -143,20 +139,20 @@ ERRORS: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_a_folder_that_cannot_be_imported_is_one_line(tmp_path: Path, case: str) -> None:
+async def test_a_folder_that_cannot_be_imported_is_one_line(tmp_path: Path, case: str) -> None:
     files, complaint = ERRORS[case]
     own = write(tmp_path, files)
-    name, error = find(tmp_path)
+    name, error = await find(tmp_path)
     assert not name
     assert "\n" not in error
     expected = f"The agent in {re.escape(str(own))} can't be imported: "
     assert re.fullmatch(expected + complaint.replace("{own}", re.escape(str(own))), error), error
 
 
-def test_a_module_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
+async def test_a_module_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("raise RuntimeError('out of\\norder')")
     expected = f"RELAY_AGENT=mine:root_agent: RuntimeError: out of order ({tmp_path}/mine.py, line 1)"
-    assert find(tmp_path, "mine:root_agent") == ("", expected)
+    assert await find(tmp_path, "mine:root_agent") == ("", expected)
 
 
 # ---- served ----------------------------------------------------------------------------------
@@ -164,7 +160,7 @@ def test_a_module_that_cannot_be_imported_is_one_line(tmp_path: Path) -> None:
 
 async def test_the_own_agent_is_served_and_the_log_says_so(tmp_path: Path) -> None:
     own = write(tmp_path, {"__init__.py": "from . import agent", "agent.py": AGENT})
-    async with process(UVICORN, tmp_path, ENVIRONMENT) as relay:
+    async with relay_process(UVICORN, tmp_path) as relay:
         await relay.started()
         async with client(relay.port) as alice:
             assert "hello" in await alice.ask("hello")
@@ -177,7 +173,7 @@ async def test_the_own_agent_is_served_and_the_log_says_so(tmp_path: Path) -> No
 
 async def test_a_folder_without_an_agent_is_one_plain_error(tmp_path: Path) -> None:
     own = write(tmp_path, {"__init__.py": "", "notes.txt": "nothing"})
-    async with process(UVICORN, tmp_path, ENVIRONMENT) as relay:
+    async with warm_relay(UVICORN, tmp_path) as relay:
         assert await relay.ended() == 3
         first, last = relay.problems()
     assert first.startswith(f"ERROR: relay: The folder {own} has no root_agent. Add one")
@@ -187,7 +183,7 @@ async def test_a_folder_without_an_agent_is_one_plain_error(tmp_path: Path) -> N
 
 async def test_what_is_no_agent_is_one_plain_error(tmp_path: Path) -> None:
     own = write(tmp_path, {"agent.py": "root_agent = 'me'"})
-    async with process(UVICORN, tmp_path, ENVIRONMENT) as relay:
+    async with warm_relay(UVICORN, tmp_path) as relay:
         assert await relay.ended() == 3
         first, _ = relay.problems()
     assert first == f"ERROR: relay: The agent in {own}: agent must be an ADK agent or App, not str"
@@ -195,7 +191,7 @@ async def test_what_is_no_agent_is_one_plain_error(tmp_path: Path) -> None:
 
 async def test_a_model_that_adk_does_not_know_is_one_plain_error(tmp_path: Path) -> None:
     own = write(tmp_path, {"agent.py": AGENT.replace("Rehearsal(words_per_second=50)", "'no-such-model'")})
-    async with process(UVICORN, tmp_path, ENVIRONMENT) as relay:
+    async with warm_relay(UVICORN, tmp_path) as relay:
         assert await relay.ended() == 3
         first, _ = relay.problems()
     assert first.startswith(f"ERROR: relay: The agent in {own}: ")
@@ -214,7 +210,7 @@ class Mine(BasePlugin):
 app.plugins.append(Mine("mine"))
 """
     write(tmp_path, {"agent.py": APP + plugins})
-    async with process(UVICORN, tmp_path, ENVIRONMENT) as relay:
+    async with warm_relay(UVICORN, tmp_path) as relay:
         await relay.started()
         await relay.stop()
     assert (tmp_path / "closed").exists()
@@ -227,13 +223,13 @@ async def test_the_folders_own_env_file_is_read_after_the_other(tmp_path: Path) 
     own = write(folder, {"agent.py": AGENT.replace("Rehearsal(words_per_second=50)", "'gemini-3.8-live'")})
     (tmp_path / ".env").write_text("RELAY_GRACE=from above\n")
     (folder / ".env").write_text("RELAY_PING_INTERVAL=3\n")
-    async with process(UVICORN, folder, ENVIRONMENT) as relay:
+    async with warm_relay(UVICORN, folder) as relay:
         assert await relay.ended() == 3
         assert re.match(
             rf"ERROR: relay: The agent in {own} uses Gemini\. .*GOOGLE_API_KEY", relay.problems()[0]
         )
     (own / ".env").write_text("GOOGLE_API_KEY=a-key-that-is-not-tried\nRELAY_PING_INTERVAL=4\n")
-    async with process(UVICORN, folder, ENVIRONMENT) as relay:
+    async with warm_relay(UVICORN, folder) as relay:
         await relay.started()
         async with client(relay.port) as alice:
             assert alice.hello["ping_interval"] == 3

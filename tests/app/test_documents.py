@@ -203,7 +203,9 @@ def test_the_named_states() -> None:
         assert [state.name for state in machine] == re.findall(r"`(\w+)`", states), name
 
 
-@pytest.mark.parametrize("folder", ["core", "wire", "wire/dialects", "adk", "bus", "client", ""])
+@pytest.mark.parametrize(
+    "folder", ["core", "wire", "wire/dialects", "wire/openai", "wire/twilio", "adk", "bus", "client", ""]
+)
 def test_all_files_are_named(folder: str) -> None:
     path = f"adk_relay/{folder}".rstrip("/")
     files = " ".join(files for _, files in rows(section(ARCHITECTURE, f"### `{path}`")))

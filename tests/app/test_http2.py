@@ -54,7 +54,7 @@ async def test_sound_both_ways(relay: Process, gemini: GeminiLive) -> None:
 
 
 async def test_refusal(relay: Process) -> None:
-    why = "the paths are /ws/{user_id}, /ws and /api/v1/chat/stream"
+    why = "the paths are /ws/{user_id}, /ws, /api/v1/chat/stream, /v1/realtime and /twilio"
     async with Http2Peer.opened(relay.port, "/nothing") as refused:
         assert await refused.rest() == [{"type": "close", "code": 4404, "reason": why}]
     async with Http2Peer.opened(relay.port, "/nothing", subprotocol=False) as refused:

@@ -15,7 +15,15 @@ from websockets.exceptions import ConnectionClosed
 
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
-from support.process import PYTHON, SERVE, UVICORN, relay_process, serving_process
+from support.process import (
+    PYTHON,
+    SERVE,
+    UVICORN,
+    relay_process,
+    serving_process,
+    serving_warm,
+    warm_relay,
+)
 
 OWN_AGENT = """
 import asyncio
@@ -116,7 +124,7 @@ async def test_stops_with_a_stalled_peer(
         await endless(connection, turn)
 
     gemini.answer = answer
-    async with serving_process(command, folder, **gemini.env, **RELAY_AGENT) as relay:
+    async with serving_warm(command, folder, **gemini.env, **RELAY_AGENT) as relay:
         with stalled_peer(relay.port) as peer:
             await asyncio.wait_for(flooded.wait(), 20)
             async with client(relay.port) as alice:
@@ -167,7 +175,7 @@ def bytes_left(peer: socket.socket) -> int:
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 async def test_stops_at_rest_at_once(gemini: GeminiLive, folder: Path, how: signal.Signals) -> None:
     """Also with a run that would outlive its socket by the grace."""
-    async with serving_process(PYTHON, folder, **gemini.env, **RELAY_AGENT) as relay:
+    async with serving_warm(PYTHON, folder, **gemini.env, **RELAY_AGENT) as relay:
         async with client(relay.port) as alice:
             assert await alice.ask("hello") == "You said: hello."
         began = time.monotonic()
@@ -186,7 +194,7 @@ async def test_stops_in_mid_tool_call(gemini: GeminiLive, folder: Path, tool: st
         await connection.call_tool(tool, {})
 
     gemini.answer = answer
-    async with serving_process(PYTHON, folder, **gemini.env, **RELAY_AGENT) as relay:
+    async with serving_warm(PYTHON, folder, **gemini.env, **RELAY_AGENT) as relay:
         async with client(relay.port) as alice:
             await alice.say("hello")
             await alice.until(lambda said: said.get("type") == "tool_start")
@@ -206,7 +214,7 @@ async def test_own_agent_whose_model_dies_in_mid_answer(gemini: GeminiLive, fold
             await connection.say(" three four.")
 
     gemini.answer = answer
-    async with serving_process(UVICORN, folder, **gemini.env, **RELAY_AGENT) as relay:
+    async with serving_warm(UVICORN, folder, **gemini.env, **RELAY_AGENT) as relay:
         async with client(relay.port) as alice:
             assert alice.hello["model"] == "gemini-3.8-live"
             assert alice.hello["rehearsal"] is False
@@ -223,7 +231,7 @@ async def test_own_agent_whose_model_dies_in_mid_answer(gemini: GeminiLive, fold
 
 async def test_bad_key_is_one_line_without_the_key(gemini: GeminiLive, folder: Path) -> None:
     environment = gemini.env | RELAY_AGENT | {"GOOGLE_API_KEY": "AIza-not-a-good-one"}
-    async with serving_process(PYTHON, folder, **environment) as relay:
+    async with serving_warm(PYTHON, folder, **environment) as relay:
         async with client(relay.port) as alice:
             await alice.say("hello")
             frames = await alice.until(lambda said: said.get("type") == "error")
@@ -243,7 +251,7 @@ async def test_tool_that_raises_is_one_line(gemini: GeminiLive, folder: Path) ->
         await connection.say("It is broken.")
 
     gemini.answer = answer
-    async with serving_process(PYTHON, folder, **gemini.env, **RELAY_AGENT) as relay:
+    async with serving_warm(PYTHON, folder, **gemini.env, **RELAY_AGENT) as relay:
         async with client(relay.port) as alice:
             assert await alice.ask("try") == "It is broken."
         await relay.stop()
@@ -274,7 +282,7 @@ async def test_without_credentials_it_is_a_rehearsal_and_says_so_once(
 async def test_the_log_level_and_the_proxies_are_relays_too(tmp_path: Path, command: list[str]) -> None:
     options = ["--log-level", "debug", "--forwarded-allow-ips", "192.0.2.1"]
     forged = {"X-Forwarded-For": "203.0.113.1"}
-    async with serving_process([*command, *options], tmp_path) as relay:
+    async with serving_warm([*command, *options], tmp_path) as relay:
         async with client(relay.port, additional_headers=forged) as alice:
             await alice.say("hello")
             await alice.next()
@@ -307,9 +315,10 @@ async def test_the_log_level_and_the_proxies_are_relays_too(tmp_path: Path, comm
 async def test_wrong_settings_are_one_plain_error(
     folder: Path, environment: dict[str, str], complaint: str
 ) -> None:
+    start = relay_process if environment is RELAY_AGENT else warm_relay  # one with a new interpreter
     if "my_pkg" in environment.get("RELAY_AGENT", "") and environment is not RELAY_AGENT:
         environment = environment | {"GOOGLE_API_KEY": "a-key-that-is-not-tried"}
-    async with relay_process(PYTHON, folder, **environment) as relay:
+    async with start(PYTHON, folder, **environment) as relay:
         assert await relay.ended() == 3  # uvicorn's word for "could not start"
         first, last = relay.problems()
     assert re.match("ERROR: relay: " + complaint, first), first
@@ -318,7 +327,7 @@ async def test_wrong_settings_are_one_plain_error(
 
 async def test_key_in_the_env_file_makes_it_a_gemini_agent(gemini: GeminiLive, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in gemini.env.items()))
-    async with serving_process(UVICORN, tmp_path) as relay:
+    async with serving_warm(UVICORN, tmp_path) as relay:
         async with client(relay.port) as alice:
             assert (alice.hello["model"], alice.hello["rehearsal"]) == ("gemini-3.8-live", False)
             assert await alice.ask("hello") == "You said: hello."
@@ -330,7 +339,7 @@ async def test_an_option_beats_the_environment_and_that_beats_the_env_file(tmp_p
     (tmp_path / ".env").write_text("RELAY_PING_INTERVAL=1\nRELAY_GRACE=wrong\nRELAY_QUEUE_BYTES=wrong\n")
     options = ["--ping-interval", "3", "--grace", "0"]
     environment = {"RELAY_PING_INTERVAL": "2", "RELAY_QUEUE_BYTES": "4096"}
-    async with serving_process([*SERVE, *options], tmp_path, **environment) as relay:
+    async with serving_warm([*SERVE, *options], tmp_path, **environment) as relay:
         async with client(relay.port) as alice:
             assert alice.hello["ping_interval"] == 3
         assert await relay.stop() == 0
@@ -338,7 +347,7 @@ async def test_an_option_beats_the_environment_and_that_beats_the_env_file(tmp_p
 
 async def test_env_file_is_read_by_the_app_and_by_nothing_else(folder: Path) -> None:
     (folder / ".env").write_text("RELAY_GRACE=from the file\nRELAY_AGENT=my_pkg.my_agent:root_agent\n")
-    async with relay_process(UVICORN, folder) as relay:
+    async with warm_relay(UVICORN, folder) as relay:
         assert await relay.ended() == 3
         assert "RELAY_GRACE is 'from the file'" in relay.problems()[0]
     embedding = """

@@ -71,7 +71,7 @@ async def test_refusal(server: str, relay: Process) -> None:
     async with connect(url, subprotocols=[Subprotocol("relay.v1")], proxy=None) as refused:
         with pytest.raises(ConnectionClosed) as closed:
             await refused.recv()
-    why = "the paths are /ws/{user_id}, /ws and /api/v1/chat/stream"
+    why = "the paths are /ws/{user_id}, /ws, /api/v1/chat/stream, /v1/realtime and /twilio"
     is_daphne = server == "daphne"  # it sends no reasons
     assert closed.value.rcvd
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4404, "" if is_daphne else why)

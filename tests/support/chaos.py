@@ -30,7 +30,7 @@ from support.chaos_clients import Client, World
 from support.chaos_dialects import Asker, Chat, Live
 from support.chat import created
 from support.gemini import GeminiLive
-from support.process import SERVE, Process, relay_process
+from support.process import SERVE, Process, warm_relay
 from support.proxy import Network, network
 from support.redis_server import RedisServer, redis_server
 
@@ -111,7 +111,7 @@ class Place:
         async with network(redis_port, is_http=False) as (self.network, port):
             environment = self._environment | {"RELAY_BUS": f"redis://127.0.0.1:{port}"}
             while not self.is_over:
-                async with relay_process(SERVE, self._folder, RELAY_ROLE=self.role, **environment) as process:
+                async with warm_relay(SERVE, self._folder, RELAY_ROLE=self.role, **environment) as process:
                     self.logs.append(process.log)
                     await process.started()
                     self.process = process

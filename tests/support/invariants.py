@@ -120,7 +120,8 @@ class Checker:
         if key in self._broken or (calls > _CHECK_ALL and calls % _THEN_EVERY):
             return
         try:
-            check = check_of(type(this))
+            kind: type = type(this)
+            check = check_of(kind)
             assert check
             check(this)
         except AssertionError as violation:
@@ -151,6 +152,7 @@ def install() -> None:
                     checker.wrap(kind)
 
 
+@functools.cache  # it is asked for after each call
 def check_of(kind: type) -> Callable[[Any], None] | None:
     """What checks the invariants of a class, and of those that are derived from it; None: nothing does."""
     for name in CHECKS:

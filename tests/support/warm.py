@@ -75,7 +75,7 @@ async def _reader(descriptor: int, limit: int = 2**16) -> asyncio.StreamReader:
 async def warm(
     command: Sequence[str | Path], folder: Path, environment: Mapping[str, str], *, is_heard: bool = True
 ) -> Warm:
-    """Starts `python script …` or `python -m module …` in a folder, with this environment alone.
+    """Starts `python …` (a script, `-m module` or `-c program`) in a folder, with this environment alone.
 
     What it writes goes to `stdout`; nowhere, if it is not to be heard.
     """

@@ -34,7 +34,7 @@ def _load() -> None:
 
 
 def _run(order: dict[str, Any], output: int) -> None:
-    """What the interpreter does with `script arguments` or `-m module arguments`."""
+    """What the interpreter does with `script …`, `-m module …` or `-c program …`."""
     os.setsid()
     os.chdir(order["folder"])
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -53,6 +53,11 @@ def _run(order: dict[str, Any], output: int) -> None:
         sys.path[:] = [order["folder"], *paths, *_BEFORE]
         sys.argv[:] = [first, *arguments]
         runpy.run_module(first, run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.path[:] = [order["folder"], *paths, *_BEFORE]
+        program, *arguments = arguments
+        sys.argv[:] = ["-c", *arguments]
+        exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
     else:
         sys.path[:] = [os.path.dirname(first), *paths, *_BEFORE]  # noqa: PTH120
         sys.argv[:] = [first, *arguments]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 from pathlib import Path
@@ -126,6 +127,29 @@ async def test_a_known_file_is_not_sent_again() -> None:
             assert (await ask(port, "/static/app.js", If_None_Match=other)).status == 200, other
         head = await ask(port, "/static/app.js", "HEAD", If_None_Match=etag)
         assert head.status == 304
+
+
+async def test_a_file_is_packed_for_a_client_that_takes_that() -> None:
+    async with serving(a_relay()) as port:
+        plain = await ask(port, "/static/app.js")
+        assert "content-encoding" not in plain.headers
+        for accepted in ("gzip", "br, GZIP;q=0.5, *;q=0", "deflate,gzip ; q=1.0"):
+            packed = await ask(port, "/static/app.js", Accept_Encoding=accepted)
+            assert packed.headers["content-encoding"] == "gzip", accepted
+            assert gzip.decompress(packed.body) == plain.body
+            assert packed.headers["content-length"] == str(len(packed.body))
+            assert len(packed.body) < len(plain.body) / 2
+        etag = packed.headers["etag"]
+        assert etag != plain.headers["etag"]
+        known = await ask(port, "/static/app.js", Accept_Encoding="gzip", If_None_Match=etag)
+        assert (known.status, known.body) == (304, b"")
+        for each in (plain, packed, known):
+            assert each.headers["vary"] == "accept-encoding"
+        for refused in ("gzip;q=0", "gzip; q=0.000, br", "br", "identity", "x-gzipped"):
+            got = await ask(port, "/static/app.js", Accept_Encoding=refused)
+            assert got.body == plain.body, refused
+        head = await ask(port, "/static/app.js", "HEAD", Accept_Encoding="gzip")
+        assert (head.body, head.headers["content-length"]) == (b"", str(len(packed.body)))
 
 
 async def test_every_answer_is_guarded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from adk_relay.core.credits import Usage
@@ -46,6 +47,8 @@ class Answering:
         """What the open part is; "": none is open."""
         self._words: list[str] = []
         """Those of the open part."""
+        self.metadata: Mapping[str, Any] | None = None
+        """What the client has asked to see in the response again."""
         self.problem: dict[str, str] | None = None
         """Why the response will have failed when it ends."""
 
@@ -63,6 +66,11 @@ class Answering:
         return bool(self._output)
 
     @property
+    def has_words(self) -> bool:
+        """Whether the response has a message: it is not about functions alone."""
+        return any(item.type == "message" for item in self._output)
+
+    @property
     def has_sound(self) -> bool:
         """Whether a part of sound is open."""
         return self._kind == "audio"
@@ -74,17 +82,17 @@ class Answering:
         self.id = self.last_id = self._events.new_id("resp")
         return self._events.event("response.created", response=self._object("in_progress"))
 
-    def say(self, words: str, *, aloud: bool) -> Told:
+    def say(self, words: str, *, aloud: bool, seq: int = 0) -> Told:
         """The agent says something; `aloud`: it is the transcript of sound."""
         kind: Literal["audio", "text"] = "audio" if aloud and self._settings.has_sound else "text"
-        told = self._part(kind)
+        told = self._part(kind, seq)
         self._words.append(words)
         name = "response.output_audio_transcript.delta" if kind == "audio" else "response.output_text.delta"
         return *told, *self._events.event(name, **self._place(), delta=words)
 
-    def sound(self, audio: bytes, ms: float) -> Told:
+    def sound(self, audio: bytes, ms: float, seq: int = 0) -> Told:
         """The agent is heard."""
-        told = () if self._kind == "audio" else self._part("audio")
+        told = self._part("audio", seq)
         assert self._open
         self._open.audio_ms += ms
         index = len(self._output) - 1, len(self._open.content) - 1
@@ -120,19 +128,22 @@ class Answering:
         elif status == "failed":
             details = {"type": status, "error": self.problem}
         response = self._object(status) | {"status_details": details, "usage": _usage(usage)}
-        self.id, self._output, self.problem = "", [], None
+        self.id, self._output, self.problem, self.metadata = "", [], None, None
         return *told, *self._events.event("response.done", response=response)
 
-    def _part(self, kind: Literal["audio", "text"]) -> Told:
-        """Opens a part of this kind, unless it is open."""
-        if self._kind == kind:
+    def _part(self, kind: Literal["audio", "text"], seq: int) -> Told:
+        """Opens a part of this kind for the message with this number, unless it is open; 0: it has none."""
+        if self._kind == kind and self._open:
+            self._open.seq = seq or self._open.seq
             return ()
         told = self.begin()
         if not self._open:
             self._open = Item(self._events.new_id("item"), role="assistant", status="in_progress")
+            self._open.first_seq = seq
             told += self._add(self._open)
         else:
             told += self._close_part()
+        self._open.seq = seq or self._open.seq
         self._kind = kind
         words = "transcript" if kind == "audio" else "text"
         self._open.content.append({"type": _PART[kind], words: ""})
@@ -197,9 +208,9 @@ class Answering:
             "status_details": None,
             "output": [item.object(is_beta=is_beta) for item in self._output],
             "conversation_id": self._settings.conversation_id,
-            **self._settings.of_response(is_beta=is_beta),
+            **self._settings.of_response(),
             "usage": None,
-            "metadata": None,
+            "metadata": self.metadata,
         }
 
 

@@ -20,7 +20,7 @@ _MAX_EVENT_ID_CHARS = 512
 MAX_ITEM_ID_CHARS = 128
 
 _APPEND_HEAD = re.compile(r'\{"type": ?"input_audio_buffer\.append", ?"audio": ?"')
-"""How a frame of sound begins that JSON.stringify or Python's json.dumps has made of an event without an id."""
+"""How a frame of sound begins that JSON.stringify or Python's json.dumps has made of one without an id."""
 
 
 @dataclass(slots=True, frozen=True)

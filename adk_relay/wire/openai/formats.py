@@ -1,11 +1,11 @@
-"""How sound is coded on the wire, and as relay has it: 16-bit PCM, up at any rate, down at 24 kHz."""
+"""How sound is coded on the wire. relay has it as 16-bit PCM: up at any rate, down at 24 kHz."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 from adk_relay.core.messages import UserAudio
+from adk_relay.wire import sound
 from adk_relay.wire.openai.refused import RefusedError
 
 Format = Literal["audio/pcm", "audio/pcmu", "audio/pcma"]
@@ -30,34 +30,41 @@ BETA: dict[str, Format] = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g71
 
 NAMES_IN_BETA: dict[Format, str] = {of: name for name, of in BETA.items()}
 
-NOT_INSTALLED = "G.711 needs the packages of adk-relay[telephony], which the server does not have."
-
-
-def is_installed() -> bool:
-    """Whether sound can be resampled and coded."""
-    return False
+NOT_INSTALLED = f"The server can't code G.711: its operator has to install it ({sound.HOW_TO_INSTALL})."
 
 
 class Incoming:
-    """Sound of a client, as it comes in pieces."""
+    """The sound of a client, as it comes in pieces."""
 
     def __init__(self, coded: Format = "audio/pcm") -> None:
         self.format = coded
+        self._resampler = sound.Resampler(RATE, _MODEL_RATE) if sound.is_installed() else None
 
     def decode(self, audio: bytes) -> UserAudio | None:
-        """A piece as the model gets it; None: nothing is complete yet.
+        """A piece as the model gets it; None: there is too little of it yet.
 
         Raises:
             RefusedError: it is not in this format.
         """
+        if self.format != "audio/pcm":
+            to_pcm = sound.pcm_of_ulaw if self.format == "audio/pcmu" else sound.pcm_of_alaw
+            return UserAudio(to_pcm(audio), _G711_RATE)
         if len(audio) % 2:
             message = "audio/pcm has two bytes for each sample: the number of bytes must be even."
             raise RefusedError("invalid_value", message, "audio")
-        return UserAudio(audio, RATE)
+        if not self._resampler:
+            return UserAudio(audio, RATE)
+        pcm = self._resampler.push(audio)
+        return UserAudio(pcm, _MODEL_RATE) if pcm else None
+
+    def end(self) -> UserAudio | None:
+        """The rest, at the end of what is said; None: there is none."""
+        pcm = self._resampler.flush() if self._resampler and self.format == "audio/pcm" else b""
+        return UserAudio(pcm, _MODEL_RATE) if pcm else None
 
     def ms(self, audio: bytes) -> float:
-        """How long it is."""
-        return len(audio) / 48 if self.format == "audio/pcm" else len(audio) / 8
+        """How long a piece is."""
+        return len(audio) / (48 if self.format == "audio/pcm" else 8)
 
 
 class Outgoing:
@@ -65,10 +72,24 @@ class Outgoing:
 
     def __init__(self, coded: Format = "audio/pcm") -> None:
         self.format = coded
+        self._resampler = sound.Resampler(RATE, _G711_RATE) if coded != "audio/pcm" else None
 
     def encode(self, pcm: bytes) -> bytes:
-        """A piece as the client gets it; b"": nothing is complete yet."""
-        return pcm
+        """A piece as the client gets it; b"": there is too little of it yet."""
+        return self._coded(self._resampler.push(pcm)) if self._resampler else pcm
 
+    def end(self) -> bytes:
+        """The rest, at the end of an answer."""
+        return self._coded(self._resampler.flush()) if self._resampler else b""
 
-_ = Callable
+    def cut(self) -> None:
+        """The answer was interrupted."""
+        if self._resampler:
+            self._resampler.reset()
+
+    def ms(self, audio: bytes) -> float:
+        """How long a coded piece is."""
+        return len(audio) / (8 if self._resampler else 48)
+
+    def _coded(self, pcm: bytes) -> bytes:
+        return sound.ulaw_of(pcm) if self.format == "audio/pcmu" else sound.alaw_of(pcm)

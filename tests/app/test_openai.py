@@ -1,0 +1,95 @@
+"""OpenAI's Realtime API, as OpenAI's own Python SDK speaks it: turns in text and voice."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Any
+
+import pytest
+
+from support.gemini import GeminiLive, silence, speech
+from support.openai_realtime import Client, realtime, types, words
+from support.server import a_relay, serving
+
+pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.bus]
+
+ITEM = ["conversation.item.added", "conversation.item.done"]
+
+ANSWER = [
+    "response.created",
+    "response.output_item.added",
+    "conversation.item.added",
+    "response.content_part.added",
+    "response.output_audio_transcript.delta",
+    "response.output_audio.delta",
+    "response.output_audio.done",
+    "response.output_audio_transcript.done",
+    "response.content_part.done",
+    "conversation.item.done",
+    "response.output_item.done",
+    "response.done",
+]
+
+SPEECH = [
+    "input_audio_buffer.speech_started",
+    "input_audio_buffer.speech_stopped",
+    "input_audio_buffer.committed",
+]
+
+
+def sound(events: list[Any]) -> bytes:
+    return b"".join(b64decode(each.delta) for each in events if each.type == "response.output_audio.delta")
+
+
+async def test_a_text_is_answered_in_sound_and_its_transcript(gemini: GeminiLive) -> None:
+    async with serving(a_relay()) as port, realtime(port) as client:
+        session = client.events[0].session
+        assert session.audio.input.turn_detection.type == "server_vad"
+        events = await client.ask("hello")
+        assert types(events) == ITEM + ANSWER
+        assert words(events) == "You said: hello."
+        assert sound(events) == gemini.connections[0].sound
+        asked, answer = events[0].item, events[-1].response
+        assert asked.content[0].text == "hello"
+        assert answer.status == "completed"
+        (said,) = answer.output
+        assert said.content[0].transcript == "You said: hello."
+        # The ids hold together.
+        assert events[0].previous_item_id is None
+        added = next(each for each in events[2:] if each.type == "conversation.item.added")
+        assert (added.previous_item_id, added.item.id) == (asked.id, said.id)
+        of_part = [each for each in events if hasattr(each, "content_index")]
+        assert {(each.response_id, each.item_id) for each in of_part} == {(answer.id, said.id)}
+        assert len({each.event_id for each in events}) == len(events)
+
+        # As text, when the client wants that; several items are said together.
+        assert (await client.update(output_modalities=["text"])).output_modalities == ["text"]
+        await client.write("one", id="mine")
+        events = await client.ask("two")
+        assert words(events) == "You said: one\ntwo."
+        assert [each for each in types(events) if "delta" in each] == ["response.output_text.delta"]
+        added = [each for each in events if each.type == "conversation.item.added"]
+        assert [each.previous_item_id for each in added] == [said.id, "mine", added[1].item.id]
+        assert events[-1].response.output[0].content[0].text == "You said: one\ntwo."
+    assert gemini.connections[0].texts == ["hello", "one\ntwo"]
+
+
+async def test_speech_is_answered(gemini: GeminiLive) -> None:
+    async with serving(a_relay()) as port, realtime(port) as client:
+        await client.update(audio={"input": {"transcription": {"model": "whisper-1"}}})
+        await client.speak(speech(400, 24_000) + silence(500, 24_000))
+        events = await client.response()
+        assert types(events)[:5] == SPEECH + ITEM
+        assert [each for each in types(events)[5:] if "transcription" not in each] == ANSWER
+        assert words(events) == "I heard you."
+        heard = next(each for each in events if each.type.endswith("transcription.completed"))
+        assert heard.transcript
+        assert {each.item_id for each in events[:3]} == {heard.item_id} == {events[3].item.id}
+        assert 0 <= events[0].audio_start_ms <= events[1].audio_end_ms <= 900
+        await retrieved(client, heard.item_id, heard.transcript)
+
+
+async def retrieved(client: Client, item_id: str, transcript: str) -> None:
+    await client.connection.conversation.item.retrieve(item_id=item_id)
+    item = (await client.until("conversation.item.retrieved")).item
+    assert item.content[0].transcript == transcript
