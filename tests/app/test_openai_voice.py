@@ -47,6 +47,19 @@ async def test_barge_in_and_what_was_heard(gemini: GeminiLive) -> None:
         assert words(events) == "Yes?"
         assert [each for each in types(client.events[began:]) if "committed" in each]
 
+        # So nobody knows of the rest.
+        await client.connection.conversation.item.retrieve(item_id=item.id)
+        left = (await client.until("conversation.item.retrieved")).item
+        assert (left.content[0].transcript, left.status) == ("one", "incomplete")
+        async with realtime(port, session_id=client.events[0].session.id) as other:
+            for _ in range(8):
+                await other.next()
+            done = [each.item for each in other.events if each.type == "conversation.item.done"]
+            assert [(each.content[0].text, each.status) for each in done[:2]] == [
+                ("count", "completed"),
+                ("one", "incomplete"),
+            ]
+
         # What can't be truncated.
         truncate = client.connection.conversation.item.truncate
         for item_id, end, param in (

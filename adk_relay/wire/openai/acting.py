@@ -99,6 +99,7 @@ class Acting:
             for key in keys:  # the first part was refused here, and the second is not asked for
                 update.waiting.discard(key)
                 del state.updates[key]
+                self._settings.wanted = None
 
     # ---- sound ----
 
@@ -207,10 +208,10 @@ class Acting:
         if end > item.audio_ms + 1:
             message = f"Audio content of {item.audio_ms:.0f}ms is already shorter than {end}ms."
             raise RefusedError("invalid_value", message, "audio_end_ms")
-        if item is not self._items.last_of_agent():
+        if item not in self._items.last_of_agent(2):  # the next answer may have begun meanwhile
             message = "Only the last answer can be truncated."
             raise RefusedError("unsupported", message, "item_id")
-        yield Heard(end)
+        yield Heard(end, item.seq)
         truncated = {"item_id": item.id, "content_index": event.content_index, "audio_end_ms": end}
         yield Reply(self._events.event("conversation.item.truncated", **truncated))
 
@@ -251,12 +252,11 @@ class Acting:
 
     def _say(self, event_id: str) -> Done:
         """Says what is held."""
-        items, text, audio = self._asking.take()
+        text, audio = self._asking.held
         key = self._asking.note(event_id)
-        for item in items:
-            item.text_id = key
         if text:
             yield UserText(text, key)
+        self._asking.said(key)  # if it is refused, it is still held
         if audio:
             yield from self._say_aloud(audio)
         elif self._settings.is_manual and self._asking.is_speaking:

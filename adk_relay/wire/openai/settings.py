@@ -38,6 +38,8 @@ class Settings:
         self.local = Local()
         self.voice: Voice = MODELS_OWN
         self.shape: Shape = PLAIN
+        self.wanted: bool | None = None
+        """Whether the client wants manual turns, until the conversation has confirmed it; None: it has."""
 
     def enter(self, welcome: Welcome) -> None:
         """The socket attends a conversation."""
@@ -58,7 +60,7 @@ class Settings:
     @property
     def is_manual(self) -> bool:
         """Whether the client says where its user's speech begins and ends."""
-        return bool(self.shape.push_to_talk)
+        return bool(self.shape.push_to_talk) if self.wanted is None else self.wanted
 
     @property
     def tools(self) -> frozenset[str]:
@@ -83,6 +85,7 @@ class Settings:
             configure = replace(configure, tools=draft.tools)
         if draft.is_manual is not None and draft.is_manual != self.is_manual:
             configure = replace(configure, push_to_talk=draft.is_manual)
+            self.wanted = draft.is_manual
         if draft.temperature is not None and draft.temperature != now.temperature:
             configure = replace(configure, temperature=draft.temperature)
         return Change(None if configure == Configure(id=event_id) else configure, draft.refused)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from adk_relay.core.heard import Shortened
 from adk_relay.core.messages import (
     Audio,
     Error,
@@ -89,23 +90,23 @@ class Telling:
     def encode(self, message: Message) -> Told | None:
         """The events that a message becomes. Frames in a tuple are never merged: each message comes once."""
         if isinstance(message, Audio):
-            return self._audio(message.pcm)
+            return self._audio(message.pcm, message.seq)
         tell = _TELL.get(type(message))
         return tell(self, message) if tell else None
 
     # ---- the agent ----
 
-    def _audio(self, pcm: bytes) -> Told:
+    def _audio(self, pcm: bytes, seq: int) -> Told:
         if not self._settings.has_sound:
             return ()
         told = () if self._answering.is_begun else self._open()
         outgoing = self._state.outgoing
         audio = outgoing.encode(pcm)
-        return *told, *self._answering.sound(audio, outgoing.ms(audio))
+        return *told, *self._answering.sound(audio, outgoing.ms(audio), seq)
 
     def _text(self, message: Text) -> Told:
         told = () if self._answering.is_begun else self._open()
-        return *told, *self._answering.say(message.text, aloud=message.is_transcript)
+        return *told, *self._answering.say(message.text, aloud=message.is_transcript, seq=message.seq)
 
     def _start(self, message: TurnStart) -> Told:
         return *self._open(), *self._answering.begin()
@@ -158,11 +159,21 @@ class Telling:
             if answering.has_sound and (rest := outgoing.end()):
                 told = answering.sound(rest, outgoing.ms(rest))
             how = "completed"
+        if answering.is_begun:
+            self._hearing.settle()
         if asking.goes_on == "waiting" and answering.has_words:
             asking.goes_on = "answered"
         asking.is_canceled = False
         usage = message.answer.usage if message.answer else message.usage
         return *told, *answering.end(how, usage)
+
+    def _shortened(self, message: Shortened) -> Told:
+        """The users have heard only the beginning of an answer: the API has no word for what is left."""
+        if item := self._items.answer_at(message.first):
+            item.status = "incomplete"
+            for part in item.content:
+                part.update({name: message.text for name in ("transcript", "text") if name in part})
+        return ()
 
     def _is_heard(self) -> bool:
         """Whether what happens now may be because the user speaks."""
@@ -222,7 +233,10 @@ class Telling:
         """A part of a `session.update` was answered."""
         update = self._state.updates.pop(key)
         update.waiting.discard(key)
-        return () if update.waiting else self.updated(update.refused)
+        if update.waiting:
+            return ()
+        self._settings.wanted = None
+        return self.updated(update.refused)
 
     def updated(self, refused: Iterable[RefusedError] = ()) -> Told:
         """The session as it is now, and what could not be had of a `session.update`."""
@@ -253,6 +267,7 @@ _TELL: dict[type, Callable[[Any, Any], Told]] = {
     ToolStart: Telling._call,
     ToolComplete: Telling._returned,
     TurnEnd: Telling._end,
+    Shortened: Telling._shortened,
     Transcript: Telling._transcript,
     Written: Telling._written,
     Line: Telling._line,

@@ -56,7 +56,8 @@ class Draft:
         """Takes the fields of the session, or of an object in it."""
         for name, value in fields.items():
             param = f"{path}.{name}"
-            if take := _FIELDS.get(param.removeprefix("session.")):
+            field = param.removeprefix("session.")
+            if take := FIELDS.get(field) or _FLAT.get(field):
                 take(self, value, param)
             else:
                 self.refuse("unknown_parameter", f"Unknown parameter: '{param}'.", param)
@@ -214,7 +215,7 @@ def _ignored(draft: Draft, value: Any, param: str) -> None:
 _MAX_TOKENS = _only(None, "inf", why="The length of answers can't be limited here.")
 _SPEED = _only(None, 1, why="The agent speaks at its own speed.")
 
-_FIELDS: dict[str, Callable[[Draft, Any, str], None]] = {
+FIELDS: dict[str, Callable[[Draft, Any, str], None]] = {
     "type": _type,
     "instructions": _instructions,
     "tools": _tools,
@@ -240,7 +241,10 @@ _FIELDS: dict[str, Callable[[Draft, Any, str], None]] = {
     "audio.input.noise_reduction": _ignored,
     "tracing": _ignored,
     "truncation": _ignored,
-    # Of the beta, in which all is flat.
+}
+"""The fields by their path in the session."""
+
+_FLAT: dict[str, Callable[[Draft, Any, str], None]] = {
     "modalities": _modalities,
     "voice": _voice,
     "speed": _SPEED,
@@ -251,3 +255,4 @@ _FIELDS: dict[str, Callable[[Draft, Any, str], None]] = {
     "turn_detection": _detection,
     "max_response_output_tokens": _MAX_TOKENS,
 }
+"""Those of the beta besides, in which all is flat."""
