@@ -240,7 +240,7 @@ async def test_the_frames_are_those_of_the_dialect(browser: Browser, name: str) 
     for frame in asked:
         dialect.decode(json.dumps(frame))
     types = {
-        "live": "activity_start|activity_end|audio_end|configure|history|interrupt|rewind|tool_result"
+        "live": "activity_start|activity_end|audio_end|configure|heard|history|interrupt|rewind|tool_result"
         "|typing_start|typing_stop"
         "|token|ping|pong|text/plain|audio/pcm|image/jpeg",
         "chat": "create_session|join_session|chat|rewind|tool_result|typing_start|typing_stop"
