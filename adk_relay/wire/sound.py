@@ -6,7 +6,6 @@ It needs the extra `telephony`. Its libraries are imported only where they are u
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import warnings
 from functools import cache
@@ -17,8 +16,12 @@ from typing import Any
 
 HOW_TO_INSTALL = "pip install 'adk-relay[telephony]'"
 
+_QUALITY = "LQ"
+"""It keeps three quarters of what the lower rate can hold, 3 kHz of a telephone's 4, and nothing of what is
+above. `MQ` keeps nine tenths, and its filter reaches four times as far."""
+
 _REACH = 24
-"""How far soxr's filter reaches to either side, in samples of the lower rate, with the quality `LQ`."""
+"""How far the filter reaches to either side, in samples of the lower rate."""
 
 
 @cache
@@ -29,13 +32,14 @@ def is_installed() -> bool:
 
 async def prepare() -> None:
     """Imports the libraries, if they are there: in a thread, because it takes a tenth of a second."""
-    if is_installed() and "soxr" not in sys.modules:
+    if is_installed():
         await asyncio.to_thread(_load)
 
 
 def _load() -> None:
+    import soxr  # noqa: F401
+
     _audioop()
-    _resample(bytes(2), 8_000, 8_000)
 
 
 class Resampler:
@@ -48,7 +52,7 @@ class Resampler:
 
     Invariants:
         Of the sound that has been resampled, as much is kept as the filter reaches.
-        The sound that follows it is too short for a block of output.
+        The sound after it is kept too, and is no longer than the filter reaches.
 
     Args:
         from_rate: samples a second of what is pushed.
@@ -111,7 +115,7 @@ def _stream(from_rate: int, to_rate: int, thread: int) -> Any:
     """A stream of soxr, for one thread. To clear it is cheaper than to make one."""
     import soxr
 
-    return soxr.ResampleStream(from_rate, to_rate, 1, dtype="int16", quality="LQ")
+    return soxr.ResampleStream(from_rate, to_rate, 1, dtype="int16", quality=_QUALITY)
 
 
 # ---- G.711: a byte for a sample, at 8 kHz ----------------------------------------------------
