@@ -41,7 +41,7 @@ KINDS = (LIVE, OPENAI, LIVE_20, TWILIO, OPENAI_20)
 
 async def dialects(lab: Lab) -> list[Row]:
     """Ten sessions of each in real time; and short questions, of which each waits for its first sound."""
-    seconds, rounds = (1.0, 4) if lab.quick else (3.0, 7)
+    seconds, rounds = (1.0, 3) if lab.quick else (2.0, 7)
     used: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
     with lab.new_server("relay") as server:
         async with AsyncExitStack() as stack:

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures, prints the table and returns the exit code: 1 if a measurement failed."""
     parser = argparse.ArgumentParser(prog="bench.py", description="How much relay costs, in ratios.")
     parser.add_argument("rows", nargs="*", metavar="row", help=f"of {', '.join(MEASUREMENTS)}; none: all")
-    parser.add_argument("--quick", action="store_true", help="in seven minutes instead of 25, and rougher")
+    parser.add_argument("--quick", action="store_true", help="in eight minutes instead of 28, and rougher")
     parser.add_argument(
         "--profile",
         choices=PROFILED,

@@ -62,7 +62,7 @@ function draw(api) {
         [make("code", {}, parameter.name), make("span", { class: "kind" }, kind(resolve(parameter.schema), resolve)),
          marked(parameter.description)])));
     }
-    const body = operation.requestBody?.content["application/json"];
+    const [[kindOfBody, body] = []] = Object.entries(operation.requestBody?.content ?? {});
     if (body) {
       const rows = fields(resolve(body.schema), resolve);
       parts.push(make("h4", {}, "Body"), table(["Field", "Kind", "Meaning"], rows));
@@ -73,7 +73,7 @@ function draw(api) {
     if (rows.length) parts.push(make("h4", {}, "Answer"), table(["Field", "Kind", "Meaning"], rows));
     parts.push(make("h4", {}, "Status"), table(["Code", "Meaning"],
       Object.entries(operation.responses).map(([code, response]) => [code, marked(resolve(response).description)])));
-    parts.push(make("pre", { tabindex: "0", class: "curl" }, make("code", {}, curl(path, method, body?.example))));
+    parts.push(make("pre", { tabindex: "0", class: "curl" }, make("code", {}, curl(path, method, kindOfBody, body?.example))));
     contents.append(make("li", {}, make("a", { href: `#${id}` }, `${method.toUpperCase()} ${path}`)));
     return make("article", { class: "operation", "aria-labelledby": id }, parts);
   }
@@ -90,10 +90,13 @@ function draw(api) {
   operations.replaceChildren(...drawn);
 }
 
-function curl(path, method, example) {
+function curl(path, method, kindOfBody, example) {
   const isDefault = method === (example ? "post" : "get"); // curl's own choice
   const verb = isDefault ? "" : ` -X ${method.toUpperCase()}`;
-  const body = example ? ` -H 'content-type: application/json' \\\n  -d '${JSON.stringify(example)}'` : "";
+  const isForm = kindOfBody === "application/x-www-form-urlencoded"; // what curl sends by itself
+  const data = isForm ? new URLSearchParams(example) : JSON.stringify(example);
+  const header = isForm ? "" : " -H 'content-type: application/json'";
+  const body = example ? `${header} \\\n  -d '${data}'` : "";
   return `curl -s${verb}${body} '${base.href.replace(/\/$/, "")}${path}'`;
 }
 

@@ -36,7 +36,8 @@ from adk_relay.core.shape import Shape
 if TYPE_CHECKING:  # it is made of translated events, and those of a run
     from adk_relay.adk.answers import Answers
     from adk_relay.adk.instruction import Instruction
-    from adk_relay.adk.meter import Meter
+    from adk_relay.adk.leaving import Leaving
+from adk_relay.adk.meter import Meter
 
 _CONNECT_TIMEOUT = 15.0
 """Seconds for the handshake and the setup of a connection."""
@@ -76,6 +77,9 @@ class Observer(Hearer, Screened, Protocol):
 
     instruction: Instruction
     """The instruction of the agent that speaks."""
+
+    leaving: Leaving
+    """Why the run is to end, and what its next connection needs."""
 
     meter: Meter
     """Measures the conversation."""

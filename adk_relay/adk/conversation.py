@@ -16,6 +16,7 @@ from adk_relay.adk.intake import Intake
 from adk_relay.adk.keeping import keep_unsaid
 from adk_relay.adk.meter import Meter
 from adk_relay.adk.older import OlderReader
+from adk_relay.adk.playback import Playback
 from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.shaping import Shaping
@@ -90,7 +91,7 @@ class Conversation:
         self._past = past if past and past.epoch else None
         self._label = user_id if session_id == default_id(user_id) else f"{user_id}/{session_id}"
         self._inbox = inbox = Inbox(on_dropped=self._dropped_up)
-        self._shaping = shaping = Shaping(home, self.session, room, self._refresh)
+        self._shaping = shaping = Shaping(home, self.session, room, self._label, self._refresh)
         self._runs = runs = Runs(home.runner, shaping, self.session, inbox, self, self._label)
         self._speaking = Speaking(home, room, requests, inbox, runs, meter)
         self._writing = writing = Writing(
@@ -102,7 +103,10 @@ class Conversation:
             want=runs.want,
             sets_state=lambda delta: self.session.set_state.added(delta),
         )
-        self._turn_ends = ends = TurnEnds(home, self.session, room, requests, inbox, runs, writing, meter)
+        self._playback = playback = Playback(self.session, room, runs, self._speaking, self._label)
+        self._turn_ends = ends = TurnEnds(
+            home, self.session, room, requests, inbox, runs, writing, meter, playback
+        )
         self.tell = room.broadcast
         self.crossed = ends.crossed
         self.lost_speech = self._speaking.lost
@@ -111,7 +115,7 @@ class Conversation:
         self.title = Title(self.session, room)
         self.rename = self.title.set
         self._idleness = Idleness(home.idle_timeout, self._end_idle)
-        parts = self._speaking, writing, ends, self.waiting, shaping, meter, self._idleness
+        parts = self._speaking, playback, writing, ends, self.waiting, shaping, meter, self._idleness
         self._intake = Intake(home, self.session, room, requests, inbox, runs, *parts)
         self._moderation, self._resets = self._intake.moderation, self._intake.resets
         self._attendance = Attendance(
@@ -249,6 +253,8 @@ class Conversation:
         self._handover.changed()
 
     def connected(self) -> None:
+        if run := self._runs.run:
+            self._shaping.works(run.shape)
         self._runs.connected()
 
     def stored(self, text: UserText) -> None:
@@ -298,6 +304,7 @@ class Conversation:
         """Does what the run was stopped for. Returns whether the conversation is over."""
         while self._resets:
             await self._resets.perform()
+        await self._playback.settle()
         if self._handover.is_given:
             return True
         if not self.room.listeners:
@@ -345,7 +352,8 @@ class Conversation:
         await self._runs.answers.keep()
         parts = self._inbox, self.session, self.stored, lambda: bool(self.room.listeners)
         await keep_unsaid(*parts, self._label)
-        await self._shaping.keep(self._label)
+        await self._shaping.keep()
+        await self._playback.keep()
 
     @property
     def _is_closing(self) -> bool:

@@ -45,6 +45,13 @@ def explain(error: Exception, model: str) -> Error:
     return Error("model_refused", text)
 
 
+def is_about_setup(error: Exception) -> bool:
+    """Whether a model may have refused a connection for what it was asked for, and not for who asks."""
+    if not isinstance(error, LostConnection) or error.code not in (400, 1007):
+        return False
+    return not any(word in error.reason.lower() for word in ("api key", "api_key"))
+
+
 def log_retry(label: str, most: int) -> Callable[[RetryCallState], None]:
     """A function for tenacity, which logs that something failed and is tried again.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from adk_relay.adk.home import Home
 from adk_relay.adk.idleness import Idleness
 from adk_relay.adk.meter import Meter
+from adk_relay.adk.playback import Playback
 from adk_relay.adk.resets import Resets
 from adk_relay.adk.rewinds import Rewinds
 from adk_relay.adk.runs import Runs
@@ -14,6 +15,7 @@ from adk_relay.adk.speaking import Speaking
 from adk_relay.adk.stops import Stop
 from adk_relay.adk.turn_ends import TurnEnds
 from adk_relay.adk.waiting import Waiting
+from adk_relay.core.heard import Heard
 from adk_relay.core.inbox import Inbox
 from adk_relay.core.listener import Listener
 from adk_relay.core.members import Members
@@ -40,8 +42,8 @@ class Intake:
     """Takes the input of one conversation: first the host may look at it, and resets may hold it.
 
     Args:
-        session, room, requests, inbox, runs, speaking, writing, turn_ends, waiting, shaping, meter, idleness:
-            those of the conversation.
+        session, room, requests, inbox, runs, speaking, playback, writing, turn_ends, waiting, shaping, meter,
+            idleness: those of the conversation.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Intake:
         inbox: Inbox,
         runs: Runs,
         speaking: Speaking,
+        playback: Playback,
         writing: Writing,
         turn_ends: TurnEnds,
         waiting: Waiting,
@@ -64,6 +67,7 @@ class Intake:
         self._inbox = inbox
         self._runs = runs
         self._speaking = speaking
+        self._playback = playback
         self._writing = writing
         self._turn_ends = turn_ends
         self._waiting = waiting
@@ -102,11 +106,15 @@ class Intake:
                     self._runs.stop(Stop.RESET)
             case Interrupt():
                 self.moderation.stop()
+                self._playback.interrupts(listener)
                 self._turn_ends.interrupt()
+            case Heard():
+                self._playback.take(user_input, listener)
             case UserTyping(typing):
                 self._room.set_typing(listener, typing)
             case UserText():
                 self._meter.wrote()
+                self._playback.interrupts(listener)
                 self._writing.say(user_input, listener)
             case AudioEnd():
                 self._speaking.end(listener)

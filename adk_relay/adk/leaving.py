@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from google.adk.events import Event
+
 _GO_AWAY_MARGIN = 2.0
 """Seconds before the service's own deadline: an answer that is unfinished then is given up."""
 
@@ -21,6 +23,10 @@ class Leaving:
         """A new connection within this run does not do: ADK reads something when a run begins."""
         self.is_stale = False
         """The next turn needs a new connection."""
+        self.needs_history = False
+        """The next connection is to get the history: the service remembers what the users have not heard."""
+        self.unheard: list[Event] = []
+        """They say so, and are not among the events of the run's own session."""
         self._by: float | None = None  # the deadline
 
     def __bool__(self) -> bool:
@@ -41,4 +47,4 @@ class Leaving:
 
     def connected(self) -> None:
         """There is a new connection, or will be soon: no deadline is left."""
-        self._by = None
+        self._by, self.needs_history = None, False

@@ -9,36 +9,12 @@ from typing import Any, NamedTuple
 from google.adk.events import Event
 from google.genai import types
 
+from adk_relay.adk.marks import CUT, GOES_ON, Unheard, mark, marks_in, unheard_in
 from adk_relay.core.answer import ToolCall
 from adk_relay.core.messages import Line, Place, UserText
 from adk_relay.core.times import iso
 from adk_relay.core.titles import beginning
 from adk_relay.core.used_tools import shortened, with_result
-
-GOES_ON = "relay_goes_on"
-"""Marks an event, in its metadata: a lost connection has cut this answer, and the next event is its rest."""
-
-CUT = "relay_cut"
-"""Marks an event, in its metadata: the rest of this answer was not said, or a user has stopped it before."""
-
-PLACE = "relay_place"
-"""Marks an event with the place of its words among all that the listeners were told, as a list.
-
-ADK stores a text only when the model takes it, and an answer only when it ends. The marks of a text are in
-the state that ADK stores with it, those of any other event in its metadata.
-"""
-
-NAME = "relay_name"
-"""Marks an event with what the user is called who wrote or said its words."""
-
-TEXT_KEY = "relay_text"
-"""Marks the event of a text that has an id with its `UserText.key`, as a list: it is not said again."""
-
-REWIND = "relay_rewind"
-"""Marks an event, in its metadata, with a place: all from there on is taken back (see `adk.rewound`)."""
-
-MARKS = frozenset({PLACE, NAME, TEXT_KEY})
-"""The marks that are in the state."""
 
 
 class Said(NamedTuple):
@@ -72,6 +48,8 @@ class Said(NamedTuple):
     """The ids of the calls that have returned, and their results."""
     is_stopped: bool = False
     """A user had stopped the answer before: nobody was to hear this."""
+    unheard: Unheard | None = None
+    """An answer was heard only in part."""
 
     @property
     def user_text(self) -> UserText | None:
@@ -112,7 +90,7 @@ def said_by(event: Event) -> Said:
         (spoken and spoken.text) or "",
         bool(metadata.get(GOES_ON)),
         bool(event.interrupted),
-        *_marks(event.actions.state_delta, event.custom_metadata),
+        *marks_in(event.actions.state_delta, event.custom_metadata),
         event.timestamp,
         bool(metadata.get(CUT)),
         bool(event.turn_complete),
@@ -127,6 +105,7 @@ def said_by(event: Event) -> Said:
             if (answer := part.function_response) and answer.id not in asked
         ),
         bool(metadata.get(CUT)) and GOES_ON not in metadata,
+        unheard_in(metadata),
     )
 
 
@@ -148,7 +127,7 @@ def said_in(stored: Mapping[str, Any]) -> Said:
         (stored.get("output_transcription") or {}).get("text") or "",
         bool(metadata.get(GOES_ON)),
         bool(stored.get("interrupted")),
-        *_marks(actions.get("state_delta"), stored.get("custom_metadata")),
+        *marks_in(actions.get("state_delta"), stored.get("custom_metadata")),
         float(stored.get("timestamp") or 0),
         bool(metadata.get(CUT)),
         bool(stored.get("turn_complete")),
@@ -164,22 +143,13 @@ def said_in(stored: Mapping[str, Any]) -> Said:
             if (answer := part.get("function_response")) and answer.get("id") not in asked
         ),
         bool(metadata.get(CUT)) and GOES_ON not in metadata,
+        unheard_in(metadata),
     )
 
 
 def has_words(event: Event) -> bool:
     """Whether an event that is to be stored holds anything of the messages."""
     return any(said_by(event).lines())
-
-
-def marks(place: Place | None, name: str = "") -> dict[str, Any]:
-    """The marks of an event with words: their place, and the name of the user whose they are."""
-    return ({PLACE: [*place]} if place else {}) | ({NAME: name} if name else {})
-
-
-def marks_of(text: UserText) -> dict[str, Any]:
-    """The marks of the event of a user's text."""
-    return marks(text.place, text.name) | ({TEXT_KEY: [*text.key]} if text.id else {})
 
 
 def cut_answer(author: str, text: str, place: Place | None, *, goes_on: bool, is_cut: bool) -> Event:
@@ -197,36 +167,8 @@ def cut_answer(author: str, text: str, place: Place | None, *, goes_on: bool, is
     return event
 
 
-def mark_cut(event: Event) -> None:
-    """Marks an event of an answer that a user has stopped."""
-    event.custom_metadata = {**(event.custom_metadata or {}), CUT: True}
-
-
-def mark(event: Event, place: Place | None, name: str = "") -> None:
-    """Marks an event with words, or with what belongs to them."""
-    event.custom_metadata = {**(event.custom_metadata or {}), **marks(place, name)}
-
-
-def _marks(
-    *places: Mapping[str, Any] | None,
-) -> tuple[Place | None, str, tuple[str, str] | None, Place | None]:
-    """The marks of an event, which are in one of these; of two, the later one counts."""
-    marks = PLACE, NAME, TEXT_KEY, REWIND
-    found = {key: value for each in places for key, value in (each or {}).items() if key in marks}
-    name = found.get(NAME)
-    text_key = None
-    match found.get(TEXT_KEY):
-        case [str(member), str(text_id)]:
-            text_key = member, text_id
-    name = name if isinstance(name, str) else ""
-    return _place(found.get(PLACE)), name, text_key, _place(found.get(REWIND))
-
-
-def _place(mark: Any) -> Place | None:
-    match mark:
-        case [str(epoch), int(seq)]:
-            return Place(epoch, seq)
-    return None
+_UNHEARD = 8
+"""Of how many answers it is remembered how much was heard."""
 
 
 class Lines:
@@ -254,6 +196,7 @@ class Lines:
         """The beginning of the first of these."""
         self._goes_on = False
         self._cut = 0  # the number of messages at the last interruption: those are in order
+        self._unheard: tuple[Unheard, ...] = ()  # the last ones: more of their answers may be stored later
 
     @property
     def count(self) -> int:
@@ -264,6 +207,9 @@ class Lines:
         """Adds what an event holds."""
         if said.rewinds:
             self._take_back(said.rewinds)
+        if said.unheard:
+            self._unheard = (*self._unheard[1 - _UNHEARD :], said.unheard)
+            self._shorten(len(self.kept), said.unheard)
         for line in said.lines():
             if line.role == "user" and self._is_over:
                 self.loose = ()
@@ -308,9 +254,21 @@ class Lines:
             kept.insert(at, line)
             places.insert(at, place)
             at += 1
+        for unheard in self._unheard if line.role == "agent" else ():
+            self._shorten(at, unheard)
         if line.role == "agent" and self.loose:
             kept[at - 1] = replace(kept[at - 1], tools=shortened([*kept[at - 1].tools, *self.loose]))
             self.loose = ()
+
+    def _shorten(self, end: int, unheard: Unheard) -> None:
+        """Leaves what was heard of an answer, if it is the last of the agent before this index."""
+        for at in range(end)[::-1]:
+            line = self.kept[at]
+            if line.role == "agent" and unheard.is_about(self.places[at]):
+                if len(line.text) > unheard.length:
+                    text = line.text[: unheard.length]
+                    self.kept[at] = replace(line, text=text, interrupted=True)
+                return
 
     def _at(self, place: Place | None) -> int | None:
         """The index of the agent's message at a place; None: it is not known, or not there."""

@@ -28,6 +28,7 @@ from adk_relay.adk.calls import keep, keep_change
 from adk_relay.adk.client_tools import shaped
 from adk_relay.adk.connection import Observer, watched
 from adk_relay.adk.queue import RequestQueue
+from adk_relay.adk.rewound import rewound
 from adk_relay.adk.screening import text_of
 from adk_relay.adk.session import shorten_if_long
 from adk_relay.adk.sound import ShortWay
@@ -159,6 +160,8 @@ class Plugins(PluginManager):
                 **shaped(agent, self._run().shape),
             }
         )
+        if unheard := self._run().leaving.unheard:
+            context.session.events = rewound([*context.session.events, *unheard])
         resumes = self._run().begins(agent.name)
         if await copy.canonical_live_model_async(where) is not copy.model:  # its class chooses the model
 

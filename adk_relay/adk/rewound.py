@@ -3,6 +3,8 @@
 What is stored stays stored. An event that is added says from where on the events before it do not count any
 more, and sets the state to what it was. `rewound` leaves them out, for the model, and `Lines` for everybody
 else. ADK's own rewinding takes back whole invocations, and in live mode one of these has any number of turns.
+
+In the same way an event says how much of an answer was heard: the rest of its words is left out, too.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from typing import Any
 from google.adk.events import Event
 
 from adk_relay.adk.calls import WAITING
-from adk_relay.adk.lines import MARKS, REWIND, Said, is_from, said_by
+from adk_relay.adk.lines import Said, is_from, said_by
+from adk_relay.adk.marks import MARKS, REWIND, Unheard
 from adk_relay.core.messages import Place
 
 _OTHERS = ("app:", "user:", "temp:")
@@ -21,7 +24,7 @@ _OTHERS = ("app:", "user:", "temp:")
 
 
 def rewound(events: list[Event]) -> list[Event]:
-    """The events that count: those that were taken back are left out."""
+    """The events that count: those that were taken back are left out, and words that nobody has heard."""
     kept: list[Event] = []
     for event in events:
         said = said_by(event)
@@ -29,7 +32,43 @@ def rewound(events: list[Event]) -> list[Event]:
             kept.append(event)
         else:
             kept, _ = _split(kept, said.rewinds)
+    for unheard in [said.unheard for said in map(said_by, kept) if said.unheard]:
+        kept = _heard(kept, unheard)
     return kept
+
+
+def _heard(events: list[Event], unheard: Unheard) -> list[Event]:
+    """The same events, but of one answer only the words that were heard."""
+    places = [
+        said.place for event in events if event.author != "user" and any((said := said_by(event)).lines())
+    ]
+    about = [place for place in places if unheard.is_about(place)]
+    left, kept = unheard.length, []
+    for event in events:
+        said = said_by(event)
+        words = said.text + said.spoken
+        if not (about and words and said.place == about[-1] and event.author != "user"):
+            kept.append(event)
+            continue
+        if left < len(words):
+            event = _shortened(event, left)
+        left -= min(left, len(words))
+        if any(said_by(event).lines()) or event.get_function_calls() or event.get_function_responses():
+            kept.append(event)
+    return kept
+
+
+def _shortened(event: Event, length: int) -> Event:
+    """The same event with the beginning of its words. It is another object: a store may keep the first."""
+    event = event.model_copy(deep=True)
+    for part in (event.content and event.content.parts) or ():
+        if part.text and not part.thought:
+            part.text, length = part.text[:length], length - min(length, len(part.text))
+    if event.content and event.content.parts:
+        event.content.parts = [part for part in event.content.parts if part.text != ""]
+    if spoken := event.output_transcription:
+        spoken.text = (spoken.text or "")[:length]
+    return event
 
 
 def rewinding(place: Place, events: list[Event], state: Mapping[str, Any], keep: frozenset[str]) -> Event:
@@ -80,4 +119,6 @@ def _split(events: list[Event], place: Place) -> tuple[list[Event], list[Event]]
 
 
 def _place(said: Said) -> Place | None:
+    if said.unheard:
+        return said.unheard.place
     return said.place if any(said.lines()) else None

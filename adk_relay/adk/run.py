@@ -20,7 +20,7 @@ from adk_relay.adk.holding import Holding
 from adk_relay.adk.hosts import RunHost
 from adk_relay.adk.instruction import Instruction
 from adk_relay.adk.leaving import Leaving
-from adk_relay.adk.lines import marks_of
+from adk_relay.adk.marks import marks_of
 from adk_relay.adk.models import telemetry
 from adk_relay.adk.notes import with_an_end, without
 from adk_relay.adk.pulse import SOUND_RATE, Pulse, seconds_of_sound
@@ -203,16 +203,17 @@ class Run:
         self.handle = None
         self._close_if_at_rest()
 
+    def shorten(self, unheard: Event) -> None:
+        """The users have not heard all that the model has said."""
+        self.leaving.unheard.append(unheard)
+        if self._runner.can_begin_with(self.agent):  # a program of another kind can only be resumed
+            self.handle, self.leaving.needs_history = None, True
+
     def _changed(self) -> None:
         self._holding.update()
         self._host.changed()
         if self.turn.crosses():
             self._host.crossed()
-
-    @property
-    def is_closed(self) -> bool:
-        """The run was ended: its agents have not come to an end by themselves."""
-        return self.queue.closed
 
     @property
     def is_unconnected(self) -> bool:
@@ -274,8 +275,7 @@ class Run:
 
     def begins(self, agent: str) -> bool:
         is_the_same = self._agents == 0 and agent == self.agent
-        self.agent = agent
-        self._agents += 1
+        self.agent, self._agents = agent, self._agents + 1
         self._connected_at = None
         self.leaving.connected()
         return is_the_same
@@ -345,7 +345,7 @@ class Run:
 
     def resumable(self, handle: str) -> None:
         # The service may have made this handle before the model got the input of this turn.
-        if not (self.turn.given or self.leaving.is_stale):
+        if not (self.turn.given or self.leaving.is_stale or self.leaving.needs_history):
             self.handle = handle
             self._host.changed()
             if self.leaving:

@@ -7,6 +7,7 @@ import logging
 import time
 from contextlib import suppress
 
+from google.adk.events import Event
 from google.adk.sessions import Session
 from google.genai import types
 from tenacity import (
@@ -59,10 +60,7 @@ class Runs:
 
     Args:
         runner: runs the agent.
-        shaping: that of the conversation: it has the run configuration.
-        session: the conversation's session.
-        inbox: where the user's input comes from.
-        host: the conversation.
+        shaping, session, inbox, host: those of the conversation, which is the host.
         label: names the conversation in the log.
 
     Invariants:
@@ -175,12 +173,15 @@ class Runs:
         """The agent has just answered without a model: sound alone is no reason to ask it again."""
         return time.monotonic() - self._answered_alone_at < _ALONE
 
-    def begin_with(self, owed: Owed, text: UserText | None = None) -> None:
-        """Sets what the next run owes. It sends the history, because the service's own session lacks this.
+    def shorten(self, unheard: Event) -> None:
+        """The users have not heard all that the model has said: the next connection gets the history."""
+        self._handle = None
+        if self.run:
+            self.run.shorten(unheard)
+        self._host.changed()
 
-        Args:
-            text: the question that this is the answer to, if it was a text.
-        """
+    def begin_with(self, owed: Owed, text: UserText | None = None) -> None:
+        """Sets what the next run owes, and the text that asked for it, if one did. It sends the history."""
         self._handle, self._owed, self._owed_text = None, owed, text
         self._host.changed()
 
@@ -200,10 +201,9 @@ class Runs:
     def restore(
         self, state: AgentState, owed: Owed, text: UserText | None, *, resumes: bool, is_cut: bool
     ) -> None:
-        """Goes on where another process was.
+        """Goes on where another process was: see `begin_with`.
 
         Args:
-            owed, text: see `begin_with`.
             resumes: the resumption handle covers all.
             is_cut: the listeners know that the connection was lost.
         """
@@ -308,7 +308,7 @@ class Runs:
         how = "lost" if error else "renewed" if run.leaving else "done"
         self._host.meter.run_ended(self._label, how if self.stop_reason is None else "stopped")
         # Only a run that was not ended from outside has come to the end of what its agents do.
-        goes_on_there = self.stop_reason is not Stop.RESET and (error is not None or run.is_closed)
+        goes_on_there = self.stop_reason is not Stop.RESET and (error is not None or run.queue.closed)
         self._agent = run.agent if goes_on_there else ""
         is_given, was_up = (self.stop_reason or 0) >= Stop.GIVEN, not self.is_reconnecting
         if was_up and (self._is_transient(error) if error else is_given and run.turn.is_open):
@@ -339,6 +339,8 @@ class Runs:
         self._host.changed()
         if run.is_unconnected and not isinstance(error, LostConnection):
             await self._session.skip_answer()  # its tool may be gone: ADK would fail at each run
+        if run.is_unconnected and self._shaping.takes_back(run.shape, error):
+            return False
         raise error
 
     async def _read(self) -> Session:

@@ -16,7 +16,8 @@ from google.genai import types
 from adk_relay.adk.archive import Archive
 from adk_relay.adk.calls import keep, waiting_in, with_waiting
 from adk_relay.adk.fence import Fence
-from adk_relay.adk.lines import Lines, marks_of, said_by, with_unanswered
+from adk_relay.adk.lines import Lines, said_by, with_unanswered
+from adk_relay.adk.marks import marks_of
 from adk_relay.adk.reading import CREATED_AT, TITLE, Key, Reader, created_at, title_in
 from adk_relay.adk.rewound import rewound
 from adk_relay.adk.state import SetState, delta_of, shown
@@ -57,7 +58,8 @@ class StoredSession:
     Invariants:
         A session that was found or made is kept until it is deleted.
         One at a time writes into it: its run, which has it from `find`, or between two runs the task of the
-        conversation, with `append` and `write`. Only a title is stored at any time: see `Fence.append_aside`.
+        conversation, with `append` and `write`. Only titles, and what was not heard, are stored at any time:
+        see `Fence.append_aside`.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class StoredSession:
         self.created_at = self.last_activity = time.time()
         self.title = ""
         """What the users have named the conversation; "": they have not."""
+        self.unheard: list[Event] = []
+        """They say how much of an answer was heard, and are not stored yet: see `adk.marks.Unheard`."""
         self._finding = asyncio.Lock()
         self._at_hand: _AtHand | None = None
         self.set_state = SetState()
@@ -232,6 +236,7 @@ class StoredSession:
                 self._stats.created += 1
             self.created_at = created_at(session)
         self.is_kept = True
+        session.events = [*session.events, *self.unheard]
         _shorten(session)
         return session
 
@@ -257,6 +262,7 @@ class StoredSession:
                 app_name=self._app_name, user_id=self.user_id, session_id=self.session_id
             )
             self.is_kept = False
+            self.unheard.clear()
         self.set_state = SetState()
         self.created_at = self.last_activity = time.time()
         self.archive = self._new_archive()
@@ -298,11 +304,21 @@ class StoredSession:
         """Stores the title beside a run; without a session, the next one gets it."""
         event = Event(author="relay", actions=EventActions(state_delta={TITLE: title}))
         async with self._finding:  # no session is made or deleted meanwhile
-            if self.is_kept:
-                await self._service.append_aside(
-                    self.session_id, lambda: self._reader.session(self._key, 0), event
-                )
+            await self._append_aside(event)
             self.title = title
+
+    async def store_unheard(self) -> None:
+        """Stores, beside a run, how much of the answers was heard."""
+        async with self._finding:
+            while self.unheard:
+                await self._append_aside(self.unheard[0])
+                del self.unheard[0]
+
+    async def _append_aside(self, event: Event) -> None:
+        if self.is_kept:
+            await self._service.append_aside(
+                self.session_id, lambda: self._reader.session(self._key, 0), event
+            )
 
 
 def event_of(text: UserText, session: Session) -> Event:

@@ -16,14 +16,14 @@ from google.adk.agents.run_config import RunConfig
 from google.adk.events import Event, EventActions
 from google.adk.sessions import Session
 
-from adk_relay.adk.failures import what_failed
+from adk_relay.adk.failures import is_about_setup, what_failed
 from adk_relay.adk.fence import NotOwnerError
 from adk_relay.adk.home import Home
 from adk_relay.adk.models import voice_of, with_voice
 from adk_relay.adk.session import StoredSession
 from adk_relay.adk.speech import is_push_to_talk, with_push_to_talk
 from adk_relay.core.listener import Listener
-from adk_relay.core.messages import Error
+from adk_relay.core.messages import Error, Message
 from adk_relay.core.recorded import Shaped
 from adk_relay.core.room import Room
 from adk_relay.core.shape import PLAIN, ClientTool, Shape, ShapeError
@@ -44,22 +44,27 @@ class Shaping:
     Args:
         home: has the operator's choice, and what clients may choose.
         session, room: those of the conversation.
+        label: names the conversation in the log.
         changed: to be called when the next connection is to be another one.
     """
 
-    def __init__(self, home: Home, session: StoredSession, room: Room, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, home: Home, session: StoredSession, room: Room, label: str, changed: Callable[[], None]
+    ) -> None:
         self._plain = home.config
         self._choices = home.choices
         self._taken = home.runner.tool_names
         self._has_client_tools = home.client_tools
         self._session = session
         self._room = room
+        self._label = label
         self._changed = changed
         self.voice = MODELS_OWN
         """What clients have chosen. Everything that they have not is ""."""
         self.shape = PLAIN
         """The same for the shape."""
         self._stored = MODELS_OWN, PLAIN
+        self._working = PLAIN  # the last one with which the model was connected
 
     @property
     def present_voice(self) -> Voice:
@@ -100,14 +105,41 @@ class Shaping:
         language = language if configure.language is None else configure.language
         before = self.present_voice, self.present_shape
         self.voice = Voice(name, language)
+        self._set_shape(shape)
+        now = self.present_voice, self.present_shape
+        self._tell(Configured(*now, listener.connection_id, configure.id))
+        if now != before:
+            self._changed()
+
+    def works(self, shape: Shape) -> None:
+        """The model was connected with this shape."""
+        self._working = shape
+
+    def takes_back(self, shape: Shape, error: Exception) -> bool:
+        """The model has refused a connection with this shape: the last one that has worked holds again.
+
+        Returns:
+            Whether to try again; False: the shape is not the reason.
+        """
+        if shape == self._working or not is_about_setup(error):
+            return False
+        if shape == self.shape:
+            log.warning("%s: what clients have set is taken back: %s", self._label, what_failed(error))
+            self._set_shape(self._working)
+            self._tell(
+                Error("model_refused", "The model refused what was set here last, so it is taken back.")
+            )
+            self._tell(Configured(self.present_voice, self.present_shape))
+        return True
+
+    def _set_shape(self, shape: Shape) -> None:
         if shape != self.shape:
             self.shape = shape
             self._room.recording.add(Shaped(shape))
-        now = self.present_voice, self.present_shape
+
+    def _tell(self, message: Message) -> None:
         for each in self._room.listeners:
-            each.deliver(Configured(*now, listener.connection_id, configure.id))
-        if now != before:
-            self._changed()
+            each.deliver(message)
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Begins with the choice in a session's state, as far as it is still allowed."""
@@ -132,7 +164,7 @@ class Shaping:
         if self.shape != PLAIN:
             self._room.recording.add(Shaped(self.shape))
 
-    async def keep(self, label: str) -> None:
+    async def keep(self) -> None:
         """Stores the choice at the end of a conversation: if that fails, it is lost, and logged."""
         try:
             if self._session.is_kept:
@@ -140,7 +172,7 @@ class Shaping:
         except NotOwnerError:
             pass  # the owner has it
         except Exception as error:
-            log.error("%s: what clients have chosen could not be stored: %s", label, what_failed(error))
+            log.error("%s: what clients have chosen could not be stored: %s", self._label, what_failed(error))
 
     def emptied(self) -> None:
         """The session is a new one. The choice stays."""

@@ -13,10 +13,12 @@ from google.adk.events import Event
 
 from adk_relay.adk.hosts import Teller
 from adk_relay.adk.lines import Lines, Said, cut_answer, said_by
+from adk_relay.adk.marks import unheard_of
 from adk_relay.adk.rewinds import take_back
 from adk_relay.adk.rewound import counts_from
 from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
+from adk_relay.core.heard import Shortened
 from adk_relay.core.messages import Line, Numbered, Place, Text, Transcript, TurnEnd, UserText, Written
 from adk_relay.core.past import Past
 from adk_relay.core.recorded import OpenAnswer, Owing, TextDone, TextSaid
@@ -117,9 +119,10 @@ class Takeover:
         again = {said.text.place.seq for said in unsaid if said.text.place}
         owed = [owing for owing in past.state.owed if owing.seq not in again]
         cut = [*self._cut_answers(stored, owed)]
-        if cut:
+        unheard = [*self._unheard(found.events if found else ())]
+        if cut or unheard:
             found = found or await self._session.find()
-            for event in cut:
+            for event in (*cut, *unheard):
                 await self._session.append(found, event)
         events = found.events if found else []
         lines = Lines()
@@ -162,6 +165,15 @@ class Takeover:
                 author = self._past.state.agent or self._agent
                 is_cut = each.interrupted or (each is answer and not goes_on)
                 yield cut_answer(author, rest, place, goes_on=goes_on, is_cut=is_cut)
+
+    def _unheard(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The events that say how much of answers was heard: those that are told, and not stored."""
+        stored = [said.unheard for said in map(said_by, events) if said.unheard]
+        for message in self._past.messages:
+            if isinstance(message, Shortened):
+                event = unheard_of(message, self._past.epoch)
+                if said_by(event).unheard not in stored:
+                    yield event
 
     def _restore_history(
         self, lines: Lines, unsaid: list[TextSaid], stored: _Stored, has_more: bool

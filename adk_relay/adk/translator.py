@@ -16,7 +16,8 @@ from google.genai import types
 
 from adk_relay.adk.calls import when
 from adk_relay.adk.credits import Credits
-from adk_relay.adk.lines import cut_answer, has_words, mark, mark_cut
+from adk_relay.adk.lines import cut_answer, has_words
+from adk_relay.adk.marks import mark, mark_cut
 from adk_relay.adk.models import gemini_major
 from adk_relay.adk.tools import jsonable
 from adk_relay.adk.turn import Owed, Turn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adk_relay.adk.home import Home
 from adk_relay.adk.meter import Meter
+from adk_relay.adk.playback import Playback
 from adk_relay.adk.runs import Runs
 from adk_relay.adk.session import StoredSession
 from adk_relay.core.inbox import Inbox
@@ -18,7 +19,7 @@ class TurnEnds:
     """The ends of turns in one conversation, and whose answer is given.
 
     Args:
-        session, room, requests, inbox, runs, writing, meter: those of the conversation.
+        session, room, requests, inbox, runs, writing, meter, playback: those of the conversation.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class TurnEnds:
         runs: Runs,
         writing: Writing,
         meter: Meter,
+        playback: Playback,
     ) -> None:
         self._failing = home.failing
         self._session = session
@@ -40,12 +42,14 @@ class TurnEnds:
         self._runs = runs
         self._writing = writing
         self._meter = meter
+        self._playback = playback
 
     def end(self, end: TurnEnd) -> None:
         """A turn has ended."""
         self._session.touch()
         self._meter.ended(end)
         self._room.publish(end)
+        self._playback.shorten()
         self._failing.ended(end)
         self._writing.answered()
 
@@ -78,6 +82,7 @@ class TurnEnds:
 
     def note_whose(self) -> None:
         """An answer opens: it may be another than that of the current request."""
+        self._playback.begins()
         run, current = self._runs.run, self._requests.current
         is_aside = bool(run and current and not run.turn.is_about(current.text))
         if is_aside != self._requests.is_aside:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from adk_relay.core.answer import Answer, Asked, ToolCall
+from adk_relay.core.answering import Answering, call_of
 from adk_relay.core.at_once import LINES_BYTES, limited, short, size_of_line
-from adk_relay.core.credits import Usage
+from adk_relay.core.heard import Shortened
 from adk_relay.core.messages import (
     Line,
     Numbered,
@@ -23,31 +24,13 @@ from adk_relay.core.messages import (
 )
 from adk_relay.core.recorded import OpenAnswer
 from adk_relay.core.rewind import Rewound
+from adk_relay.core.spoken import Aloud
 from adk_relay.core.times import now
 from adk_relay.core.titles import beginning
 from adk_relay.core.used_tools import shortened, with_result
 
 KEPT = 200
 """How many messages are in memory. Those before them are read from the session when they are asked for."""
-
-
-@dataclass(slots=True)
-class _OpenAnswer:
-    """The answer that the agent is giving."""
-
-    since: float
-    asked: Asked | None
-    line: int | None = None
-    """Its index in the lines, those that are forgotten included; None: it has no text yet."""
-    seq: int = 0
-    """The `seq` of its first text."""
-    chunks: list[str] = field(default_factory=list)
-    timestamp: str = field(default_factory=now)
-    tools: dict[str, ToolCall] = field(default_factory=dict)
-    earlier: tuple[ToolCall, ...] = ()
-    """Tools of the answers before it that had no words, and of what an owner before has begun of it."""
-    usage: Usage | None = None
-    """Of the parts of it before a connection was lost."""
 
 
 class History:
@@ -79,13 +62,14 @@ class History:
         """Characters of the lines."""
         self._by_user = 0
         """How many of the messages since those are a user's."""
-        self._open: _OpenAnswer | None = None
+        self._open: Answering | None = None
         self._loose: tuple[ToolCall, ...] = ()
         """The tools of answers without words since the last message: they are shown with the next one."""
         self._questions = deque[int](maxlen=KEPT)
         """The numbers of the users' messages that were recorded."""
         self._question_at: float | None = None
         """`time.monotonic()` of the last question, until an answer opens; None: there is none."""
+        self.aloud = Aloud()
 
     def check(self) -> None:
         """Asserts the invariants."""
@@ -99,6 +83,7 @@ class History:
                 assert answer.chunks, "an open answer has a line and no chunks"
                 line = self._lines[answer.line - self._forgotten]
                 assert line == Line("agent", ""), f"an open answer's line is {line}"
+        self.aloud.check()
 
     @property
     def message_count(self) -> int:
@@ -143,8 +128,9 @@ class History:
             tools: those that it has used so far.
         """
         chunks = [answer.text, *[""] * (answer.chunks - 1)] if answer.chunks else []
-        self._open = _OpenAnswer(time.monotonic(), answer.asked, seq=answer.seq, chunks=chunks, earlier=tools)
+        self._open = Answering(time.monotonic(), answer.asked, seq=answer.seq, chunks=chunks, earlier=tools)
         if chunks:
+            self.aloud.lost(0, len(answer.text))
             self._open.line = max(index, self._forgotten)
             self._lines.insert(self._open.line - self._forgotten, Line("agent", ""))
             self._base = max(0, self._base - 1)
@@ -172,6 +158,10 @@ class History:
         """The place of the next message."""
         return self._base + self._forgotten + len(self._lines)
 
+    def restored(self, seq: int) -> None:
+        """Goes on after the number of the last message that is known of an owner before."""
+        self.aloud.open.after = self._open.seq - 1 if self._open and self._open.seq else seq
+
     def end(self) -> tuple[list[Line], int | None]:
         """The `lines()`, and the place of the first one, if there may be messages before it."""
         lines = self.lines()
@@ -181,14 +171,14 @@ class History:
     def interrupt(self) -> None:
         """Ends the open answer, if there is one: it will not be continued."""
         if self._open:
-            self._end(self._open, interrupted=True)
+            self._end(self._open, 0, interrupted=True)
 
     def lines(self) -> list[Line]:
         """The last messages, oldest first, at most 1 MiB of text."""
         lines = [*self._lines]
         if self._open and self._open.line is not None:
             chunks = self._open.chunks
-            line = replace(_line_of(self._open), open=True, chunks=len(chunks))
+            line = replace(self._open.whole, open=True, chunks=len(chunks))
             lines[self._open.line - self._forgotten] = line
         return limited(lines)
 
@@ -216,11 +206,11 @@ class History:
                 self._ask(message)
                 return [replace(message, message_count=self.message_count)]
             case ToolStart(late=True):  # it is shown with the last answer, but is not part of it
-                self._add_late(_call_of(message))
+                self._add_late(call_of(message))
                 return [message]
             case ToolStart():
                 answer = self._open or self._begin(asked, start)
-                answer.tools[message.tool_id] = _call_of(message)
+                answer.tools[message.tool_id] = call_of(message)
                 return [*start, message]
             case ToolComplete():
                 self._returned(message)
@@ -231,12 +221,16 @@ class History:
             case TurnEnd(goes_on=False):
                 answer = self._open or self._begin(asked, start)
                 usage = message.usage.plus(answer.usage) if message.usage else answer.usage
-                ended = self._end(answer, message.interrupted)
+                ended = self._end(answer, message.seq, message.interrupted)
                 whole = replace(ended, usage=usage, grounding=message.grounding)
                 return [*start, replace(message, answer=whole)]
             case TurnEnd():
                 if self._open and message.usage:
                     self._open.usage = message.usage.plus(self._open.usage)
+                self.aloud.lost(message.seq, len("".join(self._open.chunks)) if self._open else 0)
+                return [message]
+            case Shortened():
+                self._shorten(message)
                 return [message]
             case _:
                 return [message]
@@ -262,21 +256,22 @@ class History:
             whole.insert(begun, TurnStart(self._open.asked))
         return whole
 
-    def _begin(self, asked: Asked | None, start: list[Numbered | TurnStart]) -> _OpenAnswer:
+    def _begin(self, asked: Asked | None, start: list[Numbered | TurnStart]) -> Answering:
         """Opens an answer, and adds a `TurnStart` to `start`."""
-        self._open = _OpenAnswer(self._question_at or time.monotonic(), asked, earlier=self._loose)
+        self._open = Answering(self._question_at or time.monotonic(), asked, earlier=self._loose)
         self._question_at, self._loose = None, ()
         start.append(TurnStart(asked))
         return self._open
 
-    def _end(self, answer: _OpenAnswer, interrupted: bool) -> Answer:
+    def _end(self, answer: Answering, seq: int, interrupted: bool) -> Answer:
         self._open = None
         text = "".join(answer.chunks)
+        self.aloud.ended(seq, answer.seq, answer.line, text, is_interrupted=interrupted)
         if answer.line is not None:
-            line = short(replace(_line_of(answer), interrupted=interrupted))
+            line = short(replace(answer.whole, interrupted=interrupted))
             self._change(answer.line - self._forgotten, line)
         elif not interrupted:
-            self._loose = _tools_of(answer)
+            self._loose = answer.all_tools
         return Answer(
             text,
             len(answer.chunks),
@@ -307,6 +302,7 @@ class History:
     def _take_back(self) -> int:
         """Removes the last message of a user, and all after it; returns how many these are."""
         self.interrupt()
+        self.aloud.forget()
         self._question_at = None
         if self._questions:
             self._questions.pop()
@@ -321,6 +317,14 @@ class History:
         if not (self.user_messages or self._has_more):
             self.first_text = ""
         return count
+
+    def _shorten(self, message: Shortened) -> None:
+        """The last answer was heard only in part. Its line stays, also if nothing was heard."""
+        last = self.aloud.last
+        at = -1 if last is None or last.line is None else last.line - self._forgotten
+        if at >= 0:
+            line = replace(self._lines[at], text=message.text, interrupted=True)
+            self._change(at, short(line))
 
     def _add(self, line: Line) -> None:
         self._lines.append(line)
@@ -384,17 +388,3 @@ class History:
             first += 1
         del self._lines[:first]
         self._forgotten += first
-
-
-def _call_of(message: ToolStart) -> ToolCall:
-    name, arguments = message.tool_name, message.arguments
-    return ToolCall(message.tool_id, name, arguments, message.interim, message.is_pending)
-
-
-def _tools_of(answer: _OpenAnswer) -> tuple[ToolCall, ...]:
-    """The tools that are shown with an answer."""
-    return shortened([*answer.earlier, *answer.tools.values()])
-
-
-def _line_of(answer: _OpenAnswer) -> Line:
-    return Line("agent", "".join(answer.chunks), timestamp=answer.timestamp, tools=_tools_of(answer))

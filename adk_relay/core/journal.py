@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from adk_relay.core.credits import Grounding
+from adk_relay.core.heard import Shortened
 from adk_relay.core.messages import (
     Audio,
     Numbered,
@@ -125,7 +126,7 @@ def size_of(message: Numbered) -> int:
     match message:
         case Audio():
             return _ENVELOPE + len(message.pcm) * 4 // 3
-        case Text() | Transcript() | Written():
+        case Text() | Transcript() | Written() | Shortened():
             return _ENVELOPE + len(message.text.encode(errors="replace"))
         case ToolStart():
             return _ENVELOPE + len(json.dumps(message.arguments))

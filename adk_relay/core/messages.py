@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Usage
 from adk_relay.core.going_away import GoingAway
-from adk_relay.core.heard import Heard
+from adk_relay.core.heard import Heard, Shortened
 from adk_relay.core.rewind import Rewind, Rewound
 from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Configure, Configured
@@ -385,7 +385,7 @@ class Ended:
     the conversation goes on in another process."""
 
 
-Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd | Rewound
+Numbered = Written | Text | Audio | Transcript | ToolStart | ToolComplete | TurnEnd | Rewound | Shortened
 """Messages that have a `seq`, and can be replayed."""
 
 Earlier = Gap | Older | Line

@@ -139,6 +139,7 @@ class Room:
         """Goes on with the epoch of an owner before."""
         self.epoch = past.epoch
         self.seq = past.seq + SEQ_STEP
+        self.history.restored(past.seq)
         self.journal.load(past.messages, past.forgotten)
 
     # ---- who attends ----
@@ -309,12 +310,9 @@ class Room:
         return Place(self.epoch, seq or self.seq + 1)
 
     def publish(self, message: Numbered, but: Listener | None = None) -> None:
-        """Sends a numbered message to the audience, and keeps it for listeners that come back.
-
-        Args:
-            but: this listener does not get it now.
-        """
+        """Sends a numbered message to the audience, now without `but`, and keeps it for who comes back."""
         if isinstance(message, Audio):
+            self.history.aloud.sound(message.pcm)
             self.journal.add(message)
             self.recording.told(message)
             self.broadcast(message)

@@ -10,6 +10,7 @@ from adk_relay.core.interfaces import (
     UnreachableError,
 )
 from adk_relay.core.visitor import Visitor
+from adk_relay.wire import sound
 from adk_relay.wire.asgi import Scope
 from adk_relay.wire.closing import BUSY, NOT_FOUND, SERVER_STOPPING, STORE_FAILED
 from adk_relay.wire.draining import Draining
@@ -38,6 +39,8 @@ async def admit(
             await conversations.check(target.user_id, target.session_id)
         if target.user_id and not conversations.has_place(target.user_id, target.session_id):
             raise too_many(FullError.TEXT)
+        if target.dialect.act:  # the dialects with a state code their sound
+            await sound.prepare()
     except NotInstalledError as missing:
         raise Refused(501, NOT_FOUND.because(str(missing)), str(missing)) from None
     except (NoSuchTargetError, UnknownConversationError) as unknown:

@@ -15,7 +15,8 @@ from google.adk.sessions import InMemorySessionService
 from google.genai import types
 
 from adk_relay.adk.archive import Archive, Counts
-from adk_relay.adk.lines import GOES_ON, NAME, PLACE, lines_of, said_by, said_in
+from adk_relay.adk.lines import lines_of, said_by, said_in
+from adk_relay.adk.marks import GOES_ON, NAME, PLACE
 from adk_relay.adk.reading import AnyReader, Key, Reader
 from adk_relay.adk.store import reader_of, session_service
 from adk_relay.core.titles import beginning

@@ -7,7 +7,8 @@ from typing import Any
 from google.adk.events import Event, EventActions
 from google.genai import types
 
-from adk_relay.adk.lines import CUT, PLACE, Lines, said_by, said_in
+from adk_relay.adk.lines import Lines, said_by, said_in
+from adk_relay.adk.marks import CUT, PLACE
 
 
 def event(author: str, *parts: types.Part, seq: int = 0, cut: bool = False, **more: Any) -> Event:

@@ -12,7 +12,8 @@ from google.adk.events import Event, EventActions
 from google.genai import types
 
 from adk_relay.adk.calls import WAITING
-from adk_relay.adk.lines import Lines, mark, said_by, said_in
+from adk_relay.adk.lines import Lines, said_by, said_in
+from adk_relay.adk.marks import mark
 from adk_relay.adk.rewound import changes_state, rewinding, rewound
 from adk_relay.core.messages import Gap, Place, UserText
 from adk_relay.core.rewind import Rewind, Rewound

@@ -204,7 +204,7 @@ def test_the_named_states() -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["core", "wire", "wire/dialects", "wire/openai", "adk", "bus", "client", ""]
+    "folder", ["core", "wire", "wire/dialects", "wire/openai", "wire/twilio", "adk", "bus", "client", ""]
 )
 def test_all_files_are_named(folder: str) -> None:
     path = f"adk_relay/{folder}".rstrip("/")

@@ -13,7 +13,7 @@ from adk_relay.core.visitor import Visitor
 from adk_relay.wire.asgi import Scope
 from support.chat import http
 from support.client import Client, Json, client, words
-from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
+from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.server import a_relay, serving
 
 pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.bus]
@@ -155,6 +155,27 @@ async def test_after_a_restart_and_in_an_emptied_conversation(gemini: GeminiLive
 def paint(color: str) -> str:
     """Paints."""
     return color
+
+
+async def test_what_the_model_refuses_is_taken_back(gemini: GeminiLive) -> None:
+    """Otherwise a tool whose schema the model does not take would end the conversation for good."""
+    refused = Plan(close_before_setup=(1007, "Request contains an invalid argument."))
+    gemini.on_connect = {1: refused, 3: refused}.get
+    async with serving(a_relay(agent())) as port, client(port) as who:
+        await who.send(type="configure", tools=[PAINT])
+        await told(who)
+        await who.say("one")
+        assert (await told(who, "error"))["code"] == "model_refused"
+        assert await told(who) == {"type": "configured", "voice": "", "language": ""}
+        assert words(await who.turn()) == "You said: one."
+        assert [[*tools(each)] for each in gemini.connections] == [["clock", "paint"], ["clock"]]
+        # At once, in the middle of a conversation.
+        await who.send(type="configure", instructions=BRIEF)
+        assert (await told(who))["instructions"] == BRIEF
+        assert (await told(who, "error"))["code"] == "model_refused"
+        assert await told(who) == {"type": "configured", "voice": "", "language": ""}
+        assert await who.ask("two") == "You said: two."
+        assert [*map(instruction, gemini.connections[2:])] == [f"{OWN}\n\n{BRIEF}", OWN]
 
 
 @pytest.mark.voice

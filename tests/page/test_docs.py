@@ -172,8 +172,9 @@ async def test_the_whole_http_interface_is_told(browser: Browser) -> None:
             codes = await article.locator("table").last.locator("th[scope=row]").all_text_contents()
             assert codes == list(operation["responses"])
             names: set[str] = set()
+            bodies = operation.get("requestBody", {}).get("content", {}).values()  # JSON, or a form
             for schema in (
-                operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema"),
+                *(body["schema"] for body in bodies),
                 operation["responses"]["200"]["content"].get("application/json", {}).get("schema"),
             ):
                 names |= fields(schema) if schema else set()

@@ -167,21 +167,23 @@ class Caller:
 
     # ---- what Twilio and the telephone do ----
 
-    async def run(self) -> None:
+    async def run(self, *, speaks: bool = True) -> None:
         """Listens, plays and speaks until the socket is closed."""
-        tasks = [asyncio.create_task(each) for each in (self._listen(), self._tick())]
+        works = [self._listen(), self._tick()] if speaks else [self._listen()]
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             await asyncio.gather(*tasks)
-        except ConnectionClosed as closed:
-            self.closed = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+        except ConnectionClosed:
+            await self.socket.wait_closed()
+            self.closed = (self.socket.close_code or 1006, self.socket.close_reason or "")
         finally:
             for task in tasks:
                 task.cancel()
             self._change.set()
 
     async def _listen(self) -> None:
-        async for raw in self.socket:
-            frame = json.loads(raw)
+        while True:
+            frame = json.loads(await self.socket.recv())
             assert frame["streamSid"] == STREAM_SID
             match frame["event"]:
                 case "media":
@@ -194,13 +196,12 @@ class Caller:
                     self.cleared_ms += len(self._kept) / MS
                     self._come -= len(self._kept)
                     self._kept.clear()
+                    self._is_playing, self._begun = False, 0.0
                     self._marks = deque((self._come, name) for _, name in self._marks)
                 case other:
                     raise AssertionError(f"Twilio does not know {other!r}")
             await self._return_marks()
             self._change.set()
-        await self.socket.wait_closed()
-        raise ConnectionClosed(self.socket.protocol.close_rcvd, self.socket.protocol.close_sent)
 
     def _keep(self, ulaw: bytes) -> None:
         assert ulaw
@@ -254,15 +255,17 @@ async def calling(
     path: str = "/twilio",
     call_sid: str = CALL_SID,
     params: dict[str, str] | None = None,
+    begins: bool = True,
     **options: Any,
 ) -> AsyncIterator[Caller]:
-    """A call that has begun; it hangs up in the end."""
+    """A call that has begun, and sends sound; with `begins=False` nothing of that happens."""
     options = {"max_queue": None, "open_timeout": 60, "proxy": None} | options
     async with connect(f"ws://127.0.0.1:{port}{path}", **options) as socket:
         caller = Caller(socket)
         await socket.send(json.dumps(CONNECTED))
-        await socket.send(json.dumps(started(call_sid, **(params or {}))))
-        running = asyncio.create_task(caller.run())
+        if begins:
+            await socket.send(json.dumps(started(call_sid, **(params or {}))))
+        running = asyncio.create_task(caller.run(speaks=begins))
         try:
             yield caller
         finally:
@@ -270,7 +273,7 @@ async def calling(
             await asyncio.wait([running])
 
 
-def tones_in(ulaw: bytes) -> Iterator[int]:
+def tones_in(ulaw: bytes | bytearray) -> Iterator[int]:
     """Which chunks of the model's sound these are: the numbers of `support.gemini.tone`, modulo 40."""
     samples = np.frombuffer(pcm_of_ulaw(bytes(ulaw)), "<i2").astype(float)
     for start in range(0, len(samples) - 319, 320):  # 40 ms, so a line of the spectrum is 25 Hz

@@ -10,6 +10,7 @@ from typing import Any
 from adk_relay.core.answer import Answer, Asked, ToolCall
 from adk_relay.core.credits import Grounding, Source, Usage
 from adk_relay.core.going_away import GoingAway
+from adk_relay.core.heard import Shortened
 from adk_relay.core.messages import (
     Ack,
     Audio,
@@ -92,6 +93,7 @@ SAMPLES: list[Message] = [
     Reset("e", deleted=True),
     Renamed("Trip to Kyoto"),
     Rewound(10, "c0ffee", 2, 10),
+    Shortened(11, "Hel", 2, 1),
     Configured(Voice("Puck", "de-DE"), SHAPE, "b"),
     Dropped("down", 480.0),
     Status("live"),

@@ -183,12 +183,27 @@ def test_the_telephones_tone_is_the_same_tone_at_24_khz_and_back(law: Law) -> No
     assert back[400:-400] == period * 900
 
 
-def test_the_libraries_are_imported_only_when_they_are_used_and_warn_of_nothing() -> None:
-    program = (
-        "import sys; from adk_relay.wire import sound; assert sound.is_installed();"
-        "assert not {'numpy', 'soxr', 'audioop'} & set(sys.modules); sound.load();"
-        "assert {'numpy', 'soxr', 'audioop'} <= set(sys.modules); sound.is_installed.cache_clear();"
-        "sys.modules['soxr'] = None; assert not sound.is_installed()"
-    )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+_PROGRAM = """
+import asyncio, sys, threading
+from adk_relay.wire import sound
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("numpy", "soxr", "audioop"):
+            assert threading.current_thread() is not threading.main_thread(), name
+
+assert sound.is_installed()
+sys.meta_path.insert(0, Watch())
+asyncio.run(sound.prepare())
+assert {"numpy", "soxr", "audioop"} <= set(sys.modules)
+sound.ulaw_of(sound.Resampler(24_000, 8_000).push(bytes(1920)))
+sound.is_installed.cache_clear()
+sys.modules["soxr"] = None
+assert not sound.is_installed()
+asyncio.run(sound.prepare())
+"""
+
+
+def test_the_libraries_are_imported_in_a_thread_when_they_are_needed_and_warn_of_nothing() -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", _PROGRAM], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 from adk_relay.core.answer import Asked
 from adk_relay.core.going_away import GoingAway
+from adk_relay.core.heard import Shortened
 from adk_relay.core.messages import (
     Ack,
     Error,
@@ -176,6 +177,8 @@ def _encoder(session_id: str) -> Encode:
             case Rewound(_, text_id, messages, count):
                 fields = {"messages": messages, "message_count": count, **id_field(text_id)}
                 return (update("session_rewound", **fields),)
+            case Shortened(_, text):
+                return (update("answer_shortened", message=text),)
             case Reset(deleted=deleted):
                 return (update("session_deleted" if deleted else "session_cleared"),)
             case Renamed(title):

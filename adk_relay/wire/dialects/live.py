@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from adk_relay.core.going_away import GoingAway
+from adk_relay.core.heard import Heard, Shortened
 from adk_relay.core.messages import (
     Ack,
     ActivityStart,
@@ -90,7 +91,7 @@ _SIZES = {"text_bytes": MAX_TEXT_BYTES, "sound_bytes": MAX_AUDIO_BYTES, "picture
 
 _MIME_TYPES = "text/plain, audio/pcm, image/jpeg, image/png"
 _TYPES = (
-    "activity_start, activity_end, audio_end, configure, history, interrupt, rewind, tool_result,"
+    "activity_start, activity_end, audio_end, configure, heard, history, interrupt, rewind, tool_result,"
     " typing_start, typing_stop, token, ping, pong"
 )
 
@@ -124,6 +125,8 @@ def decode(frame: Frame) -> Command:
             return ActivityStart()
         case "audio_end" | "activity_end":
             return AudioEnd()
+        case "heard":
+            return _heard(fields)
         case "history":
             return _read_older(fields)
         case "configure":
@@ -190,6 +193,15 @@ def _read_older(fields: dict[str, Any]) -> ReadOlder:
     if isinstance(before, str) and re.fullmatch(r"[\w-]{1,64}\.-?[0-9]{1,9}", before, re.ASCII):
         return ReadOlder(before)
     raise BadFrameError("bad_data", "before must be the `older` of the last gap or history.")
+
+
+def _heard(fields: dict[str, Any]) -> Heard:
+    match fields.get("audio_ms"), fields.get("seq", 0):
+        case (int() | float() as audio_ms, int(seq)) if 0 <= audio_ms < 1e9 and 0 <= seq < 2**53:
+            return Heard(float(audio_ms), seq)
+    raise BadFrameError(
+        "bad_data", "audio_ms must be milliseconds, from 0 on; seq, a number, may be left out."
+    )
 
 
 def _data(fields: dict[str, Any]) -> str:
@@ -281,6 +293,8 @@ def _fields(message: Message) -> dict[str, Any] | None:
             return {"type": "typing", "connection_id": connection_id, **name_field(name), "typing": typing}
         case Rewound(seq, text_id, messages):
             return {"type": "rewound", **id_field(text_id), "messages": messages, "seq": seq}
+        case Shortened(seq, text):
+            return {"type": "heard", "text": text, "seq": seq}
         case Configured(voice, shape):
             chosen = {"type": "configured", "voice": voice.name, "language": voice.language}
             return chosen | shape_fields(shape)

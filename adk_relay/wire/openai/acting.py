@@ -41,7 +41,7 @@ from adk_relay.wire.openai.formats import Incoming, Outgoing
 from adk_relay.wire.openai.hearing import added
 from adk_relay.wire.openai.items import Item
 from adk_relay.wire.openai.refused import RefusedError
-from adk_relay.wire.openai.telling import State, Telling
+from adk_relay.wire.openai.telling import State, Telling, Update
 
 Done = Iterator[Command | Reply]
 
@@ -89,9 +89,17 @@ class Acting:
         shaping = Configure(instructions=configure.instructions, tools=configure.tools)
         parts = [part for part in (plain, shaping) if replace(part, id="") != Configure()]
         keys = [self._asking.note(event.event_id) for _ in parts]
-        state.updates[keys[-1]] = refused
-        for key, part in zip(keys, parts, strict=True):
-            yield replace(part, id=key)
+        update = Update({*keys}, refused)
+        state.updates |= dict.fromkeys(keys, update)
+        try:
+            for part in parts:
+                key = keys.pop(0)
+                yield replace(part, id=key)
+        finally:
+            for key in keys:  # the first part was refused here, and the second is not asked for
+                update.waiting.discard(key)
+                del state.updates[key]
+                self._settings.wanted = None
 
     # ---- sound ----
 
@@ -157,12 +165,12 @@ class Acting:
             message = f"The output has {length} bytes; at most {MAX_TOOL_BYTES} are allowed."
             raise RefusedError("too_large", message, "item.output")
         self._asking.note(event.event_id, event.call_id)
-        yield ToolResult(event.call_id, _result(event.output))
         item = Item(event.id or self._events.new_id("item"), "function_call_output", call_id=event.call_id)
         item.output = event.output
         self._items.add(item)
         self._asking.goes_on = "waiting"
         yield Reply(added(self._events, item))
+        yield ToolResult(event.call_id, _result(event.output))
 
     def _check_new(self, item_id: str, previous: str | None) -> None:
         if item_id and item_id in self._items:
@@ -200,10 +208,10 @@ class Acting:
         if end > item.audio_ms + 1:
             message = f"Audio content of {item.audio_ms:.0f}ms is already shorter than {end}ms."
             raise RefusedError("invalid_value", message, "audio_end_ms")
-        if item is not self._items.last_of_agent():
+        if item not in self._items.last_of_agent(2):  # the next answer may have begun meanwhile
             message = "Only the last answer can be truncated."
             raise RefusedError("unsupported", message, "item_id")
-        yield Heard(end)
+        yield Heard(end, item.seq)
         truncated = {"item_id": item.id, "content_index": event.content_index, "audio_end_ms": end}
         yield Reply(self._events.event("conversation.item.truncated", **truncated))
 
@@ -244,12 +252,11 @@ class Acting:
 
     def _say(self, event_id: str) -> Done:
         """Says what is held."""
-        items, text, audio = self._asking.take()
+        text, audio = self._asking.held
         key = self._asking.note(event_id)
-        for item in items:
-            item.text_id = key
         if text:
             yield UserText(text, key)
+        self._asking.said(key)  # if it is refused, it is still held
         if audio:
             yield from self._say_aloud(audio)
         elif self._settings.is_manual and self._asking.is_speaking:

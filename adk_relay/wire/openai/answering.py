@@ -82,17 +82,17 @@ class Answering:
         self.id = self.last_id = self._events.new_id("resp")
         return self._events.event("response.created", response=self._object("in_progress"))
 
-    def say(self, words: str, *, aloud: bool) -> Told:
+    def say(self, words: str, *, aloud: bool, seq: int = 0) -> Told:
         """The agent says something; `aloud`: it is the transcript of sound."""
         kind: Literal["audio", "text"] = "audio" if aloud and self._settings.has_sound else "text"
-        told = self._part(kind)
+        told = self._part(kind, seq)
         self._words.append(words)
         name = "response.output_audio_transcript.delta" if kind == "audio" else "response.output_text.delta"
         return *told, *self._events.event(name, **self._place(), delta=words)
 
-    def sound(self, audio: bytes, ms: float) -> Told:
+    def sound(self, audio: bytes, ms: float, seq: int = 0) -> Told:
         """The agent is heard."""
-        told = () if self._kind == "audio" else self._part("audio")
+        told = self._part("audio", seq)
         assert self._open
         self._open.audio_ms += ms
         index = len(self._output) - 1, len(self._open.content) - 1
@@ -131,16 +131,19 @@ class Answering:
         self.id, self._output, self.problem, self.metadata = "", [], None, None
         return *told, *self._events.event("response.done", response=response)
 
-    def _part(self, kind: Literal["audio", "text"]) -> Told:
-        """Opens a part of this kind, unless it is open."""
-        if self._kind == kind:
+    def _part(self, kind: Literal["audio", "text"], seq: int) -> Told:
+        """Opens a part of this kind for the message with this number, unless it is open; 0: it has none."""
+        if self._kind == kind and self._open:
+            self._open.seq = seq or self._open.seq
             return ()
         told = self.begin()
         if not self._open:
             self._open = Item(self._events.new_id("item"), role="assistant", status="in_progress")
+            self._open.first_seq = seq
             told += self._add(self._open)
         else:
             told += self._close_part()
+        self._open.seq = seq or self._open.seq
         self._kind = kind
         words = "transcript" if kind == "audio" else "text"
         self._open.content.append({"type": _PART[kind], words: ""})

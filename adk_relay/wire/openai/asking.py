@@ -87,11 +87,17 @@ class Asking:
         """Gives up all that is held."""
         self._held = []
 
-    def take(self) -> tuple[list[Item], str, bytes]:
-        """The messages that are held, which are said now: their text together, and their sound."""
-        held, self._held = self._held, []
-        text = "\n".join(each.text for each in held if each.text)
-        return [each.item for each in held], text, b"".join(each.audio for each in held)
+    @property
+    def held(self) -> tuple[str, bytes]:
+        """The text of all that is held, and the sound."""
+        text = "\n".join(each.text for each in self._held if each.text)
+        return text, b"".join(each.audio for each in self._held)
+
+    def said(self, text_id: str) -> None:
+        """What was held is said, as the text with this id."""
+        for held in self._held:
+            held.item.text_id = text_id
+        self._held = []
 
     # ---- which event an error is about ----
 

@@ -94,6 +94,10 @@ class Hearing:
         told += event("input_audio_buffer.committed", previous_item_id=item.previous, item_id=item.id)
         return *told, *added(self._events, item)
 
+    def settle(self) -> None:
+        """An answer is over: what was said before it, and was not understood yet, will not be."""
+        self._untold.clear()
+
     def understand(self, transcript: str) -> Told:
         """What was said is known."""
         told = self.commit() if self._open or not self._untold else ()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 MAX_ITEMS = 512
 """How many items are kept; the oldest are forgotten first."""
+
+_MAX_CHARS = 1024 * 1024
+"""Characters of all items together, as far as they are known when another one is added."""
 
 Status = Literal["in_progress", "completed", "incomplete"]
 
@@ -29,8 +33,17 @@ class Item:
     """The id of the `UserText` that it is; "": it is none, or was not said yet."""
     audio_ms: float = 0.0
     """How much sound of it the client was sent."""
+    first_seq: int = 0
+    seq: int = 0
+    """The numbers of the first and of the last message of the conversation in it, if it is an answer."""
     previous: str | None = None
     """The id of the item before it when it was added."""
+
+    @property
+    def size(self) -> int:
+        """How many characters it has, about."""
+        words = sum(len(part.get("text") or part.get("transcript") or "") for part in self.content)
+        return 100 + words + len(self.arguments) + len(self.output)
 
     def object(self, *, is_beta: bool = False) -> dict[str, Any]:
         """The item as the API shows it."""
@@ -85,8 +98,9 @@ class Items:
         """Adds an item at the end."""
         item.previous, self.last = self.last, item.id
         self._items[item.id] = item
-        if len(self._items) > MAX_ITEMS:
-            del self._items[next(iter(self._items))]
+        size = sum(each.size for each in self._items.values())
+        while len(self._items) > MAX_ITEMS or (size > _MAX_CHARS and len(self._items) > 1):
+            size -= self._items.pop(next(iter(self._items))).size
 
     def remove(self, items: Iterable[Item]) -> None:
         """Removes items."""
@@ -103,9 +117,13 @@ class Items:
         """The last message of a user."""
         return next((each for each in reversed(self._items.values()) if each.role == "user"), None)
 
-    def last_of_agent(self) -> Item | None:
-        """The last message of the agent."""
-        return next((each for each in reversed(self._items.values()) if each.role == "assistant"), None)
+    def last_of_agent(self, count: int) -> list[Item]:
+        """The last messages of the agent, the last one first."""
+        return [*islice((each for each in reversed(self._items.values()) if each.role == "assistant"), count)]
+
+    def answer_at(self, seq: int) -> Item | None:
+        """The message of the agent that has the message of the conversation with this number."""
+        return next((each for each in self.last_of_agent(8) if each.first_seq <= seq <= each.seq), None)
 
     def call(self, call_id: str) -> Item | None:
         """The call of a function with this id."""

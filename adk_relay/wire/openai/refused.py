@@ -19,7 +19,7 @@ class RefusedError(BadFrameError):
     """
 
     def __init__(self, code: str, message: str, param: str = "", event_id: str = "") -> None:
-        super().__init__(code, message, event_id, _PARAM + param if param else "")
+        super().__init__(code, message, event_id, _PARAM + param)
         self.param = param
 
     def about(self, event_id: str) -> RefusedError:
@@ -28,5 +28,5 @@ class RefusedError(BadFrameError):
 
 
 def param_of(tool_id: str) -> str | None:
-    """The field that `Error.tool_id` holds; None: it holds none."""
+    """The field that `Error.tool_id` holds; None: the error is no `RefusedError`."""
     return tool_id.removeprefix(_PARAM) if tool_id.startswith(_PARAM) else None

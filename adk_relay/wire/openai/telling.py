@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from adk_relay.core.heard import Shortened
 from adk_relay.core.messages import (
     Audio,
     Error,
@@ -37,6 +38,17 @@ _SERVERS = frozenset({"agent_failed", "model_error", "busy", "idle", "moved", "s
 
 
 @dataclass(slots=True, eq=False)
+class Update:
+    """A `session.update` that the conversation has not confirmed in full.
+
+    `waiting`: the ids of its `Configure` commands that were not answered; `refused`: what can't be done.
+    """
+
+    waiting: set[str]
+    refused: list[RefusedError]
+
+
+@dataclass(slots=True, eq=False)
 class State:
     """The state of one socket, by subject. Each part has its own invariants."""
 
@@ -48,12 +60,12 @@ class State:
     asking: Asking
     incoming: Incoming = field(default_factory=Incoming)
     outgoing: Outgoing = field(default_factory=Outgoing)
-    updates: dict[str, list[RefusedError]] = field(default_factory=dict)
-    """The changes of the session that the conversation has not confirmed, by the id of the `Configure`, with
-    what was refused of them."""
+    updates: dict[str, Update] = field(default_factory=dict)
+    """By the ids that they wait for."""
 
     def check(self) -> None:
         """Asserts the invariants of all parts."""
+        assert all(key in update.waiting for key, update in self.updates.items()), "an update waits in vain"
         for part in (self.items, self.answering, self.hearing, self.asking):
             part.check()
 
@@ -78,23 +90,23 @@ class Telling:
     def encode(self, message: Message) -> Told | None:
         """The events that a message becomes. Frames in a tuple are never merged: each message comes once."""
         if isinstance(message, Audio):
-            return self._audio(message.pcm)
+            return self._audio(message.pcm, message.seq)
         tell = _TELL.get(type(message))
         return tell(self, message) if tell else None
 
     # ---- the agent ----
 
-    def _audio(self, pcm: bytes) -> Told:
+    def _audio(self, pcm: bytes, seq: int) -> Told:
         if not self._settings.has_sound:
             return ()
         told = () if self._answering.is_begun else self._open()
         outgoing = self._state.outgoing
         audio = outgoing.encode(pcm)
-        return *told, *self._answering.sound(audio, outgoing.ms(audio))
+        return *told, *self._answering.sound(audio, outgoing.ms(audio), seq)
 
     def _text(self, message: Text) -> Told:
         told = () if self._answering.is_begun else self._open()
-        return *told, *self._answering.say(message.text, aloud=message.is_transcript)
+        return *told, *self._answering.say(message.text, aloud=message.is_transcript, seq=message.seq)
 
     def _start(self, message: TurnStart) -> Told:
         return *self._open(), *self._answering.begin()
@@ -147,11 +159,21 @@ class Telling:
             if answering.has_sound and (rest := outgoing.end()):
                 told = answering.sound(rest, outgoing.ms(rest))
             how = "completed"
+        if answering.is_begun:
+            self._hearing.settle()
         if asking.goes_on == "waiting" and answering.has_words:
             asking.goes_on = "answered"
         asking.is_canceled = False
         usage = message.answer.usage if message.answer else message.usage
         return *told, *answering.end(how, usage)
+
+    def _shortened(self, message: Shortened) -> Told:
+        """The users have heard only the beginning of an answer: the API has no word for what is left."""
+        if item := self._items.answer_at(message.first):
+            item.status = "incomplete"
+            for part in item.content:
+                part.update({name: message.text for name in ("transcript", "text") if name in part})
+        return ()
 
     def _is_heard(self) -> bool:
         """Whether what happens now may be because the user speaks."""
@@ -205,9 +227,18 @@ class Telling:
 
     def _configured(self, message: Configured) -> Told:
         self._settings.voice, self._settings.shape = message.voice, message.shape
-        return self.updated(self._state.updates.pop(message.id, []))
+        return self._confirmed(message.id) if message.id in self._state.updates else self.updated()
 
-    def updated(self, refused: Iterable[RefusedError]) -> Told:
+    def _confirmed(self, key: str) -> Told:
+        """A part of a `session.update` was answered."""
+        update = self._state.updates.pop(key)
+        update.waiting.discard(key)
+        if update.waiting:
+            return ()
+        self._settings.wanted = None
+        return self.updated(update.refused)
+
+    def updated(self, refused: Iterable[RefusedError] = ()) -> Told:
         """The session as it is now, and what could not be had of a `session.update`."""
         told: Told = self._events.event("session.updated", session=self._settings.object())
         for each in refused:
@@ -220,11 +251,9 @@ class Telling:
             return self._events.error(code, message.message, param, message.id)
         event_id = self._asking.event_of(message.id) or self._asking.event_of(message.tool_id) or ""
         told: Told = self._events.error(code, message.message, None, event_id, kind)
-        answering, updates = self._answering, self._state.updates
-        if message.id in updates:
-            told += self.updated(updates.pop(message.id))
-        elif code == "not_allowed" and updates:
-            told += self.updated(updates.pop(next(iter(updates))))
+        answering = self._answering
+        if message.id in self._state.updates:
+            told += self._confirmed(message.id)
         elif answering.id and (code == "model_error" or self._asking.event_of(message.id) is not None):
             answering.problem = {"type": kind or "invalid_request_error", "code": code}
             if not answering.is_begun and code != "model_error":  # no answer will come
@@ -238,6 +267,7 @@ _TELL: dict[type, Callable[[Any, Any], Told]] = {
     ToolStart: Telling._call,
     ToolComplete: Telling._returned,
     TurnEnd: Telling._end,
+    Shortened: Telling._shortened,
     Transcript: Telling._transcript,
     Written: Telling._written,
     Line: Telling._line,

@@ -5,6 +5,7 @@ Source: https://www.twilio.com/docs/voice/media-streams/websocket-messages
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,12 @@ _MAX_NAME_CHARS = 256
 """Characters of the name of a mark; relay's own have a few."""
 
 _FORMAT = {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1}
+
+_MEDIA = re.compile(
+    r'\{"event": ?"media", ?"sequenceNumber": ?"\d+", ?"media": ?\{"track": ?"inbound", ?"chunk": ?"\d+",'
+    r' ?"timestamp": ?"\d+", ?"payload": ?"([^"\\]*)"\}, ?"streamSid": ?"\w+"\}'
+)
+"""A frame of sound as Twilio sends it, fifty times a second: to parse it as JSON takes longer."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -74,6 +81,8 @@ def decode(frame: Frame) -> Event:
     Raises:
         BadFrameError: the frame is not valid.
     """
+    if isinstance(frame, str) and (media := _MEDIA.fullmatch(frame)):
+        return _sound(media[1])
     fields = json_object(frame)
     kind = fields.get("event")
     if not isinstance(kind, str):
@@ -107,6 +116,10 @@ def _media(media: dict[str, Any]) -> Event:
     payload = media.get("payload")
     if not isinstance(payload, str):
         raise BadFrameError("bad_data", "media.payload must be a string.")
+    return _sound(payload)
+
+
+def _sound(payload: str) -> Media:
     return Media(pcm_of_ulaw(decode_base64(payload, MAX_SOUND_BYTES)))
 
 

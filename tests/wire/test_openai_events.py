@@ -1,0 +1,142 @@
+"""The events of OpenAI's Realtime API: what is taken, what is told, and that docs/openai.md has all of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adk_relay.core.shape import ClientTool
+from adk_relay.wire.openai.events import CLIENT_EVENTS, Append, decode
+from adk_relay.wire.openai.formats import FORMATS, Incoming, Outgoing
+from adk_relay.wire.openai.refused import RefusedError
+from adk_relay.wire.openai.settings import Settings
+from adk_relay.wire.openai.updating import FIELDS
+
+ROOT = Path(__file__).parent.parent.parent
+DOCUMENT = (ROOT / "docs" / "openai.md").read_text()
+
+
+_OF_BETA = {"conversation.created", "conversation.item.created"}
+
+
+def section(title: str) -> str:
+    _, _, rest = DOCUMENT.partition(f"\n{title}\n")
+    return re.split(r"^#+ ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def named(text: str) -> set[str]:
+    """What stands in the first cells of the tables, between backticks."""
+    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([a-z_.]+)`", cell)}
+
+
+def test_the_document_has_all_events_and_fields() -> None:
+    assert named(section("## What a client sends")) == set(CLIENT_EVENTS)
+    written = set[str]()
+    for file in (ROOT / "adk_relay" / "wire" / "openai").glob("*.py"):
+        kinds = r"session|conversation|response(?!\.metadata)|input_audio_buffer|output_audio_buffer"
+        events = rf'"((?:{kinds})\.[a-z_.]+[a-z])"'
+        written |= set(re.findall(events, file.read_text()))
+    beta = {name for name in written if re.match(r"response\.(audio|text|audio_transcript)\.", name)}
+    told = written - beta - set(CLIENT_EVENTS) - _OF_BETA | {"error"}
+    assert named(section("## What a client is told")) == told
+    fields = {*FIELDS} - {"type", "audio", "audio.input", "audio.output"}
+    assert named(section("### `session.update`")) == fields
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_sound_in_the_usual_form_is_what_parsing_finds(audio: bytes, compact: bool) -> None:
+    event = {"type": "input_audio_buffer.append", "audio": b64encode(audio).decode()}
+    usual = json.dumps(event, separators=(",", ":") if compact else None)
+    other = json.dumps({"event_id": "e", **event})
+    if not audio:
+        with pytest.raises(RefusedError):
+            decode(usual)
+        return
+    assert decode(usual) == Append(audio)
+    assert decode(other) == Append(audio, event_id="e")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.sampled_from(["type", "id", "audio", "name", "x"]), inner)
+        ),
+    ),
+    st.sampled_from([*FIELDS]),
+    st.booleans(),
+)
+def test_any_value_of_any_field_is_taken_or_refused(value: Any, field: str, is_beta: bool) -> None:
+    settings = Settings(is_beta=is_beta)
+    for name in reversed(field.split(".")):
+        value = {name: value}
+    try:
+        change = settings.update(value, "e")
+    except RefusedError as refused:
+        assert refused.param.startswith("session.")
+    else:
+        assert all(each.param.startswith("session.") for each in change.refused)
+    json.dumps(settings.object())
+
+
+@given(
+    st.sampled_from(CLIENT_EVENTS),
+    st.dictionaries(
+        st.sampled_from(
+            [
+                "item",
+                "item_id",
+                "audio",
+                "session",
+                "response",
+                "response_id",
+                "content_index",
+                "previous_item_id",
+            ]
+        ),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.text(),
+            lambda inner: (
+                st.lists(inner)
+                | st.dictionaries(st.sampled_from(["type", "id", "role", "content", "text", "audio"]), inner)
+            ),
+        ),
+    ),
+)
+def test_any_frame_is_taken_or_refused(event_type: str, fields: dict[str, Any]) -> None:
+    try:
+        decode(json.dumps({"type": event_type, "event_id": "mine", **fields}))
+    except RefusedError as refused:
+        assert refused.id == "mine"
+
+
+def test_what_concerns_the_conversation_is_told_apart() -> None:
+    settings = Settings(is_beta=False)
+    change = settings.update({"instructions": "Be brief.", "output_modalities": ["text"]}, "e")
+    assert change.configure
+    assert (change.configure.instructions, change.configure.tools) == ("Be brief.", None)
+    assert not settings.has_sound
+    # What is so already is no change.
+    assert settings.update({"instructions": "", "tools": [], "tool_choice": "auto"}, "e").configure is None
+    tool = {"type": "function", "name": "paint"}
+    change = settings.update({"tools": [tool]}, "e")
+    assert change.configure
+    assert change.configure.tools == (ClientTool("paint"),)
+
+
+@pytest.mark.parametrize("coded", FORMATS)
+def test_sound_keeps_its_length(coded: Any) -> None:
+    incoming, outgoing = Incoming(coded), Outgoing(coded)
+    pieces = [incoming.decode(bytes(480)) for _ in range(10)] + [incoming.end()]
+    seconds = sum(len(piece.pcm) / 2 / piece.rate for piece in pieces if piece)
+    assert seconds * 1000 == pytest.approx(incoming.ms(bytes(480)) * 10, abs=2)
+    told = b"".join(outgoing.encode(bytes(1920)) for _ in range(10)) + outgoing.end()
+    assert outgoing.ms(told) == pytest.approx(400, abs=2)
