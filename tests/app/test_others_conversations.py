@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from relay import Relay
 from support.api import rehearsal
 from support.chat import chat, stored
 from support.client import Json, client
@@ -127,6 +128,13 @@ async def said_by_alice(port: int) -> str:
     return session_id
 
 
+async def ended(relay: Relay) -> None:
+    """Returns when no conversation is in memory."""
+    async with asyncio.timeout(60):
+        while relay.conversations.active:
+            await asyncio.sleep(0.01)
+
+
 @pytest.mark.parametrize("present", [True, False], ids=["in memory", "stored"])
 @pytest.mark.parametrize("default", [True, False], ids=["default", "named"])
 async def test_nobody_reaches_the_conversation_of_somebody_else(
@@ -137,9 +145,7 @@ async def test_nobody_reaches_the_conversation_of_somebody_else(
         named = await said_by_alice(port)
         session_id = "live-alice" if default else named
         for way, reach in ways(session_id).items():  # the last ones empty and delete it
-            async with asyncio.timeout(60):
-                while relay.conversations.active:  # what alice was told the last way comes to its end
-                    await asyncio.sleep(0.01)
+            await ended(relay)  # what alice was told the last way
             before = await stored(relay, session_id, "alice")
 
             async def attempts(way: str = way, reach: Way = reach, before: Any = before) -> None:
