@@ -126,9 +126,10 @@ class Shaping:
         if shape == self.shape:
             log.warning("%s: what clients have set is taken back: %s", self._label, what_failed(error))
             self._set_shape(self._working)
-            self._tell(
-                Error("model_refused", "The model refused what was set here last, so it is taken back.")
-            )
+            told = Error("shape_refused", "The model refused what was set here last, so it is taken back.")
+            for each in self._room.listeners:
+                if each.attends != "own":  # a request would take it for the end of its answer, which follows
+                    each.deliver(told)
             self._tell(Configured(self.present_voice, self.present_shape))
         return True
 
