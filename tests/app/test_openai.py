@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.gemini import GeminiLive, silence, speech
+from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.openai_realtime import Client, realtime, types, words
 from support.server import ROOT, a_relay, serving
 
@@ -89,6 +89,34 @@ async def test_speech_is_answered(gemini: GeminiLive) -> None:
         assert {each.item_id for each in events[:3]} == {heard.item_id} == {events[3].item.id}
         assert 0 <= events[0].audio_start_ms <= events[1].audio_end_ms <= 900
         await retrieved(client, heard.item_id, heard.transcript)
+
+        # A transcript may also come when the answer has begun.
+        gemini.answer = late
+        await client.speak(speech(400, 24_000) + silence(500, 24_000))
+        events = await client.response()
+        assert types(events)[:6] == [*SPEECH, *ITEM, "response.created"]
+        heard = next(each for each in events if each.type.endswith("transcription.completed"))
+        assert (heard.transcript, heard.item_id) == ("Hello again.", events[0].item_id)
+        assert events[5 + 2].previous_item_id == heard.item_id
+
+
+async def late(connection: Connection, turn: UserTurn) -> None:
+    await connection.say("I heard", complete=False)
+    await connection.heard("Hello again.")
+    await connection.say(" you.")
+
+
+async def test_sound_without_speech_does_not_block_what_follows(gemini: GeminiLive) -> None:
+    async with serving(a_relay()) as port, realtime(port) as client:
+        await client.speak(silence(400, 24_000))
+        await client.connection.input_audio_buffer.commit()
+        await client.connection.response.create()
+        await client.until("response.created")
+        await client.write("hello")
+        await client.connection.response.create()
+        response = (await client.response())[-1].response
+        assert (response.status, response.output) == ("cancelled", [])
+        assert words(await client.response()) == "You said: hello."
 
 
 async def retrieved(client: Client, item_id: str, transcript: str) -> None:
