@@ -1,6 +1,6 @@
 // The text of an answer on the page: Markdown, which is drawn as it grows.
 
-import { keepSource } from "./bubbles.js";
+import { keepSource, mark, sourceOf } from "./bubbles.js";
 import { element } from "./elements.js";
 import { Markdown } from "./markdown.js";
 
@@ -62,4 +62,20 @@ export function answerText(source, level) {
   const text = new AnswerText({ level });
   text.finish(source);
   return text.element;
+}
+
+// Leaves the beginning of an answer that has ended, which stands in several nodes if tools are between its words. If
+// nothing is left, not even a tool, the item is removed.
+export function shorten(item, text) {
+  if (!text && !item.querySelector(".tool")) return item.remove();
+  let left = text;
+  for (const node of item.querySelectorAll(".text")) {
+    const source = sourceOf(node);
+    if (left.length < source.length) {
+      if (left.trim()) node.replaceWith(answerText(left));
+      else node.remove();
+    }
+    left = left.slice(source.length);
+  }
+  mark(item, "Interrupted", "interrupted");
 }

@@ -179,6 +179,8 @@ live.on("turn_end", ({ interrupted, wasPlaying, grounding }) => {
   conversation.ended({ interrupted, aloud: call.active, grounding });
 });
 
+live.on("heard", ({ text }) => conversation.shortened(text));
+
 // Who speaks with the agent hears that it has answered.
 const title = new PageTitle();
 for (const type of ["hello", "renamed", "cleared"]) live.on(type, () => (title.name = live.state.title));

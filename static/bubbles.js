@@ -41,9 +41,10 @@ export function keepSource(node, source) {
   sources.set(node, source);
 }
 
-// What an item says, as it was written.
+// What an item says, or the node of a text in it, as it was written.
 export function sourceOf(item) {
-  return Array.from(item.querySelectorAll(".text"), (node) => sources.get(node)?.() ?? node.textContent).join("");
+  const nodes = item.matches(".text") ? [item] : item.querySelectorAll(".text");
+  return Array.from(nodes, (node) => sources.get(node)?.() ?? node.textContent).join("");
 }
 
 // Whether an item shows this line of a history. White space is not the same in both.

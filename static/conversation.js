@@ -5,7 +5,7 @@
 //
 // `who` is the name of another user who has written or spoken; it is empty for texts and speech of this page.
 
-import { AnswerText } from "./answer.js";
+import { AnswerText, shorten } from "./answer.js";
 import { askTool, bubble, completeTool, dots, mark, setText, sourceList, toolCard } from "./bubbles.js";
 import { goOnWith, itemOf, keepSame } from "./history.js";
 import { plain } from "./markdown.js";
@@ -223,6 +223,12 @@ export class Conversation {
     if (this.#lastAnswer) mark(this.#lastAnswer.item, "Interrupted", "interrupted");
   }
 
+  // Of the last answer the users have heard this only.
+  shortened(text) {
+    const item = [...this.#root.querySelectorAll(".message.agent:not(.open, .expected, [data-aside])")].at(-1);
+    if (item) shorten(item, text.trimStart());
+  }
+
   // The rest of what is open will not come here: what follows is another conversation.
   cutOff() {
     if (!this.answering) return;
@@ -243,7 +249,7 @@ export class Conversation {
   // it yet, and follow; others of this page may be in it and not be confirmed yet. Items that already show the same are
   // kept, with their tools and notices.
   history(lines, ids) {
-    lines = lines.filter(({ text }) => text.trim());
+    lines = lines.filter(({ text, tools }) => text.trim() || tools?.length);
     const coming = new Set(ids.map((id) => this.#unconfirmed.get(id)));
     const isOfIt = (item) => item.matches(".message:not(.expected)") && !item.dataset.aside && !coming.has(item);
     const shown = [...this.#root.children].filter(isOfIt);

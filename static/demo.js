@@ -201,6 +201,8 @@ function updated({ update_type, connection_id, typing: isTyping, message, messag
     case "session_rewound": // those that still wait are told again
       cards.clear();
       return load();
+    case "answer_shortened":
+      return load();
     case "session_cleared":
       empty();
       messages.note("The room was cleared: the agent remembers nothing of what was said.");

@@ -188,7 +188,7 @@ async def test_the_curl_examples_do_what_they_say(browser: Browser) -> None:
     async with (
         serving(a_relay(rehearsal(pace=50))) as port,
         reading(browser, port) as page,
-        httpx.AsyncClient(trust_env=False, timeout=15) as web,
+        httpx.AsyncClient(trust_env=False, verify=False, timeout=15) as web,
     ):
         examples = await page.locator("pre.curl").all_text_contents()
         assert len(examples) == len(OPERATIONS) + 1
@@ -240,7 +240,7 @@ async def test_the_frames_are_those_of_the_dialect(browser: Browser, name: str) 
     for frame in asked:
         dialect.decode(json.dumps(frame))
     types = {
-        "live": "activity_start|activity_end|audio_end|configure|history|interrupt|rewind|tool_result"
+        "live": "activity_start|activity_end|audio_end|configure|heard|history|interrupt|rewind|tool_result"
         "|typing_start|typing_stop"
         "|token|ping|pong|text/plain|audio/pcm|image/jpeg",
         "chat": "create_session|join_session|chat|rewind|tool_result|typing_start|typing_stop"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Awaitable, Callable
 
 import pytest
 from playwright.async_api import Browser, expect
 
-from support.browser import FRAME, LONG, NO_SERVER, RATE, chromium, control, rehearsal, until, visit
+from support.api import get
+from support.browser import FRAME, LONG, NO_SERVER, RATE, Tab, chromium, control, rehearsal, until, visit
+from support.chat import http
 from support.client import Json
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.microphone import Microphone, quiet, voice
@@ -17,7 +20,18 @@ from support.proxy import network
 from support.server import a_relay, serving
 
 # One browser for all tests of a worker, and so one event loop.
+STORY = " ".join(f"word-{number:03}" for number in range(1, LONG // 2 + 1))
+WORD_MS = 80
+"""How long the stand-in speaks each word."""
+
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.voice]
+
+
+def told_of_what_was_heard(tab: Tab) -> Callable[[], Awaitable[list[Json]]]:
+    async def told() -> list[Json]:
+        return control(tab.got, "heard")
+
+    return told
 
 
 async def test_a_voice_turn_is_heard_and_played(microphone: Microphone, browser: Browser) -> None:
@@ -78,19 +92,28 @@ async def test_speaking_into_an_answer_stops_it_at_once(
         turns += 1
         if turns == 1:
             await connection.heard("Tell me everything.")
-            await connection.say("Once upon a time", audio=False, complete=False)
-            await connection.send_audio(LONG)
+            await connection.say(STORY, complete=False)
             await asyncio.Event().wait()
         await connection.heard("Stop.")
         await connection.turn_complete()
 
     gemini.answer = answer
-    async with serving(a_relay()) as port, visit(browser, port) as tab:
+    async with serving(a_relay()) as port, visit(browser, port) as tab, http(port) as web:
         await tab.call()
         stopped = tab.page.locator(".message.agent.interrupted")
-        await expect(stopped.locator(".text")).to_have_text("Once upon a time")
+        await expect(stopped.locator(".text")).to_have_text(re.compile(r"^word-001\b"))
         await expect(tab.page.locator(".message.user.heard .text").last).to_have_text("Stop.")
         stats = await tab.heard_out()
+        played = stats["playedSamples"] / 24
+        [told] = await until(told_of_what_was_heard(tab), bool)
+        [heard] = control(tab.sent, "heard")
+        assert played - 500 < heard["audio_ms"] <= played + 1  # not yet what is on its way to the loudspeaker
+        words = told["text"].split()
+        assert abs(len(words) - heard["audio_ms"] / WORD_MS) < 2 and words == STORY.split()[: len(words)]
+        await expect(stopped.locator(".text")).to_have_text(told["text"])
+        hello = control(tab.got, "hello")[0]
+        path = f"/sessions/{hello['session_id']}?user_id={hello['user_id']}"
+        assert (await get(web, path))["history"][1]["text"] == told["text"]
         assert stats["flushedSamples"] > 24_000
         assert 0 < stats["playedSamples"] < 24_000 * 6
         await expect(tab.page.locator("#stop")).to_be_hidden()
@@ -105,8 +128,7 @@ async def test_stop_ends_an_answer_aloud(gemini: GeminiLive, browser: Browser) -
 
     async def answer(connection: Connection, turn: UserTurn) -> None:
         if turn.text == "tell":
-            await connection.say("Once upon a time", audio=False, complete=False)
-            await connection.send_audio(LONG)
+            await connection.say(STORY, complete=False)
             await go_on.wait()
             await connection.say(" there was more.")
         else:
@@ -117,9 +139,12 @@ async def test_stop_ends_an_answer_aloud(gemini: GeminiLive, browser: Browser) -
         await tab.call()
         await tab.say("tell")
         await expect(tab.page.locator("#call")).to_have_attribute("data-speaker", "agent")
-        await until(tab.stats, lambda stats: stats["playedSamples"] > 0)
+        await until(tab.stats, lambda stats: stats["playedSamples"] > 12_000)
         await tab.page.get_by_role("button", name="Stop").click()
-        await expect(tab.page.locator(".message.agent.interrupted .text")).to_have_text("Once upon a time")
+        stopped = tab.page.locator(".message.agent.interrupted .text")
+        [told] = await until(told_of_what_was_heard(tab), bool)
+        await expect(stopped).to_have_text(told["text"])
+        assert STORY.startswith(told["text"]) and len(told["text"]) < len(STORY) / 2
         await expect(tab.page.locator("#call")).not_to_have_attribute("data-speaker", "agent")
         before = await tab.heard_out()
         assert before["flushedSamples"] > 24_000
@@ -252,8 +277,7 @@ async def test_going_over_to_audio_and_back_loses_no_word(gemini: GeminiLive, br
 
 async def test_stop_is_heard_when_the_network_is_back(gemini: GeminiLive, browser: Browser) -> None:
     async def answer(connection: Connection, turn: UserTurn) -> None:
-        await connection.say("Once upon a time", audio=False, complete=False)
-        await connection.send_audio(LONG)
+        await connection.say(STORY, complete=False)
         await asyncio.Event().wait()
 
     gemini.answer = answer
@@ -264,7 +288,7 @@ async def test_stop_is_heard_when_the_network_is_back(gemini: GeminiLive, browse
     ):
         await tab.call()
         await tab.say("tell")
-        await until(tab.stats, lambda stats: stats["playedSamples"] > 0)
+        await until(tab.stats, lambda stats: stats["playedSamples"] > 12_000)
         between.cut()
         await tab.shows("waiting")
         await tab.page.get_by_role("button", name="Stop").click()
@@ -272,5 +296,6 @@ async def test_stop_is_heard_when_the_network_is_back(gemini: GeminiLive, browse
         between.mend()
         await tab.online()
         stopped = tab.page.locator(".message.agent.interrupted")
-        await expect(stopped.locator(".text")).to_have_text("Once upon a time")
+        [told] = await until(told_of_what_was_heard(tab), bool)
+        await expect(stopped.locator(".text")).to_have_text(told["text"])
         await expect(tab.page.locator("#stop")).to_be_hidden()

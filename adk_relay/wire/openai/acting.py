@@ -225,6 +225,8 @@ class Acting:
     def _create(self, event: CreateResponse) -> Done:
         asking, answering, hearing = self._asking, self._answering, self._hearing
         check_response(event.response, self._settings)
+        if asking.has_held and answering.id and not (answering.is_begun or asking.is_sure):
+            yield Reply(answering.end("client_cancelled"))  # the model may not answer that sound at all
         if answering.id:
             if asking.goes_on:  # this is the answer that is asked for
                 asking.goes_on = ""
@@ -235,6 +237,7 @@ class Acting:
             )
             raise RefusedError("conversation_already_has_active_response", message)
         goes_on, asking.goes_on = asking.goes_on, ""
+        asking.is_sure = asking.has_held
         answering.metadata = event.response.get("metadata")
         if asking.has_held:
             yield from self._say(event.event_id)

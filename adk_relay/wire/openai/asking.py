@@ -44,8 +44,9 @@ class Asking:
         "": no, or the client has asked for the answer since."""
         self.is_canceled = False
         """The client has stopped the answer that is under way."""
-        self.metadata: Mapping[str, Any] | None = None
-        """That of the last `response.create`."""
+        self.is_sure = False
+        """The response that is under way was asked for with a text, so an answer will come. A model may find
+        that nothing was said in the sound."""
         self._about: dict[str, str] = {}
 
     def check(self) -> None:

@@ -87,6 +87,10 @@ class Telling:
         self._was_written = False
         """Whether somebody else has written a text since the last answer began."""
 
+    def check(self) -> None:
+        """Asserts the invariants."""
+        self._state.check()
+
     def encode(self, message: Message) -> Told | None:
         """The events that a message becomes. Frames in a tuple are never merged: each message comes once."""
         if isinstance(message, Audio):

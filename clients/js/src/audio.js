@@ -7,6 +7,7 @@
 import { listDevices, openMicrophone, stopTracks, watchDevices } from "./devices.js";
 import { EchoMeter } from "./echo.js";
 import * as failures from "./failures.js";
+import { Played } from "./played.js";
 
 const { within } = failures;
 
@@ -41,6 +42,8 @@ export class Voice {
   onchange = () => {}; // the microphone was disconnected, and this one is used instead
   /** @type {(isHeard: boolean) => void} */
   onecho = () => {}; // it was found out whether the microphone hears the loudspeaker
+  /** @type {(heard: import("./played.js").Heard) => void} */
+  onheard = () => {}; // so much was played of an answer that was interrupted
   isHalfDuplex = () => false; // whether silence takes the place of the microphone while the agent is heard
   playing = false;
   muted = false;
@@ -65,10 +68,13 @@ export class Voice {
   #unwatch = () => {};
   #firstFrame = () => {};
   #worklets;
+  #answers;
 
-  // `worklets`: the folder with the two worklets; a bundler does not bring them along.
-  constructor(worklets = new URL(".", import.meta.url)) {
+  // `worklets`: the folder with the two worklets; a bundler does not bring them along. `isAnswering`: an answer is being
+  // given already.
+  constructor(worklets = new URL(".", import.meta.url), isAnswering = false) {
     this.#worklets = worklets;
+    this.#answers = new Played(!isAnswering);
   }
 
   // Must be called from a click: browsers let a page make sound only after the user has touched it. Ends when the
@@ -108,7 +114,7 @@ export class Voice {
     if (this.#closed) return;
 
     this.#player = new AudioWorkletNode(context, "player", { numberOfInputs: 0, outputChannelCount: [1] });
-    this.#player.port.onmessage = ({ data }) => this.#played(data);
+    this.#player.port.onmessage = ({ data }) => ("at" in data ? this.#flushed(data.at) : this.#played(data));
     this.#analyser = new AnalyserNode(context, { fftSize: this.#wave.length });
     this.#player.connect(this.#analyser).connect(context.destination);
 
@@ -156,7 +162,10 @@ export class Voice {
   hold(isHeld) {
     this.#isHeld = isHeld;
     this.#inputLevel = 0;
-    if (isHeld) this.flush();
+    if (isHeld) {
+      this.#answers.miss();
+      this.flush();
+    }
     this.#enable();
   }
 
@@ -170,18 +179,48 @@ export class Voice {
   }
 
   play(samples) {
-    if (this.#isHeld) return;
+    if (this.#isHeld || !this.#player) return this.#answers.miss();
+    this.#answers.give(samples.length);
     // The buffer is moved to the audio thread, not copied.
-    this.#player?.port.postMessage(samples, [samples.buffer]);
+    this.#player.port.postMessage(samples, [samples.buffer]);
     this.playing ||= samples.length > 0;
   }
 
-  endOfTurn() {
+  // So much sound was lost on its way.
+  skip(milliseconds) {
+    this.#answers.skip(milliseconds);
+  }
+
+  // What is played next is not all of an answer.
+  miss() {
+    this.#answers.miss();
+    this.#player?.port.postMessage("end"); // the next sound does not continue the last one
+  }
+
+  // An answer is complete, as the message with this number tells.
+  endOfTurn(seq) {
+    this.#answers.ended(seq);
     this.#player?.port.postMessage("end");
   }
 
-  flush() {
-    this.#player?.port.postMessage("flush");
+  // An answer was interrupted, as the message with this number tells: the open one, or else the last one, which is still
+  // being played. What was not played yet is thrown away.
+  interrupted(seq, isOpen) {
+    const isPlaying = this.playing;
+    if (isOpen) this.#answers.ended(seq);
+    this.#flush(isOpen || isPlaying ? seq : 0);
+  }
+
+  // Throws away what was not played yet. `isOver`: of an answer that is complete, which the user stops.
+  flush(isOver = false) {
+    this.#flush(isOver && this.playing ? this.#answers.lastSeq : 0);
+  }
+
+  #flush(seq) {
+    if (this.#player) {
+      this.#answers.flush(this.#isHeld ? 0 : seq);
+      this.#player.port.postMessage("flush");
+    }
     this.playing = false;
   }
 
@@ -273,6 +312,12 @@ export class Voice {
     if (isHushed) new Uint8Array(frame).fill(0);
     this.#inputLevel = isHushed ? 0 : loudness(new Int16Array(frame), 32768);
     this.onframe(frame);
+  }
+
+  #flushed(at) {
+    const latency = this.#context?.outputLatency || 0; // 0: the browser does not tell
+    const heard = this.#closed ? null : this.#answers.flushed(at, latency * 1000);
+    if (heard) this.onheard(heard);
   }
 
   #played({ played, nonSilent, underruns, flushed, queued, playing }) {

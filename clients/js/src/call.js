@@ -57,12 +57,15 @@ export class Call {
   async start() {
     if (this.#state.call === "elsewhere") return this.#takeBack();
     this.end();
-    const voice = (this.voice = new Voice(this.#worklets));
+    const voice = (this.voice = new Voice(this.#worklets, this.#state.answering));
     this.#hasComplained = false;
     voice.onframe = (buffer) => this.#record(buffer);
     voice.onend = (why) => this.end(why);
     voice.onchange = (label) => this.#tell("on", `The microphone was disconnected. Now this one is used: ${label}.`);
     voice.onecho = (isHeard) => this.#host.emit({ type: "echo", heard: isHeard });
+    voice.onheard = (heard) => {
+      if (this.#state.role !== "listen") this.#connection.sendControl("heard", heard);
+    };
     voice.isHalfDuplex = () => this.#state.halfDuplex;
     this.#tell("asking");
     try {

@@ -69,7 +69,7 @@ export class Conversation extends Caller {
         sound: (samples) => this.#heard(samples),
         history: (lines, told) => {
           this.#isDiscarding = false;
-          this.voice?.endOfTurn(); // the next sound does not continue the last one
+          this.voice?.miss();
           this.emit({ type: "history", ...told, lines: this.#cut.into(lines, told.isAnother) });
         },
         older: (lines, older) => this.emit({ type: "older", lines, older }),
@@ -174,12 +174,13 @@ export class Conversation extends Caller {
 
   /** Stops the answer that is being given. */
   interrupt() {
+    const isOver = !this.state.answering;
     if (this.#beside.busy) this.#beside.stop();
-    else if (this.state.answering) {
+    else if (!isOver) {
       this.#owesStop = !this.#connection.sendControl("interrupt");
       this.#isDiscarding = true;
     }
-    this.voice?.flush();
+    this.voice?.flush(isOver);
     this.notify();
   }
 
@@ -307,13 +308,14 @@ export class Conversation extends Caller {
     if (frame.mime_type === "text/plain") {
       return this.emit({ type: "text", text: frame.data, isTranscript: Boolean(frame.is_transcript) });
     }
+    if (frame.type === "dropped" && frame.direction === "down") this.voice?.skip(frame.audio_ms);
     if (frame.type) return this.emit(frame);
     if (!frame.turn_complete && !frame.interrupted) return;
-    const { interrupted, usage, grounding } = frame;
+    const { interrupted, usage, grounding, seq } = frame;
     const wasPlaying = Boolean(this.voice?.playing);
     this.#isDiscarding = false;
-    if (interrupted) this.voice?.flush();
-    else this.voice?.endOfTurn();
+    if (interrupted) this.voice?.interrupted(seq, this.state.answering);
+    else this.voice?.endOfTurn(seq);
     this.emit({ type: "turn_end", interrupted: Boolean(interrupted), wasPlaying, usage, grounding });
   }
 

@@ -5,7 +5,8 @@
 // once when the agent is interrupted.
 //
 // Messages in: an Int16Array of sound · "end" (the turn is over: what is queued is all there is) · "flush".
-// Messages out: the counters below, whenever they have changed.
+// Messages out: the counters below, whenever they have changed · {at} after a flush: how many samples had been played, or
+// thrown away, when the queue was emptied, and nothing has come since.
 
 import { Resampler } from "./resampler.js";
 
@@ -34,6 +35,7 @@ class Player extends AudioWorkletProcessor {
     this.settled = 0; // samples of silence given to the resampler since it last had sound
     this.counters = { played: 0, nonSilent: 0, underruns: 0, flushed: 0 };
     this.changed = false;
+    this.cutAt = null;
     this.untilReport = REPORT;
     this.port.onmessage = ({ data }) => {
       if (data === "flush") this.flush();
@@ -52,6 +54,7 @@ class Player extends AudioWorkletProcessor {
       this.dry = null;
     }
     if (this.queue.length === 0) this.since = currentTime;
+    this.cutAt = null;
     this.ended = false;
     this.queue.push(samples);
     this.queued += samples.length;
@@ -65,6 +68,7 @@ class Player extends AudioWorkletProcessor {
   }
 
   flush() {
+    this.cutAt ??= this.counters.played + this.counters.flushed;
     this.counters.flushed += this.queued;
     this.queue = [];
     this.offset = 0;
@@ -73,6 +77,7 @@ class Player extends AudioWorkletProcessor {
     this.ended = true;
     this.dry = null;
     this.changed = true;
+    this.port.postMessage({ at: this.cutAt });
   }
 
   process(_inputs, [[out]]) {

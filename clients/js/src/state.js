@@ -188,6 +188,8 @@ function reduced(/** @type {State} */ state, /** @type {Message} */ message) {
     }
     case "turn_end":
       return turnEnd(state, message);
+    case "heard":
+      return heard(state, message);
 
     case "presence": {
       const { connections, names, left } = message;
@@ -298,6 +300,17 @@ function turnEnd(/** @type {State} */ state, /** @type {import("./types.js").Tur
   return { ...state, messages: [...state.messages.slice(0, at), ended, ...state.messages.slice(at + 1)], expecting };
 }
 
+// Of the last answer the users have heard only the beginning. If that is nothing, only its tools are shown, if it has any.
+function heard(/** @type {State} */ state, /** @type {import("./types.js").HeardMessage} */ message) {
+  const text = message.text.trimStart();
+  const at = state.messages.findLastIndex(({ role, open, beside }) => role === "agent" && !open && !beside);
+  if (at < 0) return state;
+  const isAfter = (/** @type {Tool} */ tool) => (tool.at ?? 0) > text.length;
+  const tools = changed(state.messages[at].tools, isAfter, (tool) => ({ ...tool, at: text.length }));
+  const left = text || tools.length ? [{ ...state.messages[at], text, tools, interrupted: true }] : [];
+  return { ...state, messages: [...state.messages.slice(0, at), ...left, ...state.messages.slice(at + 1)] };
+}
+
 function known(/** @type {import("./types.js").HistoryLine} */ { role, text, id = "", name = "", mine = false, open = false, ...more }) {
   const tools = (more.tools ?? []).filter(({ pending }) => !pending); // those are in `waiting`
   return line(role, text, { id, name, mine, open, tools, time: more.timestamp ?? "", ...marks(more) });
@@ -322,7 +335,7 @@ function history(state, { lines, ids, isAnother, older }) {
   const coming = state.messages.filter(({ id }) => id && ids.includes(id));
   const beside = state.messages.filter((each) => each.beside && !coming.includes(each));
   const shown = state.messages.filter((each) => !beside.includes(each) && !coming.includes(each));
-  const messages = lines.filter(({ text }) => text.trim()).map((each, index) => {
+  const messages = lines.filter(({ text, tools }) => text.trim() || tools?.length).map((each, index) => {
     const before = shown[index];
     const isSame = before && !each.open && before.role === each.role && letters(before.text) === letters(each.text);
     const marked = { ...marks(each), interrupted: Boolean(each.interrupted || before?.interrupted) };

@@ -200,6 +200,7 @@
  *   }} ToolCompleteMessage
  * @typedef {{ type: "turn_end", interrupted: boolean, wasPlaying: boolean, usage?: Usage, grounding?: Grounding
  *   }} TurnEndMessage wasPlaying: the agent was still to be heard
+ * @typedef {{ type: "heard", text: string }} HeardMessage of the last answer that has ended, the users have heard this only
  * @typedef {{ type: "presence", joined: string[], left: string[], connections: number, names?: Record<string, string>
  *   }} PresenceMessage
  * @typedef {{ type: "typing", connection_id: string, name?: string, typing: boolean, mine: boolean }} TypingMessage
@@ -227,8 +228,8 @@
 /**
  * @typedef {StateMessage | HelloMessage | ConfiguredMessage | HistoryMessage | OlderMessage | ClearedMessage
  *   | RenamedMessage | WrittenMessage | FateMessage | RewoundMessage | TextOfUserMessage | TranscriptMessage
- *   | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage | TurnEndMessage | PresenceMessage
- *   | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
+ *   | TextMessage | SoundMessage | ToolStartMessage | ToolCompleteMessage | TurnEndMessage | HeardMessage
+ *   | PresenceMessage | TypingMessage | DroppedMessage | ErrorMessage | TokenExpiringMessage
  *   | GoingAwayMessage | CallMessage | ShowingMessage | EchoMessage | ChoicesMessage | SlowMessage | BesideMessage
  *   | FrameMessage | ClosedMessage} Message
  */
