@@ -104,9 +104,8 @@ class Shaping:
 
     def take(self, configure: Configure, listener: Listener) -> None:
         """Takes the choice of a listener. All are told of a change, and the listener if it may not choose."""
-        if (
-            configure.shapes_agent and not self._has_client_tools
-        ):  # the socket's process may have another setting
+        if configure.shapes_agent and not self._has_client_tools:
+            # The process of the socket has another setting.
             listener.deliver(Error("not_allowed", "Instructions and tools can't be set here.", configure.id))
             return
         try:
