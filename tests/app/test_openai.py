@@ -108,10 +108,14 @@ async def late(connection: Connection, turn: UserTurn) -> None:
 
 async def test_sound_without_speech_does_not_block_what_follows(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port, realtime(port) as client:
-        await client.speak(silence(400, 24_000))
-        await client.connection.input_audio_buffer.commit()
-        await client.connection.response.create()
-        await client.until("response.created")
+        for is_last in (False, True):
+            await client.speak(silence(400, 24_000))
+            await client.connection.input_audio_buffer.commit()
+            await client.connection.response.create()
+            await client.until("response.created")
+            if not is_last:
+                await client.connection.response.cancel()
+                await client.until("response.done")
         await client.write("hello")
         await client.connection.response.create()
         response = (await client.response())[-1].response
