@@ -243,9 +243,12 @@ async def test_the_key_is_a_token(caplog: pytest.LogCaptureFixture) -> None:
         async with connect(url, subprotocols=offered, proxy=None) as socket:
             assert json.loads(await socket.recv())["type"] == "session.created"
             assert socket.subprotocol == "realtime"
+        offered[1] = Subprotocol("openai-insecure-api-key.sk-secret")
+        with pytest.raises(InvalidStatus):
+            await connect(url, subprotocols=offered, proxy=None)
         async with http(port) as web:
             bearer = {"authorization": f"Bearer {key}"}
             assert len((await web.get("/sessions", headers=bearer)).json()["sessions"]) >= 1
     logged = [each.getMessage() for each in caplog.records if each.name.startswith(("relay", "uvicorn"))]
     assert any("openai-insecure-api-key" in line for line in logged)
-    assert not any(key.split(".")[2] in line for line in logged)
+    assert not any(secret in line for line in logged for secret in (key.split(".")[2], "sk-secret"))
