@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.adk.agents import LlmAgent
-from google.adk.tools import LongRunningFunctionTool
+from google.adk.tools.long_running_tool import LongRunningFunctionTool
 
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.openai_realtime import Client, realtime, types, words
