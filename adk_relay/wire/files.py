@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from adk_relay.wire import http
@@ -47,7 +48,7 @@ class Files:
     """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
-        self._files = _read(folders)
+        self._files = _read(tuple(folders.items()))
 
     def response(self, scope: Scope, path: str, method: str) -> Response:
         """The response to a request for a path."""
@@ -95,13 +96,14 @@ class _File:
         return with_length(200, self.body, self.headers)
 
 
-def _read(folders: Mapping[str, Path]) -> dict[str, tuple[_File, _File | None]]:
+@cache  # to pack them takes 0.1 s, and a process may make many relays
+def _read(folders: tuple[tuple[str, Path], ...]) -> Mapping[str, tuple[_File, _File | None]]:
     """The files of all folders by the path they are served at: as they are, and packed if that saves much.
 
     They are read once and found by their whole path, so that a request can't name any other file.
     """
     files = {}
-    for name, folder in folders.items():
+    for name, folder in folders:
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             files[f"/{name}/{file.relative_to(folder).as_posix()}"] = _encodings(file)
     for path, name in _PLACES.items():

@@ -54,7 +54,7 @@ async def test_an_answer_comes_to_its_end_and_nothing_begins(
 ) -> None:
     async with (
         serving_warm(SERVE, tmp_path, **gemini.env, **LONG) as relay,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", timeout=60) as web,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", verify=False, timeout=60) as web,
     ):
         assert (await web.get("/ready")).status_code == 200
         async with client(relay.port) as alice, chat(relay.port) as bob:
@@ -94,7 +94,7 @@ async def test_an_answer_that_does_not_end_is_cut_after_the_time(
     """Also one over HTTP, which is told so."""
     async with (
         serving_warm(PYTHON, tmp_path, **gemini.env, RELAY_DRAIN="1") as relay,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", timeout=60) as web,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", verify=False, timeout=60) as web,
         client(relay.port) as alice,
     ):
         body = {"session_id": "s", "message": "count"}

@@ -55,7 +55,9 @@ async def test_a_recipe_runs(gemini: GeminiLive, folder: Path, framework: str, p
     need_module(framework.lower())
     (folder / "main.py").write_text(example(framework).replace("/talk", prefix))
     async with served_by("uvicorn-websockets-sansio", folder, "main:app", **gemini.env) as host:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{host.port}", follow_redirects=True) as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{host.port}", verify=False, follow_redirects=True
+        ) as http:
             page = await http.get(prefix)
             assert (page.url.path, page.headers["content-type"]) == (f"{prefix}/", "text/html; charset=utf-8")
             assert (await http.get(f"{prefix}/static/app.js")).status_code == 200

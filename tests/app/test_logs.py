@@ -151,7 +151,7 @@ async def test_json_from_the_first_line_to_the_last(tmp_path: Path) -> None:
     spans = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "100"}
     async with relay_process(SERVE, tmp_path, **REHEARSAL, **spans) as relay:
         await relay.started()
-        async with client(relay.port) as alice, httpx.AsyncClient(trust_env=False) as web:
+        async with client(relay.port) as alice, httpx.AsyncClient(trust_env=False, verify=False) as web:
             await alice.ask("hello")
             await web.get(f"http://127.0.0.1:{relay.port}/x%0Ainjected?secret")
         await relay.says("closed 1000")

@@ -43,7 +43,10 @@ async def test_the_port_of_the_metrics_takes_scrapes_and_nothing_else(
     gemini: GeminiLive, caplog: pytest.LogCaptureFixture
 ) -> None:
     metrics = free_port()
-    async with serving(a_relay(metrics_port=metrics)), httpx.AsyncClient(trust_env=False) as web:
+    async with (
+        serving(a_relay(metrics_port=metrics)),
+        httpx.AsyncClient(trust_env=False, verify=False) as web,
+    ):
         base = f"http://127.0.0.1:{metrics}"
         assert (await web.get(f"{base}/")).status_code == 404
         refused = await web.post(f"{base}/metrics")

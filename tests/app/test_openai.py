@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
+import ast
+import re
+from base64 import b64decode, b64encode
 from typing import Any
 
 import pytest
 
-from support.gemini import GeminiLive, silence, speech
+from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.openai_realtime import Client, realtime, types, words
-from support.server import a_relay, serving
+from support.server import ROOT, a_relay, serving
 
 pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.bus]
 
@@ -88,8 +90,93 @@ async def test_speech_is_answered(gemini: GeminiLive) -> None:
         assert 0 <= events[0].audio_start_ms <= events[1].audio_end_ms <= 900
         await retrieved(client, heard.item_id, heard.transcript)
 
+        # A transcript may also come when the answer has begun.
+        gemini.answer = late
+        await client.speak(speech(400, 24_000) + silence(500, 24_000))
+        events = await client.response()
+        assert types(events)[:6] == [*SPEECH, *ITEM, "response.created"]
+        heard = next(each for each in events if each.type.endswith("transcription.completed"))
+        assert (heard.transcript, heard.item_id) == ("Hello again.", events[0].item_id)
+        assert events[5 + 2].previous_item_id == heard.item_id
+
+        # Without one, the next one is not taken for it.
+        gemini.answer = unheard
+        await client.speak(speech(400, 24_000) + silence(500, 24_000))
+        assert types(await client.response())[:6] == [*SPEECH, *ITEM, "response.created"]
+        gemini.answer = late
+        await client.speak(speech(400, 24_000) + silence(500, 24_000))
+        events = await client.response()
+        heard = next(each for each in events if each.type.endswith("transcription.completed"))
+        assert heard.item_id == events[0].item_id
+
+
+async def unheard(connection: Connection, turn: UserTurn) -> None:
+    await connection.say("What?")
+
+
+async def late(connection: Connection, turn: UserTurn) -> None:
+    await connection.say("I heard", complete=False)
+    await connection.heard("Hello again.")
+    await connection.say(" you.")
+
+
+async def test_sound_without_speech_does_not_block_what_follows(gemini: GeminiLive) -> None:
+    async with serving(a_relay()) as port, realtime(port) as client:
+        for is_last in (False, True):
+            await client.speak(silence(400, 24_000))
+            await client.connection.input_audio_buffer.commit()
+            await client.connection.response.create()
+            await client.until("response.created")
+            if not is_last:
+                await client.connection.response.cancel()
+                await client.until("response.done")
+        await client.write("hello")
+        await client.connection.response.create()
+        response = (await client.response())[-1].response
+        assert (response.status, response.output) == ("cancelled", [])
+        assert words(await client.response()) == "You said: hello."
+
 
 async def retrieved(client: Client, item_id: str, transcript: str) -> None:
     await client.connection.conversation.item.retrieve(item_id=item_id)
     item = (await client.until("conversation.item.retrieved")).item
     assert item.content[0].transcript == transcript
+
+
+async def test_messages_of_images_and_sound(gemini: GeminiLive) -> None:
+    picture = bytes(range(256))
+    async with serving(a_relay()) as port, realtime(port) as client:
+        create = client.connection.conversation.item.create
+        image: Any = {
+            "type": "input_image",
+            "image_url": f"data:image/png;base64,{b64encode(picture).decode()}",
+        }
+        text: Any = {"type": "input_text", "text": "What is it?"}
+        await create(item={"type": "message", "role": "user", "content": [image, text]})
+        await client.connection.response.create()
+        events = await client.response()
+        assert words(events) == "You said: What is it?."
+        assert [part.type for part in events[0].item.content] == ["input_image", "input_text"]
+        assert gemini.connections[-1].images == [picture]
+        audio: Any = {"type": "input_audio", "audio": b64encode(speech(400, 24_000)).decode()}
+        await create(item={"type": "message", "role": "user", "content": [audio]})
+        await client.connection.response.create()
+        assert words(await client.response()) == "I heard you."
+        # What was created, and not said yet, can be taken back.
+        await client.write("never mind", id="mine")
+        await client.connection.conversation.item.delete(item_id="mine")
+        assert (await client.until("conversation.item.deleted")).item_id == "mine"
+        await client.connection.response.create()
+        assert (await client.until("error")).error.code == "response_create_nothing_to_answer"
+    assert gemini.connections[-1].texts == ["What is it?"]
+
+
+async def test_the_example_of_the_document(gemini: GeminiLive) -> None:
+    document = (ROOT / "docs" / "openai.md").read_text()
+    [example] = re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    printed: list[str] = []
+    async with serving(a_relay()) as port:
+        source = example.replace("localhost:8000", f"127.0.0.1:{port}")
+        code = compile(source, "docs/openai.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        await eval(code, {"print": lambda text, **_: printed.append(text)})
+    assert "".join(printed) == "You said: Hello!."

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from google.adk.agents import LlmAgent
+from google.adk.tools.long_running_tool import LongRunningFunctionTool
 
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.openai_realtime import Client, realtime, types, words
@@ -27,8 +28,12 @@ def clock() -> str:
     return "noon"
 
 
+def boss() -> None:
+    """Asks somebody else."""
+
+
 async def answer(connection: Connection, turn: UserTurn) -> None:
-    if turn.text in ("clock", "paint"):
+    if turn.text in ("clock", "paint", "boss"):
         arguments = {"color": "red"} if turn.text == "paint" else {}
         result = await connection.call_tool(turn.text, arguments)
         await connection.say(f"It is {result['result']}.")
@@ -53,7 +58,7 @@ async def give(client: Client, call_id: str, output: str) -> None:
 
 async def test_tools_of_the_agent_and_of_the_client(gemini: GeminiLive) -> None:
     gemini.answer = answer
-    agent = LlmAgent(name="tester", model="gemini-3.8-live", tools=[clock])
+    agent = LlmAgent(name="tester", model="gemini-3.8-live", tools=[clock, LongRunningFunctionTool(boss)])
     async with serving(a_relay(agent)) as port, realtime(port) as client:
         session = await client.update(tools=[PAINT], instructions="Be brief.", tool_choice="auto")
         assert [tool.name for tool in session.tools] == ["paint"]
@@ -61,6 +66,9 @@ async def test_tools_of_the_agent_and_of_the_client(gemini: GeminiLive) -> None:
         # The agent's own tool is its own affair.
         events = await client.ask("clock")
         assert (words(events), calls(events)) == ("It is noon.", [])
+        assert len(gemini.connections) == 1  # the model was not connected before it was told of the tools
+        # Also one that waits for somebody: the client has no such function.
+        assert (await client.ask("boss"))[-1].response.output == []
 
         events = await client.ask("paint")
         (call,) = calls(events)

@@ -77,7 +77,9 @@ async def test_page_through_nginx(tmp_path: Path, prefix: str) -> None:
 
 
 def browsing(port: int) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, follow_redirects=True)
+    return httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", verify=False, trust_env=False, follow_redirects=True
+    )
 
 
 async def _crawl(http: httpx.AsyncClient, start: str) -> dict[str, httpx.Response]:
@@ -228,7 +230,7 @@ async def test_metrics_are_closed_and_http_leads_to_https(tmp_path: Path, proxy:
             said = await client_.get("/", headers={"X-Forwarded-For": "192.0.2.66"})
         assert said.json()[0] == "127.0.0.2"
         plain = f"http://127.0.0.1:{front.plain}/demo"
-        async with httpx.AsyncClient(trust_env=False) as old:
+        async with httpx.AsyncClient(trust_env=False, verify=False) as old:
             moved = await old.get(plain)
         assert moved.status_code in (301, 308)
         assert re.fullmatch(r"https://127.0.0.1(:\d+)?/demo", moved.headers["location"])

@@ -109,7 +109,7 @@ async def test_a_web_process_starts_without_adk(tmp_path: Path) -> None:
 
 
 def _http(process: Process) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{process.port}")
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{process.port}", verify=False)
 
 
 async def test_a_setting_that_cannot_work_is_one_line(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ async def relay(server: str, gemini: GeminiLive, tmp_path: Path) -> AsyncIterato
 async def test_text_and_pages(relay: Process) -> None:
     async with client(relay.port) as alice:
         assert await alice.ask("hello") == "You said: hello."
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}") as http:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", verify=False) as http:
         assert (await http.get("/")).headers["content-type"] == "text/html; charset=utf-8"
         assert (await http.head("/static/app.js")).status_code == 200
         answer = await http.post("/api/v1/chat", json={"session_id": "s", "message": "hello"})

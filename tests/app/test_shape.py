@@ -11,7 +11,7 @@ from google.adk.agents import LlmAgent
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.asgi import Scope
-from support.chat import http
+from support.chat import asking, end, http
 from support.client import Client, Json, client, words
 from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
 from support.server import a_relay, serving
@@ -126,6 +126,9 @@ async def test_after_a_restart_and_in_an_emptied_conversation(gemini: GeminiLive
         await who.ask("one")
         await who.send(type="configure", **DRESSED, push_to_talk=True)
         await told(who)
+        await gemini.connection(1)  # it is stored
+        await who.send(type="rewind")  # what was said before is taken back, and not this
+        await told(who, "rewound")
     async with serving(a_relay(agent(), **settings)) as port, client(port, "guest") as who:
         assert {name: who.hello.get(name) for name in DRESSED} == DRESSED
         assert who.hello["push_to_talk"] is True
@@ -161,18 +164,22 @@ async def test_what_the_model_refuses_is_taken_back(gemini: GeminiLive) -> None:
     """Otherwise a tool whose schema the model does not take would end the conversation for good."""
     refused = Plan(close_before_setup=(1007, "Request contains an invalid argument."))
     gemini.on_connect = {1: refused, 3: refused}.get
-    async with serving(a_relay(agent())) as port, client(port) as who:
+    async with serving(a_relay(agent())) as port, client(port, "guest") as who:
         await who.send(type="configure", tools=[PAINT])
         await told(who)
-        await who.say("one")
-        assert (await told(who, "error"))["code"] == "model_refused"
+        async with asking(
+            port, "live-guest", "one"
+        ) as one:  # the request has its answer, and no error before it
+            frames, code = await end(one)
+        assert (code, [frame for frame in frames if frame["type"] == "error"]) == (1000, [])
+        assert (await told(who, "error"))["code"] == "shape_refused"
         assert await told(who) == {"type": "configured", "voice": "", "language": ""}
         assert words(await who.turn()) == "You said: one."
         assert [[*tools(each)] for each in gemini.connections] == [["clock", "paint"], ["clock"]]
         # At once, in the middle of a conversation.
         await who.send(type="configure", instructions=BRIEF)
         assert (await told(who))["instructions"] == BRIEF
-        assert (await told(who, "error"))["code"] == "model_refused"
+        assert (await told(who, "error"))["code"] == "shape_refused"
         assert await told(who) == {"type": "configured", "voice": "", "language": ""}
         assert await who.ask("two") == "You said: two."
         assert [*map(instruction, gemini.connections[2:])] == [f"{OWN}\n\n{BRIEF}", OWN]
@@ -187,6 +194,7 @@ async def test_push_to_talk_in_one_conversation(gemini: GeminiLive) -> None:
             assert (await told(ann))["push_to_talk"] is True
             for _ in range(2):
                 await ann.send(type="activity_start")
+                await gemini.wait_for(lambda: any(each.is_listening for each in gemini.connections))
                 await ann.socket.send(speech(200))
                 await ann.socket.send(silence(400))  # ends nothing
                 await ann.send(type="activity_end")

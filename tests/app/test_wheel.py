@@ -95,7 +95,9 @@ async def test_runs_from_an_empty_folder(python: Path, tmp_path: Path) -> None:
 
     async with process([python, "-m", "uvicorn", "relay:app", "--port", "0"], tmp_path, {}) as relay:
         await relay.started()
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", trust_env=False) as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{relay.port}", verify=False, trust_env=False
+        ) as http:
             page = await http.get("/")
             assert page.text == (ROOT / "static" / "index.html").read_text()
             for script in ("/static/app.js", "/clients/js/src/index.js"):
@@ -216,7 +218,9 @@ async def test_runs_from_a_folder_that_has_the_same_names(
         else:
             assert served[1] == "assistant"
             assert served[2].endswith("/site-packages/adk_relay/agent/__init__.py")
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{relay.port}", trust_env=False) as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{relay.port}", verify=False, trust_env=False
+        ) as http:
             assert (await http.get("/")).text == (ROOT / "static" / "index.html").read_text()
         async with client(relay.port) as alice:
             assert "hello" in await alice.ask("hello")

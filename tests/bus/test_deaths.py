@@ -79,7 +79,7 @@ async def test_a_worker_that_is_drained_gives_its_conversations_away(
         await reader.until(lambda said: "first:" in str(said))
         async with worker(redis, gemini, tmp_path) as heir:
             stopping = asyncio.create_task(owner.stop())
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{owner.port}") as http:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{owner.port}", verify=False) as http:
 
                 async def is_draining() -> bool:
                     return (await http.get("/ready")).status_code == 503
@@ -153,7 +153,7 @@ async def test_a_request_is_answered_though_its_worker_is_killed(
     async with (
         worker(redis, gemini, tmp_path) as owner,
         pods(redis, tmp_path, "web") as (web,),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}", timeout=30) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}", verify=False, timeout=30) as http,
     ):
         asking = asyncio.create_task(http.post("/api/v1/chat", json={"message": "hello", "session_id": "s"}))
         await gemini.wait_for(lambda: gemini.connections and gemini.connections[0].texts)

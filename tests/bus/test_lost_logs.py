@@ -14,7 +14,7 @@ from support.chat import chat, created, end, http
 from support.client import Client, client, words
 from support.gemini import Connection, GeminiLive, UserTurn, default_answer
 from support.pods import pods
-from support.process import SERVE, Process, relay_process
+from support.process import SERVE, Process, warm_relay
 from support.proxy import network
 from support.redis_server import RedisServer, until
 
@@ -28,7 +28,7 @@ async def worker(port: int, gemini: GeminiLive, folder: Path) -> AsyncIterator[P
         "RELAY_SESSIONS": f"sqlite:///{folder}/sessions.db",
         "RELAY_APP_NAME": "tester",
     }
-    async with relay_process(SERVE, folder, **gemini.env, **settings) as process:
+    async with warm_relay(SERVE, folder, **gemini.env, **settings) as process:
         await process.started()
         yield process
 

@@ -15,7 +15,7 @@ from adk_relay.bus import keys
 from support.client import client, words
 from support.databases import database
 from support.gemini import Connection, GeminiLive, UserTurn
-from support.process import SERVE, Process, relay_process
+from support.process import SERVE, Process, warm_relay
 from support.proxies import nginx
 from support.redis_server import RedisServer
 
@@ -52,7 +52,7 @@ async def test_an_owner_stands_still_and_comes_back_behind_nginx_and_before_post
 
         async def started(role: str) -> Process:
             relay = await stack.enter_async_context(
-                relay_process(SERVE, tmp_path, RELAY_ROLE=role, RELAY_APP_NAME="tester", **settings)
+                warm_relay(SERVE, tmp_path, RELAY_ROLE=role, RELAY_APP_NAME="tester", **settings)
             )
             await relay.started()
             return relay

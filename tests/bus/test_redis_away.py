@@ -21,7 +21,7 @@ from support.chat import chat, end
 from support.client import client, words
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.pods import pods
-from support.process import SERVE, relay_process
+from support.process import SERVE, warm_relay
 from support.proxy import network
 from support.redis_server import RedisServer, until
 
@@ -35,7 +35,7 @@ async def test_nobody_hangs_while_redis_hangs(
         pods(redis, tmp_path, "both", "web") as (both, web),
         client(web.port) as alice,
         client(both.port, "bob") as bob,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}") as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}", verify=False) as http,
     ):
         await alice.ask("before")
         await bob.ask("before")
@@ -139,7 +139,9 @@ async def test_an_owner_that_is_cut_off_writes_nothing_that_another_could_write(
         await alice.ask("again")
         cable.mend()
         await until(lambda: owner.active == 0)
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}"))
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}", verify=False)
+        )
         history = (await http.get("/sessions/live-guest")).json()["history"]
         said: list[Any] = [line["text"] for line in history]
         assert said == ["hello", "The beginning and the end.", "again", " and the end."], said
@@ -158,7 +160,7 @@ async def test_a_worker_that_is_stopped_while_redis_is_away_ends(
         "RELAY_APP_NAME": "tester",
         "RELAY_DRAIN": "1",
     }
-    async with relay_process(SERVE, tmp_path, **gemini.env, **settings) as worker:
+    async with warm_relay(SERVE, tmp_path, **gemini.env, **settings) as worker:
         await worker.started()
         async with pods(redis, tmp_path, "web") as (web,), client(web.port) as alice:
             await alice.ask("hello")

@@ -49,7 +49,7 @@ async def test_an_id_that_relay_gives_a_text_is_shown_to_nobody(
     """Also where a socket is in the process that has the conversation, and the text came to another one."""
     async with (
         pods(redis, tmp_path, "both", "both") as (here, there),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{here.port}") as web,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{here.port}", verify=False) as web,
         chat(here.port) as reader,
     ):
         await reader.send(type="create_session")
@@ -144,7 +144,7 @@ async def test_a_conversation_is_emptied_while_a_process_hears_nothing(
     async with (
         pods(redis, tmp_path, "web", "worker") as (web, owner),
         warm_relay(SERVE, tmp_path, RELAY_ROLE="web", RELAY_BUS=redis.url) as other,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}") as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{web.port}", verify=False) as http,
     ):
         await other.started()
         session_id = (await http.post("/sessions/new")).json()["session_id"]

@@ -128,7 +128,7 @@ async def test_every_command(tmp_path: Path) -> None:
 
 async def test_a_narrow_terminal_shows_whole_ids_and_the_beginning_of_one_is_enough(tmp_path: Path) -> None:
     async with serving(talkative()) as port:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=False) as http:
             for room in ("room-1", "room-10"):
                 await http.post("/api/v1/chat", json={"session_id": room, "message": f"in {room}"})
             long = (await http.post("/sessions/new")).json()["session_id"]

@@ -40,9 +40,9 @@ SHARED = {"process", "processes"}
 STATS = COUNTS | {"average_response_time", "start_time", "total_sessions_created"}
 
 
-def rehearsal() -> LlmAgent:
+def rehearsal(words_per_second: float = 40) -> LlmAgent:
     """The rehearsal agent, with a high speed."""
-    model = Rehearsal(pace=50, words_per_second=40)
+    model = Rehearsal(pace=50, words_per_second=words_per_second)
     return LlmAgent(name="tester", model=model, tools=[get_current_time])
 
 

@@ -192,7 +192,10 @@ class Asker:
         began = time.monotonic()
         try:
             # A process that stands still is noticed by whoever waits, not by this program.
-            async with httpx.AsyncClient(trust_env=False, timeout=120) as http, asyncio.timeout(100):
+            async with (
+                httpx.AsyncClient(trust_env=False, verify=False, timeout=120) as http,
+                asyncio.timeout(100),
+            ):
                 response = await http.post(url, json={"session_id": self.session_id, "message": text})
         except httpx.HTTPError as error:
             counts[f"request: {type(error).__name__}"] += 1

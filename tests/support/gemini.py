@@ -258,6 +258,11 @@ class Connection:
         detection = self.setup.get("realtimeInputConfig", {}).get("automaticActivityDetection", {})
         return not detection.get("disabled")
 
+    @property
+    def is_listening(self) -> bool:
+        """Whether the client has told the beginning of an activity, and not its end."""
+        return self._activity is not None
+
     # --- building blocks for answers ---
 
     async def send(self, message: Json) -> None:

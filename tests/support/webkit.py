@@ -121,7 +121,9 @@ async def webkit(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[
         own["DISPLAY"] = ":" + (await shown.says(r"^(\d+)$"))[1]
         async with (
             process([driver_program, f"--port={port}"], folder, own),
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as driver,
+            httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{port}", verify=False, timeout=60, trust_env=False
+            ) as driver,
         ):
 
             async def answers() -> bool:

@@ -11,13 +11,13 @@ from adk_relay.core.answer import Asked
 from adk_relay.core.messages import Audio, Error, Presence, Taken, Text, TurnStart, UserText
 from adk_relay.wire.dialects.chat import encoder
 from adk_relay.wire.dialects.live import live
-from adk_relay.wire.outbox import Frames, Sound
+from adk_relay.wire.outbox import Frames
 
 
 def chat(frames: Frames) -> list[dict[str, Any]]:
     """The frames of the chat dialect, without their times."""
     assert isinstance(frames, tuple)
-    decoded = [json.loads(frame) for frame in frames if not isinstance(frame, Sound)]
+    decoded = [json.loads(frame) for frame in frames if isinstance(frame, str)]
     for frame in decoded:
         del frame["timestamp"]
     return decoded

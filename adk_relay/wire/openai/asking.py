@@ -35,8 +35,6 @@ class Asking:
 
     def __init__(self) -> None:
         self._held: list[_Held] = []
-        self.is_speaking = False
-        """With manual turns: the user's speech has begun for the model, and not ended."""
         self.is_committed = False
         """Sound was committed, and no answer to it has begun."""
         self.goes_on: Literal["", "waiting", "answered"] = ""
@@ -44,8 +42,9 @@ class Asking:
         "": no, or the client has asked for the answer since."""
         self.is_canceled = False
         """The client has stopped the answer that is under way."""
-        self.metadata: Mapping[str, Any] | None = None
-        """That of the last `response.create`."""
+        self.is_sure = False
+        """The response that is under way was asked for with a text, so an answer will come. A model may find
+        that nothing was said in the sound."""
         self._about: dict[str, str] = {}
 
     def check(self) -> None:

@@ -100,7 +100,7 @@ class Hearing:
 
     def understand(self, transcript: str) -> Told:
         """What was said is known."""
-        told = self.commit() if self._open or not self._untold else ()
+        told = () if self._untold else self.commit()
         # With manual turns several items may have been committed as one activity: the last one has its words.
         item = self._untold.pop() if self._settings.is_manual else self._untold.popleft()
         if self._settings.is_manual:

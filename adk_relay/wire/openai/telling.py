@@ -87,6 +87,10 @@ class Telling:
         self._was_written = False
         """Whether somebody else has written a text since the last answer began."""
 
+    def check(self) -> None:
+        """Asserts the invariants."""
+        self._state.check()
+
     def encode(self, message: Message) -> Told | None:
         """The events that a message becomes. Frames in a tuple are never merged: each message comes once."""
         if isinstance(message, Audio):
@@ -226,7 +230,10 @@ class Telling:
         return told
 
     def _configured(self, message: Configured) -> Told:
-        self._settings.voice, self._settings.shape = message.voice, message.shape
+        settings = self._settings
+        if message.shape.push_to_talk != settings.shape.push_to_talk:
+            self._hearing.is_fresh = False
+        settings.voice, settings.shape = message.voice, message.shape
         return self._confirmed(message.id) if message.id in self._state.updates else self.updated()
 
     def _confirmed(self, key: str) -> Told:
