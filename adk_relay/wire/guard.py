@@ -336,7 +336,7 @@ class Guard:
 
 
 def _log_refusal(scope: Scope, why: str) -> None:
-    """Logs that a request is refused with 403; WebSockets that are refused are logged by `handshake.refuse`."""
+    """Logs that a request is refused with 403. Of WebSockets `handshake.refuse` does that."""
     if scope["type"] == "http":
         client = scope.get("client")
         log.info("a request from %s was refused: 403 %s", client[0] if client else "?", why)
