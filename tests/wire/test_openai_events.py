@@ -12,12 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adk_relay.core.messages import Gap, Line, Message, Text, TurnEnd, Written
 from adk_relay.core.shape import ClientTool
+from adk_relay.wire.dialects import Reply
 from adk_relay.wire.openai.events import CLIENT_EVENTS, Append, decode
 from adk_relay.wire.openai.formats import FORMATS, Incoming, Outgoing
+from adk_relay.wire.openai.realtime import Realtime
 from adk_relay.wire.openai.refused import RefusedError
 from adk_relay.wire.openai.settings import Settings
 from adk_relay.wire.openai.updating import FIELDS
+from adk_relay.wire.outbox import Sound
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "openai.md").read_text()
@@ -140,3 +144,51 @@ def test_sound_keeps_its_length(coded: Any) -> None:
     assert seconds * 1000 == pytest.approx(incoming.ms(bytes(480)) * 10, abs=2)
     told = b"".join(outgoing.encode(bytes(1920)) for _ in range(10)) + outgoing.end()
     assert outgoing.ms(told) == pytest.approx(400, abs=2)
+
+
+def told(realtime: Realtime, *messages: Message) -> list[Any]:
+    """The events that messages become."""
+    encode = realtime.dialect().encoder("")
+    frames = [frame for message in messages for frame in encode(message) or ()]
+    return [json.loads(frame.frame if isinstance(frame, Sound) else str(frame)) for frame in frames]
+
+
+def did(realtime: Realtime, **event: Any) -> list[Any]:
+    """What an event leads to: commands, and events."""
+    done: list[Any] = []
+    for each in realtime.act(decode(json.dumps(event))):
+        frames = each.frames if isinstance(each, Reply) else ()
+        done += [json.loads(str(frame)) for frame in frames or ()] or [each]
+    return done
+
+
+def test_after_a_gap_the_conversation_is_told_anew() -> None:
+    realtime = Realtime(is_beta=False)
+    told(realtime, Written(1, "hello", "b", "", 1), Text(2, "I am", is_transcript=True))
+    part = {"type": "input_text", "text": "not said yet"}
+    item = {"id": "mine", "type": "message", "role": "user", "content": [part]}
+    did(realtime, type="conversation.item.create", item=item)
+    events = told(realtime, Gap(1, 5, 2), Line("user", "hello"), Line("agent", "I am here", open=True))
+    kinds = [event["type"] for event in events]
+    done = events[kinds.index("response.done")]["response"]
+    assert (done["status"], done["status_details"]["error"]["code"]) == ("failed", "connection_lost")
+    assert kinds.count("conversation.item.deleted") == 2
+    said = [event["item"]["role"] for event in events if event["type"] == "conversation.item.added"]
+    assert said == ["user", "assistant"]
+    more = told(realtime, Text(6, ".", is_transcript=True), TurnEnd(7))
+    assert more[-1]["response"]["output"][0]["content"][0]["transcript"] == "I am here."
+    text, created = did(realtime, type="response.create")
+    assert (text.text, created["type"]) == ("not said yet", "response.created")
+
+
+def test_a_lost_connection_does_not_end_a_response() -> None:
+    realtime = Realtime(is_beta=False)
+    events = told(
+        realtime,
+        Text(1, "I", is_transcript=True),
+        TurnEnd(2, interrupted=True, goes_on=True),
+        Text(3, " am", is_transcript=True),
+        TurnEnd(4),
+    )
+    assert [event["type"] for event in events].count("response.done") == 1
+    assert events[-1]["response"]["output"][0]["content"][0]["transcript"] == "I am"

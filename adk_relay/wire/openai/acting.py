@@ -178,7 +178,8 @@ class Acting:
 
     def _delete(self, event: DeleteItem) -> Done:
         item = self._item(event.item_id)
-        if self._asking.drop(item):
+        if self._asking.holds(item):
+            self._asking.drop(item)
             self._items.remove([item])
             yield Reply(self._events.event("conversation.item.deleted", item_id=item.id))
             return

@@ -76,11 +76,13 @@ class Asking:
             raise RefusedError("too_large", message, "item.content")
         self._held.append(_Held(item, text, audio))
 
-    def drop(self, item: Item) -> bool:
-        """Gives up what is held of an item; returns whether it was held."""
-        was_held = any(held.item is item for held in self._held)
+    def holds(self, item: Item) -> bool:
+        """Whether an item waits for a `response.create`."""
+        return any(held.item is item for held in self._held)
+
+    def drop(self, item: Item) -> None:
+        """Gives up what is held of an item."""
         self._held = [held for held in self._held if held.item is not item]
-        return was_held
 
     def drop_all(self) -> None:
         """Gives up all that is held."""
