@@ -239,10 +239,7 @@ class Telling:
         return told
 
     def _configured(self, message: Configured) -> Told:
-        settings = self._settings
-        if message.shape.push_to_talk != settings.shape.push_to_talk:
-            self._hearing.is_fresh = False
-        settings.voice, settings.shape = message.voice, message.shape
+        self._settings.voice, self._settings.shape = message.voice, message.shape
         return self._confirmed(message.id) if message.id in self._state.updates else self.updated()
 
     def _confirmed(self, key: str) -> Told:
@@ -266,6 +263,8 @@ class Telling:
         if (param := param_of(message.tool_id)) is not None:
             return self._events.error(code, message.message, param, message.id)
         event_id = self._asking.event_of(message.id) or self._asking.event_of(message.tool_id) or ""
+        if message.tool_id:  # the model does not get this output
+            self._asking.goes_on = ""
         told: Told = self._events.error(code, message.message, None, event_id, kind)
         answering = self._answering
         if message.id in self._state.updates:
