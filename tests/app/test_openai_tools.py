@@ -66,6 +66,7 @@ async def test_tools_of_the_agent_and_of_the_client(gemini: GeminiLive) -> None:
         # The agent's own tool is its own affair.
         events = await client.ask("clock")
         assert (words(events), calls(events)) == ("It is noon.", [])
+        assert len(gemini.connections) == 1  # the model was not connected before it was told of the tools
         # Also one that waits for somebody: the client has no such function.
         assert (await client.ask("boss"))[-1].response.output == []
 
