@@ -72,7 +72,7 @@ class Attendance:
         self._idleness.watch()
         if self._runs.is_reconnecting:
             listener.deliver(Status("reconnecting"))
-        if listener.is_audio:
+        if listener.connects:
             self._runs.want()
 
     def detach(self, listener: Listener, *, at_once: bool) -> None:

@@ -41,6 +41,10 @@ SHAPE = "relay_shape"
 class Shaping:
     """How the agent answers in one conversation.
 
+    Invariants:
+        The shape is one that a conversation with this agent can have.
+        Where no client may have instructions and tools, there are none.
+
     Args:
         home: has the operator's choice, and what clients may choose.
         session, room: those of the conversation.
@@ -65,6 +69,15 @@ class Shaping:
         """The same for the shape."""
         self._stored = MODELS_OWN, PLAIN
         self._working = PLAIN  # the last one with which the model was connected
+
+    def check(self) -> None:
+        """Asserts the invariants."""
+        try:
+            self.shape.check(self._taken)
+        except ShapeError as error:
+            raise AssertionError(f"the shape: {error}") from None
+        is_plain = not (self.shape.instructions or self.shape.tools)
+        assert self._has_client_tools or is_plain, "clients have instructions or tools, and may not"
 
     @property
     def present_voice(self) -> Voice:
@@ -91,6 +104,10 @@ class Shaping:
 
     def take(self, configure: Configure, listener: Listener) -> None:
         """Takes the choice of a listener. All are told of a change, and the listener if it may not choose."""
+        if configure.shapes_agent and not self._has_client_tools:
+            # The process of the socket has another setting.
+            listener.deliver(Error("not_allowed", "Instructions and tools can't be set here.", configure.id))
+            return
         try:
             self._choices.check(configure)
             shape = self.shape.changed(

@@ -364,6 +364,7 @@ class Attended:
             listener.member,
             listener.address,
             listener.is_audio,
+            listener.connects,
             listener.attends,
             attending.came_at,
             attending.after,

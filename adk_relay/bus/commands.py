@@ -29,6 +29,7 @@ class Attend:
     member: str
     address: str
     is_audio: bool
+    connects: bool
     attends: Literal["all", "newest", "own"]
     came_at: float
     """When it came, as `time.time()`: of those that attend as "newest", the one that came last is it."""

@@ -107,6 +107,7 @@ class Remote:
         self.member = attend.member
         self.address = attend.address
         self.is_audio = attend.is_audio
+        self.connects = attend.connects
         self.attends: Literal["all", "newest", "own"] = attend.attends
         self.came_at = attend.came_at
         self.process = process

@@ -19,6 +19,7 @@ class Absent:
     address: str = ""
     attends: Literal["all", "newest", "own"] = "all"
     is_audio: bool = False
+    connects: bool = False
 
     def deliver(self, message: Message) -> None:
         """Takes a message, and forgets it."""

@@ -29,7 +29,11 @@ class Listener(Protocol):
 
     @property
     def is_audio(self) -> bool:
-        """Whether it is a voice client: the model is then connected as soon as it attends."""
+        """Whether it gets sound."""
+
+    @property
+    def connects(self) -> bool:
+        """Whether the model is connected as soon as it attends, and not only when something is said."""
 
     @property
     def attends(self) -> Literal["all", "newest", "own"]:

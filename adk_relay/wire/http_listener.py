@@ -36,6 +36,7 @@ class HttpListener:
     """
 
     is_audio = False
+    connects = False
     attends: Literal["own"] = "own"
 
     def __init__(self, outbox: Outbox, name: str = "", member: str = "", address: str = "") -> None:

@@ -90,6 +90,7 @@ class Socket:
         visitor = admission.visitor
         self.name, self.member, self.address = visitor.name, visitor.member, visitor.address
         self.is_audio = dialect.is_audio
+        self.connects = dialect.is_audio and not dialect.configures_first
         self.attends = dialect.attends
         self.dialect = dialect.name
         self._conversations = conversations

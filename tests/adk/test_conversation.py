@@ -45,6 +45,7 @@ class Listener:
     name = address = ""
     member = "alice"  # all are hers: their requests are answered in the order in which they come
     is_audio = False
+    connects = False
 
     def __init__(self, connection_id: str, attends: Attends = "all") -> None:
         self.connection_id = connection_id

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from google.adk.agents import LlmAgent
 
-from adk_relay.core.messages import Text, ToolComplete, ToolResult, ToolStart, UserText
+from adk_relay.core.messages import Error, Text, ToolComplete, ToolResult, ToolStart, UserText
 from adk_relay.core.shape import ClientTool, Shape
 from adk_relay.core.voice import Configure, Configured, Voice
 from support.gemini import Connection, GeminiLive, UserTurn
@@ -110,3 +110,14 @@ async def test_what_clients_have_set_goes_on_and_their_tools_can_be_answered(
             if len(owners) == 4:
                 await conversation.reset(delete=False)
                 await owners[-1].kill()
+
+
+async def test_a_worker_that_allows_no_tools_takes_none_from_another_process(tmp_path: Path) -> None:
+    owner = Owner(tmp_path / "sessions.db", settings={"client_tools": False})
+    conversation = await owner.take()
+    alice = owner.attend()
+    alice.say(Configure(instructions="Be brief.", id="c"))
+    assert alice.messages[-1] == Error("not_allowed", "Instructions and tools can't be set here.", "c")
+    alice.say(Configure(temperature=0.5))
+    assert conversation.standing(None).shape == Shape(push_to_talk=False, temperature=0.5)
+    await conversation.aclose()

@@ -77,7 +77,8 @@ async def test_the_next_connection_gets_what_was_heard(gemini: GeminiLive, tmp_p
         await alice.turn(2)
         assert failed == 1
         await gemini.wait_for(lambda: gemini.handles)
-        gemini.connections[0].abort()
+        await gemini.connections[0].go_away(30)
+        await gemini.wait_for(lambda: len(gemini.connections) == 2)
         alice.say(UserText("again", id="again"))
         await alice.turn(3)
         assert gemini.connections[-1].handle is None

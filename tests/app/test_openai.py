@@ -99,6 +99,20 @@ async def test_speech_is_answered(gemini: GeminiLive) -> None:
         assert (heard.transcript, heard.item_id) == ("Hello again.", events[0].item_id)
         assert events[5 + 2].previous_item_id == heard.item_id
 
+        # Without one, the next one is not taken for it.
+        gemini.answer = unheard
+        await client.speak(speech(400, 24_000) + silence(500, 24_000))
+        assert types(await client.response())[:6] == [*SPEECH, *ITEM, "response.created"]
+        gemini.answer = late
+        await client.speak(speech(400, 24_000) + silence(500, 24_000))
+        events = await client.response()
+        heard = next(each for each in events if each.type.endswith("transcription.completed"))
+        assert heard.item_id == events[0].item_id
+
+
+async def unheard(connection: Connection, turn: UserTurn) -> None:
+    await connection.say("What?")
+
 
 async def late(connection: Connection, turn: UserTurn) -> None:
     await connection.say("I heard", complete=False)
@@ -108,10 +122,14 @@ async def late(connection: Connection, turn: UserTurn) -> None:
 
 async def test_sound_without_speech_does_not_block_what_follows(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port, realtime(port) as client:
-        await client.speak(silence(400, 24_000))
-        await client.connection.input_audio_buffer.commit()
-        await client.connection.response.create()
-        await client.until("response.created")
+        for is_last in (False, True):
+            await client.speak(silence(400, 24_000))
+            await client.connection.input_audio_buffer.commit()
+            await client.connection.response.create()
+            await client.until("response.created")
+            if not is_last:
+                await client.connection.response.cancel()
+                await client.until("response.done")
         await client.write("hello")
         await client.connection.response.create()
         response = (await client.response())[-1].response

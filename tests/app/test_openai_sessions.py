@@ -15,7 +15,7 @@ from support.api import rehearsal
 from support.chat import http
 from support.client import client as live_client
 from support.client import words as live_words
-from support.gemini import GeminiLive
+from support.gemini import GeminiLive, silence
 from support.openai_realtime import Client, connecting, realtime, types, words
 from support.server import a_relay, serving
 from support.tokens import SECRET, token
@@ -183,11 +183,14 @@ async def test_a_conversation_is_one_like_all_others(gemini: GeminiLive) -> None
             session_id = client.events[0].session.id
             await client.ask("hello")
             # Somebody else in the same conversation, in the live dialect, and what each is told of the other.
+            await client.speak(silence(100, 24_000))  # its microphone is open, and nobody speaks
             async with live_client(port, "ann", query=f"&session_id={session_id}") as page:
                 await page.ask("from the page")
                 added = await client.until("conversation.item.added")
                 assert (added.item.role, added.item.content[0].text) == ("user", "from the page")
-                assert words(await client.response()) == "You said: from the page."
+                events = await client.response()
+                assert words(events) == "You said: from the page."
+                assert "input_audio_buffer.committed" not in types(events)
                 await client.ask("from the SDK")
                 assert live_words(await page.turn()) == "You said: from the SDK."
             # It is taken back with all that came after it.
@@ -240,9 +243,12 @@ async def test_the_key_is_a_token(caplog: pytest.LogCaptureFixture) -> None:
         async with connect(url, subprotocols=offered, proxy=None) as socket:
             assert json.loads(await socket.recv())["type"] == "session.created"
             assert socket.subprotocol == "realtime"
+        offered[1] = Subprotocol("openai-insecure-api-key.sk-secret")
+        with pytest.raises(InvalidStatus):
+            await connect(url, subprotocols=offered, proxy=None)
         async with http(port) as web:
             bearer = {"authorization": f"Bearer {key}"}
             assert len((await web.get("/sessions", headers=bearer)).json()["sessions"]) >= 1
     logged = [each.getMessage() for each in caplog.records if each.name.startswith(("relay", "uvicorn"))]
     assert any("openai-insecure-api-key" in line for line in logged)
-    assert not any(key.split(".")[2] in line for line in logged)
+    assert not any(secret in line for line in logged for secret in (key.split(".")[2], "sk-secret"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from google.adk.agents import LlmAgent
-from google.adk.tools import LongRunningFunctionTool
+from google.adk.tools.long_running_tool import LongRunningFunctionTool
 
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.openai_realtime import Client, realtime, types, words
@@ -66,6 +66,7 @@ async def test_tools_of_the_agent_and_of_the_client(gemini: GeminiLive) -> None:
         # The agent's own tool is its own affair.
         events = await client.ask("clock")
         assert (words(events), calls(events)) == ("It is noon.", [])
+        assert len(gemini.connections) == 1  # the model was not connected before it was told of the tools
         # Also one that waits for somebody: the client has no such function.
         assert (await client.ask("boss"))[-1].response.output == []
 

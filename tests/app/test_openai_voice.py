@@ -14,7 +14,7 @@ from support.server import a_relay, serving
 
 pytestmark = [pytest.mark.usefixtures("no_errors"), pytest.mark.bus]
 
-MANUAL = {"input": {"turn_detection": None, "transcription": {"model": "whisper-1"}}}
+MANUAL: Any = {"input": {"turn_detection": None, "transcription": {"model": "whisper-1"}}}
 
 
 async def test_barge_in_and_what_was_heard(gemini: GeminiLive) -> None:
@@ -74,20 +74,23 @@ async def test_barge_in_and_what_was_heard(gemini: GeminiLive) -> None:
 
 async def test_manual_turns(gemini: GeminiLive) -> None:
     async with serving(a_relay()) as port, realtime(port) as client:
-        session = await client.update(audio=MANUAL)
-        assert session.audio.input.turn_detection is None
+        # It holds at once: nobody has to wait for session.updated.
+        await client.connection.session.update(session={"type": "realtime", "audio": MANUAL})
         await client.connection.input_audio_buffer.clear()
-        await client.until("input_audio_buffer.cleared")
-        for _ in range(2):
-            await client.speak(speech(200, 24_000) + silence(800, 24_000) + speech(200, 24_000))
-            await client.connection.input_audio_buffer.commit()
-            committed = await client.until("input_audio_buffer.committed")
+        for commits in (1, 2):
+            for _ in range(commits):
+                await client.speak(speech(200, 24_000) + silence(800, 24_000) + speech(200, 24_000))
+                await client.connection.input_audio_buffer.commit()
+                committed = await client.until("input_audio_buffer.committed")
             await client.connection.response.create()
             events = await client.response()
             assert words(events) == "I heard you."
             heard = [each for each in events if each.type.endswith("transcription.completed")]
             assert [each.item_id for each in heard] == [committed.item_id]
         assert not [each for each in types(client.events) if "speech_st" in each]
+        assert "input_audio_buffer.cleared" in types(client.events)
+        [updated] = [each for each in client.events if each.type == "session.updated"]
+        assert updated.session.audio.input.turn_detection is None
         await client.connection.input_audio_buffer.commit(event_id="empty")
         error = (await client.until("error")).error
         assert (error.code, error.event_id) == ("input_audio_buffer_commit_empty", "empty")
@@ -97,7 +100,7 @@ async def test_manual_turns(gemini: GeminiLive) -> None:
         await client.speak(speech(400, 24_000) + silence(500, 24_000))
         assert words(await client.response()) == "I heard you."
     connection = gemini.connections[-2]
-    assert [len(each) // 32 for each in connection.activities] == pytest.approx([1200, 1200], abs=10)
+    assert [len(each) // 32 for each in connection.activities] == pytest.approx([1200, 2400], abs=10)
 
 
 async def test_an_answer_is_canceled(gemini: GeminiLive) -> None:

@@ -26,6 +26,7 @@ class Listener:
 
     name = member = address = ""
     is_audio = False
+    connects = False
     attends: Literal["all"] = "all"
 
     def __init__(self, connection_id: str) -> None:

@@ -27,6 +27,7 @@ class Listener:
     connection_id = "alice"
     name = member = address = ""
     is_audio = True
+    connects = True
     attends: Literal["all"] = "all"
 
     def __init__(self) -> None:

@@ -24,6 +24,7 @@ class Guest:
 
     name = member = ""
     is_audio = False
+    connects = False
 
     def __init__(self, connection_id: str, address: str, attends: Literal["all", "own"] = "all") -> None:
         self.connection_id, self.address = connection_id, address

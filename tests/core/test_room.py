@@ -54,6 +54,7 @@ class Attendant:
 
     name = member = address = ""
     is_audio = False
+    connects = False
 
     def __init__(self, connection_id: str, attends: Attends, present: set[str]) -> None:
         self.connection_id = connection_id

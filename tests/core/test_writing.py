@@ -27,6 +27,7 @@ class Client:
 
     name = member = address = ""
     is_audio = False
+    connects = False
 
     def __init__(self, connection_id: str, attends: Literal["all", "own"] = "all") -> None:
         self.connection_id = connection_id

@@ -62,6 +62,10 @@ class Attendee:
             self.deliver(message)
 
     @property
+    def connects(self) -> bool:
+        return self.is_audio
+
+    @property
     def sound(self) -> bytes:
         """All sound so far."""
         return b"".join(each.pcm for each in self.messages if isinstance(each, Audio))

@@ -158,7 +158,9 @@ class Dialect:
         ping: makes the frame that asks for a sign of life; None: the dialect has none.
         pong: makes the answer to a client's ping from the connection's id.
         expiring: makes the frame that says when, in seconds, the client's token expires; None: there is none.
-        is_audio: the client wants sound.
+        is_audio: the client wants sound. The model is connected as soon as it comes.
+        configures_first: but not before it has said something: its clients first say how the agent is to
+            answer, and the model would be connected twice.
         attends: which messages its sockets get (see `adk_relay.core.listener.Listener`).
         act: for a dialect with a state, which is made for one socket: given an event, yields the commands
             that it means and the replies to it, in order; raises BadFrameError. What has come
@@ -179,6 +181,7 @@ class Dialect:
     attends: Literal["all", "newest", "own"]
     act: Callable[[Any], Iterable[Command | Reply]] | None = None
     look: Callable[[float], CloseFrame | None] | None = None
+    configures_first: bool = False
 
 
 def once(encode: Encode) -> Encode:

@@ -9,7 +9,6 @@ from typing import Any
 
 from adk_relay.core.heard import Heard
 from adk_relay.core.messages import (
-    ActivityStart,
     AudioEnd,
     Interrupt,
     ToolResult,
@@ -107,10 +106,7 @@ class Acting:
         incoming = self._state.incoming
         sound = incoming.decode(event.audio)
         self._hearing.sound(incoming.ms(event.audio))
-        if self._settings.is_manual and not self._asking.is_speaking:
-            self._asking.is_speaking = True
-            yield ActivityStart()
-        if sound:
+        if sound:  # with manual turns, it also tells the model that the user has begun to speak
             yield sound
 
     def _commit(self, event: Commit) -> Done:
@@ -125,7 +121,7 @@ class Acting:
             yield AudioEnd()
 
     def _clear(self, event: Clear) -> Done:
-        if self._settings.is_manual and self._asking.is_speaking and self._hearing.is_fresh:
+        if self._settings.is_manual and self._hearing.is_fresh:
             message = "The model has heard the sound already: it can't be taken back. Commit it."
             raise RefusedError("input_audio_buffer_clear_failed", message)
         yield Reply(self._events.event("input_audio_buffer.cleared"))
@@ -241,10 +237,10 @@ class Acting:
         answering.metadata = event.response.get("metadata")
         if asking.has_held:
             yield from self._say(event.event_id)
-        elif self._settings.is_manual and asking.is_speaking:
+        elif self._settings.is_manual and (hearing.is_fresh or asking.is_committed):
             if hearing.is_fresh:
                 yield Reply(hearing.commit())
-            yield from self._end_speech()
+            yield AudioEnd()
         elif goes_on or asking.is_committed:
             pass
         else:
@@ -262,22 +258,15 @@ class Acting:
         self._asking.said(key)  # if it is refused, it is still held
         if audio:
             yield from self._say_aloud(audio)
-        elif self._settings.is_manual and self._asking.is_speaking:
-            yield from self._end_speech()
+        elif self._settings.is_manual and self._asking.is_committed:
+            yield AudioEnd()
 
     def _say_aloud(self, audio: bytes) -> Done:
         """Gives sound to the model that is an utterance by itself."""
         ear = Incoming(self._settings.local.incoming)
-        if self._settings.is_manual and not self._asking.is_speaking:
-            yield ActivityStart()
         for sound in (ear.decode(audio), ear.end()):
             if isinstance(sound, UserAudio):
                 yield sound
-        yield from self._end_speech()
-
-    def _end_speech(self) -> Done:
-        """The model is to answer what it has heard."""
-        self._asking.is_speaking = False
         yield AudioEnd()
 
     def _cancel(self, event: CancelResponse) -> Done:

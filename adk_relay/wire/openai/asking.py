@@ -35,8 +35,6 @@ class Asking:
 
     def __init__(self) -> None:
         self._held: list[_Held] = []
-        self.is_speaking = False
-        """With manual turns: the user's speech has begun for the model, and not ended."""
         self.is_committed = False
         """Sound was committed, and no answer to it has begun."""
         self.goes_on: Literal["", "waiting", "answered"] = ""

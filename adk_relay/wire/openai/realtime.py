@@ -75,6 +75,7 @@ class Realtime:
             is_audio=True,
             attends="all",
             act=self.act,
+            configures_first=True,
         )
 
 

@@ -230,7 +230,10 @@ class Telling:
         return told
 
     def _configured(self, message: Configured) -> Told:
-        self._settings.voice, self._settings.shape = message.voice, message.shape
+        settings = self._settings
+        if message.shape.push_to_talk != settings.shape.push_to_talk:
+            self._hearing.is_fresh = False
+        settings.voice, settings.shape = message.voice, message.shape
         return self._confirmed(message.id) if message.id in self._state.updates else self.updated()
 
     def _confirmed(self, key: str) -> Told:
