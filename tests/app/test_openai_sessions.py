@@ -7,6 +7,8 @@ import logging
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
+from openai.types.websocket_reconnection import ReconnectingEvent, ReconnectingOverrides
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
@@ -252,3 +254,31 @@ async def test_the_key_is_a_token(caplog: pytest.LogCaptureFixture) -> None:
     logged = [each.getMessage() for each in caplog.records if each.name.startswith(("relay", "uvicorn"))]
     assert any("openai-insecure-api-key" in line for line in logged)
     assert not any(secret in line for line in logged for secret in (key.split(".")[2], "sk-secret"))
+
+
+async def test_the_sdk_comes_back_by_itself(gemini: GeminiLive) -> None:
+    """It asks for the same conversation, and gets what was said in it."""
+    ids: list[str] = []
+
+    def again(event: ReconnectingEvent) -> ReconnectingOverrides:
+        return {"extra_query": {"session_id": ids[0]}}
+
+    async with serving(a_relay(grace=60)) as port:
+        sdk = AsyncOpenAI(api_key="sk-x", websocket_base_url=f"ws://127.0.0.1:{port}/v1")
+        connecting = sdk.realtime.connect(model="x", on_reconnecting=again, initial_delay=0.01)
+        async with connecting as connection:
+            said: list[str] = []
+            async for event in connection:
+                if event.type == "session.created":
+                    assert event.session.id in (ids or [event.session.id])  # type: ignore[union-attr]
+                    ids.append(event.session.id)  # type: ignore[union-attr]
+                    if len(ids) == 1:
+                        await Client(connection).write("hello")
+                        await connection.response.create()
+                elif event.type == "response.done":
+                    connection._connection.transport.abort()
+                elif event.type == "conversation.item.done" and len(ids) == 2:
+                    said.append(event.item.content[0].text)  # type: ignore[union-attr,arg-type]
+                    if len(said) == 2:
+                        break
+    assert said == ["hello", "You said: hello."]

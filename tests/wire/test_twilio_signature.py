@@ -11,7 +11,7 @@ from support.server import need_module
 
 need_module("twilio")
 
-from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # noqa: E402
+from twilio.request_validator import RequestValidator  # noqa: E402
 
 TOKEN = "12345"
 FIELDS = [
