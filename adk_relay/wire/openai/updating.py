@@ -174,8 +174,8 @@ def _transcription(draft: Draft, value: Any, param: str) -> None:
         if kind is None:
             draft.refuse("unknown_parameter", f"Unknown parameter: '{where}'.", where)
             continue
-        strings = each if isinstance(each, list) else ()
-        if not (each is None or isinstance(each, kind) and all(isinstance(word, str) for word in strings)):
+        strings = each if kind is list and isinstance(each, list) else [each]
+        if each is not None and not all(isinstance(word, str) for word in strings):
             raise _wrong(where, "a string" if kind is str else "a list of strings")
         known[name] = each
     if len(to_json(known)) > _MAX_TRANSCRIPTION:
