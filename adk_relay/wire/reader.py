@@ -8,7 +8,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from adk_relay.core.heard import Heard
 from adk_relay.core.interfaces import (
     Conversation,
     Conversations,
@@ -220,7 +219,7 @@ class Reader:
                 if conversation:
                     conversation.older.read(command, self._socket)
             case _ if conversation:
-                if isinstance(command, Interrupt | Rewind | Heard):  # also an answer that is over but queued
+                if isinstance(command, Interrupt | Rewind):  # also an answer that is over but still queued
                     self._outbox.recall_audio()
                 if isinstance(command, Rewind):
                     command = replace(command, may_all=visitor.may_empty)

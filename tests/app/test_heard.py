@@ -59,7 +59,7 @@ async def stop(guest: Client, how: str) -> int:
         await guest.socket.send(speech(400) + silence(400))
     elif how == "text":
         await guest.say("stop")
-    else:
+    elif how == "interrupt":
         await guest.send(type="interrupt")
     (*_, end) = await guest.until(lambda said: bool(said.get("interrupted")))
     return int(end["seq"])
@@ -74,7 +74,7 @@ async def test_only_what_was_heard_is_kept(gemini: GeminiLive, sessions: str, tm
     """In memory, for all who attend, in the session, and for the next connection to the model."""
     model = Model(gemini)
     async with serving(a_relay(sessions=sessions)) as port, http(port) as web:
-        for how in ("speech", "text", "interrupt"):
+        for how in ("speech", "text", "interrupt", "others"):
             path, model.may = f"/sessions/live-{how}?user_id={how}", asyncio.Event()
             async with (
                 client(port, how, audio=True) as alice,
@@ -84,11 +84,15 @@ async def test_only_what_was_heard_is_kept(gemini: GeminiLive, sessions: str, tm
                 await alice.ask("hello")
                 before = alice.frames[-1]["seq"]
                 await counted(alice)
+                if how == "others":  # it gets no sound, so the first one counts that does and says something
+                    await other.say("stop")
                 end = await stop(alice, how)
-                await other.send(type="heard", audio_ms=0)  # it gets no sound
-                await another.send(type="heard", audio_ms=0)  # it has not interrupted
+                await other.send(type="heard", audio_ms=0, seq=end)  # it gets no sound
+                if how != "others":
+                    await another.send(type="heard", audio_ms=0, seq=end)  # it has not interrupted
                 await alice.send(type="heard", audio_ms=3.5 * WORD_MS, seq=end)
                 (*_, first) = await alice.until(is_heard)
+                await another.send(type="heard", audio_ms=0, seq=end)
                 await alice.send(type="heard", audio_ms=0, seq=before)  # of the answer before
                 await alice.send(type="heard", audio_ms=700, seq=end)  # it was less
                 await alice.send(type="heard", audio_ms=2 * WORD_MS, seq=end)

@@ -77,6 +77,8 @@ class Call:
         self._down = Resampler(_MODEL_RATE, RATE)
         self._keys = Keys()
         self._barge_in = BargeIn()
+        self._seq = 0
+        """The number of the last message of the newest answer that has sound; 0: there is none."""
         self._heard: Heard | None = None
         """What the conversation is to be told, with the next frame: there are fifty a second."""
 
@@ -157,7 +159,7 @@ class Call:
     def _interrupt(self) -> Iterator[Command | Reply]:
         """The caller interrupts an answer that is over for the model."""
         assert self._out
-        heard = Heard(self._playout.heard_ms)
+        heard = Heard(self._playout.heard_ms, self._seq)
         is_out = self._playout.cut()
         self._barge_in.forget()
         if is_out:
@@ -170,9 +172,10 @@ class Call:
         """The frames that a message leads to at once."""
         match message:
             case Audio(pcm=pcm):
+                self._seq = message.seq
                 return self._say(self._playout.add(ulaw_of(self._down.push(pcm))))
             case TurnEnd(interrupted=True, goes_on=False):
-                self._heard = Heard(self._playout.heard_ms if self._playout.state is State.SPEAKING else 0.0)
+                self._heard = Heard(self._playout.heard_ms, message.seq)
                 return self._cut()
             case TurnEnd():  # if it goes on, the agent says the rest: what has come is not stale
                 return self._say(self._playout.end(ulaw_of(self._down.flush())))
