@@ -13,7 +13,7 @@ JSON_LIMITS = f", at most {MAX_DEPTH} levels deep, and with numbers that are fin
 """What an error adds."""
 
 _MAX_DIGITS = 300
-"""Those of the largest float, about: Python also reads longer integers, and can't compare them with floats."""
+"""Those of the largest float, about. Python also reads longer integers, and can't make floats of them."""
 
 
 def read_json(text: str | bytes) -> Any:

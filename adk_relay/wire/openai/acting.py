@@ -137,6 +137,9 @@ class Acting:
 
     def _message(self, event: CreateMessage) -> Done:
         self._check_new(event.id, event.previous)
+        for index, part in enumerate(event.parts):
+            if part.type == "input_audio":
+                self._state.incoming.check(part.data, f"item.content[{index}].audio")
         item = Item(event.id or self._events.new_id("item"), role="user")
         item.content = [
             {"type": "input_text", "text": part.text}
