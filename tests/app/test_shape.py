@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 from google.adk.agents import LlmAgent
+from websockets.typing import Origin
 
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.core.visitor import Visitor
 from adk_relay.wire.asgi import Scope
-from websockets.typing import Origin
-
 from support.chat import asking, end, http
 from support.client import Client, Json, client, words
 from support.gemini import Connection, GeminiLive, Plan, UserTurn, silence, speech
