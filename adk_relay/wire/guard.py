@@ -154,7 +154,7 @@ class Guard:
         """
         self._check_origin(scope)
         visitor, token = await self._identify(scope)
-        await self._enter(scope, visitor)
+        await self._enter(scope, visitor, address_of(scope))
         await self._use(scope, token)  # last: a client that is to try again needs its token for that
         return visitor
 
@@ -163,12 +163,12 @@ class Guard:
             _log_refusal(scope, problem)
             raise Refused(403, _FOREIGN, problem, is_told=False)
 
-    async def _enter(self, scope: Scope, visitor: Visitor) -> None:
+    async def _enter(self, scope: Scope, visitor: Visitor, address: str) -> None:
         """Takes a place among the sockets and requests that are open."""
         try:
-            self.quotas.enter(scope, visitor)
+            self.quotas.enter(scope, visitor, address)
             if self.sharing and scope["type"] == "websocket":
-                await self.sharing.enter(scope, visitor)
+                await self.sharing.enter(visitor, address)
         except OverQuotaError as over:
             raise too_many(str(over), over.status, over.retry_after) from None
 
@@ -198,9 +198,8 @@ class Guard:
         if self.is_on and (token_of(scope) or not (self._twilio_token or scope["type"] == "websocket")):
             visitor, token = await self._identify(scope)
         else:
-            # All calls come from few addresses of Twilio.
-            visitor, token = Visitor(address="" if self._twilio_token else address_of(scope)), None
-        await self._enter(scope, visitor)
+            visitor, token = Visitor(address=self._address_of_call(scope)), None
+        await self._enter(scope, visitor, self._address_of_call(scope))
         await self._use(scope, token)
         return visitor
 
@@ -228,7 +227,7 @@ class Guard:
             except BadTokenError as bad:
                 raise sign_in(str(bad), had_token=True) from None
             self.quotas.leave(scope)
-            await self._enter(scope, visitor)
+            await self._enter(scope, visitor, self._address_of_call(scope))
             await self._use(scope, token)
         if visitor.user_id is None and not self.knows_twilio:
             return visitor, self.quotas.rates(visitor), wanted.own, wanted.own
@@ -237,6 +236,10 @@ class Guard:
         if not (is_name(user_id) and is_session_id(session_id)):
             raise Refused(404, NOT_FOUND, f"user_id is {NAME}, and session_id is {SESSION_ID}.")
         return visitor, self.quotas.rates(visitor), user_id, session_id
+
+    def _address_of_call(self, scope: Scope) -> str:
+        """The address that a call counts for; "": for none, because all calls come from few of Twilio."""
+        return "" if self.knows_twilio else address_of(scope)
 
     def leave(self, scope: Scope) -> None:
         """A WebSocket or a request is over, whether it was admitted or not."""

@@ -137,15 +137,17 @@ class Quotas:
 
     # ---- at the door ----
 
-    def enter(self, scope: Scope, visitor: Visitor) -> None:
+    def enter(self, scope: Scope, visitor: Visitor, address: str) -> None:
         """Takes a place for a socket or a request, until `leave`.
+
+        Args:
+            address: which one it counts for, see `address_of`; "": for none.
 
         Raises:
             OverQuotaError: there is none.
         """
         user_id = visitor.user_id
         user = None if user_id is None else self._user(user_id)
-        address = address_of(scope)
         is_socket = scope["type"] == "websocket"
         if is_socket:
             if 0 < self.max_sockets <= self._sockets:

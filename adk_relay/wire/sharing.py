@@ -10,8 +10,7 @@ from typing import NamedTuple
 from adk_relay.core.allowance import Allowance
 from adk_relay.core.shared import Bucket, Left, Shared, Use
 from adk_relay.core.visitor import Visitor
-from adk_relay.wire.asgi import Scope
-from adk_relay.wire.quotas import ADDRESS_IS_FULL, USER_IS_FULL, OverQuotaError, Quotas, User, address_of
+from adk_relay.wire.quotas import ADDRESS_IS_FULL, USER_IS_FULL, OverQuotaError, Quotas, User
 
 _EVERY = 1.0
 """Seconds between two times that the others are told. So long, somebody may take more than is allowed."""
@@ -83,14 +82,14 @@ class Sharing:
                     await self._tell_changes()
                     await self._tell([_Somebody(name, 0, 0) for name in self._told])
 
-    async def enter(self, scope: Scope, visitor: Visitor) -> None:
-        """Counts a new socket, which has a place in this process.
+    async def enter(self, visitor: Visitor, address: str) -> None:
+        """Counts a new socket, which has a place in this process: see `Quotas.enter`.
 
         Raises:
             OverQuotaError: there is no place in all processes.
         """
         self.start()
-        whose = {_name("address", address_of(scope)): ADDRESS_IS_FULL}
+        whose = {_name("address", address): ADDRESS_IS_FULL}
         if visitor.user_id is not None:
             whose[_name("user", visitor.user_id)] = USER_IS_FULL
         async with self._turn:

@@ -51,6 +51,8 @@ BAD: list[tuple[Any, str, str | None]] = [
     ({"type": "input_audio_buffer.append", "event_id": "e", "audio": "AAAA"}, "invalid_value", "audio"),
     (message(), "invalid_type", "item.content"),
     (message({"type": "input_text", "text": " "}), "invalid_value", "item.content[0].text"),
+    (message({"type": "input_audio", "audio": "AAAA"}), "invalid_value", "item.content[0].audio"),
+    (message(*[TEXT] * 65), "too_large", "item.content"),
     (message(TEXT, {"type": "output_text"}), "invalid_value", "item.content[1].type"),
     (message(TEXT, role="system"), "invalid_value", "item.role"),
     (message(TEXT, type="mcp_call"), "invalid_value", "item.type"),
@@ -64,8 +66,27 @@ BAD: list[tuple[Any, str, str | None]] = [
     (CREATE | {"response": {"conversation": "none"}}, "unsupported", "response.conversation"),
     (CREATE | {"response": {"instructions": "Greet."}}, "unsupported", "response.instructions"),
     (CREATE | {"response": {"colour": 1}}, "unknown_parameter", "response.colour"),
+    (CREATE | {"response": {"x" * 99: 1}}, "unknown_parameter", "response." + "x" * 64),
     (CREATE | {"response": {"metadata": {"a": 1}}}, "invalid_type", "response.metadata"),
     (UPDATE | {"session": {"instructions": 1}}, "invalid_type", "session.instructions"),
+    (UPDATE | {"session": {"temperature": "1"}}, "invalid_type", "session.temperature"),
+    (UPDATE | {"session": {str(name): 1 for name in range(33)}}, "invalid_value", "session"),
+    (UPDATE | {"session": {"tools": [{"type": "mcp"}] * 33}}, "invalid_value", "session"),
+    (
+        UPDATE | {"session": {"audio": {"input": {"transcription": {"model": 1}}}}},
+        "invalid_type",
+        "session.audio.input.transcription.model",
+    ),
+    (
+        UPDATE | {"session": {"audio": {"input": {"transcription": {"keywords": ["a", 1]}}}}},
+        "invalid_type",
+        "session.audio.input.transcription.keywords",
+    ),
+    (
+        UPDATE | {"session": {"audio": {"input": {"transcription": {"prompt": "a" * 9000}}}}},
+        "too_large",
+        "session.audio.input.transcription",
+    ),
     (UPDATE | {"session": {"type": "transcription"}}, "invalid_value", "session.type"),
     (
         UPDATE | {"session": {"audio": {"input": {"format": {"type": "audio/opus"}}}}},
@@ -86,6 +107,12 @@ HALF: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"tools": [{"type": "mcp", "server_label": "x"}]}, "unsupported", "session.tools[0].type"),
     ({"colour": 1}, "unknown_parameter", "session.colour"),
+    ({"x" * 99: 1}, "unknown_parameter", "session." + "x" * 64),
+    (
+        {"audio": {"input": {"transcription": {"model": "whisper-1", "colour": 1}}}},
+        "unknown_parameter",
+        "session.audio.input.transcription.colour",
+    ),
 ]
 
 

@@ -207,7 +207,7 @@ def test_users_who_have_nothing_open_are_forgotten(monkeypatch: pytest.MonkeyPat
     quotas = Quotas(message_rate=1)
     scopes: list[dict[str, Any]] = [{"type": "websocket", "client": None} for _ in range(100)]
     for number, scope in enumerate(scopes):
-        quotas.enter(scope, Visitor(str(number)))
+        quotas.enter(scope, Visitor(str(number)), "")
         if number:
             quotas.leave(scope)
     assert len(quotas.users) <= 10

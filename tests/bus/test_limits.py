@@ -40,9 +40,9 @@ class Process:
     async def enter(self, address: str = "192.0.2.1", visitor: Visitor = ALICE) -> dict[str, Any]:
         """A new socket."""
         self.scopes.append(scope := {"type": "websocket", "client": (address, 1)})
-        self.quotas.enter(scope, visitor)
+        self.quotas.enter(scope, visitor, address)
         try:
-            await self.sharing.enter(scope, visitor)
+            await self.sharing.enter(visitor, address)
         except OverQuotaError:
             self.quotas.leave(scope)
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adk_relay.core.credits import Usage
-from adk_relay.core.messages import Error, Gap, Line, Message, Reset, Text, TurnEnd, Written
-from adk_relay.core.shape import ClientTool
+from adk_relay.core.messages import (
+    Error,
+    Gap,
+    Line,
+    Message,
+    Reset,
+    Text,
+    ToolResult,
+    ToolStart,
+    TurnEnd,
+    Written,
+)
+from adk_relay.core.shape import ClientTool, Shape
+from adk_relay.core.voice import Configured, Voice
 from adk_relay.wire.dialects import Reply
 from adk_relay.wire.openai.events import CLIENT_EVENTS, Append, decode
 from adk_relay.wire.openai.formats import FORMATS, Incoming, Outgoing
@@ -144,9 +157,9 @@ def test_sound_keeps_its_length(coded: Any) -> None:
     incoming, outgoing = Incoming(coded), Outgoing(coded)
     pieces = [incoming.decode(bytes(480)) for _ in range(10)] + [incoming.end()]
     seconds = sum(len(piece.pcm) / 2 / piece.rate for piece in pieces if piece)
-    assert seconds * 1000 == pytest.approx(incoming.ms(bytes(480)) * 10, abs=2)
+    assert seconds * 1000 == pytest.approx(incoming.ms(bytes(480)) * 10, abs=0.2)
     told = b"".join(outgoing.encode(bytes(1920)) for _ in range(10)) + outgoing.end()
-    assert outgoing.ms(told) == pytest.approx(400, abs=2)
+    assert outgoing.ms(told) == pytest.approx(400, abs=0.2)
 
 
 def told(realtime: Realtime, *messages: Message) -> list[Any]:
@@ -225,3 +238,20 @@ def test_an_emptied_conversation_has_no_items() -> None:
     assert (len(deleted), events.index(deleted[0])) == (2, len(events) - 2)
     added = told(realtime, Written(1, "hello", "b", "", 1))[0]
     assert added["previous_item_id"] is None
+
+
+def test_a_call_is_told_once_and_its_output_may_be_refused() -> None:
+    realtime = Realtime(is_beta=False)
+    told(realtime, Configured(Voice(), Shape(tools=(ClientTool("paint"),), push_to_talk=False)))
+    call = ToolStart(1, "call-1", "paint", {"color": "red"}, "", is_pending=True)
+    kinds = [event["type"] for event in told(realtime, call, replace(call, interim="soon"), TurnEnd(2))]
+    assert kinds.count("response.function_call_arguments.done") == kinds.count("response.done") == 1
+    again = told(realtime, Gap(1, 5, 0), replace(call, seq=0))
+    assert [event["type"] for event in again] == []
+    output = {"type": "function_call_output", "call_id": "call-1", "output": '{"done": true}'}
+    added, _, result = did(realtime, type="conversation.item.create", item=output, event_id="mine")
+    assert (added["item"]["output"], result) == (output["output"], ToolResult("call-1", {"done": True}))
+    [error] = told(realtime, Error("bad_data", "It is of no use.", tool_id="call-1"))
+    assert error["error"]["event_id"] == "mine"
+    with pytest.raises(RefusedError, match="nothing to answer"):
+        did(realtime, type="response.create")

@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from adk_relay.wire.dialects import Attend
+from adk_relay.wire.guard import Guard, Refused
+from adk_relay.wire.quotas import Quotas
 from adk_relay.wire.twilio.signature import is_signed, signature
 from support.server import need_module
+from support.tokens import SECRET, token
 
 need_module("twilio")
 
@@ -97,3 +101,24 @@ def test_keys_of_any_language_are_signed_as_twilios_library_does() -> None:
     fields = [("CallerName", "Zoë 👋"), ("b", ""), ("a", "~"), ("B", "x")]
     url = "https://relay.example/twilio/voice"
     assert is_signed(TOKEN, scope(url, signed_by_twilio(url, fields)), fields)
+
+
+async def test_signed_calls_come_from_few_addresses_and_do_not_count_for_them() -> None:
+    url = "wss://relay.example/twilio"
+    for twilio_token, secret in ((TOKEN, None), (TOKEN, SECRET), (None, SECRET)):
+        guard = Guard(secret, twilio_token=twilio_token, quotas=Quotas(address_sockets=1))
+        calls = [
+            scope(url, signed_by_twilio(url, []), "websocket") | {"client": ("192.0.2.1", n)} for n in (1, 2)
+        ]
+        first, second = calls
+        wanted = Attend("call-CA", "", "", token("ann") if secret else "")
+        await guard.sign_in(first, await guard.admit_call(first), wanted)
+        if twilio_token:
+            await guard.sign_in(second, await guard.admit_call(second), wanted)
+        else:
+            with pytest.raises(Refused):
+                await guard.admit_call(second)
+        guard.quotas.check()
+        for call in calls:
+            guard.leave(call)
+        guard.quotas.check()

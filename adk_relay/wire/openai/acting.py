@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -41,6 +40,7 @@ from adk_relay.wire.openai.hearing import added
 from adk_relay.wire.openai.items import Item
 from adk_relay.wire.openai.refused import RefusedError
 from adk_relay.wire.openai.telling import State, Telling, Update
+from adk_relay.wire.strict_json import read_json
 
 Done = Iterator[Command | Reply]
 
@@ -137,6 +137,9 @@ class Acting:
 
     def _message(self, event: CreateMessage) -> Done:
         self._check_new(event.id, event.previous)
+        for index, part in enumerate(event.parts):
+            if part.type == "input_audio":
+                self._state.incoming.check(part.data, f"item.content[{index}].audio")
         item = Item(event.id or self._events.new_id("item"), role="user")
         item.content = [
             {"type": "input_text", "text": part.text}
@@ -316,10 +319,6 @@ _ACT: dict[type[ClientEvent], Callable[[Any, Any], Done]] = {
 def _result(output: str) -> Any:
     """What a function has returned: most clients write it as JSON."""
     try:
-        return json.loads(output, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        return read_json(output)
+    except ValueError:
         return output
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
