@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from adk_relay.core.heard import Heard
 from adk_relay.core.messages import (
     Input,
     Message,
@@ -167,6 +168,8 @@ class Dialect:
             before it is done already, and each command is done when the next one is asked for.
         look: asked every second for how the socket is to be closed now, given `time.monotonic()`; it returns
             None if it is not.
+        heard: asked when a turn has ended for how much its client has heard of an answer that was cut, and
+            when the socket leaves (True); None if nothing was cut.
     """
 
     name: str
@@ -181,6 +184,7 @@ class Dialect:
     attends: Literal["all", "newest", "own"]
     act: Callable[[Any], Iterable[Command | Reply]] | None = None
     look: Callable[[float], CloseFrame | None] | None = None
+    heard: Callable[[bool], Heard | None] | None = None
     configures_first: bool = False
 
 
