@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 from adk_relay.wire.asgi import Receive
 from adk_relay.wire.http import HttpError
 from adk_relay.wire.http_listener import ClientGoneError
+from adk_relay.wire.strict_json import JSON_LIMITS, read_json
 
 MAX_BODY_BYTES = 64 * 1024
 TOO_LONG = f"The body may have at most {MAX_BODY_BYTES} bytes."
@@ -44,9 +44,9 @@ def json_object(body: bytes) -> dict[str, Any]:
         HttpError: there is none.
     """
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise HttpError(400, "The body must be JSON.") from None
+        value = read_json(body)
+    except ValueError:
+        raise HttpError(400, f"The body must be JSON{JSON_LIMITS}.") from None
     if not isinstance(value, dict):
         raise HttpError(400, "The body must be a JSON object.")
     return value

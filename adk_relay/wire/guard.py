@@ -160,9 +160,7 @@ class Guard:
 
     def _check_origin(self, scope: Scope) -> None:
         if problem := self.origins.problem(scope):
-            if scope["type"] == "http":  # WebSockets that are refused are logged by `handshake.refuse`
-                client = scope.get("client")
-                log.info("a request from %s was refused: 403 %s", client[0] if client else "?", problem)
+            _log_refusal(scope, problem)
             raise Refused(403, _FOREIGN, problem, is_told=False)
 
     async def _enter(self, scope: Scope, visitor: Visitor, address: str) -> None:
@@ -194,7 +192,9 @@ class Guard:
         """
         self._check_origin(scope)
         if self._twilio_token and not is_signed(self._twilio_token, scope, params):
-            raise forbidden("The X-Twilio-Signature is missing, or wrong for this URL and this account.")
+            why = "The X-Twilio-Signature is missing, or wrong for this URL and this account."
+            _log_refusal(scope, why)
+            raise forbidden(why)
         if self.is_on and (token_of(scope) or not (self._twilio_token or scope["type"] == "websocket")):
             visitor, token = await self._identify(scope)
         else:
@@ -336,6 +336,13 @@ class Guard:
             raise sign_in("The token was used already: it opens one socket only.", had_token=True)
         if not self._used.add(used, token.visitor.expires_at):
             raise Refused(503, BUSY, "Too many tokens are in use now.", [(b"retry-after", b"30")])
+
+
+def _log_refusal(scope: Scope, why: str) -> None:
+    """Logs that a request is refused with 403. Of WebSockets `handshake.refuse` does that."""
+    if scope["type"] == "http":
+        client = scope.get("client")
+        log.info("a request from %s was refused: 403 %s", client[0] if client else "?", why)
 
 
 def guard_of(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from adk.test_rewound import event
+from adk.test_several import by_agent, family
 from adk.test_takeover import an_owner, the_next, told
 from google.adk.events import Event
 from google.genai import types
@@ -88,6 +89,22 @@ async def test_the_next_connection_gets_what_was_heard(gemini: GeminiLive, tmp_p
         owner.conversation.detach(owner.listeners[0], at_once=True)
         await owner.conversation.ended()
         assert ("One two", True) in texts(await owner.stored())
+
+
+async def test_an_agent_that_takes_over_gets_what_was_heard(gemini: GeminiLive, tmp_path: Path) -> None:
+    """In the same run, whose own session does not have it."""
+
+    async def speaks(connection: Connection, turn: UserTurn) -> None:
+        await (answer if turn.text == "count" else by_agent)(connection, turn)
+
+    gemini.answer = speaks
+    async with an_owner(tmp_path, family()) as owner:
+        alice = await counted(owner)
+        alice.say(Interrupt())
+        alice.say(Heard(2.5 * WORD_MS))
+        alice.say(UserText("hand over", id="hand over"))
+        await gemini.wait_for(lambda: len(gemini.connections) == 2 and gemini.connections[1].said)
+        assert "One two" in (known := str(gemini.connections[1].context)) and "three" not in known
 
 
 @pytest.mark.parametrize("at", ["told", "stored"])

@@ -25,6 +25,10 @@ BAD_BODIES: dict[str, tuple[str, bytes]] = {
     "a list": (CHAT, b"[]"),
     "a string": (CHAT, b'"hello"'),
     "deep": (CHAT, b"[" * 60_000),
+    "a number that no float holds": (
+        CHAT,
+        b'{"session_id": "a", "message": "a", "state_delta": {"a": ' + b"9" * 400 + b"}}",
+    ),
     "no message": (CHAT, b'{"session_id": "a"}'),
     "no session": (CHAT, b'{"message": "hello"}'),
     "a number for a message": (CHAT, b'{"session_id": "a", "message": 1}'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -16,13 +17,14 @@ from support.caller import CALL_SID, RATE, Caller, calling
 from support.chat import http
 from support.gemini import speech
 from support.guarded import guarded, status_of
+from support.proxies import nginx
 from support.server import a_relay, need_module, serving
 from support.tokens import SECRET, token, web, with_token
 
 need_module("soxr")
 need_module("twilio")
 
-from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # noqa: E402
+from twilio.request_validator import RequestValidator  # noqa: E402
 
 pytestmark = [pytest.mark.usefixtures("no_errors")]
 
@@ -165,6 +167,17 @@ async def test_a_token_opens_one_call_and_ends_it_when_it_expires_and_counts_for
         async with calling(port, call_sid="CAeve", params={"token": "nonsense"}, **header) as eve:
             await talks(eve)
         assert await status_of(port, "/twilio", **with_token("nonsense")) == 401
+
+
+async def test_a_call_through_nginx_is_known_by_its_public_address(tmp_path: Path) -> None:
+    relay = a_relay(rehearsal(), twilio_token=AUTH_TOKEN)
+    async with serving(relay) as port, nginx(tmp_path, port) as front, front.browsing() as browser:
+        url = f"https://127.0.0.1:{front.port}/twilio/voice"
+        found, params = connection(await ring(browser, headers=signed(url, FIELDS)))
+        assert found == f"wss://127.0.0.1:{front.port}/twilio"
+        options: dict[str, Any] = {"additional_headers": signed(found), "ssl": front.tls}
+        async with calling(front.port, params=params, **options) as caller:
+            await talks(caller)
 
 
 async def test_no_log_has_a_token_or_the_account(caplog: pytest.LogCaptureFixture) -> None:

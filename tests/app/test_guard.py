@@ -12,7 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from adk_relay.core.visitor import Visitor
-from adk_relay.wire import guard
+from adk_relay.wire import used_tokens
 from adk_relay.wire.asgi import Scope
 from support.api import STATIC, rehearsal
 from support.chat import http
@@ -146,7 +146,7 @@ async def test_a_client_that_is_to_try_again_can_use_its_token_then() -> None:
 
 
 async def test_used_tokens_are_remembered_until_they_expire(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "_MAX_USED", 2)
+    monkeypatch.setattr(used_tokens, "_MAX_USED", 2)
     async with guarded(one_use="true") as port:
         short = time.time() - 2  # it holds for three seconds more, by the leeway
         assert await status_of(port, "/ws/alice", **with_token(token(jti="1", exp=short))) == 101

@@ -158,6 +158,11 @@ async def test_messages_of_images_and_sound(gemini: GeminiLive) -> None:
         assert words(events) == "You said: What is it?."
         assert [part.type for part in events[0].item.content] == ["input_image", "input_text"]
         assert gemini.connections[-1].images == [picture]
+        await create(item={"type": "message", "role": "user", "content": [image], "id": "seen"})
+        await client.connection.response.create()
+        assert (await client.until("error")).error.code == "response_create_nothing_to_answer"
+        await client.connection.conversation.item.delete(item_id="seen")
+        assert (await client.until("error")).error.code == "unsupported"
         audio: Any = {"type": "input_audio", "audio": b64encode(speech(400, 24_000)).decode()}
         await create(item={"type": "message", "role": "user", "content": [audio]})
         await client.connection.response.create()

@@ -7,6 +7,8 @@ import logging
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
+from openai.types.websocket_reconnection import ReconnectingEvent, ReconnectingOverrides
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
@@ -49,6 +51,8 @@ BAD: list[tuple[Any, str, str | None]] = [
     ({"type": "input_audio_buffer.append", "event_id": "e", "audio": "AAAA"}, "invalid_value", "audio"),
     (message(), "invalid_type", "item.content"),
     (message({"type": "input_text", "text": " "}), "invalid_value", "item.content[0].text"),
+    (message({"type": "input_audio", "audio": "AAAA"}), "invalid_value", "item.content[0].audio"),
+    (message(*[TEXT] * 65), "too_large", "item.content"),
     (message(TEXT, {"type": "output_text"}), "invalid_value", "item.content[1].type"),
     (message(TEXT, role="system"), "invalid_value", "item.role"),
     (message(TEXT, type="mcp_call"), "invalid_value", "item.type"),
@@ -62,8 +66,27 @@ BAD: list[tuple[Any, str, str | None]] = [
     (CREATE | {"response": {"conversation": "none"}}, "unsupported", "response.conversation"),
     (CREATE | {"response": {"instructions": "Greet."}}, "unsupported", "response.instructions"),
     (CREATE | {"response": {"colour": 1}}, "unknown_parameter", "response.colour"),
+    (CREATE | {"response": {"x" * 99: 1}}, "unknown_parameter", "response." + "x" * 64),
     (CREATE | {"response": {"metadata": {"a": 1}}}, "invalid_type", "response.metadata"),
     (UPDATE | {"session": {"instructions": 1}}, "invalid_type", "session.instructions"),
+    (UPDATE | {"session": {"temperature": "1"}}, "invalid_type", "session.temperature"),
+    (UPDATE | {"session": {str(name): 1 for name in range(33)}}, "invalid_value", "session"),
+    (UPDATE | {"session": {"tools": [{"type": "mcp"}] * 33}}, "invalid_value", "session"),
+    (
+        UPDATE | {"session": {"audio": {"input": {"transcription": {"model": 1}}}}},
+        "invalid_type",
+        "session.audio.input.transcription.model",
+    ),
+    (
+        UPDATE | {"session": {"audio": {"input": {"transcription": {"keywords": ["a", 1]}}}}},
+        "invalid_type",
+        "session.audio.input.transcription.keywords",
+    ),
+    (
+        UPDATE | {"session": {"audio": {"input": {"transcription": {"prompt": "a" * 9000}}}}},
+        "too_large",
+        "session.audio.input.transcription",
+    ),
     (UPDATE | {"session": {"type": "transcription"}}, "invalid_value", "session.type"),
     (
         UPDATE | {"session": {"audio": {"input": {"format": {"type": "audio/opus"}}}}},
@@ -84,6 +107,12 @@ HALF: list[tuple[dict[str, Any], str, str]] = [
     ),
     ({"tools": [{"type": "mcp", "server_label": "x"}]}, "unsupported", "session.tools[0].type"),
     ({"colour": 1}, "unknown_parameter", "session.colour"),
+    ({"x" * 99: 1}, "unknown_parameter", "session." + "x" * 64),
+    (
+        {"audio": {"input": {"transcription": {"model": "whisper-1", "colour": 1}}}},
+        "unknown_parameter",
+        "session.audio.input.transcription.colour",
+    ),
 ]
 
 
@@ -252,3 +281,31 @@ async def test_the_key_is_a_token(caplog: pytest.LogCaptureFixture) -> None:
     logged = [each.getMessage() for each in caplog.records if each.name.startswith(("relay", "uvicorn"))]
     assert any("openai-insecure-api-key" in line for line in logged)
     assert not any(secret in line for line in logged for secret in (key.split(".")[2], "sk-secret"))
+
+
+async def test_the_sdk_comes_back_by_itself(gemini: GeminiLive) -> None:
+    """It asks for the same conversation, and gets what was said in it."""
+    ids: list[str] = []
+
+    def again(event: ReconnectingEvent) -> ReconnectingOverrides:
+        return {"extra_query": {"session_id": ids[0]}}
+
+    async with serving(a_relay(grace=60)) as port:
+        sdk = AsyncOpenAI(api_key="sk-x", websocket_base_url=f"ws://127.0.0.1:{port}/v1")
+        connecting = sdk.realtime.connect(model="x", on_reconnecting=again, initial_delay=0.01)
+        async with connecting as connection:
+            said: list[str] = []
+            async for event in connection:
+                if event.type == "session.created":
+                    assert event.session.id in (ids or [event.session.id])  # type: ignore[union-attr]
+                    ids.append(event.session.id)  # type: ignore[union-attr]
+                    if len(ids) == 1:
+                        await Client(connection).write("hello")
+                        await connection.response.create()
+                elif event.type == "response.done":
+                    connection._connection.transport.abort()
+                elif event.type == "conversation.item.done" and len(ids) == 2:
+                    said.append(event.item.content[0].text)  # type: ignore[union-attr,arg-type]
+                    if len(said) == 2:
+                        break
+    assert said == ["hello", "You said: hello."]

@@ -108,6 +108,9 @@ async def test_tools_of_the_agent_and_of_the_client(gemini: GeminiLive) -> None:
         await client.connection.response.create()
         response = (await client.response())[-1].response
         assert (response.status, response.output) == ("completed", [])
+        events = await client.ask("paint")
+        await give(client, calls(events)[0].call_id, "late")
+        assert words(await client.response()) == "It is late."
         assert words(await client.ask("bye")) == "You said: bye."
 
         # What is no output of a call.
@@ -118,7 +121,7 @@ async def test_tools_of_the_agent_and_of_the_client(gemini: GeminiLive) -> None:
             assert (error.param, error.event_id) == ("item.call_id", "mine")
             assert why in error.message
     outputs = [each["response"] for each in gemini.connections[-1].tool_responses]
-    assert [each["result"] for each in outputs] == ["noon", "done", "ONE", "TWO", "late"]
+    assert [each["result"] for each in outputs] == ["noon", "done", "ONE", "TWO", "late", "late"]
 
 
 async def test_an_operator_forbids_tools(gemini: GeminiLive) -> None:

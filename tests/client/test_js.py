@@ -177,7 +177,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(gemini: GeminiLive) -> No
 async def test_an_answer_that_is_stopped_and_others_in_the_conversation(gemini: GeminiLive) -> None:
     async def answer(connection: Connection, turn: UserTurn) -> None:
         if turn.text == "count":
-            await connection.say("One", complete=False)
+            await connection.say("One two", complete=False)
             await asyncio.Event().wait()
         await connection.say(f"You said: {turn.text}.")
 
@@ -189,10 +189,14 @@ async def test_an_answer_that_is_stopped_and_others_in_the_conversation(gemini: 
     ):
         await talk.until(lambda: talk.state["connections"] == 2)
         await talk.do("say", "count")
-        await talk.until(lambda: talk.lines == ["count", "One"])
+        await talk.until(lambda: sum(each["samples"] for each in talk.messages("sound")) == 4 * 960)
+        assert talk.lines == ["count", "One two"]
         await talk.do("interrupt")
         await talk.until(lambda: talk.messages("turn_end"))
         assert talk.state["messages"][-1]["interrupted"]
+        [end] = talk.messages("turn_end")
+        await talk.do("heard", 100, end["seq"])  # of 160
+        await talk.until(lambda: talk.lines == ["count", "One"])
         await bob.send(type="typing_start")
         await talk.until(lambda: talk.state["typing"] == [bob.hello["connection_id"]])
         await bob.send(mime_type="text/plain", data="hello")

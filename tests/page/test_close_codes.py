@@ -47,19 +47,23 @@ class Closer:
         await self._closes[-1](code, reason)
 
 
+PASSING = [(4410, "no pong"), (4410, "idle"), (4499, ""), (1001, "idle"), (1012, ""), (4412, "")]
+
+
 @pytest.mark.parametrize("path", ["/", "/demo"])
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [(4410, "no pong"), (4410, "idle"), (4499, ""), (1001, "idle"), (1012, ""), (4412, "")],
-)
-async def test_after_a_passing_close_it_comes_back_by_itself(
-    browser: Browser, path: str, code: int, reason: str
-) -> None:
+async def test_after_a_passing_close_it_comes_back_by_itself(browser: Browser, path: str) -> None:
     closer = Closer(a_relay(rehearsal()))
-    async with serving(closer) as port, visit(browser, port, path) as tab:
-        await closer.close(code, reason)
-        await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda opened: opened == 2)
-        await tab.shows("connected")
+    constants = {"FIRST_DELAY": 1}  # which grows with each close that soon follows
+    async with serving(closer) as port, visit(browser, port, path, constants=constants) as tab:
+        for number, (code, reason) in enumerate(PASSING, 2):
+            await closer.close(code, reason)
+            await opened(tab, number)
+            await tab.shows("connected")
+
+
+async def opened(tab: Tab, number: int) -> None:
+    """Returns when the page has opened so many sockets."""
+    await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda sockets: sockets == number)
 
 
 @pytest.mark.parametrize("path", ["/", "/demo"])
@@ -73,43 +77,51 @@ async def test_a_failure_counts_only_after_an_error_that_said_so(
     async with serving(closer) as port, visit(browser, port, path, constants=constants) as tab:
         for number in range(2, 6):
             await closer.close(code, "keepalive ping timeout")
-            await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda opened: opened == number)  # noqa: B023
+            await opened(tab, number)
             await tab.shows("connected")
 
 
 @pytest.mark.parametrize("path", ["/", "/demo"])
-@pytest.mark.parametrize("reason", ["idle", "no pong", ""])
-async def test_after_an_idle_close_it_waits_for_input(browser: Browser, path: str, reason: str) -> None:
+async def test_after_an_idle_close_it_waits_for_input(browser: Browser, path: str) -> None:
     closer = Closer(a_relay(rehearsal()))
     async with serving(closer) as port, visit(browser, port, path) as tab:
-        await stays_away(tab, closer, 4408, reason, "asleep")
-        await tab.say("hello")
-        await tab.shows("connected")
-        assert len(tab.sockets) == 3
+        await tab.page.clock.install()
+        for reason in ("idle", "no pong", ""):
+            before = await stays_away(tab, closer, 4408, reason, "asleep")
+            await tab.say("hello")
+            await tab.shows("connected")
+            assert len(tab.sockets) == before + 1
+
+
+REFUSALS = [(4401, ""), (4403, "no pong"), (4404, "idle"), (4409, ""), (1008, "")]
 
 
 @pytest.mark.parametrize("path", ["/", "/demo"])
-@pytest.mark.parametrize(
-    ("code", "reason"), [(4401, ""), (4403, "no pong"), (4404, "idle"), (4409, ""), (1008, "")]
-)
-async def test_after_a_refusal_it_stays_away(browser: Browser, path: str, code: int, reason: str) -> None:
+async def test_after_a_refusal_it_stays_away(browser: Browser, path: str) -> None:
     closer = Closer(a_relay(rehearsal()))
     async with serving(closer) as port, visit(browser, port, path) as tab:
-        await stays_away(tab, closer, code, reason, "ended")
-        shown = tab.page.locator("#banner-text" if path == "/" else "#problem")
-        await expect(shown).to_have_text(reason or re.compile("^The server "))
+        await tab.page.clock.install()
+        for code, reason in REFUSALS:
+            await stays_away(tab, closer, code, reason, "ended")
+            shown = tab.page.locator("#banner-text" if path == "/" else "#problem")
+            await expect(shown).to_have_text(reason or re.compile("^The server "))
 
 
-async def stays_away(tab: Tab, closer: Closer, code: int, reason: str, state: str) -> None:
-    """Closes the page's second socket, and gives the page five minutes to open a third."""
-    await tab.page.clock.install()
+async def stays_away(tab: Tab, closer: Closer, code: int, reason: str, state: str) -> int:
+    """Closes the socket of a page that was just loaded, and gives the page five minutes to open another.
+
+    Returns:
+        How many sockets the tab has had.
+    """
     await tab.page.reload()
     await tab.shows("connected")
+    before = len(tab.sockets)
     await closer.close(code, reason)
     await tab.shows(state)
     await tab.page.clock.fast_forward("05:00")
     await tab.shows(state)
-    assert len(tab.sockets) == 2
+    assert len(tab.sockets) == before
+    return before
 
 
 async def test_it_sleeps_when_idle_until_something_is_written(browser: Browser) -> None:
@@ -143,7 +155,7 @@ async def test_a_refusal_is_told_and_not_tried_again(browser: Browser) -> None:
         await tab.shows("ended")
         assert len(tab.sockets) == 2
         await tab.page.get_by_role("button", name="Try again").click()
-        await until(lambda: asyncio.sleep(0, len(tab.sockets)), lambda opened: opened == 3)
+        await opened(tab, 3)
         await tab.shows("ended")
 
 

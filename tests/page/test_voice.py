@@ -132,7 +132,7 @@ async def test_stop_ends_an_answer_aloud(gemini: GeminiLive, browser: Browser) -
             await go_on.wait()
             await connection.say(" there was more.")
         else:
-            await connection.say("Yes.")
+            await connection.say("Yes." if turn.text == "again" else STORY)
 
     gemini.answer = answer
     async with serving(a_relay()) as port, visit(browser, port) as tab:
@@ -155,6 +155,13 @@ async def test_stop_ends_an_answer_aloud(gemini: GeminiLive, browser: Browser) -
         after = await tab.heard_out()
         # Two chunks of 40 ms for the one word, and nothing of what was stopped.
         assert after["playedSamples"] == before["playedSamples"] + 2 * 960
+        await tab.say("all")  # the answer is complete when it is stopped
+        await tab.answered(STORY)
+        await until(tab.stats, lambda stats: stats["playedSamples"] > after["playedSamples"] + 12_000)
+        await tab.page.get_by_role("button", name="Stop").click()
+        _, told = await until(told_of_what_was_heard(tab), lambda frames: len(frames) == 2)
+        await expect(stopped.last).to_have_text(told["text"])
+        assert STORY.startswith(told["text"]) and 0 < len(told["text"]) < len(STORY) / 2
 
 
 async def test_mute_ends_the_sound_and_says_so(gemini: GeminiLive, browser: Browser) -> None:

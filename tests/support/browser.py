@@ -284,6 +284,15 @@ async def violations(page: Page) -> list[str]:
     ]
 
 
+async def violations_in_both_schemes(page: Page) -> list[str]:
+    """The same, in light and in dark colors."""
+    found = []
+    for scheme in ("light", "dark"):
+        await page.emulate_media(color_scheme=scheme)
+        found += await violations(page)
+    return found
+
+
 def rehearsal(**options: Any) -> LlmAgent:
     """The offline agent, in a hurry."""
     model = Rehearsal(**{"words_per_second": 40.0} | options)

@@ -263,7 +263,8 @@ async def calling(
 ) -> AsyncIterator[Caller]:
     """A call that has begun, and sends sound; with `begins=False` nothing of that happens."""
     options = {"max_queue": None, "open_timeout": 60, "proxy": None} | options
-    async with connect(f"ws://127.0.0.1:{port}{path}", **options) as socket:
+    scheme = "wss" if "ssl" in options else "ws"
+    async with connect(f"{scheme}://127.0.0.1:{port}{path}", **options) as socket:
         caller = Caller(socket)
         await socket.send(json.dumps(CONNECTED))
         if begins:

@@ -23,14 +23,20 @@ PACKAGE = ROOT / "clients" / "js"
 
 @cache
 def installed() -> Path:
-    """The `node_modules` with what the package's tests need; one of all processes installs it."""
+    """The `node_modules` with what the package's tests need."""
+    return installed_in(PACKAGE)
+
+
+@cache
+def installed_in(folder: Path) -> Path:
+    """The `node_modules` of a folder with a package.json; one of all processes installs it."""
     npm = need("npm", "npm")
-    modules = PACKAGE / "node_modules"
-    with (PACKAGE / "package.json").open() as lock:
+    modules = folder / "node_modules"
+    with (folder / "package.json").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not modules.is_dir():
             quiet = ["--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
-            done = subprocess.run([npm, "install", *quiet], cwd=PACKAGE, capture_output=True, text=True)
+            done = subprocess.run([npm, "install", *quiet], cwd=folder, capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
     return modules
 

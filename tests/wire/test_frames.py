@@ -20,6 +20,7 @@ from adk_relay.core.messages import (
 from adk_relay.wire.dialects import BadFrameError
 from adk_relay.wire.dialects.fields import to_json
 from adk_relay.wire.dialects.live import _plain_content, decode
+from adk_relay.wire.strict_json import JSON_LIMITS
 
 CODES = {"bad_message", "unsupported_mime_type", "bad_data", "too_large"}
 any_text = st.text(st.characters(exclude_categories=[]))  # halves of surrogate pairs as well
@@ -109,7 +110,7 @@ def parsed_outcome(frame: str) -> Any:
     try:
         fields = json.loads(frame)
     except ValueError:
-        return "bad_message", "A text frame must be JSON.", ""
+        return "bad_message", f"A text frame must be JSON{JSON_LIMITS}.", ""
     return outcome(json.dumps({"": 0} | fields) if isinstance(fields, dict) else frame)
 
 

@@ -15,7 +15,7 @@ from support.tokens import SECRET, token
 
 need_module("twilio")
 
-from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # noqa: E402
+from twilio.request_validator import RequestValidator  # noqa: E402
 
 TOKEN = "12345"
 FIELDS = [

@@ -7,7 +7,6 @@ nothing. A dialect that others have made may need a state for each socket: see `
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from adk_relay.core.voice import MODELS_OWN, NO_CHOICES, Choices, Configure, Voi
 from adk_relay.wire.closing import CloseFrame
 from adk_relay.wire.dialects.fields import MAX_TOOL_BYTES, to_json
 from adk_relay.wire.outbox import Encode, Frame, Frames
+from adk_relay.wire.strict_json import JSON_LIMITS, read_json
 
 MAX_TEXT_BYTES = 32 * 1024
 """UTF-8 bytes that one text of a user may have."""
@@ -216,9 +216,9 @@ def json_object(frame: Frame) -> dict[str, Any]:
             "too_large", f"A frame of over {_MAX_PLAIN_CHARS} characters may only hold one base64 string."
         )
     try:
-        fields = json.loads(frame)
-    except (ValueError, RecursionError):
-        raise BadFrameError("bad_message", "A text frame must be JSON.") from None
+        fields = read_json(frame)
+    except ValueError:
+        raise BadFrameError("bad_message", f"A text frame must be JSON{JSON_LIMITS}.") from None
     if not isinstance(fields, dict):
         raise BadFrameError("bad_message", "A text frame must be a JSON object.")
     return fields

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -41,6 +40,7 @@ from adk_relay.wire.openai.hearing import added
 from adk_relay.wire.openai.items import Item
 from adk_relay.wire.openai.refused import RefusedError
 from adk_relay.wire.openai.telling import State, Telling, Update
+from adk_relay.wire.strict_json import read_json
 
 Done = Iterator[Command | Reply]
 
@@ -72,10 +72,12 @@ class Acting:
     # ---- the session ----
 
     def _update(self, event: UpdateSession) -> Done:
-        state, before = self._state, self._settings.local
+        state, before, was_manual = self._state, self._settings.local, self._settings.is_manual
         configure, refused = self._settings.update(event.session, event.event_id)
         refused = [each.about(event.event_id) for each in refused]
         local = self._settings.local
+        if self._settings.is_manual != was_manual:
+            self._hearing.is_fresh = False
         if local.incoming != before.incoming:
             state.incoming = Incoming(local.incoming)
         if local.outgoing != before.outgoing:
@@ -135,6 +137,9 @@ class Acting:
 
     def _message(self, event: CreateMessage) -> Done:
         self._check_new(event.id, event.previous)
+        for index, part in enumerate(event.parts):
+            if part.type == "input_audio":
+                self._state.incoming.check(part.data, f"item.content[{index}].audio")
         item = Item(event.id or self._events.new_id("item"), role="user")
         item.content = [
             {"type": "input_text", "text": part.text}
@@ -178,11 +183,15 @@ class Acting:
 
     def _delete(self, event: DeleteItem) -> Done:
         item = self._item(event.item_id)
-        if self._asking.drop(item):
+        if self._asking.holds(item):
+            self._asking.drop(item)
             self._items.remove([item])
             yield Reply(self._events.event("conversation.item.deleted", item_id=item.id))
             return
         last = self._items.last_of_user()
+        if item.content and all(part["type"] == "input_image" for part in item.content):
+            message = "The model has seen the image already: it can't be taken back."
+            raise RefusedError("unsupported", message, "item_id")
         if item is not last and not (last and item.text_id and item.text_id == last.text_id):
             message = (
                 "Only the last message of the user can be deleted, which takes back all that came after it:"
@@ -233,8 +242,8 @@ class Acting:
             )
             raise RefusedError("conversation_already_has_active_response", message)
         goes_on, asking.goes_on = asking.goes_on, ""
+        is_over = False
         asking.is_sure = asking.has_held
-        answering.metadata = event.response.get("metadata")
         if asking.has_held:
             yield from self._say(event.event_id)
         elif self._settings.is_manual and (hearing.is_fresh or asking.is_committed):
@@ -242,11 +251,12 @@ class Acting:
                 yield Reply(hearing.commit())
             yield AudioEnd()
         elif goes_on or asking.is_committed:
-            pass
+            is_over = goes_on == "answered"
         else:
             raise RefusedError("response_create_nothing_to_answer", _NOTHING)
+        answering.metadata = event.response.get("metadata")
         yield Reply(answering.begin())
-        if goes_on == "answered":
+        if is_over:
             yield Reply(answering.end("completed"))
 
     def _say(self, event_id: str) -> Done:
@@ -255,7 +265,7 @@ class Acting:
         key = self._asking.note(event_id)
         if text:
             yield UserText(text, key)
-        self._asking.said(key)  # if it is refused, it is still held
+        self._asking.said(key if text else "")  # if it is refused, it is still held
         if audio:
             yield from self._say_aloud(audio)
         elif self._settings.is_manual and self._asking.is_committed:
@@ -309,10 +319,6 @@ _ACT: dict[type[ClientEvent], Callable[[Any, Any], Done]] = {
 def _result(output: str) -> Any:
     """What a function has returned: most clients write it as JSON."""
     try:
-        return json.loads(output, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+        return read_json(output)
+    except ValueError:
         return output
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")

@@ -57,7 +57,7 @@ class Asking:
     @property
     def has_held(self) -> bool:
         """Whether anything waits for a `response.create`."""
-        return any(held.text or held.audio for held in self._held)
+        return bool(self._held)
 
     def hold(self, item: Item, parts: tuple[Part, ...]) -> None:
         """Keeps what a user's message says, until the client asks for an answer.
@@ -67,6 +67,8 @@ class Asking:
         """
         text = "\n".join(part.text for part in parts if part.text)
         audio = b"".join(part.data for part in parts if part.type == "input_audio")
+        if not (text or audio):
+            return
         texts = sum(len(held.text.encode()) for held in self._held) + len(text.encode())
         if len(self._held) == _MAX_HELD or texts + len(self._held) > MAX_TEXT_BYTES:
             message = f"At most {_MAX_HELD} messages with {MAX_TEXT_BYTES} bytes can wait for an answer."
@@ -76,11 +78,13 @@ class Asking:
             raise RefusedError("too_large", message, "item.content")
         self._held.append(_Held(item, text, audio))
 
-    def drop(self, item: Item) -> bool:
-        """Gives up what is held of an item; returns whether it was held."""
-        was_held = any(held.item is item for held in self._held)
+    def holds(self, item: Item) -> bool:
+        """Whether an item waits for a `response.create`."""
+        return any(held.item is item for held in self._held)
+
+    def drop(self, item: Item) -> None:
+        """Gives up what is held of an item."""
         self._held = [held for held in self._held if held.item is not item]
-        return was_held
 
     def drop_all(self) -> None:
         """Gives up all that is held."""
@@ -121,7 +125,7 @@ def check_response(asked: Mapping[str, Any], settings: Settings) -> None:
     """
     shown = settings.of_response()
     for name, value in asked.items():
-        param = f"response.{name}"
+        param = f"response.{name[:64]}"
         if value is None or name == "metadata" or (name in shown and shown[name] == value):
             continue
         if (name, value) in _PLAIN:

@@ -18,6 +18,7 @@ from adk_relay.wire.outbox import Frame
 
 _MAX_EVENT_ID_CHARS = 512
 MAX_ITEM_ID_CHARS = 128
+_MAX_PARTS = 64
 
 _APPEND_HEAD = re.compile(r'\{"type": ?"input_audio_buffer\.append", ?"audio": ?"')
 """How a frame of sound begins that JSON.stringify or Python's json.dumps has made of one without an id."""
@@ -210,6 +211,9 @@ def _parts(item: dict[str, Any]) -> tuple[Part, ...]:
     content = item.get("content")
     if not isinstance(content, list) or not content:
         raise RefusedError("invalid_type", "content must be a list of one part or more.", "item.content")
+    if len(content) > _MAX_PARTS:
+        message = f"A message may have {_MAX_PARTS} parts, and this one has {len(content)}."
+        raise RefusedError("too_large", message, "item.content")
     return tuple(_part(part, f"item.content[{index}]") for index, part in enumerate(content))
 
 

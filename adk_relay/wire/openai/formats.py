@@ -40,18 +40,26 @@ class Incoming:
         self.format = coded
         self._resampler = sound.Resampler(RATE, _MODEL_RATE) if sound.is_installed() else None
 
+    def check(self, audio: bytes, param: str = "audio") -> None:
+        """Checks that a piece is in this format.
+
+        Raises:
+            RefusedError: it is not.
+        """
+        if self.format == "audio/pcm" and len(audio) % 2:
+            message = "audio/pcm has two bytes for each sample: the number of bytes must be even."
+            raise RefusedError("invalid_value", message, param)
+
     def decode(self, audio: bytes) -> UserAudio | None:
         """A piece as the model gets it; None: there is too little of it yet.
 
         Raises:
             RefusedError: it is not in this format.
         """
+        self.check(audio)
         if self.format != "audio/pcm":
             to_pcm = sound.pcm_of_ulaw if self.format == "audio/pcmu" else sound.pcm_of_alaw
             return UserAudio(to_pcm(audio), _G711_RATE)
-        if len(audio) % 2:
-            message = "audio/pcm has two bytes for each sample: the number of bytes must be even."
-            raise RefusedError("invalid_value", message, "audio")
         if not self._resampler:
             return UserAudio(audio, RATE)
         pcm = self._resampler.push(audio)

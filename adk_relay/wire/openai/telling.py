@@ -10,6 +10,7 @@ from adk_relay.core.heard import Shortened
 from adk_relay.core.messages import (
     Audio,
     Error,
+    Gap,
     Line,
     Message,
     Reset,
@@ -195,8 +196,16 @@ class Telling:
         item.content = [{"type": "input_text", "text": message.text}]
         return self._added(item)
 
+    def _gap(self, message: Gap) -> Told:
+        """The whole conversation follows. Calls of functions stay: a client would run them once more."""
+        self._answering.problem = {"type": "server_error", "code": "connection_lost"}
+        told = self._answering.end("completed")
+        self._answering.problem = None
+        messages = [each for each in self._items if each.type == "message" and not self._asking.holds(each)]
+        return *told, *self._removed(messages)
+
     def _line(self, message: Line) -> Told:
-        """A message from before the client came."""
+        """A message of the conversation that the client does not know."""
         if message.open:
             return *self._answering.begin(), *self._answering.say(message.text, aloud=True)
         is_user = message.role == "user"
@@ -230,10 +239,7 @@ class Telling:
         return told
 
     def _configured(self, message: Configured) -> Told:
-        settings = self._settings
-        if message.shape.push_to_talk != settings.shape.push_to_talk:
-            self._hearing.is_fresh = False
-        settings.voice, settings.shape = message.voice, message.shape
+        self._settings.voice, self._settings.shape = message.voice, message.shape
         return self._confirmed(message.id) if message.id in self._state.updates else self.updated()
 
     def _confirmed(self, key: str) -> Told:
@@ -257,6 +263,8 @@ class Telling:
         if (param := param_of(message.tool_id)) is not None:
             return self._events.error(code, message.message, param, message.id)
         event_id = self._asking.event_of(message.id) or self._asking.event_of(message.tool_id) or ""
+        if message.tool_id:  # the model does not get this output
+            self._asking.goes_on = ""
         told: Told = self._events.error(code, message.message, None, event_id, kind)
         answering = self._answering
         if message.id in self._state.updates:
@@ -277,6 +285,7 @@ _TELL: dict[type, Callable[[Any, Any], Told]] = {
     Shortened: Telling._shortened,
     Transcript: Telling._transcript,
     Written: Telling._written,
+    Gap: Telling._gap,
     Line: Telling._line,
     Rewound: Telling._rewound,
     Reset: Telling._reset,

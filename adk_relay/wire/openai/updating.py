@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from adk_relay.core.shape import ClientTool
 from adk_relay.core.voice import Choices
+from adk_relay.wire.dialects.fields import to_json
+from adk_relay.wire.dialects.shaping import is_number
 from adk_relay.wire.openai.formats import BETA, FORMATS, NOT_INSTALLED, Format
 from adk_relay.wire.openai.refused import RefusedError
 from adk_relay.wire.sound import is_installed
@@ -21,6 +23,25 @@ _VOICES = frozenset(
     | {"verse"}
 )
 """OpenAI's own voices. No agent here has them, and many clients name one: the agent then keeps its own."""
+
+_TRANSCRIPTION = {
+    "model": str,
+    "language": str,
+    "prompt": str,
+    "delay": str,
+    "keywords": list,
+    "languages": list,
+}
+"""The fields of `audio.input.transcription`, and their types; lists are of strings."""
+
+_MAX_TRANSCRIPTION = 8 * 1024
+"""Characters of that object as JSON: each `session.updated` shows it."""
+
+_MAX_REFUSED = 32
+"""Fields that are refused one by one."""
+
+_MAX_NAME = 64
+"""Characters of a field's name in errors."""
 
 Detection = Literal["server_vad", "semantic_vad"]
 
@@ -55,7 +76,7 @@ class Draft:
     def take(self, fields: Mapping[str, Any], path: str) -> None:
         """Takes the fields of the session, or of an object in it."""
         for name, value in fields.items():
-            param = f"{path}.{name}"
+            param = f"{path}.{name[:_MAX_NAME]}"
             field = param.removeprefix("session.")
             if take := FIELDS.get(field) or _FLAT.get(field):
                 take(self, value, param)
@@ -63,7 +84,11 @@ class Draft:
                 self.refuse("unknown_parameter", f"Unknown parameter: '{param}'.", param)
 
     def refuse(self, code: str, message: str, param: str) -> None:
-        """One field can't be had; the others hold."""
+        """One field can't be had; the others hold, unless it is one of very many."""
+        if len(self.refused) == _MAX_REFUSED:
+            raise RefusedError(
+                "invalid_value", f"Over {_MAX_REFUSED} fields are wrong: nothing was changed.", "session"
+            )
         self.refused.append(RefusedError(code, message, param))
 
 
@@ -143,7 +168,19 @@ def _can_code(draft: Draft, wanted: Format, param: str) -> bool:
 def _transcription(draft: Draft, value: Any, param: str) -> None:
     if not isinstance(value, dict | None):
         raise _wrong(param, "an object or null")
-    draft.local = replace(draft.local, transcription=value)
+    known = dict[str, Any]()
+    for name, each in (value or {}).items():
+        where, kind = f"{param}.{name[:_MAX_NAME]}", _TRANSCRIPTION.get(name)
+        if kind is None:
+            draft.refuse("unknown_parameter", f"Unknown parameter: '{where}'.", where)
+            continue
+        strings = each if kind is list and isinstance(each, list) else [each]
+        if each is not None and not all(isinstance(word, str) for word in strings):
+            raise _wrong(where, "a string" if kind is str else "a list of strings")
+        known[name] = each
+    if len(to_json(known)) > _MAX_TRANSCRIPTION:
+        raise RefusedError("too_large", f"At most {_MAX_TRANSCRIPTION} characters are allowed.", param)
+    draft.local = replace(draft.local, transcription=None if value is None else known)
 
 
 def _detection(draft: Draft, value: Any, param: str) -> None:
@@ -192,7 +229,7 @@ def _tool(fields: dict[str, Any], param: str) -> ClientTool:
 def _temperature(draft: Draft, value: Any, param: str) -> None:
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         raise _wrong(param, "a number")
     draft.temperature = float(value)
 

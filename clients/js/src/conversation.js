@@ -244,6 +244,18 @@ export class Conversation extends Caller {
     return this.#connection.sendSound(samples);
   }
 
+  /**
+   * Tells how much of an answer was heard that was interrupted: for a program that plays the `sound` messages itself. A
+   * call does so by itself.
+   *
+   * @param {number} milliseconds how much of its sound was played; 0: nothing
+   * @param {number} seq that of the `turn_end`
+   * @returns {boolean} whether there is a connection
+   */
+  heard(milliseconds, seq) {
+    return this.#connection.sendControl("heard", { audio_ms: milliseconds, seq });
+  }
+
   // ---- the connection
 
   /** Asks the server for an answer, to see how long one takes; returns whether there is a connection. */
@@ -316,7 +328,7 @@ export class Conversation extends Caller {
     this.#isDiscarding = false;
     if (interrupted) this.voice?.interrupted(seq, this.state.answering);
     else this.voice?.endOfTurn(seq);
-    this.emit({ type: "turn_end", interrupted: Boolean(interrupted), wasPlaying, usage, grounding });
+    this.emit({ type: "turn_end", interrupted: Boolean(interrupted), wasPlaying, usage, grounding, seq });
   }
 
   #heard(samples) {

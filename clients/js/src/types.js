@@ -198,8 +198,8 @@
  *   truncated?: boolean }} ToolStartMessage
  * @typedef {{ type: "tool_complete", tool_id: string, tool_name: string, result: any, truncated?: boolean
  *   }} ToolCompleteMessage
- * @typedef {{ type: "turn_end", interrupted: boolean, wasPlaying: boolean, usage?: Usage, grounding?: Grounding
- *   }} TurnEndMessage wasPlaying: the agent was still to be heard
+ * @typedef {{ type: "turn_end", interrupted: boolean, wasPlaying: boolean, usage?: Usage, grounding?: Grounding,
+ *   seq?: number }} TurnEndMessage wasPlaying: the agent was still to be heard; seq: for `heard()`
  * @typedef {{ type: "heard", text: string }} HeardMessage of the last answer that has ended, the users have heard this only
  * @typedef {{ type: "presence", joined: string[], left: string[], connections: number, names?: Record<string, string>
  *   }} PresenceMessage
