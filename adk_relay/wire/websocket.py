@@ -130,6 +130,11 @@ class Socket:
         """For the metrics: the conversation that it attends, and the bytes that wait to be sent."""
         return self.conversation, self._outbox.bytes
 
+    @property
+    def is_playing(self) -> bool:
+        """Whether its client still has to hear something that was said, as far as its dialect knows."""
+        return bool(self._dialect.is_playing and self._dialect.is_playing())
+
     # ---- for the conversation (adk_relay.core.room.Listener): nothing here waits ----
 
     def deliver(self, message: Message) -> None:

@@ -188,10 +188,14 @@ async def test_keys_reach_the_agent_as_texts_and_interrupt_what_is_still_heard(g
 async def test_two_calls_are_two_conversations_and_frames_that_are_wrong_change_nothing(
     gemini: GeminiLive,
 ) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(words(10 if connection.said else 30))
+
     gemini.answer = answer
+    relay = a_relay(grace=5)
     other = "CA" + "3" * 32
     async with (
-        serving(a_relay(grace=5)) as port,
+        serving(relay) as port,
         calling(port) as one,
         calling(port, call_sid=other) as two,
     ):
@@ -220,12 +224,16 @@ async def test_two_calls_are_two_conversations_and_frames_that_are_wrong_change_
         for caller in (one, two):
             assert [*tones_in(caller.heard)] == [number % 40 for number in range(60)]
         assert len(gemini.connections) == 2
-        two.says(speech(100, RATE))
         for _ in range(20):
             await one.socket.send("no JSON", text=True)
             await one.socket.send(b"\0")
         assert await one.until_closed() == (1008, "20 bad frames in a row")
-        assert not two.closed
+        # While the server drains, a caller hears the answer to its end.
+        two.says(speech(400, RATE))
+        await two.until(lambda: two.heard_ms > 2400)
+        await relay.drain()
+        assert await two.until_closed() == (1012, "service restart")
+        assert two.heard_ms == 3200
 
 
 async def test_a_peer_that_returns_no_marks_or_never_begins_is_not_waited_for(

@@ -170,6 +170,7 @@ class Dialect:
             None if it is not.
         heard: asked when a turn has ended for how much its client has heard of an answer that was cut, and
             when the socket leaves (True); None if nothing was cut.
+        is_playing: whether its client still has to hear something, though all was sent or can't be sent yet.
     """
 
     name: str
@@ -185,6 +186,7 @@ class Dialect:
     act: Callable[[Any], Iterable[Command | Reply]] | None = None
     look: Callable[[float], CloseFrame | None] | None = None
     heard: Callable[[bool], Heard | None] | None = None
+    is_playing: Callable[[], bool] | None = None
     configures_first: bool = False
 
 

@@ -101,6 +101,10 @@ class Call:
             return TOO_SLOW.because("no marks come back")
         return None
 
+    def is_playing(self) -> bool:
+        """Whether the caller has not heard all that was said."""
+        return self._playout.state is not State.SILENT
+
     def heard(self, is_over: bool) -> Heard | None:
         """What the conversation is to be told of an answer that was cut; None: nothing.
 
@@ -241,4 +245,5 @@ def twilio(limit: int) -> Dialect:
         act=call.act,
         look=call.look,
         heard=call.heard,
+        is_playing=call.is_playing,
     )
