@@ -119,6 +119,54 @@ async def test_a_caller_who_interrupts_hears_no_more_of_the_answer_and_the_next_
     assert lines[-1] == ("agent", "I see.", False)
 
 
+@pytest.mark.bus
+async def test_what_was_heard_is_told_when_the_answer_is_cut_and_when_the_call_ends(
+    gemini: GeminiLive,
+) -> None:
+    told = asyncio.Event()
+
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        if turn.text:
+            await told.wait()
+            await connection.say("I see.")
+        else:
+            await connection.say(words(50), complete=False)
+            await asyncio.Event().wait()
+
+    async def is_short(port: int, line: int, session_id: str, heard_ms: float) -> None:
+        async with asyncio.timeout(60):
+            while len((lines := await history(port, session_id, session_id))[line][1].split()) == 50:
+                await asyncio.sleep(0.01)
+        assert heard_ms - 500 <= len(lines[line][1].split()) * 80 <= heard_ms + 80
+        assert lines[line][2]
+
+    gemini.answer = answer
+    dropped = "CA" + "3" * 32
+    async with serving(a_relay(grace=1)) as port, calling(port) as caller:
+        async with calling(port, call_sid=dropped) as other:
+            for each in (caller, other):
+                each.says(speech(400, RATE))
+            await other.until(lambda: other.heard_ms > 600)
+            other.socket.transport.abort()
+        async with client(port, CALL, query=f"&session_id={CALL}") as page:
+            await caller.until(lambda: caller.heard_ms > 600)
+            caller.sends_sound = caller.answers_marks = False  # nothing comes over the network for a while
+            heard = caller.heard_ms
+            await page.say("Are you there?")
+            await page.until(lambda said: said.get("type") == "heard")
+            told.set()
+            await is_short(port, 0, CALL, heard)
+            await caller.until(lambda: caller.heard_ms > heard and caller.is_quiet)
+        caller.sends_sound = caller.answers_marks = True
+        heard = caller.heard_ms
+        caller.says(speech(400, RATE))
+        await caller.until(lambda: caller.heard_ms > heard + 600)
+        await caller.hangs_up()
+        await caller.until_closed()
+        await is_short(port, 3, CALL, caller.heard_ms - heard)
+        await is_short(port, 0, f"call-{dropped}", other.heard_ms)
+
+
 async def test_keys_reach_the_agent_as_texts_and_interrupt_what_is_still_heard(gemini: GeminiLive) -> None:
     async def answer(connection: Connection, turn: UserTurn) -> None:
         await connection.say(words(25) if turn.audio else "Thanks.")
@@ -140,10 +188,14 @@ async def test_keys_reach_the_agent_as_texts_and_interrupt_what_is_still_heard(g
 async def test_two_calls_are_two_conversations_and_frames_that_are_wrong_change_nothing(
     gemini: GeminiLive,
 ) -> None:
+    async def answer(connection: Connection, turn: UserTurn) -> None:
+        await connection.say(words(10 if connection.said else 30))
+
     gemini.answer = answer
+    relay = a_relay(grace=5)
     other = "CA" + "3" * 32
     async with (
-        serving(a_relay(grace=5)) as port,
+        serving(relay) as port,
         calling(port) as one,
         calling(port, call_sid=other) as two,
     ):
@@ -172,12 +224,16 @@ async def test_two_calls_are_two_conversations_and_frames_that_are_wrong_change_
         for caller in (one, two):
             assert [*tones_in(caller.heard)] == [number % 40 for number in range(60)]
         assert len(gemini.connections) == 2
-        two.says(speech(100, RATE))
         for _ in range(20):
             await one.socket.send("no JSON", text=True)
             await one.socket.send(b"\0")
         assert await one.until_closed() == (1008, "20 bad frames in a row")
-        assert not two.closed
+        # While the server drains, a caller hears the answer to its end.
+        two.says(speech(400, RATE))
+        await two.until(lambda: two.heard_ms > 2400)
+        await relay.drain()
+        assert await two.until_closed() == (1012, "service restart")
+        assert two.heard_ms == 3200
 
 
 async def test_a_peer_that_returns_no_marks_or_never_begins_is_not_waited_for(

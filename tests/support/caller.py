@@ -81,6 +81,7 @@ class Caller:
         frames: all that has come, in order, without the sound.
         cleared_ms: how much sound was forgotten.
         answers_marks: it sends marks back.
+        sends_sound: it sends what the caller says, which is mostly silence.
     """
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -91,6 +92,7 @@ class Caller:
         self.frames: list[Json] = []
         self.cleared_ms = 0.0
         self.answers_marks = True
+        self.sends_sound = True
         self.closed: tuple[int, str] | None = None
         self._kept = bytearray()
         self._marks: deque[tuple[int, str]] = deque()
@@ -232,7 +234,8 @@ class Caller:
             del self._mouth[:160]
             self._chunk += 1
             media = {"track": "inbound", "chunk": str(self._chunk), "timestamp": str(self._chunk * 20)}
-            await self.send("media", media | {"payload": base64.b64encode(said).decode()})
+            if self.sends_sound:
+                await self.send("media", media | {"payload": base64.b64encode(said).decode()})
             self._change.set()
 
     def _play(self, size: int) -> None:
