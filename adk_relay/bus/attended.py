@@ -96,6 +96,7 @@ class Attended:
         assert self.has_owner.is_set() == (self.owner is not None)
         for each in self._attending.values():
             assert not (self.owner and each.held), "input is held, and there is an owner"
+            each.unsettled.check()
 
     @property
     def is_needed(self) -> bool:
@@ -176,7 +177,8 @@ class Attended:
             attending.pictures.add(picture)
         elif self.owner:
             self._send(listener.connection_id, encode(user_input))
-        else:
+            attending.unsettled.keep(user_input)
+        elif not attending.unsettled.keep(user_input):
             if len(attending.held) >= _MAX_HELD:
                 raise InboxFullError
             attending.held.append(encode(user_input))
@@ -226,6 +228,8 @@ class Attended:
         """There is an owner: all attend anew, and say again what it may not know."""
         self.owner = owner
         self.has_owner.set()
+        for attending in self._attending.values():
+            attending.held[:0] = attending.unsettled.again()
         self.attend_anew()
 
     def attend_anew(self) -> None:
@@ -295,7 +299,7 @@ class Attended:
                 ]
             )
             for message in replay.messages:
-                self._settle(attending, message)
+                attending.settle(message)
         attending.seq = replay.seq if attending.epoch != replay.epoch else max(replay.seq, attending.seq)
         attending.epoch = replay.epoch
         if not self._hub.server.is_away:
@@ -316,6 +320,8 @@ class Attended:
             self._standing = replace(self._standing, seq=message.seq, message_count=int(has_messages))
 
     def _deliver(self, attending: Attendee, message: Message) -> None:
+        if attending.settle(message):
+            return
         match message:
             case Renamed(title):
                 attending.title = title
@@ -339,25 +345,9 @@ class Attended:
             case Dropped() if not attending.listener.is_audio:
                 return
             case _:
-                self._settle(attending, message)
                 if isinstance(message, Numbered):
                     attending.seq = max(attending.seq, message.seq)
         attending.listener.deliver(message)
-
-    def _settle(self, attending: Attendee, message: Message) -> None:
-        """Forgets what need not be said again after a message."""
-        match message:
-            case Error(id=text_id) if text_id:
-                attending.forget(text_id)
-            case TurnEnd(goes_on=False, answer=answer):
-                attending.pictures.answered()
-                asked = answer.asked if answer else None
-                if attending.listener.attends == "own":
-                    attending.texts.clear()
-                    attending.acked.clear()
-                    attending.answered.clear()
-                elif asked and asked.connection_id == attending.listener.connection_id:
-                    attending.has_answer(asked.id)
 
     def _attend(self, attending: Attendee) -> None:
         """A listener attends, and says what the owner may not know yet."""
