@@ -137,12 +137,13 @@ class Attended:
         self._attend(attending)
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
-        epoch = self._standing.epoch
+        epoch, seq = self._standing.epoch, self._standing.seq
         if listener.attends == "own":
             after = None
         else:  # what is told after the answer to `open`, and before this arrives, is not missed
-            after = After(after.epoch or epoch, after.seq) if after else After(epoch, self._standing.seq)
-        attending = Attendee(listener, after, self._came_at, epoch, self._standing.seq, self._standing.title)
+            after = After(after.epoch or epoch, after.seq) if after else After(epoch, seq)
+        chosen = Configured(self._standing.voice, self._standing.shape)
+        attending = Attendee(listener, after, self._came_at, epoch, seq, self._standing.title, chosen)
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -281,6 +282,9 @@ class Attended:
                 return
         if replay.epoch and replay.title != attending.title:
             self._deliver(attending, Renamed(replay.title))
+        if replay.chosen and replay.chosen != attending.chosen:
+            self._note(replay.chosen)
+            self._deliver(attending, replay.chosen)
         if attending.after and is_first:
             own = attending.listener.connection_id
             attending.listener.replay(
@@ -315,6 +319,8 @@ class Attended:
         match message:
             case Renamed(title):
                 attending.title = title
+            case Configured(voice, shape):
+                attending.chosen = Configured(voice, shape)
             case Ack(text_id):
                 text = attending.texts.get(text_id)
                 if text is None or text_id in attending.acked:
@@ -381,8 +387,8 @@ class Attended:
         """Sends the sound that waits, if there is an owner."""
         if self.owner:
             for sound in microphone.take():
-                is_sound = isinstance(sound, UserAudio)
-                self._send_quietly(attending.listener.connection_id, encode(sound), is_sound=is_sound)
+                connection, is_sound = attending.listener.connection_id, isinstance(sound, UserAudio)
+                self._send_quietly(connection, encode(sound), is_sound=is_sound)
 
     def _send_quietly(self, connection: str, content: bytes, *, is_sound: bool = False) -> None:
         with contextlib.suppress(InboxFullError):  # the owner notices, and lets all attend anew

@@ -12,6 +12,7 @@ from adk_relay.core.inbox import bytes_of
 from adk_relay.core.listener import Listener
 from adk_relay.core.messages import Status, UserText
 from adk_relay.core.room import After
+from adk_relay.core.voice import Configured
 
 State = Literal["reconnecting", "live", "elsewhere", "degraded"]
 """As in `core.messages.Status`."""
@@ -32,6 +33,8 @@ class Attendee:
     """The number of the last message in it that its client was told, or could have been."""
     title: str = ""
     """The title of the conversation that its client was told."""
+    chosen: Configured | None = None
+    """How the agent answers, as its client was told."""
     is_in: bool = False
     """The owner has answered: what comes now is for it."""
     texts: dict[str, UserText | Ask] = field(default_factory=dict)

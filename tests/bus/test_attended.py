@@ -16,6 +16,7 @@ from adk_relay.core.answer import Answer, Asked
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.messages import Ack, Gap, Message, Text, TurnEnd, TurnStart, UserImage, UserText
 from adk_relay.core.room import After, Standing
+from adk_relay.core.shape import Shape
 from adk_relay.core.titles import Renamed
 from adk_relay.core.voice import Configured, Voice
 from support.redis_server import RedisServer
@@ -81,6 +82,21 @@ async def test_who_comes_is_told_the_voice_and_the_title_that_others_were_told(a
     attended.take([], Renamed("Trip"))
     standing = attended.standing(None)
     assert (standing.voice, standing.title) == (Voice("Puck", "de-DE"), "Trip")
+
+
+async def test_what_was_chosen_before_the_owner_knew_who_came_is_told(attended: Attended) -> None:
+    attended.attach(a := Listener("a"))
+    before = Configured(Voice())
+    attended.take(["a"], Replay((), "epoch", 10, chosen=before))
+    attended.attend_anew()
+    attended.take(
+        ["a"], Replay((), "epoch", 10, chosen=(chosen := Configured(Voice("Puck"), Shape("Rhyme."))))
+    )
+    attended.take([], Configured(chosen.voice, chosen.shape, "b", "1"))
+    attended.attend_anew()
+    attended.take(["a"], Replay((), "epoch", 10, chosen=chosen))
+    assert a.told == [chosen, Configured(chosen.voice, chosen.shape, "b", "1")]
+    assert attended.standing(None).shape == chosen.shape
 
 
 async def test_an_ack_is_told_also_after_the_answer(attended: Attended) -> None:
