@@ -62,7 +62,7 @@ class Playback:
     def take(self, heard: Heard, listener: Listener) -> None:
         """Takes what a listener has heard."""
         answer = self._room.history.aloud.about(heard)
-        if answer and self._counts(listener, answer):
+        if answer and self._counts(heard, listener, answer):
             answer.hear(heard.ms)
             self.shorten()
 
@@ -91,10 +91,10 @@ class Playback:
         if self._session.unheard:
             await self._store()
 
-    def _counts(self, listener: Listener, answer: Spoken) -> bool:
+    def _counts(self, heard: Heard, listener: Listener, answer: Spoken) -> bool:
         """Whether it matters what a listener has heard of an answer."""
         hearing = {each.connection_id for each in self._room.listeners if each.is_audio}
-        if listener.connection_id not in hearing:
+        if listener.connection_id not in hearing or (heard.leaves and len(hearing) > 1):
             return False
         known = (each for each in (answer.by, self._speaking.last_speaker) if each in hearing)
         answer.by = next(known, listener.connection_id)

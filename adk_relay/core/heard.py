@@ -22,6 +22,8 @@ class Heard:
     seq: int = 0
     """The number of a message that belongs to the answer, such as the end of its turn: what is sent may come
     when the next answer has begun. 0: the client does not say."""
+    leaves: bool = False
+    """The user hears no more because the client leaves. If others listen, they may hear the rest."""
 
 
 @dataclass(slots=True, frozen=True)

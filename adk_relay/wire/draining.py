@@ -31,11 +31,12 @@ class Draining:
         self._ends_at: float | None = None
 
     async def wait(self, is_answering: Callable[[], bool]) -> None:
-        """Begins, tells the clients, and waits until no answer is under way or the time is over."""
+        """Begins, tells the clients, and waits until no answer is under way, all callers have heard
+        what was said, or the time is over."""
         self._ends_at = time.monotonic() + self._seconds
         for socket in [*self._sockets]:
             socket.deliver(GoingAway(self._seconds))
-        await self._wait_while(is_answering)
+        await self._wait_while(lambda: is_answering() or any(socket.is_playing for socket in self._sockets))
 
     async def wait_for_sockets(self) -> None:
         """Waits until the sockets, which were told to end, have sent what waits, or the time is over."""

@@ -5,26 +5,30 @@ from __future__ import annotations
 from typing import Literal
 
 from adk_relay.wire.asgi import Scope
-from adk_relay.wire.origin import host_of, is_loopback, values
+from adk_relay.wire.origin import host_of, is_loopback, pages_of
 
 ClientTools = Literal["loopback", "on", "off"]
 """Who may set instructions and tools: clients on the server's own machine, all, or none."""
 
-_FORWARDED = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
-"""Headers by which a proxy tells that it has passed the request on."""
+_FORWARDED = (b"forwarded", b"via", b"x-real-ip", b"x-forwarded-")
+"""How the headers begin by which a proxy tells that it has passed the request on."""
 
 
 def is_local(scope: Scope) -> bool:
     """Whether the client of a WebSocket is on this machine, as far as the request can tell.
 
-    A proxy on this machine has a loopback address, too. It is recognized by the Host that it passes on, or by
-    a header that it adds; one that does neither can't be told from a client.
+    A proxy on this machine has a loopback address, too. It is recognized by the Host that it passes on, by a
+    header that it adds, or by the page that a browser names; one without all of them can't be told from a
+    client.
     """
     client = scope.get("client")
-    if not client or not is_loopback(str(client[0])) or any(values(scope, name) for name in _FORWARDED):
+    if not client or not is_loopback(str(client[0])):
         return False
-    name = host_of(scope)
-    return is_loopback(name) or name.endswith(".localhost")
+    if any(key.lower().startswith(_FORWARDED) for key, _ in scope.get("headers", ())):
+        return False
+    return all(
+        is_loopback(name) or name.endswith(".localhost") for name in (host_of(scope), *pages_of(scope))
+    )
 
 
 def refusal_of_shape(scope: Scope, allowed: ClientTools) -> str:

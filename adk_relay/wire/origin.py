@@ -136,6 +136,12 @@ def host_of(scope: Scope) -> str:
     return _name_in(hosts[0].lower()) if len(hosts) == 1 else ""
 
 
+def pages_of(scope: Scope) -> list[str]:
+    """The names or addresses in `Origin`; "" for one that has none, such as `null`."""
+    found = [_ORIGIN.fullmatch(origin.lower()) for origin in values(scope, b"origin")]
+    return [each[2] if each else "" for each in found]
+
+
 def _name_in(host: str) -> str:
     found = _HOST.fullmatch(host)
     return found[1].rstrip(".") if found else ""

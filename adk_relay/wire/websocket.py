@@ -7,7 +7,9 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
+from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
     Conversation,
     Conversations,
@@ -128,6 +130,11 @@ class Socket:
         """For the metrics: the conversation that it attends, and the bytes that wait to be sent."""
         return self.conversation, self._outbox.bytes
 
+    @property
+    def is_playing(self) -> bool:
+        """Whether its client still has to hear something that was said, as far as its dialect knows."""
+        return bool(self._dialect.is_playing and self._dialect.is_playing())
+
     # ---- for the conversation (adk_relay.core.room.Listener): nothing here waits ----
 
     def deliver(self, message: Message) -> None:
@@ -136,6 +143,9 @@ class Socket:
             self._end(message.why, CONVERSATION_ENDED[message.why])
             return
         self._outbox.enqueue(message)
+        if self._dialect.heard and isinstance(message, TurnEnd):
+            # Before the next answer is over, but after all listeners know that this one is.
+            asyncio.get_running_loop().call_soon(self._tell_heard)
         if self._is_bound:
             return
         match message:
@@ -306,6 +316,8 @@ class Socket:
 
     def _leave(self, *, at_once: bool = False) -> None:
         """Leaves the conversation, if it attends one; `at_once`: the client will not come back."""
+        if self._dialect.heard:
+            self._tell_heard(is_over=True)
         conversation, self.conversation = self.conversation, None
         if conversation:
             # A conversation without messages ends at once: otherwise one client could create any number of
@@ -313,6 +325,18 @@ class Socket:
             is_empty = not (self._is_bound or conversation.standing(self).message_count)
             conversation.detach(self, at_once=at_once or is_empty)
             self._outbox.encode = self._dialect.encoder("")
+
+    def _tell_heard(self, *, is_over: bool = False) -> None:
+        """Tells the conversation what the client has heard of an answer that was cut.
+
+        Args:
+            is_over: the socket leaves.
+        """
+        assert self._dialect.heard
+        conversation, heard = self.conversation, self._dialect.heard(is_over)
+        if heard and conversation and conversation.is_attended_by(self):
+            with suppress(InboxFullError):  # the way to the conversation is blocked
+                conversation.handle(heard, self)
 
     def fail(self) -> None:
         """Ends the socket because the session service has failed."""

@@ -21,7 +21,7 @@ from uvicorn.main import main as uvicorn_command
 
 from adk_relay.settings import SETTINGS
 from support.ports import free_port
-from support.process import relay_process
+from support.process import warm_relay
 from support.proxies import DEPLOY, certificate, haproxy_cfg, nginx_conf
 from support.server import ROOT, need, need_module
 from support.wheel import build_wheel
@@ -277,7 +277,7 @@ async def test_the_command_starts_a_relay_which_the_health_check_finds(tmp_path:
     assert subprocess.run(asked, capture_output=True).returncode != 0
     # Who asks whether it is ready has no token, and another name for it than browsers.
     guard = {"RELAY_SECRET": "x" * 32, "RELAY_HOSTS": "relay.example.com"} if where == "unit" else {}
-    async with relay_process(started, tmp_path, **guard) as relay:
+    async with warm_relay(started, tmp_path, **guard) as relay:
         host = command[command.index("--host") + 1]
         await relay.says(f"running on http://{re.escape(host)}:{port}")
         accepts(*asked)

@@ -17,7 +17,7 @@ from adk_relay.core.logs import JsonFormatter, TextFormatter
 from support.chat import created, http
 from support.client import Json, client
 from support.gemini import Connection, GeminiLive, Plan, UserTurn
-from support.process import SERVE, UVICORN, Process, relay_process, serving_process
+from support.process import SERVE, UVICORN, Process, relay_process, serving_process, serving_warm, warm_relay
 from support.raw import Peer, frame, upgrade
 from support.server import a_relay, serving
 
@@ -186,13 +186,13 @@ async def test_json_under_uvicorn(tmp_path: Path) -> None:
 
 
 async def test_a_wrong_form(tmp_path: Path) -> None:
-    async with relay_process(UVICORN, tmp_path, RELAY_LOG="xml", **REHEARSAL) as relay:
+    async with warm_relay(UVICORN, tmp_path, RELAY_LOG="xml", **REHEARSAL) as relay:
         assert await relay.ended() != 0
         assert any("RELAY_LOG: log is 'xml', but must be text or json" in line for line in relay.log)
 
 
 async def test_nothing_that_a_peer_does_is_worth_a_traceback(tmp_path: Path) -> None:
-    async with serving_process(SERVE, tmp_path, **REHEARSAL) as relay:
+    async with serving_warm(SERVE, tmp_path, **REHEARSAL) as relay:
         port = relay.port
         for junk in (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS

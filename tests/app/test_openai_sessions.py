@@ -135,6 +135,15 @@ async def test_errors_name_the_event_and_the_field(gemini: GeminiLive) -> None:
             assert updated.session.instructions == name
             error = (await client.until("error")).error
             assert (error.code, error.param, error.event_id) == (code, param, "e")
+        # Each holds, although the next one is sent before it is confirmed.
+        for instructions, manual in (("first", True), ("", False), ("last", True), (name, False)):
+            detection = None if manual else {"type": "server_vad"}
+            session = {"instructions": instructions, "audio": {"input": {"turn_detection": detection}}}
+            await client.connection.send_raw(json.dumps(UPDATE | {"session": session}))
+        for instructions in ("first", "", "last", name):
+            updated = await client.until("session.updated")
+            assert updated.session.instructions == instructions
+        assert updated.session.audio.input.turn_detection
         # What changes nothing is no error, and shown as it is.
         quiet: Any = {
             "model": "gpt-realtime",

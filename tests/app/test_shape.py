@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from google.adk.agents import LlmAgent
+from websockets.typing import Origin
 
 from adk_relay.adk.rehearsal import Rehearsal
 from adk_relay.core.visitor import Visitor
@@ -267,13 +268,19 @@ async def test_who_may_set_instructions_and_tools(gemini: GeminiLive) -> None:
     async with serving(a_relay(agent()), proxy_headers=False) as port:
         async with client(port) as who:
             assert await may(who) == ""
-        for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Host"):
+        for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Proto"):
             async with client(port, additional_headers={name: "1.2.3.4"}) as who:
                 assert (await may(who)).startswith(only_here)
     async with serving(a_relay(agent(), hosts="relay.example,localhost")) as port:
         async with client(port, host="relay.example") as who:
             assert (await may(who)).startswith(only_here)
         async with client(port, host="localhost") as who:
+            assert await may(who) == ""
+    # A page that the operator has allowed, of another machine and of this one.
+    async with serving(a_relay(agent(), origins="https://www.example.com,http://app.localhost")) as port:
+        async with client(port, origin=Origin("https://www.example.com")) as who:
+            assert (await may(who)).startswith(only_here)
+        async with client(port, origin=Origin("http://app.localhost")) as who:
             assert await may(who) == ""
     relay, through = a_relay(agent(), hosts="relay.example", client_tools="on"), {"Via": "1.1 proxy"}
     async with (

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from adk_relay.core.heard import Heard
 from adk_relay.core.messages import (
     Input,
     Message,
@@ -167,6 +168,9 @@ class Dialect:
             before it is done already, and each command is done when the next one is asked for.
         look: asked every second for how the socket is to be closed now, given `time.monotonic()`; it returns
             None if it is not.
+        heard: asked when a turn has ended for how much its client has heard of an answer that was cut, and
+            when the socket leaves (True); None if nothing was cut.
+        is_playing: whether its client still has to hear something, though all was sent or can't be sent yet.
     """
 
     name: str
@@ -181,6 +185,8 @@ class Dialect:
     attends: Literal["all", "newest", "own"]
     act: Callable[[Any], Iterable[Command | Reply]] | None = None
     look: Callable[[float], CloseFrame | None] | None = None
+    heard: Callable[[bool], Heard | None] | None = None
+    is_playing: Callable[[], bool] | None = None
     configures_first: bool = False
 
 

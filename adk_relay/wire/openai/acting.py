@@ -73,7 +73,9 @@ class Acting:
 
     def _update(self, event: UpdateSession) -> Done:
         state, before, was_manual = self._state, self._settings.local, self._settings.is_manual
-        configure, refused = self._settings.update(event.session, event.event_id)
+        configure, refused = self._settings.update(
+            event.session, event.event_id, is_settled=not state.updates
+        )
         refused = [each.about(event.event_id) for each in refused]
         local = self._settings.local
         if self._settings.is_manual != was_manual:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from adk_relay.core.shape import PLAIN, ClientTool, Shape
@@ -67,8 +66,12 @@ class Settings:
         """The names of the functions that clients have."""
         return frozenset(tool.name for tool in self.shape.tools)
 
-    def update(self, session: Mapping[str, Any], event_id: str) -> Change:
+    def update(self, session: Mapping[str, Any], event_id: str, *, is_settled: bool = True) -> Change:
         """Takes the `session` of a `session.update`. What concerns the conversation is not changed yet.
+
+        Args:
+            is_settled: the conversation has answered all changes so far. Otherwise what it told last may be
+                over, and so any value may be a change.
 
         Raises:
             RefusedError: something is of the wrong type; nothing is changed.
@@ -76,19 +79,20 @@ class Settings:
         draft = Draft(self.local, self._choices)
         draft.take(session, "session")
         self.local = draft.local
-        now, configure = self.shape, Configure(id=event_id)
-        if draft.voice is not None and draft.voice != self.voice.name:
-            configure = replace(configure, voice=draft.voice)
-        if draft.instructions is not None and draft.instructions != now.instructions:
-            configure = replace(configure, instructions=draft.instructions)
-        if draft.tools is not None and draft.tools != now.tools:
-            configure = replace(configure, tools=draft.tools)
-        if draft.is_manual is not None and draft.is_manual != self.is_manual:
-            configure = replace(configure, push_to_talk=draft.is_manual)
-            self.wanted = draft.is_manual
-        if draft.temperature is not None and draft.temperature != now.temperature:
-            configure = replace(configure, temperature=draft.temperature)
-        return Change(None if configure == Configure(id=event_id) else configure, draft.refused)
+        wanted = {
+            "voice": (draft.voice, self.voice.name),
+            "instructions": (draft.instructions, self.shape.instructions),
+            "tools": (draft.tools, self.shape.tools),
+            "push_to_talk": (draft.is_manual, self.is_manual),
+            "temperature": (draft.temperature, self.shape.temperature),
+        }
+        changes: dict[str, Any] = {
+            name: new
+            for name, (new, now) in wanted.items()
+            if new is not None and not (is_settled and new == now)
+        }
+        self.wanted = changes.get("push_to_talk", self.wanted)
+        return Change(Configure(id=event_id, **changes) if changes else None, draft.refused)
 
     # ---- how they are shown ----
 

@@ -248,7 +248,8 @@ class Telling:
         update.waiting.discard(key)
         if update.waiting:
             return ()
-        self._settings.wanted = None
+        if not self._state.updates:
+            self._settings.wanted = None
         return self.updated(update.refused)
 
     def updated(self, refused: Iterable[RefusedError] = ()) -> Told:

@@ -80,7 +80,7 @@ class Call:
         self._seq = 0
         """The number of the last message of the newest answer that has sound; 0: there is none."""
         self._heard: Heard | None = None
-        """What the conversation is to be told, with the next frame: there are fifty a second."""
+        """What the conversation is to be told of an answer that was interrupted."""
 
     def check(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
@@ -101,6 +101,22 @@ class Call:
             return TOO_SLOW.because("no marks come back")
         return None
 
+    def is_playing(self) -> bool:
+        """Whether the caller has not heard all that was said."""
+        return self._playout.state is not State.SILENT
+
+    def heard(self, is_over: bool) -> Heard | None:
+        """What the conversation is to be told of an answer that was cut; None: nothing.
+
+        Args:
+            is_over: the call is over, and with it what the caller hears.
+        """
+        if is_over and self._playout.state is not State.SILENT:
+            self._heard = Heard(self._playout.heard_ms, self._seq, leaves=True)
+            self._playout.cut()
+        heard, self._heard = self._heard, None
+        return heard
+
     # ---- from Twilio ----
 
     def act(self, event: Event) -> Iterator[Command | Reply]:
@@ -120,9 +136,6 @@ class Call:
             if isinstance(event, Media | Key | Mark):
                 raise BadFrameError("bad_message", "start must come first.")
             return
-        if heard := self._heard:
-            self._heard = None
-            yield heard
         now = time.monotonic()
         if isinstance(event, Media):
             yield from self._hear(event.pcm, now)
@@ -231,4 +244,6 @@ def twilio(limit: int) -> Dialect:
         attends="all",
         act=call.act,
         look=call.look,
+        heard=call.heard,
+        is_playing=call.is_playing,
     )
