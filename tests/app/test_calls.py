@@ -208,7 +208,6 @@ async def test_two_calls_are_two_conversations_and_frames_that_are_wrong_change_
             '{"event":"media","media":[]}',
             '{"event":"mark","mark":{}}',
             '{"event":"dtmf","dtmf":{"digit":"12"}}',
-            '{"event":"start","start":{"streamSid":"a","callSid":"b"}}',
         ):
             await one.socket.send(wrong)
         for nothing in (

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from support.chaos_checks import Checks, Model
+from support.chaos_checks import Checks, Model, events_of
 from support.chaos_clients import Client, World
 from support.chaos_dialects import Asker, Chat, Live
 from support.chat import created
@@ -162,6 +162,7 @@ class Chaos:
             seconds = f"--seconds {self.seconds:g} --conversations {self.conversations}"
             error.add_note(f"Again: python benchmarks/chaos.py --seed {self.seed} {seconds}")
             error.add_note("\n".join(self.world.wrong[:20]) or "No promise was broken before.")
+            error.add_note("\n".join(self._events()))
             error.add_note("\n".join(self.world.happened[-60:]))
             raise
         return self.world
@@ -195,6 +196,13 @@ class Chaos:
                 watching.cancel()
             await checks.after(places)
             self._expect(gemini.violations == [], f"{gemini.violations}")
+
+    def _events(self) -> list[str]:
+        """What the sessions have of which a promise was broken."""
+        began = time.time() - (time.monotonic() - self.world.began)
+        events = events_of(self.folder / "sessions.db", "\n".join(self.world.wrong), began)
+        (self.folder / "events.txt").write_text("\n".join(events))
+        return events[:200]
 
     def _expect(self, is_true: bool, what: str) -> None:
         if not is_true:

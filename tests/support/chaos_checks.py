@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -69,6 +70,44 @@ class Model:
                     f"connection {connection.number} to the model knows {text} {times} times:"
                     f" {connection.context}, it was told {connection.texts}, resumed {connection.handle}"
                 )
+
+
+def events_of(database: Path, mentioned: str, began: float) -> list[str]:
+    """The events of the sessions that a text mentions by their ids or their texts: one line for each.
+
+    They are in the order in which they are read; the number at the beginning is that in which they were
+    stored.
+
+    Args:
+        began: the `time.time()` from which seconds are counted.
+    """
+    with suppress(sqlite3.Error), closing(sqlite3.connect(database)) as opened:
+        rows = opened.execute(
+            "SELECT session_id, rowid, timestamp, event_data FROM events ORDER BY timestamp, rowid"
+        ).fetchall()
+        words = {*re.findall(r"[\w-]+", mentioned)}
+        meant = {name for name, _, _, data in rows if name in words or words & {*TEXT.findall(data)}}
+        return [
+            f"{name} #{number} {timestamp - began:.3f} {_shown(json.loads(data))}"
+            for name, number, timestamp, data in rows
+            if name in meant
+        ]
+    return []
+
+
+def _shown(event: dict[str, Any]) -> str:
+    """The author of an event, its place, its words and its marks."""
+    said = said_in(event)
+    place = f"{said.place.epoch}:{said.place.seq}" if said.place else "no place"
+    marks = {
+        "goes on": said.goes_on,
+        "cut": said.is_cut,
+        "interrupted": said.interrupted,
+        "turn complete": said.completes,
+        "unheard": said.unheard is not None,
+    }
+    words = [each for each in (said.text, said.heard, said.spoken) if each]
+    return f"{event.get('author')} at {place}: {words} {[name for name, is_it in marks.items() if is_it]}"
 
 
 class Ended(Protocol):
