@@ -267,4 +267,4 @@ def test_a_response_has_failed_before_the_socket_is_closed(code: str) -> None:
     assert (told[0]["type"], told[0]["error"]["type"]) == ("error", "server_error")
     response = told[-1]["response"]
     assert (response["status"], response["status_details"]["error"]["code"]) == ("failed", code)
-    assert response["output"][0]["content"][0]["transcript"] == "half"
+    assert response["output"][0]["content"][0]["text"] == "half"
