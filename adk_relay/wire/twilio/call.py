@@ -93,7 +93,7 @@ class Call:
 
     def check(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
-        assert (self._out is None) == (self.stage is Stage.AWAITED)
+        assert (self._out is None) == (self._own == "") == (self.stage is Stage.AWAITED)
         assert self._out or self._playout.state is State.SILENT
         for part in (self._playout, self._keys, self._barge_in):
             part.check()
