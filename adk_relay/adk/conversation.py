@@ -326,6 +326,7 @@ class Conversation:
     async def _load(self) -> None:
         """Reads the session, before any run can add to it."""
         try:
+            await self.session.take_over()
             if self._past:
                 self._attendance.expect(self._past.present)
                 agent = self._home.runner.agent.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from typing import Any
 
@@ -95,6 +96,25 @@ class DatabaseReader(AnyReader):
                 return
             position = page[-1].position
 
+    async def outdate(self, key: Key, session: Session) -> bool:
+        if not await self._has_events_in_json():
+            return await super().outdate(key, session)
+        sessions, sql = self._sessions, self._sql
+        is_it = sql.and_(
+            sessions.app_name == key.app_name,
+            sessions.user_id == key.user_id,
+            sessions.id == key.session_id,
+        )
+        # ADK refuses an event if this time is not the one that its writer knows. It locks the row, too.
+        query = sql.select(sessions.update_time).where(is_it).with_for_update()
+        async with self._orm.AsyncSession(self._engine) as database, database.begin():
+            found = (await database.execute(query)).scalar_one_or_none()
+            if found is None or _seconds(found) > session.last_update_time:
+                return False
+            values = {"update_time": found + timedelta(microseconds=1)}
+            await database.execute(sql.update(sessions).where(is_it).values(**values))
+        return True
+
     def change_loop(self) -> None:
         self._reads = asyncio.Semaphore(_AT_ONCE)
         # The connections in the pool can neither be used nor closed in another event loop.
@@ -126,3 +146,8 @@ class DatabaseReader(AnyReader):
     async def _read(self, query: Any) -> list[Any]:
         async with self._reads, self._orm.AsyncSession(self._engine) as session:
             return [*(await session.execute(query)).scalars().all()]
+
+
+def _seconds(when: datetime) -> float:
+    """The same as `time.time()`. Without a time zone, it is UTC."""
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()

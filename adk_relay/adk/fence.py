@@ -30,7 +30,9 @@ class Fence(BaseSessionService):
     stored with `append_aside`, and the writer notices nothing of it.
 
     A writer that stood still may come back late, when another process has the conversation. Some services
-    notice that its session is stale, and others do not. So `check` is asked before each write.
+    notice that its session is stale, and others do not. So `check` is asked before each write. One that
+    stands still after that, even in the middle of its write, is kept out by `take_over` where the store can
+    do that.
 
     Args:
         service: what it writes to. All it has besides ADK's interface is found here, too.
@@ -92,8 +94,7 @@ class Fence(BaseSessionService):
         if event.partial:  # which is not stored
             return await self._service.append_event(session=session, event=event)
         async with self._turn(session.id):
-            await self._may_write(session.id)
-            return await self._service.append_event(session=session, event=event)
+            return await self._append(session, event)
 
     async def append_aside(
         self, session_id: str, read: Callable[[], Awaitable[Session | None]], event: Event
@@ -109,8 +110,29 @@ class Fence(BaseSessionService):
         async with self._turn(session_id):
             if session := await read():
                 event.timestamp = session.last_update_time
+                await self._append(session, event)
+
+    async def take_over(
+        self,
+        session_id: str,
+        read: Callable[[], Awaitable[Session | None]],
+        outdate: Callable[[Session], Awaitable[bool]],
+    ) -> None:
+        """Keeps out those who could write into the session before this process could.
+
+        What they were allowed to write is written when this returns, and can be read, or it never is.
+
+        Args:
+            read: returns the session as it is stored. None: there is none.
+            outdate: see `Reader.outdate`.
+        """
+        if self._check is None:
+            return
+        async with self._turn(session_id):
+            while session := await read():
                 await self._may_write(session_id)
-                await self._service.append_event(session=session, event=event)
+                if await outdate(session):
+                    return
 
     async def flush(self) -> None:
         await self._service.flush()
@@ -118,6 +140,14 @@ class Fence(BaseSessionService):
     def _turn(self, session_id: str) -> asyncio.Lock:
         """Held while one event of a session is stored, and what it depends on is read."""
         return self._turns.setdefault(session_id, asyncio.Lock())
+
+    async def _append(self, session: Session, event: Event) -> Event:
+        await self._may_write(session.id)
+        try:
+            return await self._service.append_event(session=session, event=event)
+        except ValueError:  # the services say so that somebody else has written: it may be a new owner
+            await self._may_write(session.id)
+            raise
 
     async def _may_write(self, session_id: str) -> None:
         if self._check is None:

@@ -68,6 +68,15 @@ class Reader(Protocol):
     def following(self, key: Key, position: Any) -> AsyncGenerator[list[Stored], None]:
         """The events after a position (None: all), in order, in pages."""
 
+    async def outdate(self, key: Key, session: Session) -> bool:
+        """Lets the store refuse what others write who have read a session before, if it can.
+
+        What is being written now is waited for.
+
+        Returns:
+            False: it was written into since it was read, or deleted, and nothing was done.
+        """
+
     def change_loop(self) -> None:
         """The event loop is another one: what belongs to the former one is of no use any more."""
 
@@ -126,6 +135,9 @@ class AnyReader:
                 Stored(start + index, event.timestamp, said_by(event))
                 for index, event in enumerate(events[start : start + PAGE])
             ]
+
+    async def outdate(self, key: Key, session: Session) -> bool:
+        return True  # it is not known how
 
     def change_loop(self) -> None:
         """Nothing belongs to an event loop."""

@@ -140,6 +140,14 @@ class StoredSession:
         if self.user_id == GUEST:  # its listeners are told how many messages there are
             await self.counted()
 
+    async def take_over(self) -> None:
+        """Keeps out who owned the conversation before: see `Fence.take_over`."""
+        await self._service.take_over(
+            self.session_id,
+            lambda: self._reader.session(self._key, 0),
+            lambda session: self._reader.outdate(self._key, session),
+        )
+
     async def all_events(self) -> list[Event]:
         """All events of the session, those too that are not in memory."""
         session = await self._service.get_session(

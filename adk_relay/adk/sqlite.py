@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 import aiosqlite
 from google.adk.events import Event
-from google.adk.sessions import BaseSessionService, Session, sqlite_session_service
+from google.adk.sessions import Session, sqlite_session_service
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 from google.adk.sessions.sqlite_session_service import SqliteSessionService
 
@@ -68,6 +68,7 @@ class Sqlite(SqliteSessionService):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = asyncio.Lock()
         self._kept: _Open | None = None
+        self._appends = False  # the operation under way stores an event
 
     @property
     def _turn(self) -> asyncio.Lock:
@@ -87,7 +88,23 @@ class Sqlite(SqliteSessionService):
 
     async def append_event(self, session: Session, event: Event) -> Event:
         async with self._turn:
-            return await super().append_event(session, event)
+            self._appends = True
+            try:
+                return await super().append_event(session, event)
+            finally:
+                self._appends = False
+
+    async def outdate(self, key: Key, session: Session) -> bool:
+        """See `Reader.outdate`. ADK refuses an event if the session is newer than its writer knows."""
+        query = (
+            "UPDATE sessions SET update_time = update_time + 0.000001"
+            " WHERE app_name = ? AND user_id = ? AND id = ? AND update_time <= ?"
+        )
+        async with self._turn, self._get_db_connection() as database:
+            async with database.execute(query, (*key, session.last_update_time)) as cursor:
+                is_done = cursor.rowcount > 0
+            await database.commit()
+        return is_done
 
     async def list_sessions(self, **named: Any) -> ListSessionsResponse:
         async with self._turn:
@@ -127,6 +144,9 @@ class Sqlite(SqliteSessionService):
             _stop_at_exit(database)
             file = _file(self.path)
         try:
+            if self._appends:
+                # ADK looks whether the session is stale, and then writes: no other process writes in between.
+                await database.execute("BEGIN IMMEDIATE")
             yield database
         except BaseException:
             await opened.__aexit__(None, None, None)
@@ -171,7 +191,7 @@ class SqliteReader:
 
     finds_owners = True
 
-    def __init__(self, service: BaseSessionService, path: str) -> None:
+    def __init__(self, service: Sqlite, path: str) -> None:
         self._service = service
         self._path = path
         self._thread: ThreadPoolExecutor | None = None  # none after close(), until something is read
@@ -230,6 +250,9 @@ class SqliteReader:
             if len(page) < PAGE:
                 return
             position = page[-1].position
+
+    async def outdate(self, key: Key, session: Session) -> bool:
+        return await self._service.outdate(key, session)
 
     def change_loop(self) -> None:
         """The thread belongs to none."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -29,14 +30,59 @@ ID = "live-alice"
 
 
 class _Service(Sqlite):
-    """Tells when an event is stored."""
+    """Tells when an event is stored, and can stand still before that."""
 
     on_stored: Callable[[Event], None] = staticmethod(lambda event: None)
+    pause: Callable[[Event, str], Awaitable[None]] | None = None
+    """Awaited "before" an event is stored; when ADK has "looked" at the session, and is about to write; and
+    when all is "written", but nothing is committed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.writes = asyncio.Event()
+        """Set when something is to be written, which may have to wait for another process."""
+        self.event: Event | None = None
+        """It is being stored."""
 
     async def append_event(self, session: Session, event: Event) -> Event:
+        if self.pause:
+            await self.pause(event, "before")
+        self.event = event
         stored = await super().append_event(session, event)
+        self.event = None
         self.on_stored(event)
         return stored
+
+    @asynccontextmanager
+    async def _get_db_connection(self) -> AsyncIterator[Any]:
+        async with super()._get_db_connection() as database:
+            yield _Database(database, self)
+
+
+class _Database:
+    """A connection whose service learns what is done with it."""
+
+    def __init__(self, database: Any, service: _Service) -> None:
+        self._database = database
+        self._service = service
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    def execute(self, query: str, *values: Any) -> Any:
+        if query.split()[0] in ("INSERT", "UPDATE"):
+            self._service.writes.set()
+            if self._service.pause and self._service.event:
+                return self._after("looked", lambda: self._database.execute(query, *values))
+        return self._database.execute(query, *values)
+
+    async def commit(self) -> None:
+        await self._after("written", self._database.commit)
+
+    async def _after(self, at: str, do: Callable[[], Awaitable[Any]]) -> Any:
+        if self._service.pause and self._service.event:
+            await self._service.pause(self._service.event, at)
+        return await do()
 
 
 class _Listener(Attendee):
@@ -135,6 +181,20 @@ class Owner:
 
         self.service.on_stored = stored
         return done
+
+    def stop_when(self, is_it: Callable[[Event], bool], where: str) -> tuple[asyncio.Event, asyncio.Event]:
+        """The process stands still when such an event is stored, see `_Service.pause`: the first result is
+        set then. When the second one is set it goes on, and others have its conversation."""
+        stands, goes_on = asyncio.Event(), asyncio.Event()
+
+        async def pause(event: Event, at: str) -> None:
+            if at == where and is_it(event):
+                self.cut()
+                stands.set()
+                await goes_on.wait()
+
+        self.service.pause = pause
+        return stands, goes_on
 
     async def kill(self) -> None:
         """The process dies without a word."""
