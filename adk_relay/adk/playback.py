@@ -97,7 +97,8 @@ class Playback:
         if listener.connection_id not in hearing or (heard.leaves and len(hearing) > 1):
             return False
         known = (each for each in (answer.by, self._speaking.last_speaker) if each in hearing)
-        answer.by = next(known, listener.connection_id)
+        is_first = heard.is_users_own or len(hearing) == 1
+        answer.by = next(known, listener.connection_id if is_first else "")
         return answer.by == listener.connection_id
 
     async def _store(self) -> None:

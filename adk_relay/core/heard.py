@@ -22,6 +22,9 @@ class Heard:
     seq: int = 0
     """The number of a message that belongs to the answer, such as the end of its turn: what is sent may come
     when the next answer has begun. 0: the client does not say."""
+    is_users_own: bool = True
+    """It comes from the conversation's own user. Who was invited can't take away what others have heard, but
+    for an answer that it has interrupted."""
     leaves: bool = False
     """The user hears no more because the client leaves. If others listen, they may hear the rest."""
 

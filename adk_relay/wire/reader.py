@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from adk_relay.core.heard import Heard
 from adk_relay.core.interfaces import (
     Conversation,
     Conversations,
@@ -223,6 +224,8 @@ class Reader:
                     self._outbox.recall_audio()
                 if isinstance(command, Rewind):
                     command = replace(command, may_all=visitor.may_empty)
+                elif isinstance(command, Heard):
+                    command = replace(command, is_users_own=visitor.may_empty)
                 conversation.handle(command, self._socket)
 
     async def _attend(self, command: Attend) -> None:

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from adk_relay.core.inbox import InboxFullError
 from adk_relay.core.interfaces import (
@@ -335,7 +336,7 @@ class Socket:
         conversation, heard = self.conversation, self._dialect.heard and self._dialect.heard(is_over)
         if heard and conversation and conversation.is_attended_by(self):
             with suppress(InboxFullError):  # the way to the conversation is blocked
-                conversation.handle(heard, self)
+                conversation.handle(replace(heard, is_users_own=self._admission.visitor.may_empty), self)
 
     def fail(self) -> None:
         """Ends the socket because the session service has failed."""

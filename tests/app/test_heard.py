@@ -13,6 +13,7 @@ from support.chat import http
 from support.client import Client, Json, client
 from support.gemini import Connection, GeminiLive, UserTurn, silence, speech
 from support.server import a_relay, serving
+from support.tokens import SECRET, token, web, with_token
 
 pytestmark = pytest.mark.usefixtures("no_errors")
 
@@ -124,3 +125,24 @@ async def test_only_what_was_heard_is_kept(gemini: GeminiLive, sessions: str, tm
             ]
             known = "".join(text for role, text in gemini.connections[-1].context if role == "model")
             assert "One two" in known and "three" not in known
+
+
+async def test_who_was_invited_takes_no_words_away_that_others_have_heard(gemini: GeminiLive) -> None:
+    Model(gemini)
+    owner = token("alice")
+    invited = token("alice", invitation={"session_id": "live-alice", "role": "write"}, name="Bob")
+    async with (
+        serving(a_relay(secret=SECRET)) as port,
+        client(port, audio=True, **with_token(owner)) as alice,
+        client(port, audio=True, **with_token(invited)) as bob,
+        web(port, owner) as mine,
+    ):
+        await alice.ask("hello")
+        end = alice.frames[-1]["seq"]
+        await bob.send(type="heard", audio_ms=0, seq=end)
+        await bob.send(type="ping")
+        await bob.until(lambda said: said.get("type") == "pong")
+        assert (await get(mine, "/sessions/live-alice"))["history"][-1]["text"] == "You said: hello."
+        await alice.send(type="heard", audio_ms=WORD_MS, seq=end)
+        (*_, shorter) = await bob.until(is_heard)
+        assert shorter["text"] == "You"
