@@ -168,6 +168,7 @@ class Socket:
 
     def stop(self, frame: CloseFrame = SERVER_STOPPING) -> None:
         """Closes the socket with `frame` because the server is stopping. What waits is still sent."""
+        self._tell_heard(is_over=True)  # before the conversation ends
         self._end("stopping", frame)
 
     def _end(self, why: str, frame: CloseFrame) -> None:
@@ -316,8 +317,7 @@ class Socket:
 
     def _leave(self, *, at_once: bool = False) -> None:
         """Leaves the conversation, if it attends one; `at_once`: the client will not come back."""
-        if self._dialect.heard:
-            self._tell_heard(is_over=True)
+        self._tell_heard(is_over=True)
         conversation, self.conversation = self.conversation, None
         if conversation:
             # A conversation without messages ends at once: otherwise one client could create any number of
@@ -332,8 +332,7 @@ class Socket:
         Args:
             is_over: the socket leaves.
         """
-        assert self._dialect.heard
-        conversation, heard = self.conversation, self._dialect.heard(is_over)
+        conversation, heard = self.conversation, self._dialect.heard and self._dialect.heard(is_over)
         if heard and conversation and conversation.is_attended_by(self):
             with suppress(InboxFullError):  # the way to the conversation is blocked
                 conversation.handle(heard, self)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adk_relay.adk.marks import HEARD
 from support.api import get
 from support.caller import MS, RATE, Caller, calling, tones_in
 from support.chat import http
@@ -167,12 +168,15 @@ async def test_what_was_heard_is_told_when_the_answer_is_cut_and_when_the_call_e
         await is_short(port, 0, f"call-{dropped}", other.heard_ms)
 
 
-async def test_keys_reach_the_agent_as_texts_and_interrupt_what_is_still_heard(gemini: GeminiLive) -> None:
+async def test_keys_reach_the_agent_as_texts_and_interrupt_what_is_still_heard_as_a_stop_does(
+    gemini: GeminiLive,
+) -> None:
     async def answer(connection: Connection, turn: UserTurn) -> None:
         await connection.say(words(25) if turn.audio else "Thanks.")
 
     gemini.answer = answer
-    async with serving(a_relay(grace=5)) as port, calling(port) as caller:
+    relay = a_relay(grace=5)
+    async with serving(relay) as port, calling(port) as caller:
         await caller.presses("12")
         model = await gemini.connection()
         await gemini.wait_for(lambda: model.texts == ["The caller pressed 1 2 on the telephone."])
@@ -183,6 +187,14 @@ async def test_keys_reach_the_agent_as_texts_and_interrupt_what_is_still_heard(g
         await caller.until(lambda: caller.events("clear"))
         await gemini.wait_for(lambda: model.texts[1:] == ["The caller pressed 4 * # on the telephone."])
         await caller.until(lambda: len(caller.stretches) >= 3)
+        before = caller.heard_ms
+        caller.says(speech(400, RATE))
+        await caller.until(lambda: caller.heard_ms > before + 600)
+        await relay.aclose()
+        stored = relay.conversations
+        session = await stored.service.get_session(app_name=stored.app_name, user_id=CALL, session_id=CALL)
+        assert session
+        assert sum(HEARD in (each.custom_metadata or {}) for each in session.events) == 2
 
 
 async def test_two_calls_are_two_conversations_and_frames_that_are_wrong_change_nothing(

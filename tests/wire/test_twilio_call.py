@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from adk_relay.core.heard import Heard
-from adk_relay.core.messages import Audio, Dropped, Message, Reset, Text, TurnEnd, UserAudio, UserText
+from adk_relay.core.messages import Audio, Dropped, Gap, Message, Reset, Text, TurnEnd, UserAudio, UserText
 from adk_relay.core.rewind import Rewound
 from adk_relay.wire.closing import Close
 from adk_relay.wire.dialects import Attend, BadFrameError, Event, Reply
@@ -48,9 +48,10 @@ def begun(limit: int = 1_000_000) -> Call:
     return call
 
 
-def heard(call: Call) -> list[object]:
-    """What a call yields with the next frame of sound, without that."""
-    return [each for each in call.act(Media(silence(20, 8000))) if not isinstance(each, UserAudio)]
+def heard(call: Call) -> Heard | None:
+    """What is to be told, besides what the next frame of sound yields."""
+    assert [type(each) for each in call.act(Media(silence(20, 8000)))] == [UserAudio]
+    return call.heard(False)
 
 
 def test_nothing_is_taken_before_a_call_begins_or_after_its_end_and_it_begins_once() -> None:
@@ -70,29 +71,28 @@ def test_nothing_is_taken_before_a_call_begins_or_after_its_end_and_it_begins_on
         list(call.act(Key("1")))
 
 
-def test_an_interrupted_answer_is_cleared_at_once_and_what_was_heard_is_told_with_the_next_frame() -> None:
+def test_an_interrupted_answer_is_cleared_at_once_and_what_was_heard_is_told_once() -> None:
     call = begun()
     assert events(call, [Audio(1, bytes(400 * MS)), Text(2, "Hello")]) == ["media", "1", "media", "2"]
     list(call.act(Mark("1")))
     assert events(call, [TurnEnd(3, interrupted=True)]) == ["clear"]
-    assert heard(call) == [Heard(200.0, 3)]
-    assert heard(call) == []
+    assert heard(call) == Heard(200.0, 3)
+    assert heard(call) is None
     list(call.act(Mark("2")))  # comes back because it was cleared
     assert events(call, [TurnEnd(4, interrupted=True)]) == []  # nothing is left to be cleared
-    assert heard(call) == [Heard(200.0, 4)]
+    assert heard(call) == Heard(200.0, 4)
 
 
 def test_an_answer_that_goes_on_after_a_lost_connection_is_played_and_then_its_rest() -> None:
     call = begun()
     events(call, [Audio(1, bytes(300 * MS))])
     assert "clear" not in events(call, [TurnEnd(2, interrupted=True, goes_on=True)])
-    assert heard(call) == []
+    assert heard(call) is None
     media, mark = events(call, [Audio(3, bytes(200 * MS))])
     assert media == "media"
     assert list(call.act(Mark(mark))) == []
     assert events(call, [TurnEnd(4, interrupted=True)]) == []
-    (told,) = heard(call)
-    assert isinstance(told, Heard)
+    assert (told := heard(call))
     assert 190 < told.ms <= 200  # of the rest alone
     assert told.seq == 4
 
@@ -121,8 +121,27 @@ def test_what_was_taken_back_is_heard_no_more(message: Message) -> None:
     call = begun()
     events(call, [Audio(1, bytes(900 * MS)), TurnEnd(2)])
     assert events(call, [message]) == ["clear"]
-    assert heard(call) == []
+    assert heard(call) is None
     assert events(call, [Audio(3, bytes(100 * MS))])[0] == "media"
+
+
+def test_who_leaves_hears_no_more() -> None:
+    call = begun()
+    assert call.heard(True) is None
+    events(call, [Audio(1, bytes(900 * MS))])
+    list(call.act(Mark("1")))
+    assert call.is_playing()
+    assert call.heard(True) == Heard(200.0, 1, leaves=True)
+    assert not call.is_playing()
+    assert call.heard(True) is None
+
+
+def test_an_answer_whose_end_was_not_told_ends_with_the_gap() -> None:
+    call = begun()
+    marks = events(call, [Audio(1, bytes(400 * MS)), Gap(2, 3, 0)])[1::2]
+    for mark in marks:
+        list(call.act(Mark(mark)))
+    assert not call.is_playing()
 
 
 def test_sound_that_does_not_fit_is_noted() -> None:
