@@ -11,7 +11,7 @@ import { Conversation } from "./conversation.js";
 import { Draft } from "./draft.js";
 import { Expiry } from "./expiry.js";
 import { offerExport } from "./export.js";
-import { keptId, sessionStorageOrNothing } from "./identity.js";
+import { keptId, localStorageOrNothing, sessionStorageOrNothing } from "./identity.js";
 import { OlderMessages } from "./older.js";
 import { Others } from "./others.js";
 import { People } from "./people.js";
@@ -53,6 +53,7 @@ const live = connect({
   token: currentToken,
   fallbackSession: keptId("relay.fallback"),
   storage: store,
+  lasting: localStorageOrNothing(),
   debug: parameters.has("debug"),
 });
 if (drawer) drawer.watch(live);

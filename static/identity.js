@@ -17,6 +17,15 @@ export function keptId(key) {
   }
 }
 
+// A storage for all tabs; undefined where storage is switched off.
+export function localStorageOrNothing() {
+  try {
+    return window.localStorage;
+  } catch {
+    return undefined;
+  }
+}
+
 // A storage for this tab; it forgets everything where storage is switched off.
 export function sessionStorageOrNothing() {
   try {

@@ -8,7 +8,7 @@ const KEY = "sound"; // remembered: {microphone: {id, label}, loudspeaker, camer
 
 const HINT =
   "Automatic: always on, but off while the agent speaks if the microphone hears it. Push to talk: on while you hold a " +
-  "button or the space bar.";
+  "button or the space bar; if nobody else is here, a pause does not end what you say.";
 
 const selects = Object.fromEntries(KINDS.map((kind) => [kind, document.getElementById(`${kind}-choice`)]));
 const modes = document.getElementById("mode-choice");
@@ -52,10 +52,10 @@ export class SoundSettings {
   }
 
   #showMode() {
-    const { mustPushToTalk, mode } = this.#live.state;
-    modes.value = mustPushToTalk ? "push_to_talk" : mode;
-    modes.disabled = mustPushToTalk;
-    document.getElementById("mode-hint").textContent = mustPushToTalk ? "This conversation needs push to talk." : HINT;
+    const isFree = this.#live.canChooseMode;
+    modes.value = isFree ? this.#live.state.mode : "push_to_talk";
+    modes.disabled = !isFree;
+    document.getElementById("mode-hint").textContent = isFree ? HINT : "This conversation needs push to talk.";
   }
 
   async #list() {

@@ -42,6 +42,15 @@ def invariants() -> Iterator[None]:
     yield from collected()
 
 
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """An application that a test starts makes relay's log talk: not in the tests that follow."""
+    log = logging.getLogger("relay")
+    level = log.level
+    yield
+    log.setLevel(level)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Tests with the mark "voice" run twice: both ways of sound must lead to the same. Those with the mark
     "bus" run once more, with relays that share a Redis."""

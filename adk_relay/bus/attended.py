@@ -96,6 +96,7 @@ class Attended:
         assert self.has_owner.is_set() == (self.owner is not None)
         for each in self._attending.values():
             assert not (self.owner and each.held), "input is held, and there is an owner"
+            each.unsettled.check()
 
     @property
     def is_needed(self) -> bool:
@@ -137,12 +138,13 @@ class Attended:
         self._attend(attending)
 
     def attach(self, listener: Listener, after: After | None = None) -> None:
-        epoch = self._standing.epoch
+        epoch, seq = self._standing.epoch, self._standing.seq
         if listener.attends == "own":
             after = None
         else:  # what is told after the answer to `open`, and before this arrives, is not missed
-            after = After(after.epoch or epoch, after.seq) if after else After(epoch, self._standing.seq)
-        attending = Attendee(listener, after, self._came_at, epoch, self._standing.seq, self._standing.title)
+            after = After(after.epoch or epoch, after.seq) if after else After(epoch, seq)
+        chosen = Configured(self._standing.voice, self._standing.shape)
+        attending = Attendee(listener, after, self._came_at, epoch, seq, self._standing.title, chosen)
         self._attending[listener.connection_id] = attending
         self._expected = max(self._expected - 1, 0)
         self._attend(attending)
@@ -175,7 +177,8 @@ class Attended:
             attending.pictures.add(picture)
         elif self.owner:
             self._send(listener.connection_id, encode(user_input))
-        else:
+            attending.unsettled.keep(user_input)
+        elif not attending.unsettled.keep(user_input):
             if len(attending.held) >= _MAX_HELD:
                 raise InboxFullError
             attending.held.append(encode(user_input))
@@ -225,6 +228,8 @@ class Attended:
         """There is an owner: all attend anew, and say again what it may not know."""
         self.owner = owner
         self.has_owner.set()
+        for attending in self._attending.values():
+            attending.held[:0] = attending.unsettled.again()
         self.attend_anew()
 
     def attend_anew(self) -> None:
@@ -281,6 +286,9 @@ class Attended:
                 return
         if replay.epoch and replay.title != attending.title:
             self._deliver(attending, Renamed(replay.title))
+        if replay.chosen and replay.chosen != attending.chosen:
+            self._note(replay.chosen)
+            self._deliver(attending, replay.chosen)
         if attending.after and is_first:
             own = attending.listener.connection_id
             attending.listener.replay(
@@ -291,7 +299,7 @@ class Attended:
                 ]
             )
             for message in replay.messages:
-                self._settle(attending, message)
+                attending.settle(message)
         attending.seq = replay.seq if attending.epoch != replay.epoch else max(replay.seq, attending.seq)
         attending.epoch = replay.epoch
         if not self._hub.server.is_away:
@@ -312,9 +320,13 @@ class Attended:
             self._standing = replace(self._standing, seq=message.seq, message_count=int(has_messages))
 
     def _deliver(self, attending: Attendee, message: Message) -> None:
+        if attending.settle(message):
+            return
         match message:
             case Renamed(title):
                 attending.title = title
+            case Configured(voice, shape):
+                attending.chosen = Configured(voice, shape)
             case Ack(text_id):
                 text = attending.texts.get(text_id)
                 if text is None or text_id in attending.acked:
@@ -333,25 +345,9 @@ class Attended:
             case Dropped() if not attending.listener.is_audio:
                 return
             case _:
-                self._settle(attending, message)
                 if isinstance(message, Numbered):
                     attending.seq = max(attending.seq, message.seq)
         attending.listener.deliver(message)
-
-    def _settle(self, attending: Attendee, message: Message) -> None:
-        """Forgets what need not be said again after a message."""
-        match message:
-            case Error(id=text_id) if text_id:
-                attending.forget(text_id)
-            case TurnEnd(goes_on=False, answer=answer):
-                attending.pictures.answered()
-                asked = answer.asked if answer else None
-                if attending.listener.attends == "own":
-                    attending.texts.clear()
-                    attending.acked.clear()
-                    attending.answered.clear()
-                elif asked and asked.connection_id == attending.listener.connection_id:
-                    attending.has_answer(asked.id)
 
     def _attend(self, attending: Attendee) -> None:
         """A listener attends, and says what the owner may not know yet."""
@@ -381,8 +377,8 @@ class Attended:
         """Sends the sound that waits, if there is an owner."""
         if self.owner:
             for sound in microphone.take():
-                is_sound = isinstance(sound, UserAudio)
-                self._send_quietly(attending.listener.connection_id, encode(sound), is_sound=is_sound)
+                connection, is_sound = attending.listener.connection_id, isinstance(sound, UserAudio)
+                self._send_quietly(connection, encode(sound), is_sound=is_sound)
 
     def _send_quietly(self, connection: str, content: bytes, *, is_sound: bool = False) -> None:
         with contextlib.suppress(InboxFullError):  # the owner notices, and lets all attend anew

@@ -8,10 +8,12 @@ from typing import Literal
 from adk_relay.bus.commands import Ask
 from adk_relay.bus.microphone import Microphone
 from adk_relay.bus.pictures import Pictures
+from adk_relay.bus.unsettled import Unsettled
 from adk_relay.core.inbox import bytes_of
 from adk_relay.core.listener import Listener
-from adk_relay.core.messages import Status, UserText
+from adk_relay.core.messages import Error, Message, Status, TurnEnd, UserText
 from adk_relay.core.room import After
+from adk_relay.core.voice import Configured
 
 State = Literal["reconnecting", "live", "elsewhere", "degraded"]
 """As in `core.messages.Status`."""
@@ -32,6 +34,8 @@ class Attendee:
     """The number of the last message in it that its client was told, or could have been."""
     title: str = ""
     """The title of the conversation that its client was told."""
+    chosen: Configured | None = None
+    """How the agent answers, as its client was told."""
     is_in: bool = False
     """The owner has answered: what comes now is for it."""
     texts: dict[str, UserText | Ask] = field(default_factory=dict)
@@ -42,6 +46,7 @@ class Attendee:
     """The ids of those requests that were answered."""
     held: list[bytes] = field(default_factory=list)
     """Other input that came while there was no owner, but sound."""
+    unsettled: Unsettled = field(default_factory=Unsettled)
     pictures: Pictures = field(default_factory=Pictures)
     microphone: Microphone | None = None
     """None: it has sent no sound yet."""
@@ -67,6 +72,22 @@ class Attendee:
             self.answered.add(text_id)
             if text_id in self.acked:
                 self.forget(text_id)
+
+    def settle(self, message: Message) -> bool:
+        """Forgets what need not be said again after a message; returns whether it need not be told."""
+        match message:
+            case Error(id=text_id) if text_id:
+                self.forget(text_id)
+            case TurnEnd(goes_on=False, answer=answer):
+                self.pictures.answered()
+                asked = answer.asked if answer else None
+                if self.listener.attends == "own":
+                    self.texts.clear()
+                    self.acked.clear()
+                    self.answered.clear()
+                elif asked and asked.connection_id == self.listener.connection_id:
+                    self.has_answer(asked.id)
+        return self.unsettled.settle(message)
 
     def tell(self, state: State | Literal[""]) -> None:
         """Tells it what is the matter here; "": nothing is any more."""

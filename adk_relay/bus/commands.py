@@ -12,6 +12,7 @@ from typing import Any, Literal
 from adk_relay.core.interfaces import Summary
 from adk_relay.core.messages import Gap, Line, Message, Numbered, UserText
 from adk_relay.core.room import After, Standing
+from adk_relay.core.voice import Configured
 
 # ---- to the owner of a conversation: what a connection does --------------------------------------
 
@@ -66,6 +67,8 @@ class Replay:
     emptied: Literal["", "cleared", "deleted"] = ""
     """What the epoch has begun with; "": the conversation was not in memory before."""
     title: str = ""
+    chosen: Configured | None = None
+    """How the agent answers; None: the conversation could not be opened."""
 
     def missed(self, after: After | None, epoch: str) -> Sequence[Message]:
         """What a listener has missed of it.

@@ -23,6 +23,7 @@ from adk_relay.core.past import Past
 from adk_relay.core.recording import Recorder
 from adk_relay.core.requests import BusyError
 from adk_relay.core.room import Room, Standing
+from adk_relay.core.voice import Configured
 
 _COMES_SECONDS = 10.0
 """A listener that was told how a conversation stands, and has not come for so long, does not come."""
@@ -128,8 +129,10 @@ class Remote:
             room = conversation.room
             if not self.is_audio:
                 messages = [message for message in messages if not isinstance(message, Audio)]
-            title = conversation.title.text
-            self._owned.tell(self, Replay((*messages,), room.epoch, room.seq, room.emptied, title))
+            standing = conversation.standing(self)
+            chosen = Configured(standing.voice, standing.shape)
+            missed = Replay((*messages,), room.epoch, room.seq, room.emptied, standing.title, chosen)
+            self._owned.tell(self, missed)
 
 
 class Owned:

@@ -229,6 +229,7 @@ class Reader:
         """Lets the client say who it is, and attends the conversation that it may."""
         try:
             await self._socket.bind(*await self._admission.attend(command))
+            self._socket.note(": said who it is")
         except Refused as refused:
             raise Close(refused.frame.because(refused.reason)) from None
         except UnknownConversationError as unknown:  # another user's

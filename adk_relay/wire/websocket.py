@@ -204,7 +204,7 @@ class Socket:
         try:
             if user_id is not None:
                 await self.bind(user_id, session_id, after, is_new=is_new)
-            self._log(f": opened from {address}")
+            self.note(f": opened from {address}")
             await self._run()
         except StoppingError:
             pass
@@ -220,7 +220,7 @@ class Socket:
             self.end = INTERNAL_ERROR
             log.exception("%s: the socket failed", self._label)
         finally:
-            self._log(
+            self.note(
                 f" from {address}: {time.monotonic() - began:.1f} s, {self._reader.frames} frames in,"
                 f" {self._writer.frames} out, {self._outbox.dropped_ms:.0f} ms of sound dropped,"
                 f" closed {one_line(f'{self.end.code} {self.end.reason}')}"
@@ -251,7 +251,7 @@ class Socket:
         except StoreError:
             self.fail()
 
-    def _log(self, what: str) -> None:
+    def note(self, what: str) -> None:
         """Writes a line about the socket."""
         session = self.conversation.session_id if self.conversation else ""
         where = session or "no conversation"

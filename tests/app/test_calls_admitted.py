@@ -180,7 +180,9 @@ async def test_a_call_through_nginx_is_known_by_its_public_address(tmp_path: Pat
             await talks(caller)
 
 
-async def test_no_log_has_a_token_or_the_account(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_has_what_a_caller_is_not_told_and_no_token(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level("DEBUG", logger="relay")
     async with guarded(twilio_token=AUTH_TOKEN) as port:
         voice, media = f"https://127.0.0.1:{port}/twilio/voice", f"wss://127.0.0.1:{port}/twilio"
@@ -189,6 +191,12 @@ async def test_no_log_has_a_token_or_the_account(caplog: pytest.LogCaptureFixtur
         async with calling(port, params=params, additional_headers=signed(media)) as caller:
             await talks(caller)
         await status_of(port, "/twilio")
+        invited = token("bob", invitation={"session_id": "bobs", "role": "listen"})
+        async with calling(port, params={"token": invited}, additional_headers=signed(media)) as listener:
+            listener.says(speech(100, RATE))
+            told = f"{CALL}: the caller can't be told: not_allowed: You were invited to listen only."
+            await listener.until(lambda: told in caplog.text)
+        assert re.search(r"bob twilio \S+ in bobs: said who it is", caplog.text)
     assert params["token"] not in caplog.text
     assert AUTH_TOKEN not in caplog.text
     assert re.search(r"a WebSocket from 127.0.0.1 was refused: 4403 The X-Twilio-Signature", caplog.text)

@@ -64,6 +64,8 @@ BAD: list[tuple[Any, str, str | None]] = [
     ({"type": "conversation.item.retrieve", "event_id": "e"}, "missing_required_parameter", "item_id"),
     (CREATE, "response_create_nothing_to_answer", None),
     (CREATE | {"response": {"conversation": "none"}}, "unsupported", "response.conversation"),
+    (CREATE | {"response": {"output_modalities": ["text"]}}, "unsupported", "response.output_modalities"),
+    (CREATE | {"response": {"audio": {"output": {"speed": 2}}}}, "unsupported", "response.audio"),
     (CREATE | {"response": {"instructions": "Greet."}}, "unsupported", "response.instructions"),
     (CREATE | {"response": {"colour": 1}}, "unknown_parameter", "response.colour"),
     (CREATE | {"response": {"x" * 99: 1}}, "unknown_parameter", "response." + "x" * 64),
@@ -157,7 +159,17 @@ async def test_errors_name_the_event_and_the_field(gemini: GeminiLive) -> None:
         session = await client.update(**quiet)
         assert session.audio.input.noise_reduction is None
         assert (await client.update(audio={"output": {"voice": "Puck"}})).audio.output.voice == "Puck"
-        assert words(await client.ask("hello", response={"metadata": {"a": "b"}})) == "You said: hello."
+        # A response may ask for what is so already.
+        so: Any = {
+            "output_modalities": ["audio"],
+            "instructions": name,
+            "tools": [],
+            "tool_choice": "auto",
+            "max_output_tokens": "inf",
+            "audio": {"output": {"voice": "Puck", "format": {"type": "audio/pcm", "rate": 24_000}}},
+            "metadata": {"a": "b"},
+        }
+        assert words(await client.ask("hello", response=so)) == "You said: hello."
         assert client.events[-1].response.metadata == {"a": "b"}
         with pytest.raises(ConnectionClosed) as closed:
             for _ in range(20):

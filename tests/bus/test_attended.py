@@ -9,15 +9,29 @@ import pytest
 
 from adk_relay.bus import link
 from adk_relay.bus.attended import Attended
+from adk_relay.bus.codec import decode
 from adk_relay.bus.commands import Replay
 from adk_relay.bus.hub import Hub
 from adk_relay.bus.ownership import Owner
 from adk_relay.core.answer import Answer, Asked
 from adk_relay.core.inbox import InboxFullError
-from adk_relay.core.messages import Ack, Gap, Message, Text, TurnEnd, TurnStart, UserImage, UserText
+from adk_relay.core.messages import (
+    Ack,
+    Error,
+    Gap,
+    Message,
+    Text,
+    ToolComplete,
+    ToolResult,
+    TurnEnd,
+    TurnStart,
+    UserImage,
+    UserText,
+)
 from adk_relay.core.room import After, Standing
+from adk_relay.core.shape import Shape
 from adk_relay.core.titles import Renamed
-from adk_relay.core.voice import Configured, Voice
+from adk_relay.core.voice import Configure, Configured, Voice
 from support.redis_server import RedisServer
 
 
@@ -81,6 +95,21 @@ async def test_who_comes_is_told_the_voice_and_the_title_that_others_were_told(a
     attended.take([], Renamed("Trip"))
     standing = attended.standing(None)
     assert (standing.voice, standing.title) == (Voice("Puck", "de-DE"), "Trip")
+
+
+async def test_what_was_chosen_before_the_owner_knew_who_came_is_told(attended: Attended) -> None:
+    attended.attach(a := Listener("a"))
+    before = Configured(Voice())
+    attended.take(["a"], Replay((), "epoch", 10, chosen=before))
+    attended.attend_anew()
+    attended.take(
+        ["a"], Replay((), "epoch", 10, chosen=(chosen := Configured(Voice("Puck"), Shape("Rhyme."))))
+    )
+    attended.take([], Configured(chosen.voice, chosen.shape, "b", "1"))
+    attended.attend_anew()
+    attended.take(["a"], Replay((), "epoch", 10, chosen=chosen))
+    assert a.told == [chosen, Configured(chosen.voice, chosen.shape, "b", "1")]
+    assert attended.standing(None).shape == chosen.shape
 
 
 async def test_an_ack_is_told_also_after_the_answer(attended: Attended) -> None:
@@ -151,3 +180,34 @@ async def test_a_listener_that_the_owner_has_forgotten_learns_of_a_new_epoch(att
     assert attended._attending["a"].after == After("epoch", 10)
     attended.take(["a"], Replay((Gap(1, 3, 0),), "newer", 3))
     assert a.told == [Gap(1, 3, 0, epoch="newer")]
+
+
+async def test_what_an_owner_took_into_death_is_said_to_the_next_one(
+    attended: Attended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[object] = []
+    monkeypatch.setattr(Attended, "_send", lambda self, connection, data, **_: sent.append(decode(data)))
+    attended.attach(a := Listener("a"))
+    attended.take(["a"], Replay((), "epoch", 10))
+    first, second, third = (ToolResult(each, "done") for each in ("1", "2", "3"))
+    chosen = Configure(id="c", instructions="Rhyme.")
+    for each in (first, second, third, chosen):
+        attended.handle(each, a)
+    attended.take(["a"], ToolComplete(11, "1", "paint", "done", ""))
+    attended.lost(is_told=True)
+    sent.clear()
+    attended.found(Owner(2, "next"))
+    assert sent[1:] == [second, third, chosen]
+    # It knew of one of them already.
+    attended.take(["a"], Replay((done := ToolComplete(12, "2", "paint", "done", ""),), "epoch", 12))
+    for number in "23":
+        attended.take(["a"], Error("bad_data", "No call waits.", tool_id=number))
+    assert [each for each in a.told if isinstance(each, Error)] == [
+        Error("bad_data", "No call waits.", tool_id="3")
+    ]
+    assert done in a.told
+    attended.take(["a"], Configured(Voice(), id="c"))
+    attended.check()
+    sent.clear()
+    attended.found(Owner(3, "another"))
+    assert len(sent) == 1

@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Browser, expect
 
 from support.browser import LONG, NO_SERVER, Tab, control, rehearsal, until, violations, visit
+from support.client import client
 from support.gemini import Connection, GeminiLive, UserTurn
 from support.microphone import Microphone, quiet, voice
 from support.proxy import network
@@ -35,7 +36,7 @@ async def when(tab: Tab, count: int, of: object = sound) -> None:
     await until(lambda: asyncio.sleep(0, of(tab)), lambda now: now >= wanted, timeout=30)
 
 
-async def test_push_to_talk_where_the_server_does_not_ask_for_it(
+async def test_push_to_talk_where_others_are_in_the_conversation(
     gemini: GeminiLive, microphone: Microphone, browser: Browser
 ) -> None:
     microphone.hears(voice(60_000))
@@ -48,7 +49,11 @@ async def test_push_to_talk_where_the_server_does_not_ask_for_it(
         await connection.say("I heard you." if turn.audio else "Yes.")
 
     gemini.answer = answer
-    async with serving(a_relay()) as port, visit(browser, port) as tab:
+    async with (
+        serving(a_relay()) as port,
+        client(port),
+        visit(browser, port, "/?user=alice") as tab,
+    ):
         page = tab.page
         await page.get_by_role("button", name="Settings").click()
         await page.get_by_label("The microphone in a call").select_option(label="Push to talk")
@@ -102,6 +107,7 @@ async def test_push_to_talk_where_the_server_does_not_ask_for_it(
         await when(tab, 10)
         await mode.select_option("Push to talk")
         await gemini.wait_for(lambda: model.audio_stream_ends == 3)
+        assert control(tab.sent, "configure") == []  # it would change the turns of the others
 
 
 async def test_captions_can_be_switched_off(

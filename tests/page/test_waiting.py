@@ -10,7 +10,7 @@ from app.test_speech import MANUAL
 from app.test_waiting import agent, calling
 from playwright.async_api import Browser, expect
 
-from support.browser import until, violations, visit
+from support.browser import control, until, violations, visit
 from support.client import client
 from support.gemini import GeminiLive
 from support.microphone import Microphone
@@ -123,6 +123,7 @@ async def test_push_to_talk(microphone: Microphone, gemini: GeminiLive, browser:
             connection = await gemini.connection()
             await gemini.wait_for(lambda: len(connection.activities) == number)  # noqa: B023
             await tab.answered("I heard you.")
+        assert control(tab.sent, "configure") == []  # it is the operator's
         async with client(port) as other:  # it changes that for all in the conversation
             await other.send(type="configure", push_to_talk=False)
             await expect(tab.page.get_by_role("button", name="Mute")).to_be_visible()

@@ -255,3 +255,16 @@ def test_a_call_is_told_once_and_its_output_may_be_refused() -> None:
     assert error["error"]["event_id"] == "mine"
     with pytest.raises(RefusedError, match="nothing to answer"):
         did(realtime, type="response.create")
+
+
+@pytest.mark.parametrize("code", ["agent_failed", "model_refused", "model_unavailable"])
+def test_a_response_has_failed_before_the_socket_is_closed(code: str) -> None:
+    encode = Realtime(is_beta=False).dialect().encoder("")
+    encode(Text(1, "half"))
+    frames = encode(Error(code, "Later."))
+    assert isinstance(frames, tuple)
+    told = [json.loads(str(frame)) for frame in frames]
+    assert (told[0]["type"], told[0]["error"]["type"]) == ("error", "server_error")
+    response = told[-1]["response"]
+    assert (response["status"], response["status_details"]["error"]["code"]) == ("failed", code)
+    assert response["output"][0]["content"][0]["text"] == "half"

@@ -7,6 +7,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adk_relay.core.messages import Audio, Gap
+from adk_relay.wire.twilio.call import Call
+from adk_relay.wire.twilio.frames import Mark, Start
 from adk_relay.wire.twilio.playout import LEAD_MS, Piece, Playout, State, encoded
 
 MS = 8
@@ -162,3 +165,15 @@ def test_whatever_happens_the_sound_is_sent_in_order_and_the_invariants_hold(
     if all(step != "cut" for step, _ in steps) and come * 3 <= limit * 3 // 4:
         numbers = [int.from_bytes(sent[at : at + 3], "big") for at in range(0, len(sent) - 2, 3)]
         assert numbers == [*range(len(numbers))]
+
+
+def test_an_answer_whose_end_was_not_told_ends_with_the_gap() -> None:
+    call = Call(1_000_000)
+    assert len([*call.act(Start("MZ", "CA", {}))]) == 1
+    frames = call.encode(Audio(1, bytes(48 * 400)))
+    assert isinstance(frames, tuple)
+    call.encode(Gap(2, 3, 0))
+    for number in range(len(frames)):
+        [*call.act(Mark(str(number)))]
+    call.check()
+    assert not call.is_playing()

@@ -123,16 +123,14 @@ def check_response(asked: Mapping[str, Any], settings: Settings) -> None:
     Raises:
         RefusedError: it does not.
     """
-    shown = settings.of_response()
     for name, value in asked.items():
         param = f"response.{name[:64]}"
-        if value is None or name == "metadata" or (name in shown and shown[name] == value):
+        if value is None or name == "metadata" or (name, value) == ("conversation", "auto"):
             continue
-        if (name, value) in _PLAIN:
-            continue
-        if why := _WHY_NOT.get(name):
+        if not (why := _WHY_NOT.get(name)):
+            raise RefusedError("unknown_parameter", f"Unknown parameter: '{param}'.", param)
+        if not settings.has(name, value):
             raise RefusedError("unsupported", why, param)
-        raise RefusedError("unknown_parameter", f"Unknown parameter: '{param}'.", param)
     metadata = asked.get("metadata")
     if not isinstance(metadata, dict | None) or not all(
         isinstance(v, str) for v in (metadata or {}).values()
@@ -141,8 +139,6 @@ def check_response(asked: Mapping[str, Any], settings: Settings) -> None:
     if metadata and sum(len(key) + len(value) for key, value in metadata.items()) > 16 * 1024:
         raise RefusedError("too_large", "metadata must be shorter.", "response.metadata")
 
-
-_PLAIN = (("conversation", "auto"), ("tool_choice", "auto"), ("parallel_tool_calls", True))
 
 _SESSION = "It can't be changed for one response: use session.update."
 

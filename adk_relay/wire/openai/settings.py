@@ -79,6 +79,21 @@ class Settings:
         draft = Draft(self.local, self._choices)
         draft.take(session, "session")
         self.local = draft.local
+        changes = self._changes(draft, is_settled=is_settled)
+        self.wanted = changes.get("push_to_talk", self.wanted)
+        return Change(Configure(id=event_id, **changes) if changes else None, draft.refused)
+
+    def has(self, name: str, value: Any) -> bool:
+        """Whether a field of a response asks for what the session is already."""
+        draft = Draft(self.local, self._choices)
+        try:
+            draft.take({name: value}, "session")
+        except RefusedError:
+            return False
+        return not (draft.refused or draft.local != self.local or self._changes(draft, is_settled=True))
+
+    def _changes(self, draft: Draft, *, is_settled: bool) -> dict[str, Any]:
+        """What a draft changes of the conversation, by the fields of `Configure`."""
         wanted = {
             "voice": (draft.voice, self.voice.name),
             "instructions": (draft.instructions, self.shape.instructions),
@@ -86,13 +101,11 @@ class Settings:
             "push_to_talk": (draft.is_manual, self.is_manual),
             "temperature": (draft.temperature, self.shape.temperature),
         }
-        changes: dict[str, Any] = {
+        return {
             name: new
             for name, (new, now) in wanted.items()
             if new is not None and not (is_settled and new == now)
         }
-        self.wanted = changes.get("push_to_talk", self.wanted)
-        return Change(Configure(id=event_id, **changes) if changes else None, draft.refused)
 
     # ---- how they are shown ----
 

@@ -34,7 +34,12 @@ from adk_relay.wire.openai.refused import RefusedError, param_of
 from adk_relay.wire.openai.server_events import ServerEvents
 from adk_relay.wire.openai.settings import Settings
 
-_SERVERS = frozenset({"agent_failed", "model_error", "busy", "idle", "moved", "stopping", "unknown_session"})
+_LAST = frozenset({"agent_failed", "model_refused", "model_unavailable"})
+"""Codes of errors after which the socket is closed."""
+
+_PASSING = {"busy", "history_failed", "idle", "model_error", "moved", "speech_lost", "stopping"}
+
+_SERVERS = _LAST | _PASSING | {"unknown_session"}
 """Codes of errors that are not the client's fault."""
 
 
@@ -267,12 +272,14 @@ class Telling:
         if message.tool_id:  # the model does not get this output
             self._asking.goes_on = ""
         told: Told = self._events.error(code, message.message, None, event_id, kind)
-        answering = self._answering
+        answering, is_last = self._answering, code in _LAST
         if message.id in self._state.updates:
             told += self._confirmed(message.id)
-        elif answering.id and (code == "model_error" or self._asking.event_of(message.id) is not None):
+        elif answering.id and (
+            is_last or code == "model_error" or self._asking.event_of(message.id) is not None
+        ):
             answering.problem = {"type": kind or "invalid_request_error", "code": code}
-            if not answering.is_begun and code != "model_error":  # no answer will come
+            if is_last or not (answering.is_begun or code == "model_error"):  # no answer will come
                 told += answering.end("failed")
         return told
 

@@ -11,6 +11,7 @@ speaks.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from enum import Enum, auto
@@ -19,6 +20,8 @@ from adk_relay.core.heard import Heard
 from adk_relay.core.messages import (
     Audio,
     Dropped,
+    Error,
+    Gap,
     Message,
     Reset,
     TurnEnd,
@@ -35,6 +38,8 @@ from adk_relay.wire.twilio.barge_in import BargeIn
 from adk_relay.wire.twilio.frames import Key, Mark, Media, Out, Start, Stop, decode
 from adk_relay.wire.twilio.keys import Keys
 from adk_relay.wire.twilio.playout import Playout, State, encoded
+
+log = logging.getLogger("relay")
 
 RATE = 8000
 """Samples a second on the telephone."""
@@ -73,6 +78,10 @@ class Call:
         self.stage = Stage.AWAITED
         self._began = time.monotonic()
         self._out: Out | None = None
+        self._own = ""
+        """The id of the call's own conversation; "": it is awaited."""
+        self._logged: set[str] = set()
+        """The codes of the errors that were logged."""
         self._playout = Playout(limit)
         self._down = Resampler(_MODEL_RATE, RATE)
         self._keys = Keys()
@@ -84,7 +93,7 @@ class Call:
 
     def check(self) -> None:
         """Raises AssertionError if an invariant does not hold."""
-        assert (self._out is None) == (self.stage is Stage.AWAITED)
+        assert (self._out is None) == (self._own == "") == (self.stage is Stage.AWAITED)
         assert self._out or self._playout.state is State.SILENT
         for part in (self._playout, self._keys, self._barge_in):
             part.check()
@@ -149,7 +158,7 @@ class Call:
     def _start(self, start: Start) -> Iterator[Command | Reply]:
         if self.stage is not Stage.AWAITED:
             raise BadFrameError("bad_message", "The stream has started already.")
-        own = f"call-{start.call_sid}"
+        self._own = own = f"call-{start.call_sid}"
         params = start.params
         self._out = Out(start.stream_sid)  # first: once it attends a conversation, it may get sound
         self.stage = Stage.RUNNING
@@ -190,10 +199,13 @@ class Call:
             case TurnEnd(interrupted=True, goes_on=False):
                 self._heard = Heard(self._playout.heard_ms, message.seq)
                 return self._cut()
-            case TurnEnd():  # if it goes on, the agent says the rest: what has come is not stale
+            case TurnEnd() | Gap():  # if it goes on, the agent says the rest: what has come is not stale
                 return self._say(self._playout.end(ulaw_of(self._down.flush())))
             case Reset() | Rewound():
                 return self._cut()
+            case Error(code=code) if code not in self._logged:  # bad frames can be many
+                self._logged.add(code)
+                log.info("%s: the caller can't be told: %s: %s", self._own or "a call", code, message.message)
         return None
 
     def _say(self, dropped_ms: float) -> Frames:

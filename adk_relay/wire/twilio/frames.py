@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from adk_relay.wire.closing import BAD_FRAMES, Close
 from adk_relay.wire.dialects import BadFrameError, Event, is_name, json_object
 from adk_relay.wire.dialects.fields import to_json
 from adk_relay.wire.dialects.media import decode_base64
@@ -80,6 +81,7 @@ def decode(frame: Frame) -> Event:
 
     Raises:
         BadFrameError: the frame is not valid.
+        Close: it is a `start` that is not valid. No other one will come, and the caller waits.
     """
     if isinstance(frame, str) and (media := _MEDIA.fullmatch(frame)):
         return _sound(media[1])
@@ -104,7 +106,10 @@ def decode(frame: Frame) -> Event:
                 raise BadFrameError("bad_data", f"dtmf.digit must be one of {KEYS}.")
             return Key(key)
         case "start":
-            return _start(inner)
+            try:
+                return _start(inner)
+            except BadFrameError as bad:
+                raise Close(BAD_FRAMES.because(str(bad))) from None
         case "stop":
             return Stop()
     return Nothing()
@@ -128,10 +133,11 @@ def _start(start: dict[str, Any]) -> Start:
     for name, sid in (("streamSid", stream_sid), ("callSid", call_sid)):
         if not (isinstance(sid, str) and is_name(sid) and len(sid) <= 64):
             raise BadFrameError("bad_data", f"start.{name} must be an identifier of Twilio.")
-    if (found := start.get("mediaFormat")) != _FORMAT:
-        raise BadFrameError(
-            "bad_data", f"start.mediaFormat must be {to_json(_FORMAT)}, and is {to_json(found)[:200]}."
-        )
+    found = start.get("mediaFormat")
+    if not (isinstance(found, dict) and _FORMAT.items() <= found.items()):
+        # Short enough for the reason of a close.
+        message = f"start.mediaFormat is {to_json(found)[:64]}, not audio/x-mulaw, 8000 Hz, mono."
+        raise BadFrameError("bad_data", message)
     params = start.get("customParameters") or {}
     if not (isinstance(params, dict) and all(isinstance(value, str) for value in params.values())):
         raise BadFrameError("bad_data", "start.customParameters must be an object of strings.")

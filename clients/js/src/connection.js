@@ -258,6 +258,7 @@ export class Connection {
   #greeted(frame) {
     this.#socket.silence = (frame.ping_interval ?? 25) * 2000 + 10000; // longer than two of the server's pings
     this.#ids.add(frame.connection_id);
+    if (this.#socket.isReplacing) frame.connections--;
     if (frame.epoch === this.#epoch && !this.#isToReread) this.#socket.caughtUp();
     else this.#announced = frame.epoch;
     this.#socket.greeted();

@@ -10,6 +10,7 @@ import { Caller } from "./caller.js";
 import { Connection } from "./connection.js";
 import { CutAnswers, lastAnswer } from "./cut.js";
 import { randomId } from "./ids.js";
+import { ManualTurns } from "./manual_turns.js";
 import { observer } from "./observer.js";
 import { base64 } from "./pictures.js";
 import { fates } from "./texts.js";
@@ -41,10 +42,11 @@ export class Conversation extends Caller {
   #isDiscarding = false;
   #owesStop = false; // a stop has to be sent as soon as there is a connection
   #cut; // the answers that the server has lost
+  #manual;
 
   /** @param {ConnectOptions} options */
   constructor({ url, user = randomId(), session = "", name = "", audio = false, token = "", worklets, choices, debug, ...given }) {
-    const { fallbackSession = randomId(), WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, storage } = given;
+    const { fallbackSession = randomId(), WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, storage, lasting } = given;
     super();
     if (!WebSocket) throw new Error("There is no WebSocket here. Pass one as the option `WebSocket`: the package `ws` has it.");
     const base = baseOf(url);
@@ -95,6 +97,7 @@ export class Conversation extends Caller {
       },
     });
     this.begin(call);
+    this.#manual = new ManualTurns(this, socketURL.pathname, lasting);
     if (choices) this.choose(choices);
     // Without a token, there are only the guest's conversations over HTTP.
     const isReachable = session && (user === "guest" || currentToken());
@@ -170,6 +173,11 @@ export class Conversation extends Caller {
    */
   configure({ pushToTalk, ...choice }) {
     return this.#connection.sendControl("configure", { ...choice, push_to_talk: pushToTalk });
+  }
+
+  /** Whether `choose()` decides when the microphone is sent: not where others have set that all need push to talk. */
+  get canChooseMode() {
+    return !this.state.mustPushToTalk || this.#manual.isOwn;
   }
 
   /** Stops the answer that is being given. */

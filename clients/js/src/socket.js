@@ -152,6 +152,11 @@ export class ReconnectingSocket {
     return true;
   }
 
+  // Whether the one that is greeted takes the place of another, which the server still counts.
+  get isReplacing() {
+    return this.#former !== null;
+  }
+
   // Bytes that wait for the network.
   get buffered() {
     return this.#socket?.bufferedAmount ?? 0;

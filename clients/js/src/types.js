@@ -101,7 +101,8 @@
  */
 
 /**
- * When the microphone is sent: always; only while the user holds a button (see `talk()`); not while the agent is heard.
+ * When the microphone is sent: always; only while the user holds a button (see `talk()`: if nobody else is there, a pause
+ * does not end the turn then); not while the agent is heard.
  * `auto`: always, but not while the agent is heard where the microphone hears it.
  *
  * @typedef {"auto" | "open" | "push_to_talk" | "half_duplex"} Mode
@@ -129,7 +130,8 @@
  * @property {string} name what the others are told of this client
  * @property {"" | "listen" | "write" | "manage"} role empty: it was not invited
  * @property {Mode} mode the user's choice
- * @property {boolean} mustPushToTalk all in this conversation need it: the operator has set it, or `configure()`
+ * @property {boolean} mustPushToTalk all in this conversation need it: the operator has set it, `configure()`, or the mode
+ *   of one of them
  * @property {boolean} pushToTalk the microphone is sent only between `talk(true)` and `talk(false)`
  * @property {boolean} halfDuplex the microphone is not sent while the agent is heard
  * @property {boolean} echo the microphone of this call hears its loudspeaker
@@ -258,6 +260,8 @@
  * @property {typeof globalThis.fetch} [fetch]
  * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [storage] keeps what was read of answers that the server
  *   has lost over a reload: `sessionStorage`
+ * @property {Pick<Storage, "getItem" | "setItem" | "removeItem">} [lasting] keeps in which conversations this user has chosen
+ *   push to talk, so that it can be switched off after a reload: `localStorage`
  * @property {boolean} [debug] write all frames to the console, and tell `frame` and `closed` messages
  */
 
