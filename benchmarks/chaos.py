@@ -47,7 +47,9 @@ def main() -> int:
     world = chaos.world
     try:
         asyncio.run(chaos.run())
+        has_failed = False
     except Exception as error:
+        has_failed = True
         print(f"{error}\n" + "\n".join(getattr(error, "__notes__", [])))
     print(f"seed {options.seed}, {options.seconds:g} s, in {folder}")
     for title, is_listed in (
@@ -65,7 +67,7 @@ def main() -> int:
         )
         print(f"p50 {percent[49]:.1f} s, p99 {percent[98]:.1f} s (those that were hit twice count in full)")
     print(f"{len(world.wrong)} promises were broken")
-    return bool(world.wrong)
+    return has_failed
 
 
 if __name__ == "__main__":

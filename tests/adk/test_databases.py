@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+from google.adk.errors import StaleSessionError
 from google.adk.events import Event
 from google.genai import types
 
@@ -91,3 +92,24 @@ async def test_relays_that_start_at_once_with_an_empty_database(
     await asyncio.gather(*(relay.aclose() for relay in relays))
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
     assert ready == [True] * 4
+
+
+async def test_who_has_read_a_session_before_another_has_taken_it_over_is_refused(server: Server) -> None:
+    service = session_service(server.uri)
+    reader = reader_of(service)
+    key = Key("app", "alice", "s")
+    old = await service.create_session(**key._asdict())
+    await service.append_event(old, Event(author="user"))
+    found = await reader.session(key, 0)
+    assert found
+    assert await reader.outdate(key, found)
+    with pytest.raises(StaleSessionError):
+        await service.append_event(old, Event(author="model"))
+    assert not await reader.outdate(key, found)  # somebody has taken it over meanwhile
+    assert not await reader.outdate(Key("app", "alice", "t"), found)
+    new = await reader.session(key, 10)
+    assert new and len(new.events) == 1
+    await service.append_event(new, Event(author="model"))
+    with pytest.raises(StaleSessionError):
+        await service.append_event(old, Event(author="model"))
+    await service.close()  # type: ignore[attr-defined]

@@ -164,9 +164,17 @@ async def test_messages_of_images_and_sound(gemini: GeminiLive) -> None:
         await client.connection.conversation.item.delete(item_id="seen")
         assert (await client.until("error")).error.code == "unsupported"
         audio: Any = {"type": "input_audio", "audio": b64encode(speech(400, 24_000)).decode()}
-        await create(item={"type": "message", "role": "user", "content": [audio]})
+        await client.update(audio={"input": {"transcription": {"model": "whisper-1"}}})
+        await create(item={"id": "spoken", "type": "message", "role": "user", "content": [audio]})
         await client.connection.response.create()
-        assert words(await client.response()) == "I heard you."
+        events = await client.response()
+        assert words(events) == "I heard you."
+        # Its transcript is told of it, and it is no other item.
+        heard = next(each for each in events if each.type.endswith("transcription.completed"))
+        assert (heard.item_id, heard.content_index, heard.usage.seconds) == ("spoken", 0, 0.4)
+        added = [each.item.id for each in events if each.type == "conversation.item.added"]
+        assert added == ["spoken", events[-1].response.output[0].id]
+        await retrieved(client, "spoken", heard.transcript)
         # What was created, and not said yet, can be taken back.
         await client.write("never mind", id="mine")
         await client.connection.conversation.item.delete(item_id="mine")

@@ -149,6 +149,9 @@ class Acting:
             else {"type": part.type, **({"transcript": None} if part.type == "input_audio" else {})}
             for part in event.parts
         ]
+        item.audio_ms = sum(
+            self._state.incoming.ms(part.data) for part in event.parts if part.type == "input_audio"
+        )
         self._asking.hold(item, event.parts)
         self._items.add(item)
         yield Reply(added(self._events, item))
@@ -263,12 +266,13 @@ class Acting:
 
     def _say(self, event_id: str) -> Done:
         """Says what is held."""
-        text, audio = self._asking.held
+        text, audio, spoken = self._asking.held
         key = self._asking.note(event_id)
         if text:
             yield UserText(text, key)
         self._asking.said(key if text else "")  # if it is refused, it is still held
-        if audio:
+        if audio and spoken:
+            self._hearing.expect(spoken)
             yield from self._say_aloud(audio)
         elif self._settings.is_manual and self._asking.is_committed:
             yield AudioEnd()

@@ -91,10 +91,11 @@ class Asking:
         self._held = []
 
     @property
-    def held(self) -> tuple[str, bytes]:
-        """The text of all that is held, and the sound."""
+    def held(self) -> tuple[str, bytes, Item | None]:
+        """The text of all that is held, the sound, and the last item that has some."""
         text = "\n".join(each.text for each in self._held if each.text)
-        return text, b"".join(each.audio for each in self._held)
+        spoken = next((each.item for each in reversed(self._held) if each.audio), None)
+        return text, b"".join(each.audio for each in self._held), spoken
 
     def said(self, text_id: str) -> None:
         """What was held is said, as the text with this id."""

@@ -17,7 +17,7 @@ from adk_relay.wire.openai.refused import RefusedError
 from adk_relay.wire.outbox import Frame
 
 _MAX_EVENT_ID_CHARS = 512
-MAX_ITEM_ID_CHARS = 128
+_MAX_ITEM_ID_CHARS = 128
 _MAX_PARTS = 64
 
 _APPEND_HEAD = re.compile(r'\{"type": ?"input_audio_buffer\.append", ?"audio": ?"')
@@ -315,9 +315,9 @@ def _string(fields: Mapping[str, Any], name: str, before: str = "") -> str:
 
 def _id(fields: Mapping[str, Any], name: str, param: str) -> str:
     value = fields.get(name)
-    if isinstance(value, str) and 0 < len(value) <= MAX_ITEM_ID_CHARS and value.isprintable():
+    if isinstance(value, str) and 0 < len(value) <= _MAX_ITEM_ID_CHARS and value.isprintable():
         return value
-    message = f"{param} must be a string of 1 to {MAX_ITEM_ID_CHARS} characters."
+    message = f"{param} must be a string of 1 to {_MAX_ITEM_ID_CHARS} characters."
     raise RefusedError("invalid_value", message, param)
 
 

@@ -43,7 +43,8 @@ class Hearing:
         """Asserts the invariants."""
         assert self._open is None or self._open.id not in self._items, "speech is an item before its end"
         assert self._open or not self._heard, "there is a transcript of no speech"
-        assert all(item.content[0]["transcript"] is None for item in self._untold), "a transcript is known"
+        untold = (item.content[_audio_in(item)] for item in self._untold)
+        assert all(part["transcript"] is None for part in untold), "a transcript is known"
 
     @property
     def is_open(self) -> bool:
@@ -94,6 +95,10 @@ class Hearing:
         told += event("input_audio_buffer.committed", previous_item_id=item.previous, item_id=item.id)
         return *told, *added(self._events, item)
 
+    def expect(self, item: Item) -> None:
+        """The sound of an item is said to the model: the transcript that comes is its."""
+        self._untold.append(item)
+
     def settle(self) -> None:
         """An answer is over: what was said before it, and was not understood yet, will not be."""
         self._untold.clear()
@@ -105,13 +110,19 @@ class Hearing:
         item = self._untold.pop() if self._settings.is_manual else self._untold.popleft()
         if self._settings.is_manual:
             self._untold.clear()
-        item.content = [{"type": "input_audio", "transcript": transcript}]
+        index = _audio_in(item)
+        item.content[index] = {"type": "input_audio", "transcript": transcript}
         if not self._settings.local.transcription:
             return told
         name = "conversation.item.input_audio_transcription.completed"
         usage = {"type": "duration", "seconds": round(item.audio_ms / 1000, 2)}
-        done = self._events.event(name, item_id=item.id, content_index=0, transcript=transcript, usage=usage)
-        return *told, *done
+        about = {"item_id": item.id, "content_index": index}
+        return *told, *self._events.event(name, **about, transcript=transcript, usage=usage)
+
+
+def _audio_in(item: Item) -> int:
+    """Which part of an item is the last one of sound."""
+    return max(index for index, part in enumerate(item.content) if part["type"] == "input_audio")
 
 
 def added(events: ServerEvents, item: Item) -> Told:
