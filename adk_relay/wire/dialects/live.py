@@ -197,6 +197,8 @@ def _read_older(fields: dict[str, Any]) -> ReadOlder:
 
 def _heard(fields: dict[str, Any]) -> Heard:
     match fields.get("audio_ms"), fields.get("seq", 0):
+        case (bool(), _) | (_, bool()):  # which Python takes for numbers
+            pass
         case (int() | float() as audio_ms, int(seq)) if 0 <= audio_ms < 1e9 and 0 <= seq < 2**53:
             return Heard(float(audio_ms), seq)
     raise BadFrameError(
