@@ -34,7 +34,8 @@ T = TypeVar("T")
 
 RATE = 16_000  # Hz of what the microphone gives
 FRAME = 1280  # bytes of 40 ms
-LONG = 250  # chunks of the stand-in's sound: 10 s, more than any test waits
+STORY = " ".join(f"word-{number:03}" for number in range(1, 126))
+"""As the stand-in says it, it lasts 10 s, which is more than any test waits."""
 
 NO_SERVER = r"^error: (WebSocket connection to 'ws://[^']*' failed|Failed to load resource: net::ERR_)"
 """What Chromium says in the console where the page can't reach its server."""

@@ -315,8 +315,8 @@ export class Voice {
   }
 
   #flushed(at) {
-    const latency = this.#context?.outputLatency || 0; // 0: the browser does not tell
-    const heard = this.#closed ? null : this.#answers.flushed(at, latency * 1000);
+    // The loudspeaker's latency is left out: Firefox can stand still for minutes when it is asked for it.
+    const heard = this.#closed ? null : this.#answers.flushed(at);
     if (heard) this.onheard(heard);
   }
 

@@ -57,14 +57,12 @@ export class Played {
     return this.#last?.seq ?? 0;
   }
 
-  // The player was flushed, and was at this position. `latency`: in ms, of the loudspeaker. Returns what to tell the
-  // server of the answer that was interrupted; null: nothing.
+  // The player was flushed, and was at this position. Returns what to tell the server of the answer that was interrupted;
+  // null: nothing.
   /** @returns {Heard | null} */
-  flushed(at, latency) {
+  flushed(at) {
     const answer = this.#asked.shift();
     if (!answer) return null;
-    const isCut = at < answer.given; // otherwise all is played: the end is only on its way to the loudspeaker
-    const audio_ms = (at - answer.from) / RATE - (isCut ? latency : 0);
-    return { audio_ms: Math.max(0, Math.round(audio_ms)), seq: answer.seq };
+    return { audio_ms: Math.max(0, Math.round((at - answer.from) / RATE)), seq: answer.seq };
   }
 }
