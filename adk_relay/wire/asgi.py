@@ -23,7 +23,17 @@ def query_of(scope: Scope) -> dict[str, str]:
     return {name: values[-1] for name, values in query.items()}
 
 
-def raw_path(scope: Scope) -> str:
-    """The path as the client has sent it, mount point and escapes included."""
+def header_values(scope: Scope, name: bytes) -> list[str]:
+    """The values of a header, whose name is in lower case."""
+    return [value.decode("latin-1") for key, value in scope.get("headers", ()) if key.lower() == name]
+
+
+def sent_path(scope: Scope) -> str:
+    """The path as the client has sent it; "": the server does not tell."""
     raw: bytes = scope.get("raw_path") or b""
-    return raw.partition(b"?")[0].decode("latin-1") or quote(scope["path"])
+    return raw.partition(b"?")[0].decode("latin-1")
+
+
+def raw_path(scope: Scope) -> str:
+    """The path as the client has sent it, mount point and escapes included; else as it must have been."""
+    return sent_path(scope) or quote(scope["path"])

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from adk_relay.wire import http
-from adk_relay.wire.asgi import Scope
+from adk_relay.wire.asgi import Scope, header_values
 from adk_relay.wire.http import SECURITY, Headers, Response, with_length
 from adk_relay.wire.targets import mount_point
 
@@ -36,7 +36,7 @@ _PLACES = {
 }
 """Files that are also served at a path of their own."""
 
-_NO_GZIP = re.compile(rb"q=0(\.0*)?")
+_NO_GZIP = re.compile(r"q=0(\.0*)?")
 
 
 class Files:
@@ -62,20 +62,15 @@ class Files:
             target = f"./{mount_point(scope)}/"
             return http.text(307, f"See {target}", (b"location", target.encode()))
         plain, packed = self._files[path]
-        file = packed if packed and _takes_gzip(_header(scope, b"accept-encoding")) else plain
-        return file.response(_header(scope, b"if-none-match"))
+        file = packed if packed and _takes_gzip(",".join(header_values(scope, b"accept-encoding"))) else plain
+        return file.response(",".join(header_values(scope, b"if-none-match")))
 
 
-def _header(scope: Scope, name: bytes) -> bytes:
-    """The value of a header whose value is a list."""
-    return b",".join(value for each, value in scope["headers"] if each == name)
-
-
-def _takes_gzip(accepted: bytes) -> bool:
+def _takes_gzip(accepted: str) -> bool:
     """Whether a client takes what is packed with gzip (RFC 9110 section 12.5.3)."""
-    for each in accepted.lower().split(b","):
-        coding, *parameters = (part.strip() for part in each.split(b";"))
-        if coding == b"gzip":
+    for each in accepted.lower().split(","):
+        coding, *parameters = (part.strip() for part in each.split(";"))
+        if coding == "gzip":
             return not any(_NO_GZIP.fullmatch(parameter) for parameter in parameters)
     return False
 
@@ -88,10 +83,10 @@ class _File:
     etag: bytes
     headers: Headers
 
-    def response(self, if_none_match: bytes) -> Response:
+    def response(self, if_none_match: str) -> Response:
         """The file, or 304 if the client has it already (RFC 9110 section 13.1.2)."""
-        known = {tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")}
-        if self.etag in known or b"*" in known:
+        known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+        if self.etag.decode() in known or "*" in known:
             return {"type": "http.response.start", "status": 304, "headers": self.headers}, b""
         return with_length(200, self.body, self.headers)
 

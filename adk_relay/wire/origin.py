@@ -14,7 +14,7 @@ from collections.abc import Collection
 from ipaddress import IPv6Address, ip_address
 
 from adk_relay.core.logs import one_line
-from adk_relay.wire.asgi import Event, Scope, Send
+from adk_relay.wire.asgi import Event, Scope, Send, header_values
 from adk_relay.wire.http import Headers, Response, empty
 
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.~-]+)(?::([0-9]{1,5}))?")
@@ -49,7 +49,7 @@ class Origins:
 
     def problem(self, scope: Scope) -> str:
         """Why a WebSocket or a request is not allowed, for the log and the client; "": it is."""
-        hosts, origins = values(scope, b"host"), values(scope, b"origin")
+        hosts, origins = header_values(scope, b"host"), header_values(scope, b"origin")
         if len(hosts) > 1 or len(origins) > 1:
             return "There is more than one Host or Origin."
         host = hosts[0].lower() if hosts else ""
@@ -81,7 +81,7 @@ class Origins:
 
     def preflight(self, scope: Scope, methods: Collection[str]) -> Response | None:
         """The answer to a browser that asks what a page of another origin may send; None: it does not ask."""
-        asked = scope["method"] == "OPTIONS" and values(scope, b"access-control-request-method")
+        asked = scope["method"] == "OPTIONS" and header_values(scope, b"access-control-request-method")
         if not asked or not self._is_listed(scope):
             return None
         return empty(
@@ -98,7 +98,7 @@ class Origins:
         added: Headers = [(b"vary", b"origin")]
         if self._is_listed(scope):
             added += [
-                (b"access-control-allow-origin", values(scope, b"origin")[0].encode("latin-1")),
+                (b"access-control-allow-origin", header_values(scope, b"origin")[0].encode("latin-1")),
                 (b"access-control-allow-credentials", b"true"),  # for the cookies of a host's `authenticate`
                 (b"access-control-expose-headers", _READABLE),
             ]
@@ -111,7 +111,7 @@ class Origins:
         return with_headers
 
     def _is_listed(self, scope: Scope) -> bool:
-        origins = values(scope, b"origin")
+        origins = header_values(scope, b"origin")
         return len(origins) == 1 and origins[0].lower() in self._origins
 
 
@@ -132,13 +132,13 @@ def _is_own(origin: str, host: str, scope: Scope) -> bool:
 
 def host_of(scope: Scope) -> str:
     """The name or the address in `Host`, without the port; "": there is none, or more than one."""
-    hosts = values(scope, b"host")
+    hosts = header_values(scope, b"host")
     return _name_in(hosts[0].lower()) if len(hosts) == 1 else ""
 
 
 def pages_of(scope: Scope) -> list[str]:
     """The names or addresses in `Origin`; "" for one that has none, such as `null`."""
-    found = [_ORIGIN.fullmatch(origin.lower()) for origin in values(scope, b"origin")]
+    found = [_ORIGIN.fullmatch(origin.lower()) for origin in header_values(scope, b"origin")]
     return [each[2] if each else "" for each in found]
 
 
@@ -158,11 +158,6 @@ def is_loopback(name: str) -> bool:
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or address
     return address.is_loopback or address.is_unspecified
-
-
-def values(scope: Scope, name: bytes) -> list[str]:
-    """The values of a header, whose name is in lower case."""
-    return [value.decode("latin-1") for key, value in scope.get("headers", ()) if key.lower() == name]
 
 
 def _listed(text: str | None) -> list[str]:

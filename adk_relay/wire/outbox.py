@@ -139,15 +139,13 @@ class Outbox:
             self._append(_Entry(frame, size(frame), ms=ms))
             self._make_room()
 
-    def enqueue_frames(self, frames: Frames, first: str = "") -> None:
-        """Queues frames that are never merged; with `first`, the one frame as `enqueue_first` does."""
+    def enqueue_frames(self, frames: Frames) -> None:
+        """Queues frames that are never merged."""
         for frame in frames if isinstance(frames, tuple) else (frames,):
             if isinstance(frame, Sound):
                 self.enqueue_frame(frame.frame, frame.ms)
             elif isinstance(frame, Dropped):
                 self._count_dropped(frame.audio_ms)
-            elif frame is not None and first:
-                self.enqueue_first(first, frame)
             elif frame is not None:
                 self.enqueue_frame(frame)
 

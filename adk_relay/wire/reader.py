@@ -176,7 +176,7 @@ class Reader:
             if isinstance(each, UserAudio):
                 await self._hear(each)
             elif isinstance(each, Reply):
-                self._outbox.enqueue_frames(each.frames, each.first)
+                self._outbox.enqueue_frames(each.frames)
             else:
                 await self._take(each)
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from adk_relay.core.interfaces import UnknownConversationError
 from adk_relay.core.room import After
 from adk_relay.core.visitor import GUEST, Visitor, name_of
-from adk_relay.wire.asgi import Scope, query_of
+from adk_relay.wire.asgi import Scope, query_of, sent_path
 from adk_relay.wire.dialects import NAME, SESSION_ID, Dialect, is_name, is_session_id
 from adk_relay.wire.dialects.chat import CHAT
 from adk_relay.wire.dialects.live import SUBPROTOCOL, live
@@ -38,6 +38,9 @@ class Target(NamedTuple):
     after: After | None = None
     is_new: bool = False
 
+
+_ALL = After("0", 0)
+"""A client that has no message yet gets the whole conversation (see `After.is_first`)."""
 
 _TARGET = re.compile(r"/ws|/ws/[^/]*|/api/v1/chat/stream|/twilio/?|/v1/realtime")
 """The paths of WebSockets."""
@@ -84,10 +87,7 @@ def target_of(scope: Scope, queue_bytes: int = 0) -> Target:
         )
     query = query_of(scope)
     session_id, after = query.get("session_id"), query.get("after")
-    if not is_name(found[1]):
-        raise NoSuchTargetError(f"user_id is {NAME}")
-    if session_id is not None and not is_session_id(session_id):
-        raise NoSuchTargetError(f"session_id is {SESSION_ID}")
+    _check_ids(found[1], session_id)
     is_audio = query.get("is_audio", "false")
     if is_audio not in ("true", "false"):
         raise NoSuchTargetError("is_audio is true or false")
@@ -103,12 +103,17 @@ def _realtime(scope: Scope) -> Target:
     """
     query = query_of(scope)
     user_id, session_id = query.get("user_id", GUEST), query.get("session_id")
-    if not is_name(user_id):
+    _check_ids(user_id, session_id)
+    after = None if session_id is None else _ALL
+    return Target(realtime(scope), user_id, session_id, after, is_new=session_id is None)
+
+
+def _check_ids(user_id: str | None, session_id: str | None) -> None:
+    """Raises NoSuchTargetError if one of them is not valid. What is None is not given."""
+    if user_id is not None and not is_name(user_id):
         raise NoSuchTargetError(f"user_id is {NAME}")
     if session_id is not None and not is_session_id(session_id):
         raise NoSuchTargetError(f"session_id is {SESSION_ID}")
-    after = None if session_id is None else After("0", 0)
-    return Target(realtime(scope), user_id, session_id, after, is_new=session_id is None)
 
 
 def with_name(visitor: Visitor, scope: Scope) -> Visitor:
@@ -123,8 +128,7 @@ def as_user(visitor: Visitor, scope: Scope) -> Visitor:
         NoSuchTargetError: it is not valid.
     """
     user_id = query_of(scope).get("user_id")
-    if user_id is not None and not is_name(user_id):
-        raise NoSuchTargetError(f"user_id is {NAME}")
+    _check_ids(user_id, None)
     return replace(visitor, user_id=user_id) if visitor.user_id is None else visitor
 
 
@@ -145,7 +149,7 @@ def for_visitor(target: Target, visitor: Visitor) -> Target:
         raise UnknownConversationError(target.session_id or "")
     # "newest" would take the conversation away from its owner.
     dialect = replace(target.dialect, attends="all")
-    after = After("0", 0) if target.is_new else target.after
+    after = _ALL if target.is_new else target.after
     return target._replace(dialect=dialect, session_id=visitor.session_id, after=after, is_new=False)
 
 
@@ -179,16 +183,10 @@ def path_of(scope: Scope) -> str:
     root = scope.get("root_path", "").rstrip("/")
     if root and (path == root or path.startswith(root + "/")):
         path = path[len(root) :]
-    raw = _raw_path(scope)
+    raw = sent_path(scope)
     return path[:-1] if path.endswith("/") and raw and not raw.endswith("/") else path
 
 
 def mount_point(scope: Scope) -> str:
     """The last segment of the mount point, as it is written in a URL, if it was requested itself."""
-    return (_raw_path(scope) or quote(scope.get("root_path", "").rstrip("/"))).rpartition("/")[2]
-
-
-def _raw_path(scope: Scope) -> str:
-    """The path as the client has sent it; "": the server does not tell."""
-    raw: bytes = scope.get("raw_path") or b""
-    return raw.partition(b"?")[0].decode("latin-1")
+    return (sent_path(scope) or quote(scope.get("root_path", "").rstrip("/"))).rpartition("/")[2]

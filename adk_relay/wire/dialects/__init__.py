@@ -140,9 +140,6 @@ class Reply:
     """What the client gets at once for an event."""
 
     frames: Frames
-    first: str = ""
-    """It overtakes all that waits, and takes the place of another one with this name; "": it waits its turn.
-    Only one frame can do that."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adk_relay.wire.asgi import Scope
+from adk_relay.wire.asgi import Scope, header_values
 from adk_relay.wire.dialects import Command, Dialect, Reply, Welcome
 from adk_relay.wire.openai.acting import Acting
 from adk_relay.wire.openai.answering import Answering
@@ -88,5 +88,4 @@ def asks_for_beta(scope: Scope) -> bool:
     """Whether a client asks for the names of the beta."""
     if _BETA_SUBPROTOCOL in scope.get("subprotocols", ()):
         return True
-    headers = scope.get("headers", ())
-    return any(name.lower() == b"openai-beta" and b"realtime=v1" in value for name, value in headers)
+    return any("realtime=v1" in value for value in header_values(scope, b"openai-beta"))

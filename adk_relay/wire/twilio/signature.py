@@ -10,7 +10,7 @@ import hmac
 import re
 from collections.abc import Iterable, Iterator
 
-from adk_relay.wire.asgi import Scope, raw_path
+from adk_relay.wire.asgi import Scope, header_values, raw_path
 
 _PORT = re.compile(r":[0-9]+$")
 _SCHEMES = {
@@ -31,13 +31,15 @@ def is_signed(auth_token: str, scope: Scope, params: Iterable[tuple[str, str]] =
         auth_token: that of the Twilio account.
         params: the fields of the body.
     """
-    values = [value for name, value in scope.get("headers", ()) if name.lower() == b"x-twilio-signature"]
+    values = header_values(scope, b"x-twilio-signature")
     if len(values) != 1:
         return False
     fields = "".join(name + value for name, value in sorted(set(params)))
     found = False
     for url in urls_of(scope):
-        found |= hmac.compare_digest(signature(auth_token, url + fields).encode(), values[0])
+        found |= hmac.compare_digest(
+            signature(auth_token, url + fields).encode(), values[0].encode("latin-1")
+        )
     return found
 
 
@@ -49,8 +51,7 @@ def signature(auth_token: str, signed: str) -> str:
 
 def urls_of(scope: Scope) -> Iterator[str]:
     """Each URL that a request can have had."""
-    hosts = [value for name, value in scope.get("headers", ()) if name.lower() == b"host"]
-    host = b"".join(hosts).decode("latin-1")
+    host = "".join(header_values(scope, b"host"))
     path = raw_path(scope)
     query = scope.get("query_string", b"").decode("latin-1")
     bare = _PORT.sub("", host)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import quoteattr
 
-from adk_relay.wire.asgi import Receive, Scope, raw_path
+from adk_relay.wire.asgi import Receive, Scope, header_values, raw_path
 from adk_relay.wire.body import read_body
 from adk_relay.wire.dialects import is_name
 from adk_relay.wire.guard import Guard
@@ -69,7 +69,7 @@ async def answer_call(guard: Guard, scope: Scope, receive: Receive, timeout: flo
 
 def _stream_url(scope: Scope) -> str:
     """The URL of `WS /twilio`, beside the one that was requested. Twilio connects by TLS only."""
-    host = b"".join(value for name, value in scope["headers"] if name.lower() == b"host").decode("latin-1")
+    host = "".join(header_values(scope, b"host"))
     if not host:
         raise HttpError(400, "There is no Host.")
     return f"wss://{host}{raw_path(scope).removesuffix('/').removesuffix('/voice')}"
