@@ -17,13 +17,12 @@ from adk_relay.core.interfaces import (
     UnreachableError,
 )
 from adk_relay.core.messages import Error, Interrupt, ReadOlder, UserAudio, UserText
-from adk_relay.core.requests import BusyError
 from adk_relay.core.rewind import Rewind
 from adk_relay.core.stats import Traffic
 from adk_relay.wire import frame_log
 from adk_relay.wire.admission import Admission, NotAllowedError
 from adk_relay.wire.asgi import Receive
-from adk_relay.wire.closing import BAD_FRAMES, BUSY, NOT_FOUND, RATE_LIMITED, Close, PeerGone
+from adk_relay.wire.closing import BAD_FRAMES, BUSY, Close, PeerGone
 from adk_relay.wire.dialects import (
     Ask,
     Attend,
@@ -231,16 +230,11 @@ class Reader:
     async def _attend(self, command: Attend) -> None:
         """Lets the client say who it is, and attends the conversation that it may."""
         try:
-            await self._socket.bind(*await self._admission.attend(command))
-            self._socket.note(": said who it is")
+            user_id, session_id = await self._admission.attend(command)
         except Refused as refused:
             raise Close(refused.frame.because(refused.reason)) from None
-        except UnknownConversationError as unknown:  # another user's
-            raise Close(NOT_FOUND.because(str(unknown))) from None
-        except UnreachableError as away:
-            raise Close(BUSY.because(str(away))) from None
-        except BusyError as full:
-            raise Close(RATE_LIMITED.because(str(full))) from None
+        await self._socket.bind(user_id, session_id)
+        self._socket.note(": said who it is")
 
     async def _open(self, session_id: str) -> Conversation:
         """The conversation that a command names. Clients of the turn dialect may name a new one."""

@@ -210,12 +210,6 @@ class Socket:
             await self._run()
         except StoppingError:
             pass
-        except UnknownConversationError as unknown:  # another user took this id first
-            self.end = NOT_FOUND.because(str(unknown))
-        except UnreachableError as away:
-            self.end = BUSY.because(str(away))
-        except BusyError as full:
-            self.end = RATE_LIMITED.because(str(full))
         except Close as close:
             self.end, peer_is_gone = close.frame, isinstance(close, PeerGone)
         except Exception:
@@ -238,7 +232,11 @@ class Socket:
     async def bind(
         self, user_id: str, session_id: str | None, after: After | None = None, *, is_new: bool = False
     ) -> None:
-        """Attends a conversation until the socket is over. The arguments are those of `serve`."""
+        """Attends a conversation until the socket is over. The arguments are those of `serve`.
+
+        Raises:
+            Close: the conversation can't be attended.
+        """
         began = time.monotonic()
         self._label = self._writer.label = self._reader.label = f"{user_id} {self._label}"
         self._is_bound = True
@@ -252,6 +250,12 @@ class Socket:
             self._conversations.stats.opening.observe(time.monotonic() - began)
         except StoreError:
             self.fail()
+        except UnknownConversationError as unknown:  # another user took this id first
+            raise Close(NOT_FOUND.because(str(unknown))) from None
+        except UnreachableError as away:
+            raise Close(BUSY.because(str(away))) from None
+        except BusyError as full:
+            raise Close(RATE_LIMITED.because(str(full))) from None
 
     def note(self, what: str) -> None:
         """Writes a line about the socket."""
