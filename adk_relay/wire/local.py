@@ -26,9 +26,7 @@ def is_local(scope: Scope) -> bool:
         return False
     if any(key.lower().startswith(_FORWARDED) for key, _ in scope.get("headers", ())):
         return False
-    return all(
-        is_loopback(name) or name.endswith(".localhost") for name in (host_of(scope), *pages_of(scope))
-    )
+    return all(is_loopback(name) for name in (host_of(scope), *pages_of(scope)))
 
 
 def refusal_of_shape(scope: Scope, allowed: ClientTools) -> str:

@@ -70,7 +70,7 @@ class Origins:
         server = scope.get("server")
         if not host or not (server and is_loopback(str(server[0]))):
             return ""
-        if is_loopback(name) or name.endswith(".localhost"):
+        if is_loopback(name):
             return ""
         return (
             f"This server is reached as localhost, not as {one_line(host, 100)!r}:"
@@ -149,7 +149,7 @@ def _name_in(host: str) -> str:
 
 def is_loopback(name: str) -> bool:
     """Whether a name or an address is this machine's for itself (RFC 6761 section 6.3)."""
-    if name == "localhost":
+    if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
         address = ip_address(name.strip("[]"))
