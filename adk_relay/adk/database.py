@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
@@ -106,13 +106,12 @@ class DatabaseReader(AnyReader):
             sessions.id == key.session_id,
         )
         # ADK refuses an event if this time is not the one that its writer knows. It locks the row, too.
-        query = sql.select(sessions.update_time).where(is_it).with_for_update()
+        query = sql.select(sessions).where(is_it).with_for_update()
         async with self._orm.AsyncSession(self._engine) as database, database.begin():
-            found = (await database.execute(query)).scalar_one_or_none()
-            if found is None or _seconds(found) > session.last_update_time:
+            stored = (await database.execute(query)).scalar_one_or_none()
+            if stored is None or stored.get_update_timestamp() > session.last_update_time:
                 return False
-            values = {"update_time": found + timedelta(microseconds=1)}
-            await database.execute(sql.update(sessions).where(is_it).values(**values))
+            stored.update_time += timedelta(microseconds=1)
         return True
 
     def change_loop(self) -> None:
@@ -146,8 +145,3 @@ class DatabaseReader(AnyReader):
     async def _read(self, query: Any) -> list[Any]:
         async with self._reads, self._orm.AsyncSession(self._engine) as session:
             return [*(await session.execute(query)).scalars().all()]
-
-
-def _seconds(when: datetime) -> float:
-    """The same as `time.time()`. Without a time zone, it is UTC."""
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
