@@ -16,7 +16,7 @@ export class Played {
   #isWhole;
   /** @type {Answer | null} */
   #last = null;
-  /** @type {((Answer & { given: number }) | null)[]} */
+  /** @type {(Answer | null)[]} */
   #asked = [];
 
   // `isWhole`: no answer is being given already.
@@ -49,7 +49,7 @@ export class Played {
   // The player is about to be flushed. `seq`: because the last answer was interrupted, which the message with this number
   // tells; 0: for another reason.
   flush(seq) {
-    this.#asked.push(seq && this.#last?.isWhole ? { ...this.#last, seq, given: this.#given } : null);
+    this.#asked.push(seq && this.#last?.isWhole ? { ...this.#last, seq } : null);
   }
 
   // The number of the end of the last answer; 0: there was none.
