@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin
@@ -179,6 +180,21 @@ def test_the_page_needs_nothing_that_its_policy_forbids() -> None:
     assert "https://" not in page
     assert 'src="/' not in page  # paths must be relative to work under a prefix
     assert 'href="/' not in page
+
+
+@pytest.mark.parametrize(("page", "entry"), [("index.html", "app.js"), ("demo.html", "demo.js")])
+def test_a_page_names_all_its_modules(page: str, entry: str) -> None:
+    """Otherwise the browser finds a module only when it has read the one that imports it."""
+    found: set[Path] = set()
+    wanted = [STATIC / entry]
+    while wanted:
+        if (path := wanted.pop().resolve()) not in found:
+            found.add(path)
+            imported = re.findall(r'^(?:import|export|\}).*?"(\.[^"]+)";$', path.read_text(), re.MULTILINE)
+            wanted += [path.parent / each for each in imported]
+    named = re.findall(r'rel="modulepreload".*? href="([^"]+)"', (STATIC / page).read_text())
+    assert {STATIC.parent / each for each in named} | {STATIC / entry} == found
+    assert len(found) > 20
 
 
 # ---- nothing outside -------------------------------------------------------------------------------
